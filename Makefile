@@ -1,0 +1,23 @@
+# Python 3.11 or newer.
+PYTHON ?= python3
+
+.PHONY: demo test test-all lint
+demo: .venv/installed
+	.venv/bin/python -m alexnet_tf.demo
+
+test: .venv/installed
+	.venv/bin/python -m pytest -m "not slow"
+
+test-all: .venv/installed
+	.venv/bin/python -m pytest
+
+lint: .venv/installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+# The file says that the installation came to its end: one that broke off is begun anew.
+.venv/installed: setup.py pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, e.g.: make PYTHON=python3.12 " + " ".join(sys.argv[1:]))' demo
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip install --quiet --editable '.[test]'
+	touch $@

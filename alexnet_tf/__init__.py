@@ -1,0 +1,1 @@
+"""AlexNet for TensorFlow and Keras."""

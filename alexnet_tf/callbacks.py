@@ -1,0 +1,179 @@
+"""What happens beside the training steps: the schedule, the diary in TensorBoard, the alarms, the checkpoints."""
+
+import math
+import time
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from alexnet_tf import checkpoint, figures
+
+# How close to ln(classes) the loss of a network that tells nothing apart stays, as a fraction of ln(classes). The
+# demo's network, once it had begun to learn, was never again within 2 %.
+_CHANCE_MARGIN = 0.01
+
+
+class DivideRateOnPlateau(keras.callbacks.Callback):
+    """Divides the learning rate by 10 when the validation error has stopped improving.
+
+    Unlike `keras.callbacks.ReduceLROnPlateau` it can be stopped and go on: its state is in every checkpoint.
+
+    Args:
+        patience: epochs without improvement before the rate is divided.
+        most_divisions: how often the rate is divided at most.
+
+    Source: section 5: "divide the learning rate by 10 when the validation error rate stopped improving with the
+    current learning rate", three times. How long to wait is not in the paper.
+    """
+
+    def __init__(self, patience, most_divisions=3):
+        super().__init__()
+        self.patience = patience
+        self.most_divisions = most_divisions
+        self.state = {"best_top1": -1.0, "epochs_without_improvement": 0, "divisions": 0}
+
+    def on_epoch_end(self, epoch, logs=None):
+        state = self.state
+        if logs["val_top1"] > state["best_top1"]:
+            state["best_top1"] = float(logs["val_top1"])
+            state["epochs_without_improvement"] = 0
+            return
+        state["epochs_without_improvement"] += 1
+        if state["epochs_without_improvement"] >= self.patience and state["divisions"] < self.most_divisions:
+            state["divisions"] += 1
+            state["epochs_without_improvement"] = 0
+            optimizer = self.model.optimizer
+            optimizer.learning_rate = float(optimizer.learning_rate) / 10
+            logging.info(
+                "Epoch %d: the validation error stopped improving at top-1 %.4f; the learning rate is now %g.",
+                epoch + 1,
+                1 - state["best_top1"],
+                float(optimizer.learning_rate),
+            )
+
+
+class SaveCheckpoints(keras.callbacks.Callback):
+    """Saves a checkpoint after every `every_steps` steps and at the end of every epoch.
+
+    Args:
+        run_dir: the run's folder.
+        model: the model that takes pixels alone, whose layers the trained model shares.
+        every_steps: steps between checkpoints within an epoch.
+        settings: what a resumed run must have in common with this one, a dict that JSON can hold.
+        schedule: None or the `DivideRateOnPlateau` whose state is to be saved. It must come earlier in the list of
+            callbacks, so that the checkpoint of an epoch knows what the epoch's validation error changed.
+    """
+
+    def __init__(self, run_dir, model, every_steps, settings, schedule=None):
+        super().__init__()
+        self.run_dir = run_dir
+        self.inference_model = model
+        self.every_steps = every_steps
+        self.settings = settings
+        self.schedule = schedule
+
+    def _save(self):
+        progress = {"step": int(self.model.optimizer.iterations), "settings": self.settings}
+        if self.schedule is not None:
+            progress["schedule"] = self.schedule.state
+        checkpoint.save(self.run_dir, self.inference_model, self.model, progress)
+
+    def on_train_batch_end(self, batch, logs=None):
+        # The last step of an epoch is left to on_epoch_end, which comes after the validation.
+        if (batch + 1) % self.every_steps == 0 and batch + 1 < self.params["steps"]:
+            self._save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._save()
+
+
+class Diary(keras.callbacks.Callback):
+    """Writes the loss, learning rate and images/s of every few steps, and pictures of every epoch, to TensorBoard.
+
+    Raises FloatingPointError in the step whose loss is not finite, before anything is saved, and warns, with advice,
+    while the loss sits at ln(classes), where the network tells nothing apart.
+
+    Args:
+        tensorboard_dir: where the event files go.
+        every_steps: steps between two entries.
+        batch_size: images in a step, on all devices together.
+        classes: number of classes.
+        first_images: uint8 (n, rows, columns, 3): augmented images as the network sees them, written once.
+        description: Markdown text, written once: what is trained, on what, with which flags.
+    """
+
+    def __init__(self, tensorboard_dir, every_steps, batch_size, classes, first_images, description):
+        super().__init__()
+        self.writer = tf.summary.create_file_writer(str(tensorboard_dir))
+        self.every_steps = every_steps
+        self.batch_size = batch_size
+        self.chance_loss = math.log(classes)
+        self.first_images = first_images
+        self.description = description
+        self.images_seen = 0
+        self.seconds = 0.0
+        self.advised = False
+
+    @property
+    def images_per_second(self):
+        """Over all steps but the first of each epoch, which may compile."""
+        return self.images_seen / self.seconds if self.seconds else 0.0
+
+    def _step(self):
+        return int(self.model.optimizer.iterations)
+
+    def on_train_begin(self, logs=None):
+        with self.writer.as_default(step=self._step()):
+            tf.summary.text("flags", self.description)
+            tf.summary.image("augmented inputs", self.first_images, max_outputs=len(self.first_images))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._window_batch = 0
+        self._window_loss = 0.0
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 0:
+            self._window_start = time.perf_counter()
+        # Keras gives the mean over the epoch so far; the mean since the last entry is what changed.
+        loss = (logs["loss"] * (batch + 1) - self._window_loss * self._window_batch) / (batch + 1 - self._window_batch)
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"The loss of step {self._step()} is {loss}. The newest checkpoint is from before it. "
+                "A lower --learning_rate, or inputs of unit variance (--input_scale=0.0125), may help."
+            )
+        if (batch + 1) % self.every_steps and batch + 1 < self.params["steps"]:
+            return
+        steps = batch + 1 - max(self._window_batch, 1)
+        seconds = time.perf_counter() - self._window_start
+        self._window_batch, self._window_loss = batch + 1, logs["loss"]
+        self._window_start = time.perf_counter()
+        with self.writer.as_default(step=self._step()):
+            tf.summary.scalar("steps/loss", loss)
+            tf.summary.scalar("steps/learning_rate", float(self.model.optimizer.learning_rate))
+            if steps:
+                self.images_seen += steps * self.batch_size
+                self.seconds += seconds
+                tf.summary.scalar("steps/images_per_second", steps * self.batch_size / seconds)
+        self._warn_at_chance(loss)
+
+    def _warn_at_chance(self, loss):
+        if self.advised or abs(loss - self.chance_loss) > _CHANCE_MARGIN * self.chance_loss:
+            return
+        self.advised = True
+        logging.warning(
+            "The loss sits at %.3f, which is ln(classes): so far the network tells nothing apart. With the paper's "
+            "first weights (standard deviation 0.01) it can stay there for hundreds of steps. If it does not fall: "
+            "try --initializer=he_normal --input_scale=0.0125, or another --learning_rate; and look at the "
+            "augmented inputs and their labels in TensorBoard.",
+            loss,
+        )
+
+    def on_epoch_end(self, epoch, logs=None):
+        with self.writer.as_default(step=self._step()):
+            kernels = figures.kernel_sheet(self.model.get_layer("conv1"))
+            tf.summary.image("conv1 kernels", kernels[None])
+            for name in ("top1", "top5", "val_top1", "val_top5"):
+                if name in logs:
+                    tf.summary.scalar(f"error/{name}", 1 - logs[name])
+        self.writer.flush()

@@ -1,0 +1,173 @@
+"""Saving a training run so that the same command goes on with it, and opening what it saved.
+
+A run's folder holds
+
+    model.keras          the newest model: pixels in, probabilities out
+    dataset.json         the data it learned, with the names of its classes
+    checkpoints/00000150/model.keras, training_state.npz, progress.json
+    checkpoints/00000300/...
+
+Each checkpoint is written under a temporary name, synced, and renamed when it is whole: a folder whose name is a number
+is a whole one.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+import zipfile
+
+import keras
+import numpy as np
+from absl import logging
+
+import alexnet_tf.layers  # noqa: F401 (registers the layers, which a saved model names)
+from alexnet_tf.tfrecords import schema
+
+# The newest, and the one before in case the newest is damaged. One of the full network takes 488 MB.
+_CHECKPOINTS_KEPT = 2
+
+
+def save(run_dir, model, training_model, progress):
+    """Saves a checkpoint and makes its model the run's `model.keras`.
+
+    Args:
+        run_dir: the run's folder.
+        model: the model that takes pixels alone.
+        training_model: the compiled model that trains the same layers.
+        progress: a dict that JSON can hold, with the number of steps done under "step".
+    """
+    folder = pathlib.Path(run_dir) / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    for unfinished in folder.glob(".tmp-*"):
+        shutil.rmtree(unfinished)
+    whole = folder / f"{progress['step']:08d}"
+    if whole.exists():
+        return
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
+    model.save(temporary / "model.keras")
+    np.savez(temporary / "training_state.npz", **{name: v.numpy() for name, v in _state(training_model).items()})
+    (temporary / "progress.json").write_text(json.dumps(progress, indent=2))
+    for path in [*temporary.iterdir(), temporary]:
+        _sync(path)
+    temporary.chmod(0o755)  # mkdtemp's folders are for their owner alone
+    temporary.rename(whole)
+    _sync(folder)
+    for old in _whole_checkpoints(run_dir)[:-_CHECKPOINTS_KEPT]:
+        shutil.rmtree(old)
+    _publish(whole / "model.keras", pathlib.Path(run_dir) / "model.keras")
+
+
+def restore_newest(run_dir, model, training_model):
+    """Sets weights, optimizer and random generators to those of the newest checkpoint that can be read.
+
+    Returns:
+        Its progress, or None where there is no checkpoint.
+
+    Raises:
+        ValueError: where there are checkpoints and none can be read.
+    """
+    checkpoints = _whole_checkpoints(run_dir)
+    for folder in reversed(checkpoints):
+        try:
+            progress = json.loads((folder / "progress.json").read_text())
+            with np.load(folder / "training_state.npz", allow_pickle=False) as arrays:
+                values = {name: arrays[name] for name in arrays.files}
+            state = _state(training_model)
+            if values.keys() != state.keys():
+                raise ValueError(f"its variables are not this run's: {sorted(values.keys() ^ state.keys())[:4]}")
+            model.load_weights(folder / "model.keras")
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            logging.warning("The checkpoint %s can't be read (%s): trying the one before.", folder, error)
+            continue
+        for name, variable in state.items():
+            variable.assign(values[name])
+        return progress
+    if checkpoints:
+        raise ValueError(
+            f"None of the checkpoints in {pathlib.Path(run_dir) / 'checkpoints'} can be read. "
+            "Give another --run_dir to start anew."
+        )
+    return None
+
+
+def refuse_changed_settings(run_dir, settings):
+    """Raises ValueError where a run's newest checkpoint was made with other settings, naming each that differs."""
+    for folder in _whole_checkpoints(run_dir)[-1:]:
+        try:
+            before = json.loads((folder / "progress.json").read_text())["settings"]
+        except (OSError, ValueError, KeyError):
+            return  # a damaged checkpoint: restore_newest says so
+        changed = [
+            f"{name} was {before.get(name)!r} and is now {value!r}"
+            for name, value in settings.items()
+            if before.get(name) != value
+        ]
+        if changed:
+            raise ValueError(
+                f"{run_dir} holds a run with other settings: {'; '.join(changed)}. "
+                "Give the same settings to go on with it, or another --run_dir to start anew."
+            )
+
+
+def load_model(path):
+    """Opens a saved model.
+
+    Args:
+        path: a run's folder, or a model.keras beside which the run's dataset.json lies.
+
+    Returns:
+        (model, description): a `keras.Model` from RGB pixels, float32 or uint8 (batch, side, side, 3), to
+        probabilities (batch, classes); and the `tfrecords.schema.DatasetDescription` of what it learned.
+
+    Raises:
+        ValueError: where there is no model, it is damaged, or the data set it learned is not described beside it.
+    """
+    path = pathlib.Path(path)
+    file = path / "model.keras" if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"There is no model at {file}: `--model` takes a run's folder or a .keras file.")
+    try:
+        model = keras.models.load_model(file, compile=False)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file} is not a whole Keras model: {error}") from error
+    description = schema.load_description(file.parent)
+    classes = len(description.class_names)
+    if model.output_shape[-1] != classes:
+        raise ValueError(
+            f"{file} tells {model.output_shape[-1]} classes apart, but the data set described beside it has {classes}."
+        )
+    return model, description
+
+
+def _state(training_model):
+    """What training needs besides the weights: optimizer variables and the state of random generators, by name."""
+    generators = [layer.seed_generator.state for layer in training_model.layers if hasattr(layer, "seed_generator")]
+    # Variables of one name are told apart by their number. ("/" in an .npz name would make folders in the archive.)
+    variables = enumerate([*training_model.optimizer.variables, *generators])
+    return {f"{index:03d} {variable.path.replace('/', '.')}": variable for index, variable in variables}
+
+
+def _whole_checkpoints(run_dir):
+    folder = pathlib.Path(run_dir) / "checkpoints"
+    return sorted((path for path in folder.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
+
+
+def _publish(source, target):
+    """Makes `target` another name of `source`, in one step. (A copy where the file system has no hard links.)"""
+    temporary = target.with_name(f".tmp-{target.name}")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    temporary.replace(target)
+
+
+def _sync(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

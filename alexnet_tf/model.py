@@ -1,0 +1,121 @@
+"""The network: one row of the table of variants made into a Keras model."""
+
+import keras
+
+from alexnet_tf import variants
+from alexnet_tf.layers import ColumnDense, GroupedConv2D, LocalResponseNormalization, MeanImage, PaperDropout
+
+
+def build_alexnet(variant="paper", num_classes=1000, *, initializer=None, input_scale=1.0):
+    """Builds an AlexNet.
+
+    The layers are named as in figure 2 (conv1, relu1, norm1, pool1, ... fc8, softmax), so that
+    `model.get_layer("fc7").output` is what it says.
+
+    Args:
+        variant: a key of `variants.VARIANTS`.
+        num_classes: number of classes, at least 2.
+        initializer: None for the variant's own first weights and biases, or an initializer as Keras takes it, such
+            as "he_normal", for all kernels; the biases are then 0, since the paper's biases of 1 belong to its
+            small weights.
+        input_scale: what the centered pixels are multiplied by (see `layers.MeanImage`).
+
+    Returns:
+        A functional `keras.Model` from RGB pixels, float32 or uint8 (batch, image_px, image_px, 3) from 0 to 255, to
+        class probabilities, float32 (batch, num_classes). Its mean image is zero until
+        `model.get_layer("mean_image").set_mean_image(...)` sets it.
+
+    Raises:
+        ValueError: where the variant does not exist or `num_classes` is below 2.
+
+    Source: section 3.5 and figure 2.
+    """
+    if variant not in variants.VARIANTS:
+        raise ValueError(f"`variant` must be one of {sorted(variants.VARIANTS)}. Received: variant={variant!r}")
+    if num_classes < 2:
+        raise ValueError(f"`num_classes` must be at least 2. Received: num_classes={num_classes}")
+    row = variants.VARIANTS[variant]
+
+    def first_values(std, bias):
+        if initializer is not None:
+            return {"kernel_initializer": initializer, "bias_initializer": "zeros"}
+        return {
+            "kernel_initializer": keras.initializers.RandomNormal(stddev=std),
+            "bias_initializer": keras.initializers.Constant(bias),
+        }
+
+    image = keras.Input((row.image_px, row.image_px, 3), name="image")
+    x = MeanImage(scale=input_scale, name="mean_image")(image)
+
+    for index, name in enumerate(row.conv_names):
+        x = GroupedConv2D(
+            row.conv_kernels[index],
+            row.conv_px[index],
+            strides=row.conv_strides[index],
+            padding=row.conv_padding[index],
+            groups=row.columns,
+            sees=row.conv_sees[index],
+            **first_values(row.conv_std[index], row.conv_bias[index]),
+            name=name,
+        )(x)
+        number = name.removeprefix("conv")
+        for operation in row.conv_then[index]:
+            if operation == "relu":
+                layer = keras.layers.ReLU(name=f"relu{number}")
+            elif operation == "norm":
+                layer = LocalResponseNormalization(
+                    k=row.lrn_k,
+                    n=row.lrn_n,
+                    alpha=row.lrn_alpha,
+                    beta=row.lrn_beta,
+                    alpha_divided_by_n=row.lrn_alpha_divided_by_n,
+                    groups=row.columns if row.lrn_sees == "own" else 1,
+                    name=f"norm{number}",
+                )
+            elif operation == "pool":
+                layer = keras.layers.MaxPooling2D(row.pool_px, row.pool_stride, name=f"pool{number}")
+            else:
+                raise ValueError(f'`conv_then` may hold "relu", "norm" and "pool". Received: {operation!r}')
+            x = layer(x)
+
+    x = keras.layers.Flatten(name="flatten")(x)
+    *hidden, classifier = row.fc_names
+    for index, name in enumerate(hidden):
+        x = ColumnDense(
+            row.fc_units[index],
+            groups=row.columns,
+            **first_values(row.fc_std[index], row.fc_bias[index]),
+            name=name,
+        )(x)
+        number = name.removeprefix("fc")
+        x = keras.layers.ReLU(name=f"relu{number}")(x)
+        x = PaperDropout(row.dropout_rate, name=f"drop{number}")(x)
+
+    # float32 whatever the precision: the paper's 1000 probabilities do not fit the 8 bits of bfloat16.
+    x = keras.layers.Dense(
+        num_classes, **first_values(row.fc_std[-1], row.fc_bias[-1]), dtype="float32", name=classifier
+    )(x)
+    x = keras.layers.Softmax(dtype="float32", name="softmax")(x)
+    return keras.Model(image, x, name=f"alexnet_{variant}")
+
+
+def with_color_offset(model):
+    """The same layers and weights in a model that takes color noise as well.
+
+    Args:
+        model: from `build_alexnet`.
+
+    Returns:
+        A functional `keras.Model` that takes {"image": pixels (batch, image_px, image_px, 3), "color_offset": float32
+        (batch, 3)}: what `tfrecords.reader.make_training_dataset` gives. It is for training; `model` sees each
+        change of its weights.
+
+    Source: section 4.1.
+    """
+    image = keras.Input(model.input_shape[1:], name="image")
+    color_offset = keras.Input((3,), name="color_offset")
+    mean_image, *others = model.layers[1:]
+    x = mean_image(image, color_offset)
+    for layer in others:
+        x = layer(x)
+    return keras.Model({"image": image, "color_offset": color_offset}, x, name=model.name)

@@ -1,0 +1,97 @@
+"""Names the five most probable classes of image files, as text and as a panel of pictures."""
+
+import pathlib
+import sys
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+from alexnet_tf import checkpoint, figures, preprocessing
+
+
+def open_classifier(path):
+    """Opens a trained or an exported model.
+
+    Args:
+        path: a run's folder, a .keras file in one, or a folder with a SavedModel of `export.export_model`.
+
+    Returns:
+        A function from one encoded image (bytes) to (names, probabilities) of its most probable classes, the most
+        probable first. It raises `tf.errors.InvalidArgumentError` where the bytes are no image.
+
+    Raises:
+        ValueError: where there is no model.
+    """
+    if (pathlib.Path(path) / "saved_model.pb").is_file():
+        saved = tf.saved_model.load(str(path))
+        classify = saved.signatures["serving_default"]
+
+        def classify_served(encoded):
+            outputs = classify(images=tf.constant([encoded]))
+            names = [name.decode() for name in outputs["class_names"][0].numpy()]
+            return names, outputs["probabilities"][0].numpy()
+
+        classify_served.saved_model = saved  # a signature does not keep its model's weights alive
+        return classify_served
+
+    model, description = checkpoint.load_model(path)
+
+    def classify_trained(encoded):
+        images = preprocessing.decode_images(tf.constant([encoded]), description.image_px, model.input_shape[1])
+        probabilities = model.predict_on_batch(images)[0]
+        best = np.argsort(-probabilities, kind="stable")[:5]
+        return [description.class_names[c] for c in best], probabilities[best]
+
+    return classify_trained
+
+
+def define_flags():
+    """Defines the flags. Not at import: then two programs could not be imported together."""
+    flags.DEFINE_string(
+        "model", None, "A run's folder, a .keras file in one, or a numbered folder of alexnet-export.", required=True
+    )
+    flags.DEFINE_string(
+        "panel", None, "Where to write the images with their classes as a PNG, in the manner of figure 4."
+    )
+
+
+def main(argv):
+    if len(argv) < 2:
+        raise app.UsageError("Give at least one image file: alexnet-predict --model=runs/demo photo.jpg")
+    flag = flags.FLAGS
+    classify = open_classifier(flag.model)
+    pictures, answers, titles = [], [], []
+    failed = False
+    for path in argv[1:]:
+        try:
+            encoded = pathlib.Path(path).read_bytes()
+            names, probabilities = classify(encoded)
+        except (OSError, tf.errors.InvalidArgumentError) as error:
+            print(f"{path}: not an image that can be read: {str(error).splitlines()[0]}", file=sys.stderr)
+            failed = True
+            continue
+        answers.append((names, probabilities))
+        titles.append(pathlib.Path(path).stem)
+        pictures.append(preprocessing.decode_images(tf.constant([encoded]), 256, 256)[0].numpy())
+        print(path)
+        for name, probability in zip(names, probabilities, strict=True):
+            print(f"  {probability:7.2%}  {name}")
+    if flag.panel and answers:
+        figures.save_png(flag.panel, figures.prediction_panel(pictures, answers, titles))
+        print(f"Written: {flag.panel}")
+    if failed:
+        sys.exit(1)
+
+
+def run():
+    """Entry point, as a module and as a console script."""
+    define_flags()
+    # absl's --help lists the flags of the main module, which this one is not when a console script calls it.
+    for flag in flags.FLAGS.get_flags_for_module(__name__):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()

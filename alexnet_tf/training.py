@@ -1,0 +1,137 @@
+"""What alexnet-train does, in pieces that a program of one's own can call."""
+
+import json
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def make_strategy(name):
+    """The distribution strategy of a name.
+
+    Args:
+        name: "one" (TensorFlow's default: one device), "mirrored" (a replica on each GPU), or "auto" (mirrored where
+            there are several GPUs).
+
+    Raises:
+        ValueError: where the name is another.
+    """
+    if name not in ("auto", "one", "mirrored"):
+        raise ValueError(f'`strategy` must be "auto", "one" or "mirrored". Received: strategy={name!r}')
+    if name == "mirrored" or (name == "auto" and len(tf.config.list_logical_devices("GPU")) > 1):
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def use_jit(jit, strategy):
+    """Whether XLA is to compile the step.
+
+    Args:
+        jit: "true", "false", or "auto": on one GPU alone. On a CPU the step without XLA was measured 1.4 times as
+            fast, since XLA's gradient of max-pooling is many times slower there.
+        strategy: the distribution strategy of the run.
+
+    Raises:
+        ValueError: where "true" is asked of a mirrored strategy, which can't be compiled.
+    """
+    mirrored = isinstance(strategy, tf.distribute.MirroredStrategy)
+    if jit == "true" and mirrored:
+        raise ValueError("`jit` must not be true under a mirrored strategy, which XLA can't compile.")
+    return jit == "true" or (jit == "auto" and not mirrored and bool(tf.config.list_logical_devices("GPU")))
+
+
+def compile_model(training_model, optimizer, jit):
+    """Compiles a model from `model.with_color_offset` with the paper's loss and its two measures.
+
+    The measures are "top1" and "top5": the share of images whose class is the most probable, or among the five most
+    probable. (With fewer than five classes, among all.)
+
+    Source: section 2.
+    """
+    classes = training_model.output_shape[-1]
+    optimizer.build(training_model.trainable_variables)  # so that a checkpoint can be restored before the first step
+    training_model.compile(
+        optimizer,
+        loss="sparse_categorical_crossentropy",
+        metrics=[
+            keras.metrics.SparseCategoricalAccuracy(name="top1"),
+            keras.metrics.SparseTopKCategoricalAccuracy(min(5, classes), name="top5"),
+        ],
+        jit_compile=jit,
+    )
+
+
+def fit(training_model, training_data, validation_data, first_step, steps_per_epoch, epochs, callbacks):
+    """Trains from a step to the end of the last epoch.
+
+    Args:
+        training_model: compiled, from `model.with_color_offset`.
+        training_data: a function from a step, counted from the beginning of the run, to the endless `tf.data.Dataset`
+            that begins with that step's batch.
+        validation_data: `tf.data.Dataset` of (images, labels), run through after each epoch.
+        first_step: steps done already.
+        steps_per_epoch: steps in an epoch.
+        epochs: epochs in the whole run.
+        callbacks: list of `keras.callbacks.Callback`.
+
+    Returns:
+        The measures of the last epoch, a dict of floats; empty where nothing was left to do.
+    """
+
+    def with_no_offset(images, labels):
+        return {"image": images, "color_offset": tf.zeros([tf.shape(images)[0], 3])}, labels
+
+    def fit_epochs(step, end_epoch, steps):
+        history = training_model.fit(
+            training_data(step),
+            initial_epoch=step // steps_per_epoch,
+            epochs=end_epoch,
+            steps_per_epoch=steps,
+            validation_data=validation_data.map(with_no_offset),
+            callbacks=callbacks,
+        )
+        return {name: values[-1] for name, values in history.history.items()}
+
+    logs = {}
+    epoch, done = divmod(first_step, steps_per_epoch)
+    if done:
+        # The rest of an epoch that was broken off is a fit of its own: `fit` counts the same steps for each epoch.
+        logs = fit_epochs(first_step, epoch + 1, steps_per_epoch - done)
+        epoch += 1
+    if epoch < epochs:
+        logs = fit_epochs(epoch * steps_per_epoch, epochs, steps_per_epoch)
+    return logs
+
+
+def network_inputs(dataset, count):
+    """The first images of a training set as the network sees them, color noise added, mean not subtracted.
+
+    Returns: uint8 (count or less, rows, columns, 3).
+    """
+    inputs, _ = next(iter(dataset))
+    pixels = np.float32(inputs["image"][:count]) + np.asarray(inputs["color_offset"][:count])[:, None, None, :]
+    return np.uint8(np.clip(np.round(pixels), 0, 255))
+
+
+def describe_run(description, flags):
+    """The data and the flags of a run as Markdown, for TensorBoard's text page."""
+    data = "\n".join(f"* {name}: {split.count:,} images" for name, split in description.splits.items())
+    names = ", ".join(description.class_names[:20]) + (", ..." if len(description.class_names) > 20 else "")
+    flag_lines = "\n".join(f"    {line}" for line in flags.splitlines())
+    return f"## Data\n{data}\n* {len(description.class_names)} classes: {names}\n\n## Flags\n{flag_lines}\n"
+
+
+def write_summary(run_dir, logs, images_per_second, seconds):
+    """Writes `training.json`: the errors after the last epoch, and how fast this run's last start trained."""
+    summary = {
+        "val_top1_error": 1 - logs["val_top1"],
+        "val_top5_error": 1 - logs["val_top5"],
+        "images_per_second": images_per_second,
+        "seconds": seconds,
+    }
+    path = pathlib.Path(run_dir) / "training.json"
+    temporary = path.with_name(".tmp-training.json")
+    temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    temporary.replace(path)

@@ -1,0 +1,9 @@
+"""The Keras layers that AlexNet needs and Keras does not have."""
+
+from alexnet_tf.layers.column_dense import ColumnDense
+from alexnet_tf.layers.grouped_conv2d import GroupedConv2D
+from alexnet_tf.layers.local_response_normalization import LocalResponseNormalization
+from alexnet_tf.layers.mean_image import MeanImage
+from alexnet_tf.layers.paper_dropout import PaperDropout
+
+__all__ = ["ColumnDense", "GroupedConv2D", "LocalResponseNormalization", "MeanImage", "PaperDropout"]

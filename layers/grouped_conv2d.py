@@ -1,0 +1,168 @@
+"""Convolution in groups, each of which can live on a device of its own."""
+
+import keras
+from keras import ops
+
+from alexnet_tf.layers import placement
+
+
+@keras.saving.register_keras_serializable(package="alexnet_tf")
+class GroupedConv2D(keras.layers.Layer):
+    """2-D convolution whose kernels are split into groups: the columns of the paper's figure 2.
+
+    Each group has variables of its own (`kernel_1`, `bias_1`, `kernel_2`, ...). With `devices` they, the forward
+    and the backward operations of group i live on `devices[i]`.
+
+    Call arguments:
+        inputs: float tensor (batch, rows, columns, channels), or a list of one such tensor for each group, which
+            then holds that group's share of the channels.
+
+    Returns: float tensor (batch, new rows, new columns, filters), group after group along the channels; with
+    `output_per_group`, a list of one tensor (batch, new rows, new columns, filters / groups) for each group.
+
+    Args:
+        filters: kernels in all groups together.
+        kernel_size: side of the square kernel, in pixels.
+        strides: step of the kernel, in pixels.
+        padding: "valid", "same", or explicit zeros as ((top, bottom), (left, right)).
+        groups: number of groups.
+        sees: "own": a group is connected to its own share of the input channels; "all": to all of them.
+        output_per_group: whether to return a list of the groups' outputs.
+        devices: None, or one TensorFlow device name for each group. Devices belong to the machine, not to the
+            model: they are no part of `get_config`, so that a saved model opens anywhere.
+        kernel_initializer, bias_initializer: as in `keras.layers.Conv2D`.
+
+    Raises:
+        ValueError: where the arguments, or the channels that the layer is built for, do not fit together.
+
+    Source: section 3.2 and figure 2.
+    """
+
+    def __init__(
+        self,
+        filters,
+        kernel_size,
+        strides=1,
+        padding="valid",
+        groups=2,
+        sees="own",
+        output_per_group=False,
+        devices=None,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if groups < 1 or filters < 1 or filters % groups:
+            raise ValueError(
+                f"`filters` must be a positive multiple of `groups`. Received: filters={filters}, groups={groups}"
+            )
+        if sees not in ("own", "all"):
+            raise ValueError(f'`sees` must be "own" or "all". Received: sees={sees!r}')
+        if padding not in ("valid", "same"):
+            try:
+                (top, bottom), (left, right) = padding
+                padding = ((int(top), int(bottom)), (int(left), int(right)))
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    '`padding` must be "valid", "same" or ((top, bottom), (left, right)). '
+                    f"Received: padding={padding!r}"
+                ) from error
+        placement.check_devices(devices, groups)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.strides = strides
+        self.padding = padding
+        self.groups = groups
+        self.sees = sees
+        self.output_per_group = output_per_group
+        self.devices = devices
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+
+    def build(self, input_shape):
+        channels = self._input_channels(input_shape)
+        if self.sees == "own":
+            channels //= self.groups
+        shape = (self.kernel_size, self.kernel_size, channels, self.filters // self.groups)
+        self.kernels, self.biases = [], []
+        for group, device in enumerate(self._devices(), start=1):
+            with placement.device_scope(device):
+                # Each group draws its own weights: an initializer used twice would draw the same ones again.
+                self.kernels.append(
+                    self.add_weight(name=f"kernel_{group}", shape=shape, initializer=self.kernel_initializer.clone())
+                )
+                self.biases.append(
+                    self.add_weight(name=f"bias_{group}", shape=shape[-1:], initializer=self.bias_initializer)
+                )
+
+    def call(self, inputs):
+        if self.sees == "own":
+            seen = inputs if isinstance(inputs, list | tuple) else ops.split(inputs, self.groups, axis=-1)
+        else:
+            merged = ops.concatenate(inputs, axis=-1) if isinstance(inputs, list | tuple) else inputs
+            seen = [merged] * self.groups
+        outputs = []
+        for device, x, kernel, bias in zip(self._devices(), seen, self.kernels, self.biases, strict=True):
+            with placement.device_scope(device):
+                kernel, bias = ops.convert_to_tensor(kernel), ops.convert_to_tensor(bias)
+            outputs.append(placement.run_on_device(device, self._convolve, x, kernel, bias))
+        if self.output_per_group:
+            return outputs
+        return ops.concatenate(outputs, axis=-1) if self.groups > 1 else outputs[0]
+
+    def _convolve(self, x, kernel, bias):
+        padding = self.padding
+        if padding not in ("valid", "same"):
+            x = ops.pad(x, ((0, 0), *padding, (0, 0)))
+            padding = "valid"
+        return ops.conv(x, kernel, strides=self.strides, padding=padding, data_format="channels_last") + bias
+
+    def _devices(self):
+        return self.devices or [None] * self.groups
+
+    def _input_channels(self, input_shape):
+        """All channels of the input together. Raises ValueError where they can't be split into the groups."""
+        if isinstance(input_shape[0], list | tuple):
+            channels = [shape[-1] for shape in input_shape]
+            if len(channels) != self.groups or len(set(channels)) != 1:
+                raise ValueError(
+                    f"A list of inputs must hold one tensor for each of the {self.groups} groups, all of the "
+                    f"same number of channels. Received: input_shape={input_shape}"
+                )
+            return sum(channels)
+        if self.sees == "own" and input_shape[-1] % self.groups:
+            raise ValueError(
+                f"The input channels must be a multiple of `groups`, {self.groups}. Received: input_shape={input_shape}"
+            )
+        return input_shape[-1]
+
+    def compute_output_shape(self, input_shape):
+        one = input_shape
+        if isinstance(input_shape[0], list | tuple):
+            one = input_shape[0]
+        sides = []
+        for axis, side in enumerate(one[1:3]):
+            if side is None:
+                sides.append(None)
+            elif self.padding == "same":
+                sides.append(-(-side // self.strides))
+            else:
+                zeros = 0 if self.padding == "valid" else sum(self.padding[axis])
+                sides.append((side + zeros - self.kernel_size) // self.strides + 1)
+        if self.output_per_group:
+            return [(one[0], *sides, self.filters // self.groups)] * self.groups
+        return (one[0], *sides, self.filters)
+
+    def get_config(self):
+        return super().get_config() | {
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "padding": self.padding,
+            "groups": self.groups,
+            "sees": self.sees,
+            "output_per_group": self.output_per_group,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+        }

@@ -1,0 +1,77 @@
+"""The network's first layer: from raw pixels to what conv1 sees."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="alexnet_tf")
+class MeanImage(keras.layers.Layer):
+    """(pixels + color offset in training - mean image) * scale.
+
+    The mean image is a weight that no gradient changes, so it is saved with the model and a served model takes
+    raw pixels.
+
+    Call arguments:
+        images: uint8 or float tensor (batch, rows, columns, 3), RGB pixels from 0 to 255.
+        color_offset: None, or float tensor (batch, 3): what to add to each image's red, green and blue in
+            training (the paper's color noise, drawn by the input pipeline). Ignored at test time.
+        training: whether to add it.
+
+    Returns: float tensor (batch, rows, columns, 3).
+
+    Args:
+        scale: what the centered pixels are multiplied by. The paper has 1; 1 / 80 gives photographs about unit
+            variance, as initializations later than the paper's expect.
+
+    Source: section 2 (mean) and 4.1 (color noise).
+    Deviation: the paper subtracts the mean from the 256 x 256 image and crops afterwards; here the mean image's
+    central crop serves every crop, as in the original program: mean images are smooth, and the crop's place need
+    not be known.
+    """
+
+    def __init__(self, scale=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = scale
+
+    def build(self, images_shape, color_offset_shape=None):
+        self.mean = self.add_weight(
+            name="mean", shape=images_shape[1:], initializer="zeros", trainable=False, autocast=False
+        )
+
+    def set_mean_image(self, mean_image):
+        """Sets the mean.
+
+        Args:
+            mean_image: float array (rows, columns, 3), at least as large as the layer's images; its center is used.
+
+        Raises:
+            ValueError: where it is smaller or has other channels.
+        """
+        rows, columns, channels = self.mean.shape
+        mean_image = np.asarray(mean_image, "float32")
+        if (
+            mean_image.ndim != 3
+            or mean_image.shape[2] != channels
+            or min(mean_image.shape[0] - rows, mean_image.shape[1] - columns) < 0
+        ):
+            raise ValueError(
+                f"`mean_image` must be at least {rows} x {columns} x {channels}. "
+                f"Received: mean_image.shape={mean_image.shape}"
+            )
+        top = (mean_image.shape[0] - rows) // 2
+        left = (mean_image.shape[1] - columns) // 2
+        self.mean.assign(mean_image[top : top + rows, left : left + columns])
+
+    def call(self, images, color_offset=None, training=False):
+        # In float32 whatever the precision: bfloat16 holds no more than 8 bits of a pixel's 0 to 255.
+        x = ops.cast(images, "float32") - self.mean
+        if color_offset is not None and training:
+            x = x + ops.cast(color_offset, "float32")[:, None, None, :]
+        return ops.cast(x * self.scale, self.compute_dtype)
+
+    def compute_output_shape(self, images_shape, color_offset_shape=None):
+        return images_shape
+
+    def get_config(self):
+        return super().get_config() | {"scale": self.scale}

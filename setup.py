@@ -1,0 +1,44 @@
+"""Packaging of AlexNet for TensorFlow and Keras."""
+
+import setuptools
+
+setuptools.setup(
+    name="alexnet-tf",
+    version="0.1.0",
+    description="The AlexNet of Krizhevsky, Sutskever and Hinton (2012), whole and exact, for TensorFlow and Keras",
+    license="MIT",
+    python_requires=">=3.11",
+    # layers/ and tfrecords/ stand at the top of the repository but are installed inside alexnet_tf: a wheel that
+    # installed a top-level `layers` would be shadowed by any user's own layers.py.
+    packages=["alexnet_tf", "alexnet_tf.layers", "alexnet_tf.tfrecords"],
+    package_dir={
+        "alexnet_tf": "alexnet_tf",
+        "alexnet_tf.layers": "layers",
+        "alexnet_tf.tfrecords": "tfrecords",
+    },
+    package_data={
+        "alexnet_tf": ["recipes/*.flags"],
+        "alexnet_tf.tfrecords": ["fashion_mnist_sample/*"],
+    },
+    install_requires=[
+        "absl-py>=2.1",
+        "keras>=3.15",
+        "matplotlib>=3.9",
+        "numpy>=1.26",
+        "pillow>=11",
+        "tensorboard>=2.20",
+        "tensorflow>=2.21",
+        "tensorflow-datasets>=4.9.9",
+        "tqdm>=4.66",
+    ],
+    extras_require={"test": ["pytest>=8", "ruff>=0.12"]},
+    entry_points={
+        "console_scripts": [
+            "alexnet-tfrecords = alexnet_tf.tfrecords.build:run",
+            "alexnet-train = alexnet_tf.train:run",
+            "alexnet-evaluate = alexnet_tf.evaluate:run",
+            "alexnet-export = alexnet_tf.export:run",
+            "alexnet-predict = alexnet_tf.predict:run",
+        ]
+    },
+)

@@ -1,0 +1,1 @@
+"""TFRecords: building them from images, their statistics, and reading them."""
