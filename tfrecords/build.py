@@ -1,0 +1,377 @@
+"""Builds TFRecords of 256 x 256 images, and their statistics, from images. A second start goes on with the first."""
+
+import concurrent.futures
+import dataclasses
+import io
+import itertools
+import json
+import multiprocessing
+import os
+import pathlib
+import sys
+import threading
+import time
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from alexnet_tf.tfrecords import schema, sources, statistics
+
+_SETTINGS_FILE = ".building.json"  # what an unfinished data set is built with
+
+
+@dataclasses.dataclass(frozen=True)
+class _ShardTask:
+    """One shard: which images of the source, and what becomes of them."""
+
+    source: object
+    split: str
+    start: int
+    stop: int
+    path: pathlib.Path
+    image_px: int
+    encoding: str
+    quality: int
+
+    @property
+    def part_path(self):
+        """Where the shard's count, checksum and sums are kept till the data set is whole. Written after the shard."""
+        return self.path.with_name(f".part-{self.path.name}.npz")
+
+
+def prepare_image(image, image_px):
+    """Makes the square RGB image of a source's image: shorter side to `image_px`, centre crop, antialiased.
+
+    What the image is, its content tells, whatever its file is called: grey, palette, CMYK, transparent and 16-bit
+    images become 8-bit RGB.
+
+    Args:
+        image: bytes of an encoded image, or uint8 (rows, columns) or (rows, columns, 3).
+        image_px: side of the result, in pixels.
+
+    Returns: uint8 (image_px, image_px, 3).
+
+    Raises:
+        Exception: of one of many kinds, where Pillow can't read the image.
+
+    Source: section 2.
+    """
+    opened = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else Image.fromarray(image)
+    if opened.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip at 255
+        opened = Image.fromarray(np.uint8(np.asarray(opened) >> 8))
+    # `fit` cuts out the central square first and resizes it then: 5000 x 1 pixels never become 1,280,000 x 256.
+    return np.asarray(ImageOps.fit(opened.convert("RGB"), (image_px, image_px), Image.Resampling.BILINEAR))
+
+
+def encode_image(image, encoding, quality):
+    """Encodes uint8 (rows, columns, 3) as "jpeg" of a quality, or as "png"; returns bytes."""
+    buffer = io.BytesIO()
+    options = {"quality": quality} if encoding == "jpeg" else {}
+    Image.fromarray(image).save(buffer, format=encoding, **options)
+    return buffer.getvalue()
+
+
+def _build_shard(task):
+    """Writes one shard and then its part file. Whole ones of an earlier start are left as they are."""
+    if task.part_path.exists():
+        return
+    sums = statistics.PixelSums(task.image_px)
+    count_per_class = [0] * len(task.source.class_names)
+    skipped = []
+    temporary = task.path.with_name(f".tmp-{os.getpid()}-{task.path.name}")
+    with tf.io.TFRecordWriter(str(temporary)) as writer:
+        for filename, image, label in task.source.read(task.split, task.start, task.stop):
+            try:
+                pixels = prepare_image(image, task.image_px)
+            except Exception as error:
+                skipped.append((filename, f"{type(error).__name__}: {error}"))
+                continue
+            encoded = encode_image(pixels, task.encoding, task.quality)
+            writer.write(_make_example(encoded, label, task.source.class_names[label], filename))
+            count_per_class[label] += 1
+            if task.split == "train":
+                sums.add_image(pixels)
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(task.path)
+    shard = schema.Shard(task.path.name, sum(count_per_class), task.path.stat().st_size, schema.sha256(task.path))
+    facts = json.dumps({"shard": dataclasses.asdict(shard), "count_per_class": count_per_class, "skipped": skipped})
+    schema.write_whole(
+        task.part_path,
+        lambda file: np.savez_compressed(
+            file, facts=np.array(facts), count=sums.count, image=sums.image, products=sums.products
+        ),
+    )
+
+
+def _make_example(encoded, label, text, filename):
+    def feature(value):
+        if isinstance(value, int):
+            return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+    features = {
+        schema.ENCODED: feature(encoded),
+        schema.LABEL: feature(label),
+        schema.TEXT: feature(text.encode()),
+        schema.FILENAME: feature(filename.encode("utf-8", "surrogateescape")),
+    }
+    example = tf.train.Example(features=tf.train.Features(feature=features))
+    return example.SerializeToString(deterministic=True)  # else the order of the features differs from run to run
+
+
+def build_dataset(
+    source,
+    data_dir,
+    *,
+    image_px=256,
+    encoding="jpeg",
+    quality=95,
+    num_train_shards=16,
+    num_validation_shards=4,
+    validation_fraction=0.1,
+    seed=0,
+    max_bad_fraction=0.01,
+    num_processes=None,
+    tfds_data_dir=None,
+):
+    """Builds a data set, or finishes one whose building was broken off, or finds that it is whole.
+
+    The same arguments give the same bytes, however many processes build them.
+
+    Args:
+        source: name of the source, as `sources.open_source` takes it.
+        data_dir: folder for the shards; made where it is missing.
+        image_px: side of the stored images, in pixels.
+        encoding, quality: "jpeg" of a quality from 1 to 95, or "png".
+        num_train_shards, num_validation_shards: number of files of each split.
+        validation_fraction, seed, tfds_data_dir: as `sources.open_source` takes them.
+        max_bad_fraction: share of a split's images that may be unreadable before the building stops. They are
+            skipped, and listed in dataset.json.
+        num_processes: processes that build; None for one a core. 1 builds in this process.
+
+    Returns: the `schema.DatasetDescription`.
+
+    Raises:
+        ValueError: where an argument is out of its range, the folder holds another data set, or too many images are
+            unreadable.
+        OSError: where the folder can't be written.
+
+    Source: section 2.
+    """
+    if encoding not in schema.ENCODINGS:
+        raise ValueError(f"`encoding` must be one of {schema.ENCODINGS}. Received: encoding={encoding!r}")
+    if not 1 <= quality <= 95:
+        raise ValueError(f"`quality` must be from 1 to 95, the range Pillow gives a meaning to. Received: {quality}")
+    if image_px < 1:
+        raise ValueError(f"`image_px` must be at least 1. Received: image_px={image_px}")
+    data_dir = pathlib.Path(data_dir)
+    settings = {
+        "source": source,
+        "image_px": image_px,
+        "encoding": encoding,
+        "quality": quality,
+        "num_train_shards": num_train_shards,
+        "num_validation_shards": num_validation_shards,
+        "validation_fraction": validation_fraction,
+        "seed": seed,
+    }
+    description = _finished(data_dir, settings)
+    if description:
+        return description
+    opened = sources.open_source(source, seed, validation_fraction, tfds_data_dir)
+    tasks = []
+    for split, shards in (("train", num_train_shards), ("validation", num_validation_shards)):
+        count = opened.count(split)
+        if not 1 <= shards <= count:
+            raise ValueError(
+                f"`num_{split}_shards` must be from 1 to the number of {split} images, {count}. Received: {shards}"
+            )
+        bounds = [count * i // shards for i in range(shards + 1)]
+        for index, (start, stop) in enumerate(itertools.pairwise(bounds)):
+            path = data_dir / schema.shard_name(split, index, shards)
+            tasks.append(_ShardTask(opened, split, start, stop, path, image_px, encoding, quality))
+    _begin(data_dir, settings | {split: opened.count(split) for split in schema.SPLITS})
+    _run(tasks, max_bad_fraction, num_processes or os.cpu_count())
+
+    sums = statistics.PixelSums(image_px)
+    splits = {}
+    for split in schema.SPLITS:
+        parts = [_load_part(task, sums) for task in tasks if task.split == split]
+        splits[split] = schema.Split(
+            count=sum(part["shard"]["count"] for part in parts),
+            count_per_class=tuple(np.sum([part["count_per_class"] for part in parts], axis=0).tolist()),
+            shards=tuple(schema.Shard(**part["shard"]) for part in parts),
+            skipped=tuple(tuple(entry) for part in parts for entry in part["skipped"]),
+        )
+        if not splits[split].count:
+            raise ValueError(f"`source` must hold at least one readable {split} image. Received: {source!r}")
+    statistics.Statistics.of(sums).save(data_dir)
+    description = schema.DatasetDescription(tuple(opened.class_names), image_px, encoding, splits, settings)
+    description.save(data_dir)
+    for task in tasks:
+        task.part_path.unlink()
+    (data_dir / _SETTINGS_FILE).unlink()
+    return description
+
+
+def _finished(data_dir, settings):
+    """The description of the data set that is already whole in the folder, or None."""
+    if not (data_dir / schema.DATASET_FILE).exists():
+        return None
+    description = schema.load_description(data_dir)
+    _refuse_other_settings(data_dir, description.settings, settings)
+    try:
+        for split in description.splits.values():
+            schema.check_shard_sizes(data_dir, split)
+        statistics.Statistics.load(data_dir)
+    except ValueError as error:
+        print(f"{error}. Building the data set again.")
+        (data_dir / schema.DATASET_FILE).unlink()
+        return None
+    print(f"{data_dir} is whole: nothing to build.")
+    return description
+
+
+def _begin(data_dir, settings):
+    """Makes the folder ready: nothing in it is of other settings, or half written."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    path = data_dir / _SETTINGS_FILE
+    if path.exists():
+        _refuse_other_settings(data_dir, json.loads(path.read_text()), settings)
+    else:
+        schema.write_whole(path, lambda file: file.write(json.dumps(settings).encode()))
+    for unfinished in data_dir.glob(".tmp-*"):
+        unfinished.unlink(missing_ok=True)
+
+
+def _refuse_other_settings(data_dir, before, now):
+    changed = [
+        f"{name} was {before.get(name)!r} and is now {now[name]!r}" for name in now if before.get(name) != now[name]
+    ]
+    if changed:
+        raise ValueError(
+            f"{data_dir} holds a data set of other settings: {'; '.join(changed)}. "
+            "Give another --data_dir, or delete that one."
+        )
+
+
+def _run(tasks, max_bad_fraction, num_processes):
+    """Builds all shards, and stops as soon as too many images have turned out unreadable."""
+    images = {split: sum(t.stop - t.start for t in tasks if t.split == split) for split in schema.SPLITS}
+    skipped = {split: [] for split in schema.SPLITS}
+
+    def finish(task, bar):
+        skipped[task.split].extend(_load_part(task)["skipped"])
+        bar.update(task.stop - task.start)
+        bad = skipped[task.split]
+        if len(bad) > max_bad_fraction * images[task.split]:
+            listed = "; ".join(f"{name} ({reason})" for name, reason in bad[:3])
+            raise ValueError(
+                f"More than {max_bad_fraction:.2%} of the {images[task.split]:,} {task.split} images can't be read "
+                f"(--max_bad_fraction). The first: {listed}"
+            )
+
+    with tqdm(total=sum(images.values()), unit=" images", file=sys.stdout) as bar:
+        if num_processes == 1:
+            for task in tasks:
+                _build_shard(task)
+                finish(task, bar)
+            return
+        # Spawned, not forked: a fork of a process that runs TensorFlow's threads can hang.
+        context = multiprocessing.get_context("spawn")
+        processes = min(num_processes, len(tasks))
+        with concurrent.futures.ProcessPoolExecutor(processes, context, initializer=_die_with_parent) as pool:
+            futures = {pool.submit(_build_shard, task): task for task in tasks}
+            try:
+                for future in concurrent.futures.as_completed(futures):
+                    future.result()
+                    finish(futures[future], bar)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _die_with_parent():
+    """Ends this process when the builder dies, which a worker that waits for its next task would not notice."""
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _load_part(task, sums=None):
+    """The facts of a built shard. Its pixel sums are added to `sums`."""
+    with np.load(task.part_path, allow_pickle=False) as part:
+        if sums is not None:
+            of_part = statistics.PixelSums(task.image_px)
+            of_part.count, of_part.image, of_part.products = int(part["count"]), part["image"], part["products"]
+            sums.add(of_part)
+        return json.loads(str(part["facts"]))
+
+
+def define_flags():
+    """Defines the flags. Not at import: then two programs could not be imported together."""
+    flags.DEFINE_string(
+        "source",
+        None,
+        "Where the images come from: fashion_mnist (the sample in this package), fashion_mnist:installed or "
+        "fashion_mnist:PATH (all of it), folder:PATH (one folder a class, or train and validation folders of such), "
+        "tfds:NAME (TensorFlow Datasets, which downloads it).",
+        required=True,
+    )
+    flags.DEFINE_string("data_dir", None, "Folder for the TFRecords.", required=True)
+    flags.DEFINE_integer("image_px", 256, "Side of the stored images, in pixels.", lower_bound=1)
+    flags.DEFINE_enum(
+        "encoding", "jpeg", schema.ENCODINGS, "How images are stored. png is exact, and 3 to 8 times larger."
+    )
+    flags.DEFINE_integer("quality", 95, "Quality of the JPEGs.", lower_bound=1, upper_bound=95)
+    flags.DEFINE_integer("num_train_shards", 16, "Files of training images; 1024 for ImageNet.", lower_bound=1)
+    flags.DEFINE_integer("num_validation_shards", 4, "Files of validation images; 128 for ImageNet.", lower_bound=1)
+    flags.DEFINE_float(
+        "validation_fraction", 0.1, "Share of each class held out where the source has no validation images."
+    )
+    flags.DEFINE_integer("seed", 0, "Seed of the order of a folder's images, and of those held out.")
+    flags.DEFINE_float(
+        "max_bad_fraction",
+        0.01,
+        "Share of images that may be unreadable: a few damaged files of a collection pass, a wrong folder does not.",
+        lower_bound=0,
+        upper_bound=1,
+    )
+    flags.DEFINE_integer("num_processes", None, "Processes that build; one a core by default.", lower_bound=1)
+    flags.DEFINE_string(
+        "tfds_data_dir", None, "Where TensorFlow Datasets keeps its data; its own default if not given."
+    )
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"This program takes flags only. Received: {argv[1:]}")
+    start_seconds = time.perf_counter()
+    arguments = {flag.name: flag.value for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])}
+    description = build_dataset(**arguments)
+    seconds = time.perf_counter() - start_seconds
+    for name, split in description.splits.items():
+        print(f"{name}: {split.count:,} images in {len(split.shards)} shards, {len(split.skipped)} skipped")
+        for filename, reason in split.skipped[:5]:
+            print(f"  skipped: {filename} ({reason})")
+    print(f"{len(description.class_names)} classes; {seconds:.1f} s. Written: {arguments['data_dir']}")
+
+
+def run():
+    """Entry point, as a module and as a console script."""
+    define_flags()
+    # absl's --help lists the flags of the main module, which this one is not when a console script calls it.
+    for flag in flags.FLAGS.get_flags_for_module(__name__):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()

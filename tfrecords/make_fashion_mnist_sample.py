@@ -1,0 +1,41 @@
+"""Makes the sample of Fashion-MNIST that this package carries out of the whole set.
+
+python -m alexnet_tf.tfrecords.make_fashion_mnist_sample SOURCE_FOLDER OUTPUT_FOLDER
+"""
+
+import gzip
+import pathlib
+import sys
+
+import numpy as np
+
+from alexnet_tf.tfrecords import sources
+
+# Images of each of the ten classes: 3,000 and 1,000 in all, which is 2 MB.
+_IMAGES_A_CLASS = {"train": 300, "validation": 100}
+
+
+def make_sample(source_folder, output_folder):
+    """Writes four gzipped IDX files: the first images of each class, in the order in which the whole set has them."""
+    source = sources.open_source(f"fashion_mnist:{source_folder}")
+    output_folder = pathlib.Path(output_folder)
+    output_folder.mkdir(parents=True, exist_ok=True)
+    for split, prefix in (("train", "train"), ("validation", "t10k")):
+        taken = dict.fromkeys(range(len(source.class_names)), 0)
+        images, labels = [], []
+        for _, image, label in source.read(split, 0, source.count(split)):
+            if taken[label] < _IMAGES_A_CLASS[split]:
+                taken[label] += 1
+                images.append(image)
+                labels.append(label)
+        for kind, array in (("images-idx3", np.uint8(images)), ("labels-idx1", np.uint8(labels))):
+            header = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes()
+            # Without the time of day, so that the same images give the same bytes.
+            packed = gzip.compress(header + array.tobytes(), compresslevel=9, mtime=0)
+            (output_folder / f"{prefix}-{kind}-ubyte.gz").write_bytes(packed)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    make_sample(*sys.argv[1:])

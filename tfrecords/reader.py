@@ -1,0 +1,194 @@
+"""From TFRecords to batches, with tf.data: uint8 pixels, each image's color offset beside them, and labels.
+
+The pixels stay bytes. That the mean is subtracted and the color noise added in the network's first layer makes this
+pipeline more than twice as fast as one that hands on floats.
+"""
+
+import contextlib
+import os
+import pathlib
+
+import tensorflow as tf
+
+from alexnet_tf.tfrecords import schema, statistics
+
+# Images in the shuffle buffer: 100 MB of encoded images. The builder has shuffled a folder's images once already.
+_SHUFFLE_BUFFER = 8192
+_SHARDS_READ_AT_ONCE = 16
+
+
+def steps_per_epoch(description, batch_size):
+    """Whole batches in an epoch. Raises ValueError where the training images do not fill one.
+
+    The rest of an epoch is left out, other images in each epoch: a short batch would weigh its images more, and under
+    a distribution strategy change the gradient.
+    """
+    count = schema.split_of(description, "train").count
+    if not 1 <= batch_size <= count:
+        raise ValueError(
+            f"`batch_size` must be from 1 to the number of training images, {count}. Received: {batch_size}"
+        )
+    return count // batch_size
+
+
+def make_training_dataset(
+    data_dir,
+    batch_size,
+    crop_px,
+    *,
+    seed=0,
+    color_noise="standard_deviation",
+    start_epoch=0,
+    start_step=0,
+    num_parallel_calls=None,
+):
+    """Makes the endless training set: shuffled, cropped, flipped, with a color offset for each image.
+
+    Whatever is random follows from the seed, the epoch, and the image's place in it alone. So the batches are the same
+    whatever the parallelism, and those from (start_epoch, start_step) on the same as if all before had been read.
+
+    Args:
+        data_dir: folder of a data set.
+        batch_size: images in a batch.
+        crop_px: side of the random crop, in pixels.
+        seed: any integer.
+        color_noise: size of the color noise, a key of `statistics.COLOR_NOISE_SCALES`.
+        start_epoch, start_step: where to begin.
+        num_parallel_calls: images decoded at once; twice the cores by default, which was measured faster than
+            tf.data.AUTOTUNE.
+
+    Returns: a `tf.data.Dataset` of ({"image": uint8 (batch, crop_px, crop_px, 3), "color_offset": float32 (batch, 3)},
+    int32 labels (batch,)).
+
+    Raises:
+        ValueError: where an argument is out of its range, or a shard is missing or cut short.
+
+    Source: section 4.1.
+    """
+    description = schema.load_description(data_dir)
+    paths = _shard_paths(data_dir, schema.split_of(description, "train"))
+    _check_crop(description, crop_px)
+    images_used = steps_per_epoch(description, batch_size) * batch_size
+    noise = tf.constant(statistics.Statistics.load(data_dir).color_noise(color_noise))
+    # Section 4.1 counts 32 x 32 places of a 224 pixel crop in 256 pixels, so the last place, 32, is never taken. (The
+    # original program takes it: 33 x 33.)
+    places = max(1, description.image_px - crop_px)
+
+    def read_epoch(epoch):
+        epoch_seed = tf.random.fold_in(tf.constant([seed, 0], tf.int64), epoch)
+        shards = tf.data.Dataset.from_tensor_slices(tf.random.experimental.stateless_shuffle(paths, epoch_seed))
+        records = shards.interleave(
+            tf.data.TFRecordDataset,
+            cycle_length=_SHARDS_READ_AT_ONCE,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        order = tf.random.stateless_uniform((), epoch_seed, minval=None, maxval=None, dtype=tf.int64)
+        records = records.shuffle(_SHUFFLE_BUFFER, seed=order, reshuffle_each_iteration=False)
+        skipped = tf.where(epoch == start_epoch, tf.constant(start_step * batch_size, tf.int64), 0)
+        numbered = records.take(images_used).enumerate().skip(skipped)
+        return numbered.map(lambda index, record: (tf.random.fold_in(epoch_seed, index), record))
+
+    def augment(image_seed, record):
+        encoded, label = _parse(record, description)
+        crop_seed, flip_seed, noise_seed = tf.unstack(tf.random.split(image_seed, 3))
+        top, left = tf.unstack(tf.random.stateless_uniform((2,), crop_seed, 0, places, tf.int32))
+        image = _decode_crop(encoded, description.encoding, top, left, crop_px)
+        image = tf.where(tf.random.stateless_uniform((), flip_seed) < 0.5, image[:, ::-1], image)
+        color_offset = tf.linalg.matvec(noise, tf.random.stateless_normal((3,), noise_seed))
+        return {"image": image, "color_offset": color_offset}, label
+
+    # The epochs are chained before the images are decoded, so that decoding never waits for an epoch to begin.
+    dataset = tf.data.Dataset.range(start_epoch, tf.int64.max).flat_map(read_epoch)
+    dataset = dataset.map(augment, num_parallel_calls=num_parallel_calls or 2 * os.cpu_count(), deterministic=True)
+    return dataset.batch(batch_size, drop_remainder=True).prefetch(2)
+
+
+def make_evaluation_dataset(data_dir, batch_size, crop_px, *, split="validation", views=1):
+    """Makes the data set of a split: once through, in the order of the files, the last batch short.
+
+    Args:
+        data_dir: folder of a data set.
+        batch_size: images in a batch.
+        crop_px: side of the crops, in pixels.
+        split: "train" or "validation".
+        views: 1: the centre crop. 10: the paper's ten views, which are the four corners (top left, top right, bottom
+            left, bottom right), the centre, and the mirror images of these five in the same order.
+
+    Returns: a `tf.data.Dataset` of (images, int32 labels (batch,)); the images are uint8 (batch, crop_px, crop_px, 3),
+    or with ten views (batch, 10, crop_px, crop_px, 3).
+
+    Raises:
+        ValueError: where an argument is out of its range, or a shard is missing or cut short.
+
+    Source: section 4.1.
+    """
+    if views not in (1, 10):
+        raise ValueError(f"`views` must be 1 or 10. Received: views={views}")
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
+    description = schema.load_description(data_dir)
+    paths = _shard_paths(data_dir, schema.split_of(description, split))
+    _check_crop(description, crop_px)
+    last = description.image_px - crop_px
+    corners = [(0, 0), (0, last), (last, 0), (last, last), (last // 2, last // 2)]
+
+    def prepare(record):
+        encoded, label = _parse(record, description)
+        if views == 1:
+            return _decode_crop(encoded, description.encoding, last // 2, last // 2, crop_px), label
+        image = _decode_crop(encoded, description.encoding, 0, 0, description.image_px)
+        crops = tf.stack([image[top : top + crop_px, left : left + crop_px] for top, left in corners])
+        return tf.concat([crops, crops[:, :, ::-1]], axis=0), label
+
+    dataset = tf.data.TFRecordDataset(paths)
+    dataset = dataset.map(prepare, num_parallel_calls=2 * os.cpu_count(), deterministic=True)
+    return dataset.batch(batch_size).prefetch(2)
+
+
+@contextlib.contextmanager
+def naming_damaged_shards(data_dir):
+    """Turns TensorFlow's error about a damaged record, which names no file, into a ValueError that does."""
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        for split in schema.load_description(data_dir).splits.values():
+            try:
+                schema.check_shard_contents(data_dir, split)
+            except ValueError as damage:
+                raise damage from error
+        raise
+
+
+def _shard_paths(data_dir, split):
+    schema.check_shard_sizes(data_dir, split)  # TFRecordDataset takes a shard cut between two records for a whole one
+    return [str(pathlib.Path(data_dir) / shard.name) for shard in split.shards]
+
+
+def _check_crop(description, crop_px):
+    if not 1 <= crop_px <= description.image_px:
+        raise ValueError(
+            f"`crop_px` must be at least 1 and at most the image side, {description.image_px}. "
+            f"Received: crop_px={crop_px}"
+        )
+
+
+def _parse(record, description):
+    """Returns the encoded image and the int32 label of a record. A label out of range is an error that names both."""
+    features = {key: tf.io.FixedLenFeature((), tf.string) for key in (schema.ENCODED, schema.FILENAME)}
+    features[schema.LABEL] = tf.io.FixedLenFeature((), tf.int64)
+    example = tf.io.parse_single_example(record, features)
+    label, classes = example[schema.LABEL], len(description.class_names)
+    message = f"A label must be from 0 to {classes - 1}. Received (filename, label):"
+    in_range = tf.Assert((label >= 0) & (label < classes), [message, example[schema.FILENAME], label])
+    with tf.control_dependencies([in_range]):
+        return tf.identity(example[schema.ENCODED]), tf.cast(label, tf.int32)
+
+
+def _decode_crop(encoded, encoding, top, left, crop_px):
+    """Decodes the square of `crop_px` at (top, left); returns uint8 (crop_px, crop_px, 3)."""
+    if encoding == "jpeg":
+        image = tf.io.decode_and_crop_jpeg(encoded, [top, left, crop_px, crop_px], channels=3)
+    else:
+        image = tf.io.decode_png(encoded, channels=3)[top : top + crop_px, left : left + crop_px]
+    return tf.ensure_shape(image, (crop_px, crop_px, 3))
