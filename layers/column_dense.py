@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from alexnet_tf.layers import placement
+from alexnet_tf.layers import columns
 
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
@@ -44,7 +44,7 @@ class ColumnDense(keras.layers.Layer):
             raise ValueError(
                 f"`units` must be a positive multiple of `groups`. Received: units={units}, groups={groups}"
             )
-        placement.check_devices(devices, groups)
+        columns.check_devices(devices, groups)
         self.units = units
         self.groups = groups
         self.devices = devices
@@ -54,22 +54,20 @@ class ColumnDense(keras.layers.Layer):
     def build(self, input_shape):
         shape = (input_shape[-1], self.units // self.groups)
         self.kernels, self.biases = [], []
-        for group, device in enumerate(self._devices(), start=1):
-            with placement.device_scope(device):
-                kernel_initializer = self.kernel_initializer.clone()  # see GroupedConv2D
+        for group, device in enumerate(self._devices()):
+            with columns.device_scope(device):
+                kernel_initializer = columns.part_of(self.kernel_initializer, self.groups, group)
                 self.kernels.append(
-                    self.add_weight(name=f"kernel_{group}", shape=shape, initializer=kernel_initializer)
+                    self.add_weight(name=f"kernel_{group + 1}", shape=shape, initializer=kernel_initializer)
                 )
                 self.biases.append(
-                    self.add_weight(name=f"bias_{group}", shape=shape[-1:], initializer=self.bias_initializer)
+                    self.add_weight(name=f"bias_{group + 1}", shape=shape[-1:], initializer=self.bias_initializer)
                 )
 
     def call(self, inputs):
         outputs = []
         for device, kernel, bias in zip(self._devices(), self.kernels, self.biases, strict=True):
-            with placement.device_scope(device):
-                kernel, bias = ops.convert_to_tensor(kernel), ops.convert_to_tensor(bias)
-            outputs.append(placement.run_on_device(device, _affine, inputs, kernel, bias))
+            outputs.append(columns.run_on_device(device, _affine, inputs, kernel, bias))
         return ops.concatenate(outputs, axis=-1) if self.groups > 1 else outputs[0]
 
     def _devices(self):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from alexnet_tf.layers import placement
+from alexnet_tf.layers import columns
 
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
@@ -68,7 +68,7 @@ class GroupedConv2D(keras.layers.Layer):
                     '`padding` must be "valid", "same" or ((top, bottom), (left, right)). '
                     f"Received: padding={padding!r}"
                 ) from error
-        placement.check_devices(devices, groups)
+        columns.check_devices(devices, groups)
         self.filters = filters
         self.kernel_size = kernel_size
         self.strides = strides
@@ -86,14 +86,14 @@ class GroupedConv2D(keras.layers.Layer):
             channels //= self.groups
         shape = (self.kernel_size, self.kernel_size, channels, self.filters // self.groups)
         self.kernels, self.biases = [], []
-        for group, device in enumerate(self._devices(), start=1):
-            with placement.device_scope(device):
-                # Each group draws its own weights: an initializer used twice would draw the same ones again.
+        for group, device in enumerate(self._devices()):
+            with columns.device_scope(device):
+                kernel_initializer = columns.part_of(self.kernel_initializer, self.groups, group)
                 self.kernels.append(
-                    self.add_weight(name=f"kernel_{group}", shape=shape, initializer=self.kernel_initializer.clone())
+                    self.add_weight(name=f"kernel_{group + 1}", shape=shape, initializer=kernel_initializer)
                 )
                 self.biases.append(
-                    self.add_weight(name=f"bias_{group}", shape=shape[-1:], initializer=self.bias_initializer)
+                    self.add_weight(name=f"bias_{group + 1}", shape=shape[-1:], initializer=self.bias_initializer)
                 )
 
     def call(self, inputs):
@@ -104,9 +104,7 @@ class GroupedConv2D(keras.layers.Layer):
             seen = [merged] * self.groups
         outputs = []
         for device, x, kernel, bias in zip(self._devices(), seen, self.kernels, self.biases, strict=True):
-            with placement.device_scope(device):
-                kernel, bias = ops.convert_to_tensor(kernel), ops.convert_to_tensor(bias)
-            outputs.append(placement.run_on_device(device, self._convolve, x, kernel, bias))
+            outputs.append(columns.run_on_device(device, self._convolve, x, kernel, bias))
         if self.output_per_group:
             return outputs
         return ops.concatenate(outputs, axis=-1) if self.groups > 1 else outputs[0]

@@ -31,12 +31,13 @@ class MeanImage(keras.layers.Layer):
     """
 
     def __init__(self, scale=1.0, **kwargs):
-        super().__init__(**kwargs)
+        # Not cast to the compute dtype on the way in: bfloat16 tells apart no more than 256 levels of a pixel.
+        super().__init__(autocast=False, **kwargs)
         self.scale = scale
 
     def build(self, images_shape, color_offset_shape=None):
         self.mean = self.add_weight(
-            name="mean", shape=images_shape[1:], initializer="zeros", trainable=False, autocast=False
+            name="mean", shape=images_shape[1:], initializer="zeros", trainable=False, dtype="float32"
         )
 
     def set_mean_image(self, mean_image):
@@ -64,7 +65,6 @@ class MeanImage(keras.layers.Layer):
         self.mean.assign(mean_image[top : top + rows, left : left + columns])
 
     def call(self, images, color_offset=None, training=False):
-        # In float32 whatever the precision: bfloat16 holds no more than 8 bits of a pixel's 0 to 255.
         x = ops.cast(images, "float32") - self.mean
         if color_offset is not None and training:
             x = x + ops.cast(color_offset, "float32")[:, None, None, :]

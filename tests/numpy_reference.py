@@ -21,8 +21,8 @@ KERNEL_SHAPES = {
     "fc7": (2, (4096, 2048)),
     "fc8": (1, (4096, 1000)),
 }
-# (stride, ((top, bottom), (left, right)) zeros, maps seen). Strides and maps seen: [paper] 3.5. The text gives no
-# padding: conv2 to conv5 keep the 27 x 27 and 13 x 13 maps of figure 2; for conv1, where (224 - 11) / 4 + 1 is
+# (stride, ((top, bottom), (left, right)) zeros, maps seen). Strides and maps seen: [paper] 3.5. Zeros, not in its
+# text: conv2 to conv5 keep the 27 x 27 and 13 x 13 maps of figure 2; for conv1, where (224 - 11) / 4 + 1 is
 # 54.25 and figure 2 has 55, [code] reads zeros past the bottom and the right edge.
 CONVOLUTIONS = {
     "conv1": (4, ((0, 3), (0, 3)), "all"),
@@ -104,12 +104,12 @@ def relu(x):
 
 
 def relu_gradient(output_gradient, x):
-    """Returns the gradient of `relu` with respect to x, in its shape; 0 at 0. x may be relu(x): same signs."""
+    """Returns the gradient of `relu` with respect to x, in its shape; relu(x) may stand for x."""
     return output_gradient * (x > 0.0)
 
 
 def max_pool(images, size, stride):
-    """Returns the maxima of the size x size windows inside images (B, H, W, C): (B, out_rows, out_columns, C)."""
+    """Returns the maxima of the size x size windows in images (B, H, W, C): (B, out_rows, out_columns, C)."""
     return _windows(images, size, size, stride).max(axis=(-2, -1))
 
 
@@ -192,7 +192,7 @@ def paper_alexnet(images, weights, labels=None):
     if images.shape[1:] != (224, 224, 3):
         raise ValueError(f"`images` must be (B, 224, 224, 3). Received: shape={images.shape}")
     images = np.asarray(images, float)
-    weights = {name: [[np.asarray(a, float) for a in part] for part in weights[name]] for name in KERNEL_SHAPES}
+    weights = {name: [[np.asarray(a, float) for a in part] for part in pair] for name, pair in weights.items()}
     for name, (count, shape) in KERNEL_SHAPES.items():
         received = [[a.shape for a in part] for part in weights[name]]
         if received != [[shape] * count, [shape[-1:]] * count]:
@@ -215,26 +215,26 @@ def paper_alexnet(images, weights, labels=None):
     if labels is None:
         return fc8
 
-    kernels = {name: weights[name][0] for name in weights}
+    layers = {name: (weights[name][0], *CONVOLUTIONS.get(name, ())) for name in weights}
     gradients = {}
     loss, d_fc8 = softmax_cross_entropy(fc8, labels)
-    d_fc7, *gradients["fc8"] = dense_gradients(d_fc8, fc7, kernels["fc8"])
+    d_fc7, *gradients["fc8"] = dense_gradients(d_fc8, fc7, *layers["fc8"])
     d_fc7 = relu_gradient(DROPOUT_TEST_SCALE * d_fc7, fc7)
-    d_fc6, *gradients["fc7"] = dense_gradients(d_fc7, fc6, kernels["fc7"])
+    d_fc6, *gradients["fc7"] = dense_gradients(d_fc7, fc6, *layers["fc7"])
     d_fc6 = relu_gradient(DROPOUT_TEST_SCALE * d_fc6, fc6)
-    d_flat5, *gradients["fc6"] = dense_gradients(d_fc6, flat5, kernels["fc6"])
+    d_flat5, *gradients["fc6"] = dense_gradients(d_fc6, flat5, *layers["fc6"])
     d_conv5 = relu_gradient(max_pool_gradient(d_flat5.reshape(pool5.shape), conv5, **POOL), conv5)
-    d_conv4, *gradients["conv5"] = grouped_conv2d_gradients(d_conv5, conv4, kernels["conv5"], *CONVOLUTIONS["conv5"])
+    d_conv4, *gradients["conv5"] = grouped_conv2d_gradients(d_conv5, conv4, *layers["conv5"])
     d_conv4 = relu_gradient(d_conv4, conv4)
-    d_conv3, *gradients["conv4"] = grouped_conv2d_gradients(d_conv4, conv3, kernels["conv4"], *CONVOLUTIONS["conv4"])
+    d_conv3, *gradients["conv4"] = grouped_conv2d_gradients(d_conv4, conv3, *layers["conv4"])
     d_conv3 = relu_gradient(d_conv3, conv3)
-    d_pool2, *gradients["conv3"] = grouped_conv2d_gradients(d_conv3, pool2, kernels["conv3"], *CONVOLUTIONS["conv3"])
+    d_pool2, *gradients["conv3"] = grouped_conv2d_gradients(d_conv3, pool2, *layers["conv3"])
     d_norm2 = max_pool_gradient(d_pool2, norm2, **POOL)
     d_conv2 = relu_gradient(local_response_normalization_gradient(d_norm2, conv2, **NORMALIZATION), conv2)
-    d_pool1, *gradients["conv2"] = grouped_conv2d_gradients(d_conv2, pool1, kernels["conv2"], *CONVOLUTIONS["conv2"])
+    d_pool1, *gradients["conv2"] = grouped_conv2d_gradients(d_conv2, pool1, *layers["conv2"])
     d_norm1 = max_pool_gradient(d_pool1, norm1, **POOL)
     d_conv1 = relu_gradient(local_response_normalization_gradient(d_norm1, conv1, **NORMALIZATION), conv1)
-    _, *gradients["conv1"] = grouped_conv2d_gradients(d_conv1, images, kernels["conv1"], *CONVOLUTIONS["conv1"])
+    _, *gradients["conv1"] = grouped_conv2d_gradients(d_conv1, images, *layers["conv1"])
     return fc8, loss, {name: tuple(gradients[name]) for name in weights}
 
 

@@ -297,13 +297,13 @@ class TestMeanImage:
         assert len(layer.weights) == 1
 
     def test_half_precision_subtracts_in_float32(self):
-        layer = MeanImage(dtype="bfloat16")
-        pixels = np.full((1, 2, 2, 3), 255, "uint8")
+        layer = MeanImage(dtype="mixed_bfloat16")
+        pixels = np.full((1, 2, 2, 3), 254.75, "float32")  # bfloat16 would make 255 of it
         layer.build(pixels.shape)
         layer.set_mean_image(np.full((2, 2, 3), 254.25))
         output = layer(pixels)
         assert output.dtype == tf.bfloat16
-        np.testing.assert_array_equal(np.float32(output), 0.75)
+        np.testing.assert_array_equal(np.float32(output), 0.5)
 
     @pytest.mark.parametrize("shape", [(3, 4, 3), (4, 4, 1), (4, 4)])
     def test_mean_image_that_does_not_cover_the_images_is_refused(self, shape):
