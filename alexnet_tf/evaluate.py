@@ -12,13 +12,12 @@ from alexnet_tf import checkpoint, figures
 from alexnet_tf.tfrecords import reader, schema
 
 
-def predict_probabilities(model, dataset, steps=None):
+def predict_probabilities(model, dataset):
     """Class probabilities of every image of a data set, averaged over its views where it has several.
 
     Args:
         model: from RGB pixels (batch, side, side, 3) to probabilities (batch, classes).
         dataset: `tf.data.Dataset` of (uint8 images (batch, side, side, 3) or (batch, views, side, side, 3), labels).
-        steps: number of batches, for the progress bar; None where it is not known.
 
     Returns:
         (probabilities, labels): float32 (n, classes) and int32 (n,).
@@ -26,7 +25,7 @@ def predict_probabilities(model, dataset, steps=None):
     Source: section 4.1: the softmax outputs of the ten views are averaged.
     """
     probabilities, labels = [], []
-    for images, batch_labels in tqdm(dataset, total=steps, unit="batch", file=sys.stdout):
+    for images, batch_labels in tqdm(dataset, unit="batch", file=sys.stdout):
         batch, side = images.shape[0], images.shape[-2]
         outputs = model.predict_on_batch(images.numpy().reshape(-1, side, side, 3))
         probabilities.append(outputs.reshape(batch, -1, outputs.shape[-1]).mean(axis=1))
@@ -86,7 +85,7 @@ def main(argv):
         batch_size = max(1, flag.batch_size // views)
         print(f"{name.replace('_', ' ')}:")
         dataset = reader.make_evaluation_dataset(flag.data_dir, batch_size, crop_px, split=flag.split, views=views)
-        probabilities, labels = predict_probabilities(model, dataset, -(-result["images"] // batch_size))
+        probabilities, labels = predict_probabilities(model, dataset)
         result[name] = {f"top{k}_error": top_k_error(probabilities, labels, k) for k in (1, 5)}
         if views == 1:
             confusion = figures.confusion_matrix(labels, probabilities.argmax(axis=1), description.class_names)

@@ -12,8 +12,8 @@ def make_strategy(name):
     """The distribution strategy of a name.
 
     Args:
-        name: "one" (TensorFlow's default: one device), "mirrored" (a replica on each GPU), or "auto" (mirrored where
-            there are several GPUs).
+        name: "one" (TensorFlow's default: one device), "mirrored" (a replica on each GPU, or on each logical CPU device
+            where there is no GPU), or "auto" (mirrored where there are several GPUs).
 
     Raises:
         ValueError: where the name is another.
@@ -21,7 +21,8 @@ def make_strategy(name):
     if name not in ("auto", "one", "mirrored"):
         raise ValueError(f'`strategy` must be "auto", "one" or "mirrored". Received: strategy={name!r}')
     if name == "mirrored" or (name == "auto" and len(tf.config.list_logical_devices("GPU")) > 1):
-        return tf.distribute.MirroredStrategy()
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
     return tf.distribute.get_strategy()
 
 

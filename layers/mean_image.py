@@ -37,7 +37,7 @@ class MeanImage(keras.layers.Layer):
 
     def build(self, images_shape, color_offset_shape=None):
         self.mean = self.add_weight(
-            name="mean", shape=images_shape[1:], initializer="zeros", trainable=False, dtype="float32"
+            name="mean", shape=images_shape[1:], initializer="zeros", trainable=False, dtype="float32", autocast=False
         )
 
     def set_mean_image(self, mean_image):

@@ -21,9 +21,9 @@ KERNEL_SHAPES = {
     "fc7": (2, (4096, 2048)),
     "fc8": (1, (4096, 1000)),
 }
-# (stride, ((top, bottom), (left, right)) zeros, maps seen). Strides and maps seen: [paper] 3.5. Zeros, not in its
-# text: conv2 to conv5 keep the 27 x 27 and 13 x 13 maps of figure 2; for conv1, where (224 - 11) / 4 + 1 is
-# 54.25 and figure 2 has 55, [code] reads zeros past the bottom and the right edge.
+# (stride, ((top, bottom), (left, right)) zeros, maps seen). Strides and maps seen: [paper] 3.5. Zeros, not in
+# its text: conv2 to conv5 keep the 27 x 27 and 13 x 13 maps of figure 2; for conv1, where (224 - 11) / 4 + 1
+# is 54.25 and figure 2 has 55, [code] reads zeros past the bottom and the right edge.
 CONVOLUTIONS = {
     "conv1": (4, ((0, 3), (0, 3)), "all"),
     "conv2": (1, ((2, 2), (2, 2)), "own"),
@@ -63,8 +63,9 @@ def conv2d_gradients(output_gradient, images, kernel, stride, padding):
     d_kernel = np.tensordot(windows, output_gradient, axes=((0, 1, 2), (0, 1, 2)))  # (cin, kh, kw, cout)
     d_padded = np.zeros(padded.shape)
     d_windows = _windows(d_padded, *kernel.shape[:2], stride, writeable=True)
+    contributions = np.tensordot(output_gradient, kernel, axes=(3, 3))  # (B, rows, columns, kh, kw, cin)
     for row, column in np.ndindex(kernel.shape[:2]):  # At one position, no two windows share a pixel.
-        d_windows[..., row, column] += output_gradient @ kernel[row, column].T
+        d_windows[..., row, column] += contributions[..., row, column, :]
     (top, _), (left, _) = padding
     d_images = d_padded[:, top : top + images.shape[1], left : left + images.shape[2]]
     return d_images, d_kernel.transpose(1, 2, 0, 3), output_gradient.sum(axis=(0, 1, 2))
@@ -142,7 +143,7 @@ def local_response_normalization(x, k, n, alpha, beta, columns):
 
     j runs from map i - n // 2 to i + n // 2, cut at the edges of i's column, one of `columns` equal blocks.
     """
-    scale = k + alpha * (x**2 @ _neighbors(x.shape[-1], n, columns))
+    scale = k + alpha * np.tensordot(x**2, _neighbors(x.shape[-1], n, columns), axes=1)
     return x * scale**-beta
 
 
@@ -152,8 +153,8 @@ def local_response_normalization_gradient(output_gradient, x, k, n, alpha, beta,
     With s_i the sum in brackets: d_j = g_j s_j^-beta - 2 alpha beta x_j * sum_i g_i x_i s_i^(-beta - 1).
     """
     neighbors = _neighbors(x.shape[-1], n, columns)
-    scale = k + alpha * (x**2 @ neighbors)
-    through_scale = (output_gradient * x * scale ** (-beta - 1.0)) @ neighbors
+    scale = k + alpha * np.tensordot(x**2, neighbors, axes=1)
+    through_scale = np.tensordot(output_gradient * x * scale ** (-beta - 1.0), neighbors, axes=1)
     return output_gradient * scale**-beta - 2.0 * alpha * beta * x * through_scale
 
 
@@ -192,7 +193,7 @@ def paper_alexnet(images, weights, labels=None):
     if images.shape[1:] != (224, 224, 3):
         raise ValueError(f"`images` must be (B, 224, 224, 3). Received: shape={images.shape}")
     images = np.asarray(images, float)
-    weights = {name: [[np.asarray(a, float) for a in part] for part in pair] for name, pair in weights.items()}
+    weights = {key: [[np.asarray(a, float) for a in part] for part in pair] for key, pair in weights.items()}
     for name, (count, shape) in KERNEL_SHAPES.items():
         received = [[a.shape for a in part] for part in weights[name]]
         if received != [[shape] * count, [shape[-1:]] * count]:

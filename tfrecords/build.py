@@ -11,11 +11,12 @@ import pathlib
 import sys
 import threading
 import time
+import warnings
 
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from alexnet_tf.tfrecords import schema, sources, statistics
@@ -59,7 +60,9 @@ def prepare_image(image, image_px):
 
     Source: section 2.
     """
-    opened = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else Image.fromarray(image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # else Pillow opens twice as many pixels
+        opened = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else Image.fromarray(image)
     if opened.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip at 255
         opened = Image.fromarray(np.uint8(np.asarray(opened) >> 8))
     # `fit` cuts out the central square first and resizes it then: 5000 x 1 pixels never become 1,280,000 x 256.
@@ -76,7 +79,7 @@ def encode_image(image, encoding, quality):
 
 def _build_shard(task):
     """Writes one shard and then its part file. Whole ones of an earlier start are left as they are."""
-    if task.part_path.exists():
+    if task.part_path.exists() and task.path.exists():
         return
     sums = statistics.PixelSums(task.image_px)
     count_per_class = [0] * len(task.source.class_names)
@@ -84,8 +87,16 @@ def _build_shard(task):
     temporary = task.path.with_name(f".tmp-{os.getpid()}-{task.path.name}")
     with tf.io.TFRecordWriter(str(temporary)) as writer:
         for filename, image, label in task.source.read(task.split, task.start, task.stop):
+            if not 0 <= label < len(count_per_class):
+                raise ValueError(
+                    f"The label of {filename} must be from 0 to {len(count_per_class) - 1}. Received: {label}. "
+                    "(A split without labels has -1.)"
+                )
             try:
                 pixels = prepare_image(image, task.image_px)
+            except UnidentifiedImageError:  # its own text has a memory address, which differs from run to run
+                skipped.append((filename, "UnidentifiedImageError: of no format that Pillow knows"))
+                continue
             except Exception as error:
                 skipped.append((filename, f"{type(error).__name__}: {error}"))
                 continue
@@ -194,7 +205,7 @@ def build_dataset(
         for index, (start, stop) in enumerate(itertools.pairwise(bounds)):
             path = data_dir / schema.shard_name(split, index, shards)
             tasks.append(_ShardTask(opened, split, start, stop, path, image_px, encoding, quality))
-    _begin(data_dir, settings | {split: opened.count(split) for split in schema.SPLITS})
+    _begin(data_dir, tasks, settings | {split: opened.count(split) for split in schema.SPLITS})
     _run(tasks, max_bad_fraction, num_processes or os.cpu_count())
 
     sums = statistics.PixelSums(image_px)
@@ -230,19 +241,25 @@ def _finished(data_dir, settings):
         statistics.Statistics.load(data_dir)
     except ValueError as error:
         print(f"{error}. Building the data set again.")
+        for split in description.splits.values():
+            for shard in split.shards:
+                (data_dir / shard.name).unlink(missing_ok=True)
         (data_dir / schema.DATASET_FILE).unlink()
         return None
     print(f"{data_dir} is whole: nothing to build.")
     return description
 
 
-def _begin(data_dir, settings):
-    """Makes the folder ready: nothing in it is of other settings, or half written."""
+def _begin(data_dir, tasks, settings):
+    """Makes the folder ready: nothing in it is of other settings, or half written, or somebody else's."""
     data_dir.mkdir(parents=True, exist_ok=True)
     path = data_dir / _SETTINGS_FILE
     if path.exists():
         _refuse_other_settings(data_dir, json.loads(path.read_text()), settings)
     else:
+        for task in tasks:
+            if task.path.exists():
+                raise ValueError(f"`data_dir` must not hold files of another origin. Received: {task.path} exists")
         schema.write_whole(path, lambda file: file.write(json.dumps(settings).encode()))
     for unfinished in data_dir.glob(".tmp-*"):
         unfinished.unlink(missing_ok=True)

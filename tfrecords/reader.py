@@ -68,13 +68,20 @@ def make_training_dataset(
     description = schema.load_description(data_dir)
     paths = _shard_paths(data_dir, schema.split_of(description, "train"))
     _check_crop(description, crop_px)
-    images_used = steps_per_epoch(description, batch_size) * batch_size
+    steps = steps_per_epoch(description, batch_size)
+    if start_epoch < 0:
+        raise ValueError(f"`start_epoch` must not be negative. Received: start_epoch={start_epoch}")
+    if not 0 <= start_step < steps:
+        raise ValueError(f"`start_step` must be from 0 to {steps - 1}, the last of an epoch. Received: {start_step}")
     noise = tf.constant(statistics.Statistics.load(data_dir).color_noise(color_noise))
     # Section 4.1 counts 32 x 32 places of a 224 pixel crop in 256 pixels, so the last place, 32, is never taken. (The
     # original program takes it: 33 x 33.)
     places = max(1, description.image_px - crop_px)
 
     def read_epoch(epoch):
+        # The seed of this graph, which holds the operations of one epoch: without it the program's global seed would
+        # come into the order of the images, and a global seed of 0 fails.
+        tf.compat.v1.set_random_seed(None)
         epoch_seed = tf.random.fold_in(tf.constant([seed, 0], tf.int64), epoch)
         shards = tf.data.Dataset.from_tensor_slices(tf.random.experimental.stateless_shuffle(paths, epoch_seed))
         records = shards.interleave(
@@ -86,7 +93,7 @@ def make_training_dataset(
         order = tf.random.stateless_uniform((), epoch_seed, minval=None, maxval=None, dtype=tf.int64)
         records = records.shuffle(_SHUFFLE_BUFFER, seed=order, reshuffle_each_iteration=False)
         skipped = tf.where(epoch == start_epoch, tf.constant(start_step * batch_size, tf.int64), 0)
-        numbered = records.take(images_used).enumerate().skip(skipped)
+        numbered = records.take(steps * batch_size).enumerate().skip(skipped)
         return numbered.map(lambda index, record: (tf.random.fold_in(epoch_seed, index), record))
 
     def augment(image_seed, record):
@@ -128,7 +135,8 @@ def make_evaluation_dataset(data_dir, batch_size, crop_px, *, split="validation"
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
     description = schema.load_description(data_dir)
-    paths = _shard_paths(data_dir, schema.split_of(description, split))
+    split_description = schema.split_of(description, split)
+    paths = _shard_paths(data_dir, split_description)
     _check_crop(description, crop_px)
     last = description.image_px - crop_px
     corners = [(0, 0), (0, last), (last, 0), (last, last), (last // 2, last // 2)]
@@ -141,8 +149,9 @@ def make_evaluation_dataset(data_dir, batch_size, crop_px, *, split="validation"
         crops = tf.stack([image[top : top + crop_px, left : left + crop_px] for top, left in corners])
         return tf.concat([crops, crops[:, :, ::-1]], axis=0), label
 
-    dataset = tf.data.TFRecordDataset(paths)
-    dataset = dataset.map(prepare, num_parallel_calls=2 * os.cpu_count(), deterministic=True)
+    records = tf.data.TFRecordDataset(paths)
+    records = records.apply(tf.data.experimental.assert_cardinality(split_description.count))
+    dataset = records.map(prepare, num_parallel_calls=2 * os.cpu_count(), deterministic=True)
     return dataset.batch(batch_size).prefetch(2)
 
 

@@ -207,6 +207,8 @@ class Tfds:
     def read(self, split, start, stop):
         import tensorflow_datasets as tfds
 
+        if start == stop:
+            return  # TFDS refuses an empty range
         name, offset, _ = self.ranges[split]
         builder = tfds.builder(self.name, data_dir=self.data_dir)
         dataset = builder.as_dataset(
@@ -231,11 +233,8 @@ def make_tfds_source(name, validation_fraction, data_dir):
     builder = tfds.builder(name, data_dir=data_dir)
     builder.download_and_prepare()
     features, splits = builder.info.features, builder.info.splits
-    if (
-        "image" not in features
-        or not isinstance(features.get("label"), tfds.features.ClassLabel)
-        or "train" not in splits
-    ):
+    labeled = "label" in features and isinstance(features["label"], tfds.features.ClassLabel)
+    if not labeled or "image" not in features or "train" not in splits:
         raise ValueError(
             f"tfds:{name} must have a split `train` with the features `image` and `label`. "
             f"Received: splits {sorted(splits)}, features {sorted(features)}"

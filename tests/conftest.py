@@ -1,0 +1,36 @@
+"""Images and data sets that several tests use."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet_tf.tfrecords import build
+
+TINY_IMAGE_PX = 40
+
+
+def tiny_image(number):
+    """An image that says where each pixel is from: red is 6 x row, green 6 x column, blue the image's number."""
+    rows, columns = np.mgrid[:TINY_IMAGE_PX, :TINY_IMAGE_PX]
+    return np.stack([6 * rows, 6 * columns, np.full_like(rows, number)], axis=-1).astype("uint8")
+
+
+@pytest.fixture(scope="session")
+def tiny_data_dir(tmp_path_factory):
+    """A data set of `tiny_image`s as PNG: 46 for training, 0 to 45; 10 for validation, 100 to 109; 2 classes."""
+    root = tmp_path_factory.mktemp("tiny")
+    for split, numbers in (("train", range(46)), ("validation", range(100, 110))):
+        for number in numbers:
+            path = root / "images" / split / ("even" if number % 2 == 0 else "odd") / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(tiny_image(number)).save(path)
+    build.build_dataset(
+        f"folder:{root / 'images'}",
+        root / "data",
+        image_px=TINY_IMAGE_PX,
+        encoding="png",
+        num_train_shards=5,
+        num_validation_shards=2,
+        num_processes=1,
+    )
+    return root / "data"

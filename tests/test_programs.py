@@ -1,0 +1,392 @@
+"""The programs as a user runs them: processes of their own, real images, killed and started again."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from alexnet_tf import checkpoint, preprocessing
+from alexnet_tf.evaluate import top_k_error
+from alexnet_tf.tfrecords import reader, schema, sources
+
+ENVIRONMENT = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def program(module, *flags):
+    return [sys.executable, "-m", f"alexnet_tf.{module}", *map(str, flags)]
+
+
+def run(module, *flags):
+    """Runs a program to its end; returns the finished process."""
+    return subprocess.run(program(module, *flags), env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+def run_well(module, *flags):
+    result = run(module, *flags)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """The sample of Fashion-MNIST at 64 pixels."""
+    folder = tmp_path_factory.mktemp("data") / "fashion"
+    run_well("tfrecords.build", "--source=fashion_mnist", "--image_px=64", f"--data_dir={folder}")
+    return folder
+
+
+TRAIN_FLAGS = (
+    "--variant=testing",
+    "--batch_size=50",
+    "--initializer=he_normal",
+    "--input_scale=0.0125",
+    "--schedule=cosine",
+    "--learning_rate=0.05",
+    "--seed=3",
+)
+
+
+def train_flags(data_dir, run_dir, *others):
+    return (*TRAIN_FLAGS, f"--data_dir={data_dir}", f"--run_dir={run_dir}", *others)
+
+
+@pytest.fixture(scope="module")
+def run_dir(data_dir, tmp_path_factory):
+    """A finished run of two epochs, which nothing disturbed."""
+    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    run_well("train", *train_flags(data_dir, folder, "--epochs=2", "--checkpoint_every_steps=7"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def export_dir(run_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "served"
+    run_well("export", f"--model={run_dir}", f"--export_dir={folder}")
+    return folder
+
+
+def image_files(folder, count):
+    """The first validation images, written as PNG files."""
+    paths = []
+    for index, (_, image, _) in enumerate(sources.open_source("fashion_mnist").read("validation", 0, count)):
+        paths.append(folder / f"image-{index}.png")
+        Image.fromarray(image).save(paths[-1])
+    return paths
+
+
+class TestTrain:
+    def test_run_learns_and_leaves_what_the_readme_says(self, run_dir):
+        summary = json.loads((run_dir / "training.json").read_text())
+        assert summary["val_top1_error"] < 0.7  # chance is 0.9
+        assert summary["images_per_second"] > 0
+        assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["00000119", "00000120"]
+        assert schema.load_description(run_dir).class_names[9] == "Ankle boot"
+
+    def test_tensorboard_holds_scalars_pictures_histograms_graph_and_flags(self, run_dir):
+        tags = {}
+        for file in (run_dir / "tensorboard").rglob("events*"):
+            for event in tf.compat.v1.train.summary_iterator(str(file)):
+                if event.graph_def:
+                    tags["graph"] = True
+                for value in event.summary.value:
+                    tags[value.tag] = value
+        expected = {"steps/loss", "steps/learning_rate", "steps/images_per_second", "error/val_top1", "error/top5"}
+        expected |= {"augmented inputs", "conv1 kernels", "flags", "graph", "conv1/kernel_1/histogram"}
+        assert not expected - tags.keys(), sorted(tags)
+        assert b"--variant=testing" in tags["flags"].tensor.string_val[0]
+        augmented = tags["augmented inputs"].tensor.string_val
+        assert [int(side) for side in augmented[:2]] == [56, 56]
+        assert tf.io.decode_png(augmented[2]).shape == (56, 56, 3)
+
+    @pytest.mark.parametrize("seconds_after_start", [0.0, 0.6, 1.5])
+    def test_killed_run_goes_on_to_the_very_same_weights(self, data_dir, run_dir, tmp_path, seconds_after_start):
+        flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", "--checkpoint_every_steps=7")
+        process = subprocess.Popen(
+            program("train", *flags), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        checkpoints = tmp_path / "run" / "checkpoints"
+        while not list(checkpoints.glob("0*")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(seconds_after_start)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        done = max(int(path.name) for path in checkpoints.glob("0*"))
+        assert done < 120, "killed too late to be a test"
+        (checkpoints / ".tmp-half").mkdir()
+        (checkpoints / ".tmp-half" / "model.keras").write_bytes(b"half")
+
+        result = run("train", *flags)
+        assert result.returncode == 0, result.stderr
+        assert f"Going on after step {done}" in result.stderr
+        assert not list(checkpoints.glob(".tmp-*"))
+        undisturbed, _ = checkpoint.load_model(run_dir)
+        resumed, _ = checkpoint.load_model(tmp_path / "run")
+        for expected, weight in zip(undisturbed.get_weights(), resumed.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, expected)
+
+    def test_damaged_newest_checkpoint_falls_back_to_the_one_before(self, data_dir, run_dir, tmp_path):
+        shutil.copytree(run_dir, tmp_path / "run")
+        newest = tmp_path / "run" / "checkpoints" / "00000120" / "training_state.npz"
+        newest.write_bytes(newest.read_bytes()[:1000])
+        result = run("train", *train_flags(data_dir, tmp_path / "run", "--epochs=2"))
+        assert result.returncode == 0, result.stderr
+        assert "00000120 can't be read" in result.stderr
+        assert "Going on after step 119" in result.stderr
+
+    def test_other_settings_are_refused_when_going_on(self, data_dir, run_dir):
+        result = run("train", *train_flags(data_dir, run_dir, "--batch_size=25"))
+        assert result.returncode != 0
+        assert "batch_size was 50 and is now 25" in result.stderr
+
+    def test_damaged_shard_is_named(self, data_dir, tmp_path):
+        damaged = tmp_path / "data"
+        shutil.copytree(data_dir, damaged)
+        shard = damaged / "train-00003-of-00016"
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content)
+        result = run("train", *train_flags(damaged, tmp_path / "run", "--epochs=1"))
+        assert result.returncode != 0
+        assert f"{shard} is damaged" in result.stderr.splitlines()[-1]
+
+    def test_loss_that_is_no_number_stops_the_run(self, data_dir, tmp_path):
+        result = run("train", *train_flags(data_dir, tmp_path / "run", "--learning_rate=1e9"))
+        assert result.returncode != 0
+        assert "FloatingPointError: The loss of step" in result.stderr
+        assert not (tmp_path / "run" / "model.keras").exists()
+
+    def test_chance_is_warned_of_with_advice(self, data_dir, tmp_path):
+        flags = train_flags(data_dir, tmp_path / "run", "--epochs=1", "--learning_rate=1e-6", "--initializer=zeros")
+        result = run("train", *flags)
+        assert result.returncode == 0, result.stderr
+        assert "The loss sits at 2.303, which is ln(classes)" in result.stderr
+
+    def test_missing_data_is_explained(self, tmp_path):
+        result = run("train", *train_flags(tmp_path / "nothing", tmp_path / "run"))
+        assert result.returncode != 0
+        assert "alexnet-tfrecords --source=" in result.stderr
+        assert not (tmp_path / "run").exists()
+
+    def test_unknown_variant_is_refused_with_the_names_there_are(self, data_dir, tmp_path):
+        result = run("train", *train_flags(data_dir, tmp_path / "run", "--variant=vgg"))
+        assert result.returncode != 0
+        assert "paper|testing" in result.stderr
+
+    @pytest.mark.parametrize("recipe", ["paper", "demo"])
+    def test_recipe_is_a_flag_file_that_train_takes(self, recipe, data_dir, tmp_path):
+        flag_file = pathlib.Path(__file__).parent.parent / "alexnet_tf" / "recipes" / f"{recipe}.flags"
+        # The paper's 224 pixels do not fit images of 64: the flags were read, and the error says what is wrong.
+        result = run("train", f"--flagfile={flag_file}", f"--data_dir={data_dir}", f"--run_dir={tmp_path / 'run'}")
+        assert result.returncode != 0
+        assert "`crop_px` must be at least 1 and at most the image side, 64. Received: crop_px=224" in result.stderr
+
+    def test_mirrored_replicas_train_as_one_device_does(self, data_dir, tmp_path):
+        # Two logical CPU devices stand for two GPUs.
+        script = textwrap.dedent("""
+            import sys
+            import numpy as np, tensorflow as tf
+            tf.config.set_logical_device_configuration(
+                tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+            )
+            import keras
+            from alexnet_tf import model, recipe, train, training
+            x = {"image": np.random.default_rng(0).integers(0, 256, (40, 56, 56, 3)).astype("uint8"),
+                 "color_offset": np.random.default_rng(1).normal(size=(40, 3)).astype("float32")}
+            y = np.arange(40) % 10
+            results = []
+            for name in ("one", "mirrored"):
+                keras.utils.set_random_seed(0)
+                strategy = training.make_strategy(name)
+                with strategy.scope():
+                    alexnet = model.build_alexnet("testing", 10, initializer="he_normal", input_scale=0.0125)
+                    for layer in ("drop6", "drop7"):
+                        alexnet.get_layer(layer).rate = 0.0
+                    trained = model.with_color_offset(alexnet)
+                    training.compile_model(trained, recipe.PaperMomentum(0.05), training.use_jit("auto", strategy))
+                data = tf.data.Dataset.from_tensor_slices((x, y)).batch(20).repeat()
+                trained.fit(data, steps_per_epoch=20, verbose=0)
+                results.append(alexnet.get_weights())
+            assert strategy.num_replicas_in_sync == 2
+            print("difference", max(np.abs(a - b).max() for a, b in zip(*results, strict=True)))
+            sys.argv = ["alexnet-train", *sys.argv[1:]]
+            train.run()
+        """)
+        flags = train_flags(data_dir, tmp_path / "run", "--epochs=1", "--strategy=mirrored")
+        command = [sys.executable, "-c", script, *flags]
+        result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        difference = next(line.split()[1] for line in result.stdout.splitlines() if line.startswith("difference"))
+        assert float(difference) < 1e-6
+        assert (tmp_path / "run" / "model.keras").exists()
+
+
+class TestEvaluate:
+    def test_errors_and_pictures_are_those_of_the_model(self, data_dir, run_dir, tmp_path):
+        output = run_well("evaluate", f"--model={run_dir}", f"--data_dir={data_dir}", f"--output_dir={tmp_path}")
+        result = json.loads((tmp_path / "evaluation.json").read_text())
+        model, _ = checkpoint.load_model(run_dir)
+        for name, views in (("center_crop", 1), ("ten_views", 10)):
+            dataset = reader.make_evaluation_dataset(data_dir, 64, 56, views=views)
+            probabilities, labels = [], []
+            for images, batch_labels in dataset:
+                each = [model(images[:, v] if views == 10 else images).numpy() for v in range(views)]
+                probabilities.append(np.mean(each, axis=0))
+                labels.append(batch_labels.numpy())
+            probabilities, labels = np.concatenate(probabilities), np.concatenate(labels)
+            ranks = (probabilities > probabilities[np.arange(len(labels)), labels][:, None]).sum(axis=1)
+            assert result[name]["top1_error"] == pytest.approx(np.mean(ranks >= 1), abs=0.0015)
+            assert result[name]["top5_error"] == pytest.approx(np.mean(ranks >= 5), abs=0.0015)
+        assert result["images"] == len(labels) == 1000
+        assert result["chance"] == {"top1_error": pytest.approx(0.9), "top5_error": pytest.approx(0.5)}
+        assert f"{result['ten_views']['top1_error']:.2%}" in output
+        for picture in ("confusion_matrix.png", "conv1_kernels.png"):
+            assert np.asarray(Image.open(tmp_path / picture)).std() > 10
+
+    def test_model_of_other_classes_is_refused(self, run_dir, tmp_path):
+        for name, color in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
+            (tmp_path / "images" / name).mkdir(parents=True)
+            for index in range(8):
+                Image.new("RGB", (64, 64), color).save(tmp_path / "images" / name / f"{index}.png")
+        build = [f"--source=folder:{tmp_path / 'images'}", f"--data_dir={tmp_path / 'data'}", "--image_px=64"]
+        run_well("tfrecords.build", *build, "--num_train_shards=2", "--num_validation_shards=1", "--num_processes=1")
+        result = run("evaluate", f"--model={run_dir}", f"--data_dir={tmp_path / 'data'}")
+        assert result.returncode != 0
+        assert "must have learned the classes of the data" in result.stderr
+        assert "blue" in result.stderr
+
+    def test_file_that_is_no_model_is_refused(self, data_dir, tmp_path):
+        (tmp_path / "model.keras").write_bytes(b"PK no model")
+        result = run("evaluate", f"--model={tmp_path}", f"--data_dir={data_dir}")
+        assert result.returncode != 0
+        assert "is not a whole Keras model" in result.stderr
+
+
+class TestTopKError:
+    def test_counts_images_whose_class_is_not_among_the_best(self):
+        probabilities = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.2, 0.5, 0.3], [0.4, 0.3, 0.3]])
+        labels = np.array([0, 0, 2, 1])
+        assert top_k_error(probabilities, labels, 1) == 0.75
+        assert top_k_error(probabilities, labels, 2) == 0.25
+        assert top_k_error(probabilities, labels, 5) == 0
+
+    def test_equal_probabilities_are_no_free_hits(self):
+        assert top_k_error(np.full((10, 10), 0.1), np.arange(10), 1) == 0.9
+
+
+class TestExport:
+    def test_signatures_give_the_models_own_answers(self, run_dir, export_dir, tmp_path):
+        model, description = checkpoint.load_model(run_dir)
+        encoded = [path.read_bytes() for path in image_files(tmp_path, 5)]
+        pixels = preprocessing.decode_images(tf.constant(encoded), 64, 56)
+        expected = model.predict(pixels, verbose=0)
+        saved = tf.saved_model.load(str(export_dir / "1"))
+        raw = saved.signatures["predict"](pixels=tf.cast(pixels, tf.float32))["probabilities"]
+        np.testing.assert_allclose(raw, expected, rtol=1e-5, atol=1e-6)
+        served = saved.signatures["serving_default"](images=tf.constant(encoded))
+        order = np.argsort(-expected, axis=1)[:, :5]
+        np.testing.assert_array_equal(served["class_ids"], order)
+        np.testing.assert_allclose(served["probabilities"], np.take_along_axis(expected, order, 1), rtol=1e-5)
+        names = [[name.decode() for name in row] for row in served["class_names"].numpy()]
+        assert names == [[description.class_names[c] for c in row] for row in order]
+
+    def test_weights_are_stored_once_and_versions_count_up(self, run_dir, tmp_path):
+        model, _ = checkpoint.load_model(run_dir)
+        for _ in range(2):
+            run_well("export", f"--model={run_dir}", f"--export_dir={tmp_path / 'served'}")
+        assert sorted(path.name for path in (tmp_path / "served").iterdir()) == ["1", "2"]
+        data = (tmp_path / "served" / "2" / "variables" / "variables.data-00000-of-00001").stat().st_size
+        weights = sum(weight.nbytes for weight in model.get_weights())
+        assert weights <= data < 1.1 * weights
+        result = run("export", f"--model={run_dir}", f"--export_dir={tmp_path / 'served'}", "--version=2")
+        assert result.returncode != 0
+        assert "must not exist yet" in result.stderr
+
+    def test_served_model_needs_none_of_this_projects_code(self, export_dir, tmp_path):
+        script = (
+            "import sys, tensorflow as tf; served = tf.saved_model.load(sys.argv[1]);"
+            "print(served.signatures['serving_default'](images=tf.constant([open(sys.argv[2], 'rb').read()])));"
+            "assert not any(name.startswith('alexnet_tf') for name in sys.modules)"
+        )
+        (path,) = image_files(tmp_path, 1)
+        subprocess.run([sys.executable, "-I", "-c", script, str(export_dir / "1"), str(path)], check=True)
+
+
+class TestPredict:
+    def test_trained_and_served_model_say_the_same(self, run_dir, export_dir, tmp_path):
+        paths = image_files(tmp_path, 3)
+        trained = run_well("predict", f"--model={run_dir}", f"--panel={tmp_path / 'panel.png'}", *paths)
+        served = run_well("predict", f"--model={export_dir / '1'}", *paths)
+        assert trained.splitlines()[:18] == served.splitlines()[:18]
+        assert trained.splitlines()[0] == str(paths[0])
+        assert np.asarray(Image.open(tmp_path / "panel.png")).shape[2] == 3
+
+    def test_file_that_is_no_image_is_named_and_the_others_answered(self, run_dir, tmp_path):
+        (good,) = image_files(tmp_path, 1)
+        cut = tmp_path / "cut.jpg"
+        Image.effect_noise((100, 100), 50).save(cut)
+        cut.write_bytes(cut.read_bytes()[:500])
+        empty = tmp_path / "empty.png"
+        empty.touch()
+        result = run("predict", f"--model={run_dir}", cut, tmp_path / "missing.png", empty, good)
+        assert result.returncode == 1
+        assert [line for line in result.stdout.splitlines() if line.endswith(".png")] == [str(good)]
+        for path in (cut, tmp_path / "missing.png", empty):
+            assert f"{path}: not an image that can be read" in result.stderr
+
+
+class TestDecodeImages:
+    @pytest.mark.parametrize("size", [(300, 200), (37, 90), (28, 28), (5000, 1)])
+    def test_served_pixels_are_those_of_the_training_images(self, size):
+        from alexnet_tf.tfrecords import build
+
+        random = np.random.default_rng(0)
+        blocks = random.integers(0, 256, (-(-size[1] // 20), -(-size[0] // 20), 3)).astype("uint8")
+        image = blocks.repeat(20, axis=0).repeat(20, axis=1)[: size[1], : size[0]]
+        encoded = build.encode_image(image, "png", None)
+        (served,) = preprocessing.decode_images(tf.constant([encoded]), 64, 64).numpy()
+        built = build.prepare_image(encoded, 64)
+        assert np.abs(np.int32(served) - built).max() <= 1  # TensorFlow and Pillow round differently
+
+    @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "I;16", "P"])
+    def test_any_kind_of_image_becomes_rgb(self, mode, tmp_path):
+        path = tmp_path / ("image.jpg" if mode == "CMYK" else "image.png")
+        gray = np.tile(np.linspace(0, 255, 80), (80, 1)).astype("uint8")
+        if mode == "I;16":
+            Image.fromarray(np.uint16(gray) * 257).save(path)
+        else:
+            Image.fromarray(gray).convert("RGB").convert(mode).save(path)
+        (image,) = preprocessing.decode_images(tf.constant([path.read_bytes()]), 80, 80).numpy()
+        assert np.abs(np.int32(image) - gray[..., None]).max() <= 6  # the error of JPEG
+
+    def test_crop_larger_than_the_image_is_refused(self):
+        with pytest.raises(ValueError, match="crop_px=65"):
+            preprocessing.decode_images(tf.constant([b""]), 64, 65)
+
+
+@pytest.mark.parametrize(
+    "name, flag",
+    [
+        ("tfrecords", "--max_bad_fraction"),
+        ("train", "--learning_rate"),
+        ("evaluate", "--ten_views"),
+        ("export", "--version"),
+        ("predict", "--panel"),
+    ],
+)
+def test_console_script_helps_with_every_flag(name, flag):
+    script = pathlib.Path(sys.executable).with_name(f"alexnet-{name}")
+    result = subprocess.run([script, "--help"], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert flag.lstrip("-") in result.stdout
+    module = "tfrecords.build" if name == "tfrecords" else name
+    assert flag.lstrip("-") in run(module, "--help").stdout

@@ -1,0 +1,337 @@
+"""The builder: images of every kind, the same bytes in every run, and going on after being killed."""
+
+import io
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from alexnet_tf.tfrecords import build, schema, sources
+
+
+def encoded(image, format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def photo(rows=60, columns=80, mode="RGB"):
+    """Smooth enough that a JPEG of it is near it."""
+    y, x = np.mgrid[:rows, :columns]
+    array = np.stack([255 * y / rows, 255 * x / columns, 255 * (x + y) / (rows + columns)], axis=-1)
+    return Image.fromarray(array.astype("uint8")).convert(mode)
+
+
+def read_examples(data_dir, split):
+    """(filename, label, text, encoded image) of each record, in the order of the files."""
+    entries = []
+    for shard in schema.load_description(data_dir).splits[split].shards:
+        for record in tf.data.TFRecordDataset(str(data_dir / shard.name)):
+            feature = tf.train.Example.FromString(record.numpy()).features.feature
+            name, text, image = (
+                feature[key].bytes_list.value[0] for key in (schema.FILENAME, schema.TEXT, schema.ENCODED)
+            )
+            entries.append((name.decode(), feature[schema.LABEL].int64_list.value[0], text.decode(), image))
+    return entries
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """24 images in 2 classes."""
+    for number in range(24):
+        path = tmp_path / "images" / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photo(40 + number, 60).save(path)
+    return tmp_path / "images"
+
+
+def build_small(source, data_dir, **arguments):
+    defaults = {"image_px": 16, "num_train_shards": 3, "num_validation_shards": 1, "num_processes": 1}
+    return build.build_dataset(source, data_dir, **defaults | arguments)
+
+
+class TestPrepareImage:
+    @pytest.mark.parametrize(
+        ("content", "tolerance"),
+        [
+            (encoded(photo(), "PNG"), 0),
+            (encoded(photo(), "JPEG", quality=95), 6),
+            (encoded(photo(), "GIF"), 30),
+            (encoded(photo(), "WEBP", lossless=True), 0),
+            (encoded(photo(mode="RGBA"), "PNG"), 0),
+            (encoded(photo(mode="P"), "PNG"), 60),
+            (encoded(photo(mode="CMYK"), "JPEG", quality=95), 6),
+        ],
+        ids=["png", "jpeg", "gif", "webp", "transparent", "palette", "cmyk"],
+    )
+    def test_content_of_any_kind_becomes_the_rgb_square(self, content, tolerance):
+        result = build.prepare_image(content, 30)
+        expected = np.asarray(photo().resize((40, 30), Image.Resampling.BILINEAR))[:, 5:35]
+        assert result.dtype == np.uint8
+        assert result.shape == (30, 30, 3)
+        assert np.abs(result.astype(int) - expected).max() <= tolerance + 1  # 1: of rounding in two steps
+
+    @pytest.mark.parametrize("mode", ["L", "1", "LA"])
+    def test_grey_image_has_three_equal_channels(self, mode):
+        result = build.prepare_image(encoded(photo(mode=mode), "PNG"), 30)
+        np.testing.assert_array_equal(result, np.repeat(result[..., :1], 3, axis=-1))
+        assert result.std() > 20
+
+    def test_16_bit_image_is_scaled_and_not_clipped(self):
+        levels = np.arange(0, 65536, 256, dtype="uint16").reshape(16, 16)
+        result = build.prepare_image(encoded(Image.fromarray(levels), "PNG"), 16)
+        np.testing.assert_array_equal(result[..., 0], levels >> 8)
+
+    @pytest.mark.parametrize("shape", [(28, 28), (28, 28, 3)])
+    def test_array_of_the_right_size_stays_as_it_is(self, shape):
+        array = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
+        result = build.prepare_image(array, 28)
+        np.testing.assert_array_equal(result, array if array.ndim == 3 else np.stack([array] * 3, axis=-1))
+
+    @pytest.mark.parametrize("size", [(1, 5000), (5000, 1)])
+    def test_long_thin_image_is_cut_before_it_is_scaled(self, size, monkeypatch):
+        largest = []
+        resize = Image.Image.resize
+
+        def watch(self, *arguments, **options):
+            result = resize(self, *arguments, **options)
+            largest.append(result.width * result.height)
+            return result
+
+        monkeypatch.setattr(Image.Image, "resize", watch)
+        assert build.prepare_image(encoded(Image.new("RGB", size, "red"), "PNG"), 256).shape == (256, 256, 3)
+        assert max(largest) == 256 * 256
+
+    def test_reduction_is_antialiased(self):
+        checkers = (np.indices((256, 256)).sum(axis=0) % 2 * 255).astype("uint8")
+        assert np.abs(build.prepare_image(checkers, 32).astype(int) - 127).max() < 12
+
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"text, not an image", encoded(photo(), "JPEG")[:700], encoded(photo(), "PNG")[:200]],
+        ids=["empty", "text", "cut jpeg", "cut png"],
+    )
+    def test_unreadable_content_raises(self, content):
+        with pytest.raises(Exception, match=r"."):
+            build.prepare_image(content, 16)
+
+    def test_decompression_bomb_raises(self, monkeypatch):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # 4,800 pixels are more than twice that
+        with pytest.raises(Image.DecompressionBombError):
+            build.prepare_image(encoded(photo(), "PNG"), 16)
+
+    def test_image_of_more_pixels_than_pillows_limit_raises(self, monkeypatch):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)  # more, but not twice as many: Pillow only warns
+        with pytest.raises((Image.DecompressionBombError, Image.DecompressionBombWarning)):
+            build.prepare_image(encoded(photo(), "PNG"), 16)
+
+
+class TestEncodeImage:
+    def test_png_is_exact_and_jpeg_near(self):
+        image = np.asarray(photo())
+        png, jpeg = (np.asarray(Image.open(io.BytesIO(build.encode_image(image, e, 95)))) for e in ("png", "jpeg"))
+        np.testing.assert_array_equal(png, image)
+        assert 0 < np.abs(jpeg.astype(int) - image).mean() < 3
+
+
+class TestBuildDataset:
+    def test_records_hold_the_images_of_the_source(self, image_folder, tmp_path):
+        description = build_small(f"folder:{image_folder}", tmp_path / "data", encoding="png")
+        assert description.class_names == ("a", "b")
+        source = sources.open_source(f"folder:{image_folder}")
+        for split in schema.SPLITS:
+            expected = list(source.read(split, 0, source.count(split)))
+            entries = read_examples(tmp_path / "data", split)
+            assert len(entries) == description.splits[split].count == source.count(split)
+            for (name, label, text, image), (source_name, content, source_label) in zip(entries, expected, strict=True):
+                assert (name, label, text) == (source_name, source_label, "ab"[label])
+                np.testing.assert_array_equal(Image.open(io.BytesIO(image)), build.prepare_image(content, 16))
+
+    def test_nothing_but_the_data_set_is_left(self, image_folder, tmp_path):
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        assert sorted(contents(tmp_path / "data")) == [
+            "dataset.json",
+            "statistics.npz",
+            *(f"train-0000{index}-of-00003" for index in range(3)),
+            "validation-00000-of-00001",
+        ]
+
+    def test_one_and_two_processes_write_the_same_bytes(self, image_folder, tmp_path):
+        for processes in (1, 2):
+            build_small(f"folder:{image_folder}", tmp_path / str(processes), num_processes=processes)
+        assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+    def test_png_named_jpeg_is_read(self, image_folder, tmp_path):
+        (image_folder / "a" / "0.jpg").write_bytes(encoded(photo(), "PNG"))
+        description = build_small(f"folder:{image_folder}", tmp_path / "data")
+        assert sum(split.count for split in description.splits.values()) == 24
+        for split in schema.SPLITS:
+            for _, _, _, image in read_examples(tmp_path / "data", split):
+                assert image.startswith(b"\xff\xd8")
+
+    def test_unreadable_images_are_skipped_and_listed(self, image_folder, tmp_path):
+        bad = {"a/0.jpg": b"", "b/1.jpg": b"text", "b/3.jpg": encoded(photo(), "JPEG")[:700]}
+        for name, content in bad.items():
+            (image_folder / name).write_bytes(content)
+        build_small(f"folder:{image_folder}", tmp_path / "data", max_bad_fraction=0.5)
+        splits = schema.load_description(tmp_path / "data").splits.values()
+        skipped = {filename: reason for split in splits for filename, reason in split.skipped}
+        assert skipped.keys() == {str(image_folder / name) for name in bad}
+        assert all(skipped.values())
+        assert sum(split.count for split in splits) == 21
+        stored = [entry[0] for split in schema.SPLITS for entry in read_examples(tmp_path / "data", split)]
+        assert not skipped.keys() & set(stored)
+
+    def test_too_many_unreadable_images_stop_it_and_more_allowed_go_on(self, image_folder, tmp_path):
+        for number in range(0, 12, 2):
+            (image_folder / "a" / f"{number}.jpg").write_bytes(b"text")
+        with pytest.raises(ValueError, match=r"max_bad_fraction.*/a/\d+\.jpg \(UnidentifiedImageError"):
+            build_small(f"folder:{image_folder}", tmp_path / "data")
+        assert not (tmp_path / "data" / "dataset.json").exists()
+        description = build_small(f"folder:{image_folder}", tmp_path / "data", max_bad_fraction=0.9)
+        assert sum(split.count for split in description.splits.values()) == 18
+
+    def test_reasons_are_the_same_in_every_run(self, image_folder, tmp_path):
+        (image_folder / "a" / "0.jpg").write_bytes(b"text")
+        description = build_small(f"folder:{image_folder}", tmp_path / "data", max_bad_fraction=0.5)
+        ((_, reason),) = [image for split in description.splits.values() for image in split.skipped]
+        assert " at 0x" not in reason  # a memory address, another in each run
+
+    def test_second_call_does_nothing_and_says_so(self, image_folder, tmp_path, capsys):
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").iterdir()}
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        assert "is whole: nothing to build" in capsys.readouterr().out
+        assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data").iterdir()} == before
+
+    def test_other_settings_are_refused_and_listed(self, image_folder, tmp_path):
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        with pytest.raises(ValueError, match=r"image_px was 16 and is now 20; seed was 0 and is now 3.*--data_dir"):
+            build_small(f"folder:{image_folder}", tmp_path / "data", image_px=20, seed=3)
+
+    def test_cut_short_shard_of_a_whole_data_set_is_built_again(self, image_folder, tmp_path):
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        before = contents(tmp_path / "data")
+        path = tmp_path / "data" / "train-00001-of-00003"
+        path.write_bytes(path.read_bytes()[:-1])
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        assert contents(tmp_path / "data") == before
+
+    def test_shard_that_vanished_from_a_stopped_build_is_built_again(self, image_folder, tmp_path, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(build.statistics.Statistics, "save", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                build_small(f"folder:{image_folder}", tmp_path / "data")
+        (tmp_path / "data" / "train-00001-of-00003").unlink()
+        description = build_small(f"folder:{image_folder}", tmp_path / "data")
+        schema.check_shard_sizes(tmp_path / "data", description.splits["train"])
+
+    def test_files_that_it_did_not_write_are_left_alone(self, image_folder, tmp_path):
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "train-00000-of-00003").write_text("somebody's")
+        with pytest.raises(ValueError, match="data_dir"):
+            build_small(f"folder:{image_folder}", tmp_path / "data")
+        assert (tmp_path / "data" / "train-00000-of-00003").read_text() == "somebody's"
+
+    def test_label_that_is_no_class_is_refused(self, tmp_path, monkeypatch):
+        class Unlabeled:
+            """As the test splits of TensorFlow Datasets are: every label -1."""
+
+            class_names = ("a", "b")
+
+            def count(self, split):
+                return 4
+
+            def read(self, split, start, stop):
+                return ((str(index), np.zeros((9, 9), "uint8"), -1) for index in range(start, stop))
+
+        monkeypatch.setattr(sources, "open_source", lambda *_: Unlabeled())
+        with pytest.raises(ValueError, match="Received: -1"):
+            build_small("unlabeled", tmp_path / "data")
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"encoding": "gif"},
+            {"quality": 0},
+            {"image_px": 0},
+            {"num_train_shards": 0},
+            {"num_train_shards": 25},
+            {"num_validation_shards": 25},
+        ],
+        ids=str,
+    )
+    def test_argument_out_of_range_is_named(self, image_folder, tmp_path, arguments):
+        ((name, value),) = arguments.items()
+        with pytest.raises(ValueError, match=rf"`{name}` must be .*Received: .*{value}"):
+            build_small(f"folder:{image_folder}", tmp_path / "data", **arguments)
+
+    def test_folder_that_can_not_be_made_is_named(self, image_folder, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(OSError, match="file/data"):
+            build_small(f"folder:{image_folder}", tmp_path / "file" / "data")
+
+
+class TestRun:
+    """The program, in a process of its own."""
+
+    def command(self, data_dir, *arguments):
+        module = [sys.executable, "-m", "alexnet_tf.tfrecords.build"]
+        return [*module, "--source=fashion_mnist", f"--data_dir={data_dir}", "--image_px=48", *arguments]
+
+    def test_killed_in_the_middle_the_same_command_ends_with_the_same_bytes(self, tmp_path):
+        command = self.command(tmp_path / "killed", "--num_processes=2")
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 60
+            while len(parts := set((tmp_path / "killed").glob(".part-*.npz"))) < 3 and time.monotonic() < deadline:
+                time.sleep(0.005)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert parts
+        assert not (tmp_path / "killed" / "dataset.json").exists()
+        time.sleep(0.5)  # its workers notice that it is gone, and end
+        left = contents(tmp_path / "killed")
+        time.sleep(0.5)
+        assert contents(tmp_path / "killed") == left
+        (tmp_path / "killed" / ".tmp-1-train-00015-of-00016").write_bytes(b"half a shard")
+        kept = {path.name.removeprefix(".part-").removesuffix(".npz") for path in parts}
+        written = {name: (tmp_path / "killed" / name).stat().st_mtime_ns for name in kept}
+
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        assert {name: (tmp_path / "killed" / name).stat().st_mtime_ns for name in kept} == written  # not built twice
+        build.build_dataset("fashion_mnist", tmp_path / "undisturbed", image_px=48, num_processes=1)
+        assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
+
+    def test_help_describes_every_flag(self):
+        result = subprocess.run(
+            [sys.executable, "-m", "alexnet_tf.tfrecords.build", "--help"], capture_output=True, text=True, check=False
+        )
+        for name in ("source", "data_dir", "image_px", "encoding", "quality", "num_processes", "max_bad_fraction"):
+            assert f"--{name}: " in result.stdout
+        assert "tfds:NAME" in result.stdout
+
+    def test_unknown_source_ends_with_an_error_that_names_it(self, tmp_path):
+        command = [*self.command(tmp_path / "data"), "--source=nothing"]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode != 0
+        assert "Received: 'nothing'" in result.stderr
+
+
+class TestDatasetOnDisk:
+    def test_json_is_readable_by_anything(self, tiny_data_dir):
+        content = json.loads(pathlib.Path(tiny_data_dir, "dataset.json").read_text())
+        assert content["class_names"] == ["even", "odd"]
+        assert content["splits"]["train"]["shards"][0]["name"] == "train-00000-of-00005"

@@ -1,0 +1,246 @@
+"""The input pipelines: what they give, that it follows from the seed alone, and going on in the middle."""
+
+import dataclasses
+import itertools
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import TINY_IMAGE_PX, tiny_image
+
+from alexnet_tf.tfrecords import build, reader, schema, statistics
+
+CROP_PX = 32
+
+
+def training_batches(data_dir, count, **arguments):
+    dataset = reader.make_training_dataset(data_dir, 10, CROP_PX, **arguments)
+    return [
+        (inputs["image"].numpy(), inputs["color_offset"].numpy(), labels.numpy())
+        for inputs, labels in itertools.islice(dataset, count)
+    ]
+
+
+def numbers_in(images):
+    return images[:, 0, 0, 2].tolist()
+
+
+def assert_equal_batches(batches, expected):
+    assert len(batches) == len(expected)
+    for batch, other in zip(batches, expected, strict=True):
+        for array, other_array in zip(batch, other, strict=True):
+            np.testing.assert_array_equal(array, other_array)
+
+
+def rewrite_first_shard(data_dir, change):
+    """Passes the examples of a copy's first training shard through `change`, and keeps dataset.json true."""
+    description = schema.load_description(data_dir)
+    split = description.splits["train"]
+    path = data_dir / split.shards[0].name
+    examples = [tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
+    for example in examples:
+        change(example.features.feature)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for example in examples:
+            writer.write(example.SerializeToString())
+    shard = dataclasses.replace(split.shards[0], bytes=path.stat().st_size)
+    split = dataclasses.replace(split, shards=(shard, *split.shards[1:]))
+    dataclasses.replace(description, splits=description.splits | {"train": split}).save(data_dir)
+
+
+@pytest.fixture
+def data_dir(tiny_data_dir, tmp_path):
+    """A copy that a test may damage."""
+    return shutil.copytree(tiny_data_dir, tmp_path / "data")
+
+
+class TestStepsPerEpoch:
+    def test_rest_of_an_epoch_is_left_out(self, tiny_data_dir):
+        description = schema.load_description(tiny_data_dir)
+        assert [reader.steps_per_epoch(description, size) for size in (1, 10, 23, 24, 46)] == [46, 4, 2, 1, 1]
+
+    @pytest.mark.parametrize("batch_size", [0, -1, 47])
+    def test_batch_size_out_of_range_is_refused(self, tiny_data_dir, batch_size):
+        with pytest.raises(ValueError, match=rf"`batch_size` must be from 1 .*46\. Received: {batch_size}"):
+            reader.steps_per_epoch(schema.load_description(tiny_data_dir), batch_size)
+
+
+class TestMakeTrainingDataset:
+    def test_elements_have_the_documented_shapes_and_types(self, tiny_data_dir):
+        inputs, labels = reader.make_training_dataset(tiny_data_dir, 10, CROP_PX).element_spec
+        assert inputs == {
+            "image": tf.TensorSpec((10, CROP_PX, CROP_PX, 3), tf.uint8),
+            "color_offset": tf.TensorSpec((10, 3), tf.float32),
+        }
+        assert labels == tf.TensorSpec((10,), tf.int32)
+
+    def test_each_image_is_a_crop_of_a_stored_one_with_its_label(self, tiny_data_dir):
+        for images, _, labels in training_batches(tiny_data_dir, 8):
+            for image, label in zip(images, labels, strict=True):
+                whole = tiny_image(image[0, 0, 2])
+                assert label == image[0, 0, 2] % 2
+                top, left = image[0, 0, 0] // 6, min(image[0, 0, 1], image[0, -1, 1]) // 6
+                crop = whole[top : top + CROP_PX, left : left + CROP_PX]
+                np.testing.assert_array_equal(image, crop if image[0, 0, 1] < image[0, -1, 1] else crop[:, ::-1])
+
+    def test_all_crops_and_flips_of_the_paper_are_drawn_and_no_others(self, tiny_data_dir):
+        drawn = set()
+        for images, _, _ in training_batches(tiny_data_dir, 150):
+            flipped = images[:, 0, 0, 1] > images[:, 0, -1, 1]
+            left = np.minimum(images[:, 0, 0, 1], images[:, 0, -1, 1]) // 6
+            drawn.update(zip((images[:, 0, 0, 0] // 6).tolist(), left.tolist(), flipped.tolist(), strict=True))
+        # 8 x 8 places for 8 pixels of margin, as section 4.1 counts 32 x 32 for 32; and 2 flips.
+        assert drawn == set(itertools.product(range(8), range(8), (False, True)))
+
+    def test_epoch_holds_each_image_at_most_once_and_all_but_the_rest(self, tiny_data_dir):
+        batches = training_batches(tiny_data_dir, 8)
+        epochs = [[n for images, _, _ in batches[i : i + 4] for n in numbers_in(images)] for i in (0, 4)]
+        for epoch in epochs:
+            assert len(set(epoch)) == 40
+            assert set(epoch) <= set(range(46))
+        assert epochs[0] != epochs[1]
+        assert set(epochs[0]) != set(epochs[1])  # the six left out are others in each epoch
+
+    def test_order_is_mixed(self, tiny_data_dir):
+        numbers = [n for images, _, _ in training_batches(tiny_data_dir, 4) for n in numbers_in(images)]
+        assert abs(np.corrcoef(numbers, np.arange(40))[0, 1]) < 0.5
+        assert {n % 2 for n in numbers[:10]} == {0, 1}
+
+    def test_parallelism_does_not_matter(self, tiny_data_dir):
+        expected = training_batches(tiny_data_dir, 9, num_parallel_calls=1)
+        for calls in (2, 7):
+            assert_equal_batches(training_batches(tiny_data_dir, 9, num_parallel_calls=calls), expected)
+
+    def test_seed_decides_everything(self, tiny_data_dir):
+        one, same, other = (training_batches(tiny_data_dir, 2, seed=seed) for seed in (5, 5, 6))
+        assert_equal_batches(one, same)
+        assert numbers_in(one[0][0]) != numbers_in(other[0][0])
+        assert not np.allclose(one[0][1], other[0][1])
+
+    def test_global_seed_does_not_matter(self, tiny_data_dir):
+        batches = []
+        for seed in (1, 2):
+            tf.random.set_seed(seed)
+            batches.append(training_batches(tiny_data_dir, 2))
+        assert_equal_batches(*batches)
+
+    @pytest.mark.parametrize(("epoch", "step"), [(0, 1), (0, 3), (1, 0), (1, 2), (2, 3)])
+    def test_started_in_the_middle_it_is_the_rest_of_the_whole(self, tiny_data_dir, epoch, step):
+        whole = training_batches(tiny_data_dir, 16)
+        begun = training_batches(tiny_data_dir, 16 - 4 * epoch - step, start_epoch=epoch, start_step=step)
+        assert_equal_batches(begun, whole[4 * epoch + step :])
+
+    @pytest.mark.parametrize("start", [{"start_step": 4}, {"start_step": -1}, {"start_epoch": -1}], ids=str)
+    def test_start_out_of_range_is_refused(self, tiny_data_dir, start):
+        with pytest.raises(ValueError, match="`start_"):
+            reader.make_training_dataset(tiny_data_dir, 10, CROP_PX, **start)
+
+    def test_color_offsets_have_the_covariance_of_the_noise(self, tiny_data_dir):
+        offsets = np.concatenate([batch[1] for batch in training_batches(tiny_data_dir, 400)])
+        matrix = statistics.Statistics.load(tiny_data_dir).color_noise("standard_deviation").astype("float64")
+        covariance = matrix @ matrix.T
+        np.testing.assert_allclose(np.cov(offsets.T), covariance, atol=0.1 * np.abs(covariance).max())
+        assert np.abs(offsets.mean(axis=0)).max() < 0.1 * np.sqrt(covariance.max())
+
+    def test_color_noise_none_gives_zeros(self, tiny_data_dir):
+        assert not training_batches(tiny_data_dir, 1, color_noise="none")[0][1].any()
+
+    def test_crop_of_the_whole_image_is_the_image(self, tiny_data_dir):
+        ((inputs, _),) = reader.make_training_dataset(tiny_data_dir, 10, TINY_IMAGE_PX).take(1)
+        assert set(inputs["image"][:, 0, 0, 0].numpy()) == {0}
+
+    def test_jpeg_crop_equals_the_crop_of_the_decoded_image(self, tmp_path):
+        build.build_dataset(
+            "fashion_mnist", tmp_path, image_px=40, num_train_shards=1, num_validation_shards=1, num_processes=1
+        )
+        (whole, _), (crop, _) = (
+            next(iter(reader.make_evaluation_dataset(tmp_path, 50, side))) for side in (40, CROP_PX)
+        )
+        # The decoder interpolates color over the crop's border, which the images, grey, do not show.
+        np.testing.assert_array_equal(crop, whole[:, 4:36, 4:36])
+
+    def test_cut_short_shard_is_named_when_it_is_made(self, data_dir):
+        path = data_dir / "train-00003-of-00005"
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(ValueError, match="train-00003-of-00005 must hold"):
+            reader.make_training_dataset(data_dir, 10, CROP_PX)
+
+    @pytest.mark.parametrize("crop_px", [0, TINY_IMAGE_PX + 1])
+    def test_crop_out_of_range_is_refused(self, tiny_data_dir, crop_px):
+        with pytest.raises(ValueError, match=rf"at most the image side, 40\. Received: crop_px={crop_px}"):
+            reader.make_training_dataset(tiny_data_dir, 10, crop_px)
+
+    def test_unknown_color_noise_is_refused(self, tiny_data_dir):
+        with pytest.raises(ValueError, match="`color_noise` must be one of"):
+            reader.make_training_dataset(tiny_data_dir, 10, CROP_PX, color_noise="loud")
+
+    @pytest.mark.parametrize("label", [-1, 2])
+    def test_label_that_is_no_class_names_the_image(self, data_dir, label):
+        def change(feature):
+            feature[schema.LABEL].int64_list.value[0] = label
+
+        rewrite_first_shard(data_dir, change)
+        with pytest.raises(tf.errors.InvalidArgumentError, match=rf"(?s)from 0 to 1.*\.png.*\[{label}\]"):
+            training_batches(data_dir, 5)
+
+    def test_record_without_a_feature_names_the_feature(self, data_dir):
+        rewrite_first_shard(data_dir, lambda feature: feature.pop(schema.LABEL))
+        with pytest.raises(tf.errors.InvalidArgumentError, match=schema.LABEL):
+            training_batches(data_dir, 5)
+
+
+class TestMakeEvaluationDataset:
+    def test_one_view_is_the_center_in_the_order_of_the_files(self, tiny_data_dir):
+        batches = list(reader.make_evaluation_dataset(tiny_data_dir, 4, CROP_PX))
+        assert [len(labels) for _, labels in batches] == [4, 4, 2]
+        images, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
+        assert sorted(numbers_in(images)) == list(range(100, 110))
+        assert labels.dtype == np.int32
+        for image, label in zip(images, labels, strict=True):
+            np.testing.assert_array_equal(image, tiny_image(image[0, 0, 2])[4:36, 4:36])
+            assert label == image[0, 0, 2] % 2
+        again = np.concatenate([batch for batch, _ in reader.make_evaluation_dataset(tiny_data_dir, 10, CROP_PX)])
+        np.testing.assert_array_equal(again, images)
+
+    def test_ten_views_are_corners_center_and_their_flips(self, tiny_data_dir):
+        ((images, _),) = reader.make_evaluation_dataset(tiny_data_dir, 10, CROP_PX, views=10)
+        assert images.shape == (10, 10, CROP_PX, CROP_PX, 3)
+        for views in images.numpy():
+            whole = tiny_image(views[0, 0, 0, 2])
+            five = [whole[:32, :32], whole[:32, 8:], whole[8:, :32], whole[8:, 8:], whole[4:36, 4:36]]
+            np.testing.assert_array_equal(views, five + [view[:, ::-1] for view in five])
+
+    def test_training_split_is_read_whole(self, tiny_data_dir):
+        images = np.concatenate(
+            [i for i, _ in reader.make_evaluation_dataset(tiny_data_dir, 7, CROP_PX, split="train")]
+        )
+        assert sorted(numbers_in(images)) == list(range(46))
+
+    def test_number_of_batches_is_known(self, tiny_data_dir):
+        assert len(reader.make_evaluation_dataset(tiny_data_dir, 4, CROP_PX)) == 3
+
+    @pytest.mark.parametrize(
+        "arguments", [{"views": 5}, {"split": "test"}, {"crop_px": 41}, {"batch_size": 0}], ids=str
+    )
+    def test_argument_out_of_range_is_named(self, tiny_data_dir, arguments):
+        ((name, value),) = arguments.items()
+        with pytest.raises(ValueError, match=rf"`{name}` must be .*Received: {name}={value!r}"):
+            reader.make_evaluation_dataset(tiny_data_dir, **{"batch_size": 4, "crop_px": CROP_PX} | arguments)
+
+
+class TestNamingDamagedShards:
+    def test_flipped_bit_in_a_shard_names_it(self, data_dir):
+        path = data_dir / "train-00002-of-00005"
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="train-00002-of-00005 is damaged"), reader.naming_damaged_shards(data_dir):
+            training_batches(data_dir, 5)
+
+    def test_other_errors_pass_through(self, tiny_data_dir):
+        with pytest.raises(KeyError), reader.naming_damaged_shards(tiny_data_dir):
+            raise KeyError
+        error = tf.errors.DataLossError(None, None, "of another file")
+        with pytest.raises(tf.errors.DataLossError), reader.naming_damaged_shards(tiny_data_dir):
+            raise error

@@ -1,0 +1,237 @@
+"""Where images come from: every source, and what it says of what it can't read."""
+
+import collections
+import gzip
+import pathlib
+import pickle
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from alexnet_tf.tfrecords import make_fashion_mnist_sample, sources
+
+INSTALLED = pathlib.Path("/usr/share/datasets/fashion-mnist")
+
+
+def read_all(source, split):
+    return list(source.read(split, 0, source.count(split)))
+
+
+def idx(array):
+    return bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes() + array.astype("uint8").tobytes()
+
+
+def write_fashion_mnist(folder, suffix=".gz"):
+    """Writes a set of 6 training and 4 validation images, image i full of i; returns the folder."""
+    folder.mkdir()
+    for prefix, count in (("train", 6), ("t10k", 4)):
+        images = np.repeat(np.arange(count), 28 * 28).reshape(count, 28, 28)
+        for kind, array in (("images-idx3", images), ("labels-idx1", np.arange(count))):
+            content = gzip.compress(idx(array)) if suffix else idx(array)
+            (folder / f"{prefix}-{kind}-ubyte{suffix}").write_bytes(content)
+    return folder
+
+
+def write_folder(root, counts):
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            (root / name / f"{number}.png").write_bytes(f"{name} {number}".encode())
+    return root
+
+
+class TestOpenSource:
+    @pytest.mark.parametrize("name", ["", "mnist", "folder", "folder:", "tfds:", "imagenet:/data"])
+    def test_unknown_name_lists_the_known(self, name):
+        with pytest.raises(ValueError, match=rf"tfds:NAME\. Received: '{name}'"):
+            sources.open_source(name)
+
+    @pytest.mark.parametrize("fraction", [0, 1, -0.1, float("nan")])
+    def test_validation_fraction_out_of_range_is_refused(self, fraction):
+        with pytest.raises(ValueError, match="`validation_fraction` must be between 0 and 1"):
+            sources.open_source("fashion_mnist", validation_fraction=fraction)
+
+
+class TestFashionMnist:
+    def test_shipped_sample_has_its_images_of_each_class(self):
+        source = sources.open_source("fashion_mnist")
+        assert len(source.class_names) == 10
+        for split, count in (("train", 300), ("validation", 100)):
+            entries = read_all(source, split)
+            assert collections.Counter(label for _, _, label in entries) == dict.fromkeys(range(10), count)
+            assert len({image.tobytes() for _, image, _ in entries}) > 9.9 * count  # no image stands for all
+            assert all(image.shape == (28, 28) and image.dtype == np.uint8 for _, image, _ in entries)
+
+    @pytest.mark.parametrize("suffix", [".gz", ""])
+    def test_range_read_in_another_process_is_that_of_the_whole(self, tmp_path, suffix):
+        source = sources.open_source(f"fashion_mnist:{write_fashion_mnist(tmp_path / 'set', suffix)}")
+        part = list(pickle.loads(pickle.dumps(source)).read("train", 2, 5))
+        assert [(name, image[0, 0], label) for name, image, label in part] == [
+            ("train-00002", 2, 2),
+            ("train-00003", 3, 3),
+            ("train-00004", 4, 4),
+        ]
+        assert (source.count("train"), source.count("validation")) == (6, 4)
+
+    def test_folder_without_the_files_is_named(self, tmp_path):
+        with pytest.raises(ValueError, match=f"is not in {tmp_path}"):
+            sources.open_source(f"fashion_mnist:{tmp_path}")
+
+    def test_installed_set_that_is_absent_lists_both_places(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(sources, "_INSTALLED_DIRS", (tmp_path / "debian", tmp_path / "keras"))
+        with pytest.raises(ValueError, match=r"debian or .*keras"):
+            sources.open_source("fashion_mnist:installed")
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            idx(np.zeros((6, 28, 28)))[:-1],
+            idx(np.zeros((6, 28, 28))) + b"\0",
+            idx(np.zeros((6, 784))),
+            b"\0\0\x0d\x03" + idx(np.zeros((6, 28, 28)))[4:],
+        ],
+        ids=["empty", "short", "long", "two dimensions", "floats"],
+    )
+    def test_damaged_idx_file_is_named(self, tmp_path, content):
+        folder = write_fashion_mnist(tmp_path / "set")
+        (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(content))
+        with pytest.raises(ValueError, match="train-images-idx3-ubyte must be an IDX file"):
+            sources.open_source(f"fashion_mnist:{folder}").count("train")
+
+    @pytest.mark.parametrize("damage", [lambda b: b[:-20], lambda b: b"no gzip"], ids=["cut", "no gzip"])
+    def test_damaged_gzip_file_is_named(self, tmp_path, damage):
+        path = write_fashion_mnist(tmp_path / "set") / "t10k-labels-idx1-ubyte.gz"
+        path.write_bytes(damage(path.read_bytes()))
+        with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte.* can't be read"):
+            sources.open_source(f"fashion_mnist:{tmp_path / 'set'}").count("validation")
+
+    @pytest.mark.parametrize("labels", [[0, 1, 2], [0, 1, 2, 10]], ids=["fewer", "too large"])
+    def test_labels_that_do_not_fit_are_refused(self, tmp_path, labels):
+        folder = write_fashion_mnist(tmp_path / "set")
+        (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.array(labels))))
+        with pytest.raises(ValueError, match=f"Received: 4 t10k images, {len(labels)} labels"):
+            sources.open_source(f"fashion_mnist:{folder}").count("validation")
+
+
+class TestMakeSample:
+    @pytest.mark.skipif(not INSTALLED.is_dir(), reason="needs the whole Fashion-MNIST, as Debian installs it")
+    def test_output_is_the_shipped_sample_byte_for_byte(self, tmp_path):
+        make_fashion_mnist_sample.make_sample(INSTALLED, tmp_path)
+        shipped = pathlib.Path(sources.__file__).parent / "fashion_mnist_sample"
+        assert len(list(tmp_path.iterdir())) == 4
+        for path in tmp_path.iterdir():
+            # Another zlib may pack otherwise, so what is compared is unpacked.
+            assert gzip.decompress(path.read_bytes()) == gzip.decompress((shipped / path.name).read_bytes())
+
+
+class TestFolder:
+    def test_without_splits_holds_out_the_fraction_of_each_class(self, tmp_path):
+        write_folder(tmp_path, {"b": 20, "a": 40, "c": 2})
+        source = sources.open_source(f"folder:{tmp_path}", validation_fraction=0.25)
+        assert source.class_names == ("a", "b", "c")
+        train, validation = read_all(source, "train"), read_all(source, "validation")
+        assert collections.Counter(label for _, _, label in train) == {0: 30, 1: 15, 2: 1}
+        assert collections.Counter(label for _, _, label in validation) == {0: 10, 1: 5, 2: 1}
+        names = [name for name, _, _ in train + validation]
+        assert len(set(names)) == 62
+        for name, content, label in train + validation:
+            path = pathlib.Path(name)
+            assert content == f"{path.parent.name} {path.stem}".encode()
+            assert source.class_names[label] == path.parent.name
+
+    def test_order_follows_from_the_seed_and_mixes_the_classes(self, tmp_path):
+        write_folder(tmp_path, {"a": 30, "b": 30})
+        one, same, other = (sources.open_source(f"folder:{tmp_path}", seed=seed) for seed in (1, 1, 2))
+        assert one.files == same.files
+        assert one.files["train"] != other.files["train"]
+        assert {label for _, _, label in one.read("train", 0, 15)} == {0, 1}
+
+    @pytest.mark.parametrize("name", ["validation", "val"])
+    def test_folders_of_splits_are_the_splits(self, tmp_path, name):
+        write_folder(tmp_path / "train", {"a": 3, "b": 2})
+        write_folder(tmp_path / name, {"a": 1, "b": 1})
+        source = sources.open_source(f"folder:{tmp_path}")
+        assert (source.count("train"), source.count("validation")) == (5, 2)
+        assert all(pathlib.Path(path).parts[-3] == name for path, _, _ in source.read("validation", 0, 2))
+
+    def test_splits_of_different_classes_are_refused(self, tmp_path):
+        write_folder(tmp_path / "train", {"a": 2, "b": 2})
+        write_folder(tmp_path / "val", {"a": 2, "c": 2})
+        with pytest.raises(ValueError, match=r"same classes. Only one has: \['b', 'c'\]"):
+            sources.open_source(f"folder:{tmp_path}")
+
+    def test_hidden_files_and_folders_are_left_out(self, tmp_path):
+        write_folder(tmp_path, {"a": 3, "b": 3, ".cache": 3})
+        (tmp_path / "a" / ".DS_Store").write_bytes(b"x")
+        (tmp_path / "README").write_bytes(b"x")
+        source = sources.open_source(f"folder:{tmp_path}")
+        assert source.class_names == ("a", "b")
+        assert source.count("train") + source.count("validation") == 6
+
+    def test_missing_folder_is_named(self, tmp_path):
+        with pytest.raises(ValueError, match="nowhere must be a folder"):
+            sources.open_source(f"folder:{tmp_path / 'nowhere'}")
+
+    def test_folder_without_classes_is_named(self, tmp_path):
+        (tmp_path / "1.png").write_bytes(b"x")
+        with pytest.raises(ValueError, match=f"{tmp_path} must hold one folder of images for each"):
+            sources.open_source(f"folder:{tmp_path}")
+
+    def test_empty_class_is_named(self, tmp_path):
+        write_folder(tmp_path, {"a": 3, "b": 0})
+        with pytest.raises(ValueError, match=f"{tmp_path / 'b'} must hold the images of a class"):
+            sources.open_source(f"folder:{tmp_path}")
+
+
+@pytest.fixture(scope="module")
+def tfds_dir(tmp_path_factory):
+    """Three sets on disk: with a split `test`, with `train` alone, and without labels. Image i is full of i."""
+    root = tmp_path_factory.mktemp("tfds")
+
+    class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(self.feature_dict))
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(count) for split, count in self.counts.items()}
+
+        def _generate_examples(self, count):
+            for number in range(count):
+                example = {"image": np.full((8, 8, 3), number, "uint8"), "label": number % 2}
+                yield number, {key: example[key] for key in self.feature_dict}
+
+    image = tfds.features.Image(shape=(8, 8, 3), encoding_format="png")
+    label = tfds.features.ClassLabel(names=["even", "odd"])
+    for name, counts, features in (
+        ("with_test", {"train": 20, "test": 6}, {"image": image, "label": label}),
+        ("train_alone", {"train": 20}, {"image": image, "label": label}),
+        ("unlabeled", {"train": 2}, {"image": image}),
+    ):
+        attributes = {"name": name, "counts": counts, "feature_dict": features}
+        builder = type(name, (Tiny,), attributes, skip_registration=True)
+        builder(data_dir=root).download_and_prepare()
+    return root
+
+
+class TestTfds:
+    @pytest.mark.parametrize(("name", "counts"), [("with_test", (20, 6)), ("train_alone", (15, 5))])
+    def test_ranges_read_apart_are_the_whole_split(self, tfds_dir, name, counts):
+        source = sources.open_source(f"tfds:{name}", validation_fraction=0.25, tfds_data_dir=tfds_dir)
+        source = pickle.loads(pickle.dumps(source))
+        assert source.class_names == ("even", "odd")
+        assert (source.count("train"), source.count("validation")) == counts
+        whole = read_all(source, "train")
+        parts = [*source.read("train", 0, 4), *source.read("train", 4, 15), *source.read("train", 15, counts[0])]
+        assert [entry[:1] + entry[2:] for entry in parts] == [entry[:1] + entry[2:] for entry in whole]
+        assert [entry[1] for entry in parts] == [entry[1] for entry in whole]
+        images = [content for split in ("train", "validation") for _, content, _ in read_all(source, split)]
+        assert all(content.startswith(b"\x89PNG") for content in images)  # as stored, not decoded
+        assert len(set(images)) == 20  # with_test's validation images are among its training images
+
+    def test_set_without_labels_is_refused(self, tfds_dir):
+        with pytest.raises(ValueError, match="features `image` and `label`"):
+            sources.open_source("tfds:unlabeled", tfds_data_dir=tfds_dir)
