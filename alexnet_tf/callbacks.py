@@ -44,12 +44,11 @@ class DivideRateOnPlateau(keras.callbacks.Callback):
             state["divisions"] += 1
             state["epochs_without_improvement"] = 0
             optimizer = self.model.optimizer
-            optimizer.learning_rate = float(optimizer.learning_rate) / 10
-            logging.info(
-                "Epoch %d: the validation error stopped improving at top-1 %.4f; the learning rate is now %g.",
-                epoch + 1,
-                1 - state["best_top1"],
-                float(optimizer.learning_rate),
+            rate = _learning_rate(optimizer) / 10
+            optimizer.learning_rate = rate
+            print(
+                f"\nEpoch {epoch + 1}: the validation error stopped improving at {1 - state['best_top1']:.2%}; "
+                f"the learning rate is now {rate:g}."
             )
 
 
@@ -74,7 +73,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.schedule = schedule
 
     def _save(self):
-        progress = {"step": int(self.model.optimizer.iterations), "settings": self.settings}
+        progress = {"step": int(keras.ops.convert_to_numpy(self.model.optimizer.iterations)), "settings": self.settings}
         if self.schedule is not None:
             progress["schedule"] = self.schedule.state
         checkpoint.save(self.run_dir, self.inference_model, self.model, progress)
@@ -89,7 +88,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
 
 class Diary(keras.callbacks.Callback):
-    """Writes the loss, learning rate and images/s of every few steps, and pictures of every epoch, to TensorBoard.
+    """Writes to TensorBoard: the graph, and the loss, learning rate, images/s and pictures of a run as it goes on.
 
     Raises FloatingPointError in the step whose loss is not finite, before anything is saved, and warns, with advice,
     while the loss sits at ln(classes), where the network tells nothing apart.
@@ -121,12 +120,17 @@ class Diary(keras.callbacks.Callback):
         return self.images_seen / self.seconds if self.seconds else 0.0
 
     def _step(self):
-        return int(self.model.optimizer.iterations)
+        return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
 
     def on_train_begin(self, logs=None):
         with self.writer.as_default(step=self._step()):
             tf.summary.text("flags", self.description)
             tf.summary.image("augmented inputs", self.first_images, max_outputs=len(self.first_images))
+            # Keras's own callback has a write_graph, which Keras 3 does not support.
+            image = tf.TensorSpec((None, *self.first_images.shape[1:]), name="image")
+            color_offset = tf.TensorSpec((None, 3), name="color_offset")
+            network = tf.function(lambda *inputs: self.model(dict(zip(("image", "color_offset"), inputs, strict=True))))
+            tf.summary.graph(network.get_concrete_function(image, color_offset).graph)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._window_batch = 0
@@ -150,7 +154,7 @@ class Diary(keras.callbacks.Callback):
         self._window_start = time.perf_counter()
         with self.writer.as_default(step=self._step()):
             tf.summary.scalar("steps/loss", loss)
-            tf.summary.scalar("steps/learning_rate", float(self.model.optimizer.learning_rate))
+            tf.summary.scalar("steps/learning_rate", _learning_rate(self.model.optimizer))
             if steps:
                 self.images_seen += steps * self.batch_size
                 self.seconds += seconds
@@ -177,3 +181,8 @@ class Diary(keras.callbacks.Callback):
                 if name in logs:
                     tf.summary.scalar(f"error/{name}", 1 - logs[name])
         self.writer.flush()
+
+
+def _learning_rate(optimizer):
+    # Not float(...), which a mirrored variable refuses.
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))

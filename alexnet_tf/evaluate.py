@@ -85,7 +85,8 @@ def main(argv):
         batch_size = max(1, flag.batch_size // views)
         print(f"{name.replace('_', ' ')}:")
         dataset = reader.make_evaluation_dataset(flag.data_dir, batch_size, crop_px, split=flag.split, views=views)
-        probabilities, labels = predict_probabilities(model, dataset)
+        with reader.naming_damaged_shards(flag.data_dir):
+            probabilities, labels = predict_probabilities(model, dataset)
         result[name] = {f"top{k}_error": top_k_error(probabilities, labels, k) for k in (1, 5)}
         if views == 1:
             confusion = figures.confusion_matrix(labels, probabilities.argmax(axis=1), description.class_names)

@@ -5,7 +5,7 @@ import sys
 import time
 
 import keras
-from absl import app, flags, logging
+from absl import app, flags
 
 from alexnet_tf import callbacks, checkpoint, model, recipe, training, variants
 from alexnet_tf.tfrecords import reader, schema, statistics
@@ -82,6 +82,8 @@ def main(argv):
     description = schema.load_description(flag.data_dir)
     classes = len(description.class_names)
     steps = reader.steps_per_epoch(description, flag.batch_size)
+    image_px = variants.VARIANTS[flag.variant].image_px
+    validation_data = reader.make_evaluation_dataset(flag.data_dir, flag.batch_size, image_px)
     settings = {name: flag[name].value for name in _FIXED_FLAGS} | {"classes": classes, "steps_per_epoch": steps}
     checkpoint.refuse_changed_settings(run_dir, settings)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -110,11 +112,9 @@ def main(argv):
     first_step = progress["step"] if progress else 0
     schedule = callbacks.DivideRateOnPlateau(flag.plateau_patience) if flag.schedule == "plateau" else None
     if progress:
-        logging.info("Going on after step %d, in epoch %d.", first_step, first_step // steps + 1)
+        print(f"Going on after step {first_step}, in epoch {first_step // steps + 1}.")
         if schedule:
             schedule.state = progress["schedule"]
-
-    image_px = variants.VARIANTS[flag.variant].image_px
 
     def training_data(first_step):
         epoch, step = divmod(first_step, steps)
@@ -128,32 +128,33 @@ def main(argv):
             start_step=step,
         )
 
-    diary = callbacks.Diary(
-        run_dir / "tensorboard",
-        flag.log_every_steps,
-        flag.batch_size,
-        classes,
-        first_images=training.network_inputs(training_data(0), 8),
-        description=training.describe_run(description, flag.flags_into_string()),
-    )
-    print(
-        f"Training {flag.variant}: {alexnet.count_params():,} parameters, {classes} classes, "
-        f"{description.splits['train'].count:,} images, {steps} steps an epoch, {flag.epochs} epochs."
-    )
-    logs = training.fit(
-        training_model,
-        training_data,
-        reader.make_evaluation_dataset(flag.data_dir, flag.batch_size, image_px),
-        first_step,
-        steps,
-        flag.epochs,
-        [
-            *([schedule] if schedule else []),
-            diary,
-            callbacks.SaveCheckpoints(run_dir, alexnet, flag.checkpoint_every_steps, settings, schedule),
-            keras.callbacks.TensorBoard(str(run_dir / "tensorboard"), histogram_freq=1, write_graph=True),
-        ],
-    )
+    with reader.naming_damaged_shards(flag.data_dir):
+        diary = callbacks.Diary(
+            run_dir / "tensorboard",
+            flag.log_every_steps,
+            flag.batch_size,
+            classes,
+            first_images=training.network_inputs(training_data(0), 8),
+            description=training.describe_run(description, flag.flags_into_string()),
+        )
+        print(
+            f"Training {flag.variant}: {alexnet.count_params():,} parameters, {classes} classes, "
+            f"{description.splits['train'].count:,} images, {steps} steps an epoch, {flag.epochs} epochs."
+        )
+        logs = training.fit(
+            training_model,
+            training_data,
+            validation_data,
+            first_step,
+            steps,
+            flag.epochs,
+            [
+                *([schedule] if schedule else []),
+                diary,
+                callbacks.SaveCheckpoints(run_dir, alexnet, flag.checkpoint_every_steps, settings, schedule),
+                keras.callbacks.TensorBoard(str(run_dir / "tensorboard"), histogram_freq=1, write_graph=False),
+            ],
+        )
     if logs:
         training.write_summary(run_dir, logs, diary.images_per_second, time.perf_counter() - start_seconds)
     print(f"Trained to the end of epoch {flag.epochs}: {run_dir / 'model.keras'}")

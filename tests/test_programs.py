@@ -51,7 +51,7 @@ TRAIN_FLAGS = (
     "--initializer=he_normal",
     "--input_scale=0.0125",
     "--schedule=cosine",
-    "--learning_rate=0.05",
+    "--learning_rate=0.2",
     "--seed=3",
 )
 
@@ -89,7 +89,7 @@ class TestTrain:
         summary = json.loads((run_dir / "training.json").read_text())
         assert summary["val_top1_error"] < 0.7  # chance is 0.9
         assert summary["images_per_second"] > 0
-        assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["00000119", "00000120"]
+        assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["00000116", "00000120"]
         assert schema.load_description(run_dir).class_names[9] == "Ankle boot"
 
     def test_tensorboard_holds_scalars_pictures_histograms_graph_and_flags(self, run_dir):
@@ -102,7 +102,7 @@ class TestTrain:
                     tags[value.tag] = value
         expected = {"steps/loss", "steps/learning_rate", "steps/images_per_second", "error/val_top1", "error/top5"}
         expected |= {"augmented inputs", "conv1 kernels", "flags", "graph", "conv1/kernel_1/histogram"}
-        assert not expected - tags.keys(), sorted(tags)
+        assert expected - tags.keys() == set()
         assert b"--variant=testing" in tags["flags"].tensor.string_val[0]
         augmented = tags["augmented inputs"].tensor.string_val
         assert [int(side) for side in augmented[:2]] == [56, 56]
@@ -128,7 +128,7 @@ class TestTrain:
 
         result = run("train", *flags)
         assert result.returncode == 0, result.stderr
-        assert f"Going on after step {done}" in result.stderr
+        assert f"Going on after step {done}," in result.stdout
         assert not list(checkpoints.glob(".tmp-*"))
         undisturbed, _ = checkpoint.load_model(run_dir)
         resumed, _ = checkpoint.load_model(tmp_path / "run")
@@ -142,7 +142,7 @@ class TestTrain:
         result = run("train", *train_flags(data_dir, tmp_path / "run", "--epochs=2"))
         assert result.returncode == 0, result.stderr
         assert "00000120 can't be read" in result.stderr
-        assert "Going on after step 119" in result.stderr
+        assert "Going on after step 116," in result.stdout
 
     def test_other_settings_are_refused_when_going_on(self, data_dir, run_dir):
         result = run("train", *train_flags(data_dir, run_dir, "--batch_size=25"))
@@ -365,7 +365,7 @@ class TestDecodeImages:
         if mode == "I;16":
             Image.fromarray(np.uint16(gray) * 257).save(path)
         else:
-            Image.fromarray(gray).convert("RGB").convert(mode).save(path)
+            Image.fromarray(gray).convert("RGB" if mode == "CMYK" else "L").convert(mode).save(path)
         (image,) = preprocessing.decode_images(tf.constant([path.read_bytes()]), 80, 80).numpy()
         assert np.abs(np.int32(image) - gray[..., None]).max() <= 6  # the error of JPEG
 

@@ -196,7 +196,7 @@ class TestBuildDataset:
     def test_too_many_unreadable_images_stop_it_and_more_allowed_go_on(self, image_folder, tmp_path):
         for number in range(0, 12, 2):
             (image_folder / "a" / f"{number}.jpg").write_bytes(b"text")
-        with pytest.raises(ValueError, match=r"max_bad_fraction.*/a/\d+\.jpg \(UnidentifiedImageError"):
+        with pytest.raises(ValueError, match=r"max_bad_fraction.*/a/\d+\.jpg \("):
             build_small(f"folder:{image_folder}", tmp_path / "data")
         assert not (tmp_path / "data" / "dataset.json").exists()
         description = build_small(f"folder:{image_folder}", tmp_path / "data", max_bad_fraction=0.9)

@@ -16,7 +16,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from alexnet_tf.tfrecords import schema, sources, statistics
@@ -50,7 +50,7 @@ def prepare_image(image, image_px):
     images become 8-bit RGB.
 
     Args:
-        image: bytes of an encoded image, or uint8 (rows, columns) or (rows, columns, 3).
+        image: bytes of an encoded image, or the path of one, or uint8 (rows, columns) or (rows, columns, 3).
         image_px: side of the result, in pixels.
 
     Returns: uint8 (image_px, image_px, 3).
@@ -62,11 +62,21 @@ def prepare_image(image, image_px):
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)  # else Pillow opens twice as many pixels
-        opened = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else Image.fromarray(image)
-    if opened.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip at 255
-        opened = Image.fromarray(np.uint8(np.asarray(opened) >> 8))
-    # `fit` cuts out the central square first and resizes it then: 5000 x 1 pixels never become 1,280,000 x 256.
-    return np.asarray(ImageOps.fit(opened.convert("RGB"), (image_px, image_px), Image.Resampling.BILINEAR))
+        if isinstance(image, np.ndarray):
+            opened = Image.fromarray(image)
+        else:
+            opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
+    if opened.mode.startswith(("I", "F")):  # more than 8 bits a pixel, which Pillow would clip at 255
+        values = np.asarray(opened)
+        if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"pixels must be of 8 or 16 bits. Received: {values.dtype} up to {values.max()}")
+        opened = Image.fromarray(np.uint8(values >> 8))
+    # Only the central square is resized: 5000 x 1 pixels never become 1,280,000 x 256. A square that can't be quite
+    # central lies half a pixel up or left, as in the served model.
+    side = min(opened.size)
+    left, top = (opened.width - side) // 2, (opened.height - side) // 2
+    square = opened.convert("RGB").crop((left, top, left + side, top + side))
+    return np.asarray(square.resize((image_px, image_px), Image.Resampling.BILINEAR))
 
 
 def encode_image(image, encoding, quality):
@@ -79,7 +89,11 @@ def encode_image(image, encoding, quality):
 
 def _build_shard(task):
     """Writes one shard and then its part file. Whole ones of an earlier start are left as they are."""
-    if task.part_path.exists() and task.path.exists():
+    if (
+        task.part_path.exists()
+        and task.path.exists()
+        and task.path.stat().st_size == _load_part(task)["shard"]["bytes"]
+    ):
         return
     sums = statistics.PixelSums(task.image_px)
     count_per_class = [0] * len(task.source.class_names)

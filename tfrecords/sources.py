@@ -1,8 +1,9 @@
 """Where images come from.
 
 Each source tells its `class_names`, the `count(split)` of its images, and `read(split, start, stop)`: an iterator of
-(filename, image, label) over a range of them, which any process may read by itself. An image is the bytes of an encoded
-file or a uint8 array (rows, columns); its label counts from 0. Sources are pickled and sent to the builder's processes.
+(filename, image, label) over a range of them, which any process may read by itself. An image is the path or the bytes
+of an encoded file, or a uint8 array (rows, columns); its label counts from 0. Sources are pickled and sent to the
+builder's processes.
 """
 
 import dataclasses
@@ -132,7 +133,7 @@ class Folder:
 
     def read(self, split, start, stop):
         for path, label in self.files[split][start:stop]:
-            yield str(path), path.read_bytes(), label
+            yield str(path), path, label
 
 
 def make_folder_source(path, seed, validation_fraction):
