@@ -1,6 +1,8 @@
 """What happens beside the training steps: the schedule, the diary in TensorBoard, the alarms, the checkpoints."""
 
+import json
 import math
+import pathlib
 import time
 
 import keras
@@ -8,10 +10,12 @@ import tensorflow as tf
 from absl import logging
 
 from alexnet_tf import checkpoint, figures
+from alexnet_tf.tfrecords import schema
 
-# How close to ln(classes) the loss of a network that tells nothing apart stays, as a fraction of ln(classes). The
-# demo's network, once it had begun to learn, was never again within 2 %.
+# A network that tells nothing apart has a loss within this fraction of ln(classes). All networks begin there, so it
+# takes this many steps in a row to be worth a word.
 _CHANCE_MARGIN = 0.01
+_CHANCE_STEPS = 100
 
 
 class DivideRateOnPlateau(keras.callbacks.Callback):
@@ -94,7 +98,7 @@ class Diary(keras.callbacks.Callback):
     while the loss sits at ln(classes), where the network tells nothing apart.
 
     Args:
-        tensorboard_dir: where the event files go.
+        run_dir: the run's folder: `training.json` is written there after each epoch, event files into `tensorboard`.
         every_steps: steps between two entries.
         batch_size: images in a step, on all devices together.
         classes: number of classes.
@@ -102,9 +106,10 @@ class Diary(keras.callbacks.Callback):
         description: Markdown text, written once: what is trained, on what, with which flags.
     """
 
-    def __init__(self, tensorboard_dir, every_steps, batch_size, classes, first_images, description):
+    def __init__(self, run_dir, every_steps, batch_size, classes, first_images, description):
         super().__init__()
-        self.writer = tf.summary.create_file_writer(str(tensorboard_dir))
+        self.run_dir = pathlib.Path(run_dir)
+        self.writer = tf.summary.create_file_writer(str(self.run_dir / "tensorboard"))
         self.every_steps = every_steps
         self.batch_size = batch_size
         self.chance_loss = math.log(classes)
@@ -112,7 +117,7 @@ class Diary(keras.callbacks.Callback):
         self.description = description
         self.images_seen = 0
         self.seconds = 0.0
-        self.advised = False
+        self.steps_at_chance = 0
 
     @property
     def images_per_second(self):
@@ -148,7 +153,8 @@ class Diary(keras.callbacks.Callback):
             )
         if (batch + 1) % self.every_steps and batch + 1 < self.params["steps"]:
             return
-        steps = batch + 1 - max(self._window_batch, 1)
+        window_begin = self._window_batch
+        steps = batch + 1 - max(window_begin, 1)
         seconds = time.perf_counter() - self._window_start
         self._window_batch, self._window_loss = batch + 1, logs["loss"]
         self._window_start = time.perf_counter()
@@ -159,19 +165,21 @@ class Diary(keras.callbacks.Callback):
                 self.images_seen += steps * self.batch_size
                 self.seconds += seconds
                 tf.summary.scalar("steps/images_per_second", steps * self.batch_size / seconds)
-        self._warn_at_chance(loss)
+        self._watch_chance(loss, batch + 1 - window_begin)
 
-    def _warn_at_chance(self, loss):
-        if self.advised or abs(loss - self.chance_loss) > _CHANCE_MARGIN * self.chance_loss:
-            return
-        self.advised = True
-        logging.warning(
-            "The loss sits at %.3f, which is ln(classes): so far the network tells nothing apart. With the paper's "
-            "first weights (standard deviation 0.01) it can stay there for hundreds of steps. If it does not fall: "
-            "try --initializer=he_normal --input_scale=0.0125, or another --learning_rate; and look at the "
-            "augmented inputs and their labels in TensorBoard.",
-            loss,
-        )
+    def _watch_chance(self, loss, steps):
+        before = self.steps_at_chance
+        at_chance = abs(loss - self.chance_loss) < _CHANCE_MARGIN * self.chance_loss
+        self.steps_at_chance = before + steps if at_chance else 0
+        if before < _CHANCE_STEPS <= self.steps_at_chance:
+            logging.warning(
+                "The loss has been at %.3f, which is ln(classes), for %d steps: so far the network tells nothing "
+                "apart. With the paper's first weights (standard deviation 0.01) that can last for hundreds of steps. "
+                "If it does not end: try --initializer=he_normal --input_scale=0.0125, or another --learning_rate; "
+                "and look at the augmented inputs in TensorBoard.",
+                loss,
+                self.steps_at_chance,
+            )
 
     def on_epoch_end(self, epoch, logs=None):
         with self.writer.as_default(step=self._step()):
@@ -181,6 +189,14 @@ class Diary(keras.callbacks.Callback):
                 if name in logs:
                     tf.summary.scalar(f"error/{name}", 1 - logs[name])
         self.writer.flush()
+        summary = {
+            "epochs": epoch + 1,
+            "val_top1_error": 1 - logs["val_top1"],
+            "val_top5_error": 1 - logs["val_top5"],
+            "images_per_second": self.images_per_second,
+        }
+        text = json.dumps(summary, indent=2) + "\n"
+        schema.write_whole(self.run_dir / "training.json", lambda file: file.write(text.encode()))
 
 
 def _learning_rate(optimizer):

@@ -43,8 +43,6 @@ def save(run_dir, model, training_model, progress):
     for unfinished in folder.glob(".tmp-*"):
         shutil.rmtree(unfinished)
     whole = folder / f"{progress['step']:08d}"
-    if whole.exists():
-        return
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
     model.save(temporary / "model.keras")
     np.savez(temporary / "training_state.npz", **{name: v.numpy() for name, v in _state(training_model).items()})
@@ -52,8 +50,11 @@ def save(run_dir, model, training_model, progress):
     for path in [*temporary.iterdir(), temporary]:
         _sync(path)
     temporary.chmod(0o755)  # mkdtemp's folders are for their owner alone
+    if whole.exists():  # damaged: a run that goes on from an earlier one comes by it again
+        whole.rename(folder / ".tmp-damaged")
     temporary.rename(whole)
     _sync(folder)
+    shutil.rmtree(folder / ".tmp-damaged", ignore_errors=True)
     for old in _whole_checkpoints(run_dir)[:-_CHECKPOINTS_KEPT]:
         shutil.rmtree(old)
     _publish(whole / "model.keras", pathlib.Path(run_dir) / "model.keras")
@@ -83,6 +84,8 @@ def restore_newest(run_dir, model, training_model):
             continue
         for name, variable in state.items():
             variable.assign(values[name])
+        # The run may have been stopped between the checkpoint and this.
+        _publish(folder / "model.keras", pathlib.Path(run_dir) / "model.keras")
         return progress
     if checkpoints:
         raise ValueError(

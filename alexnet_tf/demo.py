@@ -15,7 +15,7 @@ import time
 import numpy as np
 from PIL import Image
 
-from alexnet_tf.tfrecords import sources
+from alexnet_tf.tfrecords import schema, sources
 
 _DATA_DIR = pathlib.Path("data/fashion_mnist_sample")
 _RUN_DIR = pathlib.Path("runs/demo")
@@ -88,9 +88,8 @@ def main():
         "model": str(model_file),
         "export": str(versions[-1]),
     }
-    temporary = _RUN_DIR / ".tmp-summary.json"
-    temporary.write_text(json.dumps(summary, indent=2) + "\n")
-    temporary.replace(_RUN_DIR / "summary.json")
+    text = json.dumps(summary, indent=2) + "\n"
+    schema.write_whole(_RUN_DIR / "summary.json", lambda file: file.write(text.encode()))
     center, ten, chance = (evaluation[key] for key in ("center_crop", "ten_views", "chance"))
     print(f"""
 AlexNet of 2012, full width, on {evaluation["images"]:,} validation images of Fashion-MNIST:

@@ -97,9 +97,8 @@ def main(argv):
     output_dir.mkdir(parents=True, exist_ok=True)
     figures.save_png(output_dir / "confusion_matrix.png", confusion)
     figures.save_png(output_dir / "conv1_kernels.png", figures.kernel_sheet(model.get_layer("conv1")))
-    temporary = output_dir / ".tmp-evaluation.json"
-    temporary.write_text(json.dumps(result, indent=2) + "\n")
-    temporary.replace(output_dir / "evaluation.json")
+    text = json.dumps(result, indent=2) + "\n"
+    schema.write_whole(output_dir / "evaluation.json", lambda file: file.write(text.encode()))
 
     print(f"\n{result['images']:,} images of {flag.split}  top-1 error  top-5 error")
     for name in ("center_crop", "ten_views", "chance"):

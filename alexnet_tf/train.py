@@ -2,7 +2,6 @@
 
 import pathlib
 import sys
-import time
 
 import keras
 from absl import app, flags
@@ -11,7 +10,19 @@ from alexnet_tf import callbacks, checkpoint, model, recipe, training, variants
 from alexnet_tf.tfrecords import reader, schema, statistics
 
 # A run that goes on must agree with its checkpoint in these: with any other the numbers would no longer be one run's.
-_FIXED_FLAGS = ("variant", "batch_size", "seed", "schedule", "learning_rate", "momentum", "weight_decay", "precision")
+_FIXED_FLAGS = (
+    "variant",
+    "batch_size",
+    "seed",
+    "learning_rate",
+    "schedule",
+    "warmup_steps",
+    "momentum",
+    "weight_decay",
+    "input_scale",
+    "color_noise",
+    "precision",
+)
 
 
 def define_flags():
@@ -77,14 +88,14 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"This program takes flags only. Received: {argv[1:]}")
     flag = flags.FLAGS
-    start_seconds = time.perf_counter()
     run_dir = pathlib.Path(flag.run_dir)
     description = schema.load_description(flag.data_dir)
     classes = len(description.class_names)
     steps = reader.steps_per_epoch(description, flag.batch_size)
     image_px = variants.VARIANTS[flag.variant].image_px
     validation_data = reader.make_evaluation_dataset(flag.data_dir, flag.batch_size, image_px)
-    settings = {name: flag[name].value for name in _FIXED_FLAGS} | {"classes": classes, "steps_per_epoch": steps}
+    settings = {name: flag[name].value for name in _FIXED_FLAGS}
+    settings |= {"source": description.settings["source"], "classes": classes, "steps_per_epoch": steps}
     checkpoint.refuse_changed_settings(run_dir, settings)
     run_dir.mkdir(parents=True, exist_ok=True)
     description.save(run_dir)
@@ -109,7 +120,11 @@ def main(argv):
         )
         progress = checkpoint.restore_newest(run_dir, alexnet, training_model)
 
+    finished = f"Trained to the end of epoch {flag.epochs}: {run_dir / 'model.keras'}"
     first_step = progress["step"] if progress else 0
+    if first_step >= flag.epochs * steps:
+        print(finished)
+        return
     schedule = callbacks.DivideRateOnPlateau(flag.plateau_patience) if flag.schedule == "plateau" else None
     if progress:
         print(f"Going on after step {first_step}, in epoch {first_step // steps + 1}.")
@@ -130,7 +145,7 @@ def main(argv):
 
     with reader.naming_damaged_shards(flag.data_dir):
         diary = callbacks.Diary(
-            run_dir / "tensorboard",
+            run_dir,
             flag.log_every_steps,
             flag.batch_size,
             classes,
@@ -141,7 +156,7 @@ def main(argv):
             f"Training {flag.variant}: {alexnet.count_params():,} parameters, {classes} classes, "
             f"{description.splits['train'].count:,} images, {steps} steps an epoch, {flag.epochs} epochs."
         )
-        logs = training.fit(
+        training.fit(
             training_model,
             training_data,
             validation_data,
@@ -155,9 +170,7 @@ def main(argv):
                 keras.callbacks.TensorBoard(str(run_dir / "tensorboard"), histogram_freq=1, write_graph=False),
             ],
         )
-    if logs:
-        training.write_summary(run_dir, logs, diary.images_per_second, time.perf_counter() - start_seconds)
-    print(f"Trained to the end of epoch {flag.epochs}: {run_dir / 'model.keras'}")
+    print(finished)
 
 
 def run():

@@ -1,8 +1,5 @@
 """What alexnet-train does, in pieces that a program of one's own can call."""
 
-import json
-import pathlib
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -77,15 +74,13 @@ def fit(training_model, training_data, validation_data, first_step, steps_per_ep
         epochs: epochs in the whole run.
         callbacks: list of `keras.callbacks.Callback`.
 
-    Returns:
-        The measures of the last epoch, a dict of floats; empty where nothing was left to do.
     """
 
     def with_no_offset(images, labels):
         return {"image": images, "color_offset": tf.zeros([tf.shape(images)[0], 3])}, labels
 
     def fit_epochs(step, end_epoch, steps):
-        history = training_model.fit(
+        training_model.fit(
             training_data(step),
             initial_epoch=step // steps_per_epoch,
             epochs=end_epoch,
@@ -93,17 +88,14 @@ def fit(training_model, training_data, validation_data, first_step, steps_per_ep
             validation_data=validation_data.map(with_no_offset),
             callbacks=callbacks,
         )
-        return {name: values[-1] for name, values in history.history.items()}
 
-    logs = {}
     epoch, done = divmod(first_step, steps_per_epoch)
     if done:
         # The rest of an epoch that was broken off is a fit of its own: `fit` counts the same steps for each epoch.
-        logs = fit_epochs(first_step, epoch + 1, steps_per_epoch - done)
+        fit_epochs(first_step, epoch + 1, steps_per_epoch - done)
         epoch += 1
     if epoch < epochs:
-        logs = fit_epochs(epoch * steps_per_epoch, epochs, steps_per_epoch)
-    return logs
+        fit_epochs(epoch * steps_per_epoch, epochs, steps_per_epoch)
 
 
 def network_inputs(dataset, count):
@@ -122,17 +114,3 @@ def describe_run(description, flags):
     names = ", ".join(description.class_names[:20]) + (", ..." if len(description.class_names) > 20 else "")
     flag_lines = "\n".join(f"    {line}" for line in flags.splitlines())
     return f"## Data\n{data}\n* {len(description.class_names)} classes: {names}\n\n## Flags\n{flag_lines}\n"
-
-
-def write_summary(run_dir, logs, images_per_second, seconds):
-    """Writes `training.json`: the errors after the last epoch, and how fast this run's last start trained."""
-    summary = {
-        "val_top1_error": 1 - logs["val_top1"],
-        "val_top5_error": 1 - logs["val_top5"],
-        "images_per_second": images_per_second,
-        "seconds": seconds,
-    }
-    path = pathlib.Path(run_dir) / "training.json"
-    temporary = path.with_name(".tmp-training.json")
-    temporary.write_text(json.dumps(summary, indent=2) + "\n")
-    temporary.replace(path)

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from alexnet_tf.tfrecords import build, schema, sources
+from alexnet_tf.tfrecords import build, images, schema, sources
 
 
 def encoded(image, format, **options):
@@ -76,7 +76,7 @@ class TestPrepareImage:
         ids=["png", "jpeg", "gif", "webp", "transparent", "palette", "cmyk"],
     )
     def test_content_of_any_kind_becomes_the_rgb_square(self, content, tolerance):
-        result = build.prepare_image(content, 30)
+        result = images.prepare_image(content, 30)
         expected = np.asarray(photo().resize((40, 30), Image.Resampling.BILINEAR))[:, 5:35]
         assert result.dtype == np.uint8
         assert result.shape == (30, 30, 3)
@@ -84,19 +84,19 @@ class TestPrepareImage:
 
     @pytest.mark.parametrize("mode", ["L", "1", "LA"])
     def test_grey_image_has_three_equal_channels(self, mode):
-        result = build.prepare_image(encoded(photo(mode=mode), "PNG"), 30)
+        result = images.prepare_image(encoded(photo(mode=mode), "PNG"), 30)
         np.testing.assert_array_equal(result, np.repeat(result[..., :1], 3, axis=-1))
         assert result.std() > 20
 
     def test_16_bit_image_is_scaled_and_not_clipped(self):
         levels = np.arange(0, 65536, 256, dtype="uint16").reshape(16, 16)
-        result = build.prepare_image(encoded(Image.fromarray(levels), "PNG"), 16)
+        result = images.prepare_image(encoded(Image.fromarray(levels), "PNG"), 16)
         np.testing.assert_array_equal(result[..., 0], levels >> 8)
 
     @pytest.mark.parametrize("shape", [(28, 28), (28, 28, 3)])
     def test_array_of_the_right_size_stays_as_it_is(self, shape):
         array = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
-        result = build.prepare_image(array, 28)
+        result = images.prepare_image(array, 28)
         np.testing.assert_array_equal(result, array if array.ndim == 3 else np.stack([array] * 3, axis=-1))
 
     @pytest.mark.parametrize("size", [(1, 5000), (5000, 1)])
@@ -110,12 +110,12 @@ class TestPrepareImage:
             return result
 
         monkeypatch.setattr(Image.Image, "resize", watch)
-        assert build.prepare_image(encoded(Image.new("RGB", size, "red"), "PNG"), 256).shape == (256, 256, 3)
+        assert images.prepare_image(encoded(Image.new("RGB", size, "red"), "PNG"), 256).shape == (256, 256, 3)
         assert max(largest) == 256 * 256
 
     def test_reduction_is_antialiased(self):
         checkers = (np.indices((256, 256)).sum(axis=0) % 2 * 255).astype("uint8")
-        assert np.abs(build.prepare_image(checkers, 32).astype(int) - 127).max() < 12
+        assert np.abs(images.prepare_image(checkers, 32).astype(int) - 127).max() < 12
 
     @pytest.mark.parametrize(
         "content",
@@ -124,23 +124,23 @@ class TestPrepareImage:
     )
     def test_unreadable_content_raises(self, content):
         with pytest.raises(Exception, match=r"."):
-            build.prepare_image(content, 16)
+            images.prepare_image(content, 16)
 
     def test_decompression_bomb_raises(self, monkeypatch):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # 4,800 pixels are more than twice that
         with pytest.raises(Image.DecompressionBombError):
-            build.prepare_image(encoded(photo(), "PNG"), 16)
+            images.prepare_image(encoded(photo(), "PNG"), 16)
 
     def test_image_of_more_pixels_than_pillows_limit_raises(self, monkeypatch):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)  # more, but not twice as many: Pillow only warns
         with pytest.raises((Image.DecompressionBombError, Image.DecompressionBombWarning)):
-            build.prepare_image(encoded(photo(), "PNG"), 16)
+            images.prepare_image(encoded(photo(), "PNG"), 16)
 
 
 class TestEncodeImage:
     def test_png_is_exact_and_jpeg_near(self):
         image = np.asarray(photo())
-        png, jpeg = (np.asarray(Image.open(io.BytesIO(build.encode_image(image, e, 95)))) for e in ("png", "jpeg"))
+        png, jpeg = (np.asarray(Image.open(io.BytesIO(images.encode_image(image, e, 95)))) for e in ("png", "jpeg"))
         np.testing.assert_array_equal(png, image)
         assert 0 < np.abs(jpeg.astype(int) - image).mean() < 3
 
@@ -156,7 +156,7 @@ class TestBuildDataset:
             assert len(entries) == description.splits[split].count == source.count(split)
             for (name, label, text, image), (source_name, content, source_label) in zip(entries, expected, strict=True):
                 assert (name, label, text) == (source_name, source_label, "ab"[label])
-                np.testing.assert_array_equal(Image.open(io.BytesIO(image)), build.prepare_image(content, 16))
+                np.testing.assert_array_equal(Image.open(io.BytesIO(image)), images.prepare_image(content, 16))
 
     def test_nothing_but_the_data_set_is_left(self, image_folder, tmp_path):
         build_small(f"folder:{image_folder}", tmp_path / "data")

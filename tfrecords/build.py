@@ -1,8 +1,6 @@
 """Builds TFRecords of 256 x 256 images, and their statistics, from images. A second start goes on with the first."""
 
 import concurrent.futures
-import dataclasses
-import io
 import itertools
 import json
 import multiprocessing
@@ -11,141 +9,14 @@ import pathlib
 import sys
 import threading
 import time
-import warnings
 
 import numpy as np
-import tensorflow as tf
 from absl import app, flags
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from alexnet_tf.tfrecords import schema, sources, statistics
+from alexnet_tf.tfrecords import schema, shards, sources, statistics
 
 _SETTINGS_FILE = ".building.json"  # what an unfinished data set is built with
-
-
-@dataclasses.dataclass(frozen=True)
-class _ShardTask:
-    """One shard: which images of the source, and what becomes of them."""
-
-    source: object
-    split: str
-    start: int
-    stop: int
-    path: pathlib.Path
-    image_px: int
-    encoding: str
-    quality: int
-
-    @property
-    def part_path(self):
-        """Where the shard's count, checksum and sums are kept till the data set is whole. Written after the shard."""
-        return self.path.with_name(f".part-{self.path.name}.npz")
-
-
-def prepare_image(image, image_px):
-    """Makes the square RGB image of a source's image: shorter side to `image_px`, centre crop, antialiased.
-
-    What the image is, its content tells, whatever its file is called: grey, palette, CMYK, transparent and 16-bit
-    images become 8-bit RGB.
-
-    Args:
-        image: bytes of an encoded image, or the path of one, or uint8 (rows, columns) or (rows, columns, 3).
-        image_px: side of the result, in pixels.
-
-    Returns: uint8 (image_px, image_px, 3).
-
-    Raises:
-        Exception: of one of many kinds, where Pillow can't read the image.
-
-    Source: section 2.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)  # else Pillow opens twice as many pixels
-        if isinstance(image, np.ndarray):
-            opened = Image.fromarray(image)
-        else:
-            opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
-    if opened.mode.startswith(("I", "F")):  # more than 8 bits a pixel, which Pillow would clip at 255
-        values = np.asarray(opened)
-        if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"pixels must be of 8 or 16 bits. Received: {values.dtype} up to {values.max()}")
-        opened = Image.fromarray(np.uint8(values >> 8))
-    # Only the central square is resized: 5000 x 1 pixels never become 1,280,000 x 256. A square that can't be quite
-    # central lies half a pixel up or left, as in the served model.
-    side = min(opened.size)
-    left, top = (opened.width - side) // 2, (opened.height - side) // 2
-    square = opened.convert("RGB").crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((image_px, image_px), Image.Resampling.BILINEAR))
-
-
-def encode_image(image, encoding, quality):
-    """Encodes uint8 (rows, columns, 3) as "jpeg" of a quality, or as "png"; returns bytes."""
-    buffer = io.BytesIO()
-    options = {"quality": quality} if encoding == "jpeg" else {}
-    Image.fromarray(image).save(buffer, format=encoding, **options)
-    return buffer.getvalue()
-
-
-def _build_shard(task):
-    """Writes one shard and then its part file. Whole ones of an earlier start are left as they are."""
-    if (
-        task.part_path.exists()
-        and task.path.exists()
-        and task.path.stat().st_size == _load_part(task)["shard"]["bytes"]
-    ):
-        return
-    sums = statistics.PixelSums(task.image_px)
-    count_per_class = [0] * len(task.source.class_names)
-    skipped = []
-    temporary = task.path.with_name(f".tmp-{os.getpid()}-{task.path.name}")
-    with tf.io.TFRecordWriter(str(temporary)) as writer:
-        for filename, image, label in task.source.read(task.split, task.start, task.stop):
-            if not 0 <= label < len(count_per_class):
-                raise ValueError(
-                    f"The label of {filename} must be from 0 to {len(count_per_class) - 1}. Received: {label}. "
-                    "(A split without labels has -1.)"
-                )
-            try:
-                pixels = prepare_image(image, task.image_px)
-            except UnidentifiedImageError:  # its own text has a memory address, which differs from run to run
-                skipped.append((filename, "UnidentifiedImageError: of no format that Pillow knows"))
-                continue
-            except Exception as error:
-                skipped.append((filename, f"{type(error).__name__}: {error}"))
-                continue
-            encoded = encode_image(pixels, task.encoding, task.quality)
-            writer.write(_make_example(encoded, label, task.source.class_names[label], filename))
-            count_per_class[label] += 1
-            if task.split == "train":
-                sums.add_image(pixels)
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(task.path)
-    shard = schema.Shard(task.path.name, sum(count_per_class), task.path.stat().st_size, schema.sha256(task.path))
-    facts = json.dumps({"shard": dataclasses.asdict(shard), "count_per_class": count_per_class, "skipped": skipped})
-    schema.write_whole(
-        task.part_path,
-        lambda file: np.savez_compressed(
-            file, facts=np.array(facts), count=sums.count, image=sums.image, products=sums.products
-        ),
-    )
-
-
-def _make_example(encoded, label, text, filename):
-    def feature(value):
-        if isinstance(value, int):
-            return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-    features = {
-        schema.ENCODED: feature(encoded),
-        schema.LABEL: feature(label),
-        schema.TEXT: feature(text.encode()),
-        schema.FILENAME: feature(filename.encode("utf-8", "surrogateescape")),
-    }
-    example = tf.train.Example(features=tf.train.Features(feature=features))
-    return example.SerializeToString(deterministic=True)  # else the order of the features differs from run to run
 
 
 def build_dataset(
@@ -209,23 +80,23 @@ def build_dataset(
         return description
     opened = sources.open_source(source, seed, validation_fraction, tfds_data_dir)
     tasks = []
-    for split, shards in (("train", num_train_shards), ("validation", num_validation_shards)):
+    for split, num_shards in (("train", num_train_shards), ("validation", num_validation_shards)):
         count = opened.count(split)
-        if not 1 <= shards <= count:
+        if not 1 <= num_shards <= count:
             raise ValueError(
-                f"`num_{split}_shards` must be from 1 to the number of {split} images, {count}. Received: {shards}"
+                f"`num_{split}_shards` must be from 1 to the number of {split} images, {count}. Received: {num_shards}"
             )
-        bounds = [count * i // shards for i in range(shards + 1)]
+        bounds = [count * i // num_shards for i in range(num_shards + 1)]
         for index, (start, stop) in enumerate(itertools.pairwise(bounds)):
-            path = data_dir / schema.shard_name(split, index, shards)
-            tasks.append(_ShardTask(opened, split, start, stop, path, image_px, encoding, quality))
+            path = data_dir / schema.shard_name(split, index, num_shards)
+            tasks.append(shards.ShardTask(opened, split, start, stop, path, image_px, encoding, quality))
     _begin(data_dir, tasks, settings | {split: opened.count(split) for split in schema.SPLITS})
     _run(tasks, max_bad_fraction, num_processes or os.cpu_count())
 
     sums = statistics.PixelSums(image_px)
     splits = {}
     for split in schema.SPLITS:
-        parts = [_load_part(task, sums) for task in tasks if task.split == split]
+        parts = [shards.load_part(task, sums) for task in tasks if task.split == split]
         splits[split] = schema.Split(
             count=sum(part["shard"]["count"] for part in parts),
             count_per_class=tuple(np.sum([part["count_per_class"] for part in parts], axis=0).tolist()),
@@ -296,7 +167,7 @@ def _run(tasks, max_bad_fraction, num_processes):
     skipped = {split: [] for split in schema.SPLITS}
 
     def finish(task, bar):
-        skipped[task.split].extend(_load_part(task)["skipped"])
+        skipped[task.split].extend(shards.load_part(task)["skipped"])
         bar.update(task.stop - task.start)
         bad = skipped[task.split]
         if len(bad) > max_bad_fraction * images[task.split]:
@@ -309,14 +180,14 @@ def _run(tasks, max_bad_fraction, num_processes):
     with tqdm(total=sum(images.values()), unit=" images", file=sys.stdout) as bar:
         if num_processes == 1:
             for task in tasks:
-                _build_shard(task)
+                shards.build_shard(task)
                 finish(task, bar)
             return
         # Spawned, not forked: a fork of a process that runs TensorFlow's threads can hang.
         context = multiprocessing.get_context("spawn")
         processes = min(num_processes, len(tasks))
         with concurrent.futures.ProcessPoolExecutor(processes, context, initializer=_die_with_parent) as pool:
-            futures = {pool.submit(_build_shard, task): task for task in tasks}
+            futures = {pool.submit(shards.build_shard, task): task for task in tasks}
             try:
                 for future in concurrent.futures.as_completed(futures):
                     future.result()
@@ -334,16 +205,6 @@ def _die_with_parent():
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _load_part(task, sums=None):
-    """The facts of a built shard. Its pixel sums are added to `sums`."""
-    with np.load(task.part_path, allow_pickle=False) as part:
-        if sums is not None:
-            of_part = statistics.PixelSums(task.image_px)
-            of_part.count, of_part.image, of_part.products = int(part["count"]), part["image"], part["products"]
-            sums.add(of_part)
-        return json.loads(str(part["facts"]))
 
 
 def define_flags():
