@@ -138,7 +138,8 @@ class TestFolder:
         assert len(set(names)) == 62
         for name, content, label in train + validation:
             path = pathlib.Path(name)
-            assert content == f"{path.parent.name} {path.stem}".encode()
+            assert content == path  # read by the process that decodes it
+            assert path.read_bytes() == f"{path.parent.name} {path.stem}".encode()
             assert source.class_names[label] == path.parent.name
 
     def test_order_follows_from_the_seed_and_mixes_the_classes(self, tmp_path):
