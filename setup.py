@@ -36,6 +36,7 @@ setuptools.setup(
         "console_scripts": [
             "alexnet-tfrecords = alexnet_tf.tfrecords.build:run",
             "alexnet-train = alexnet_tf.train:run",
+            "alexnet-describe = alexnet_tf.describe:run",
             "alexnet-evaluate = alexnet_tf.evaluate:run",
             "alexnet-export = alexnet_tf.export:run",
             "alexnet-predict = alexnet_tf.predict:run",

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from alexnet_tf import checkpoint, figures
+from alexnet_tf import checkpoint, figures, recipe
 from alexnet_tf.tfrecords import schema
 
 # A network that tells nothing apart has a loss within this fraction of ln(classes). All networks begin there, so it
@@ -54,6 +54,35 @@ class DivideRateOnPlateau(keras.callbacks.Callback):
                 f"\nEpoch {epoch + 1}: the validation error stopped improving at {1 - state['best_top1']:.2%}; "
                 f"the learning rate is now {rate:g}."
             )
+
+
+class FollowOriginalSchedule(keras.callbacks.Callback):
+    """Sets the rates that the original program had in each epoch.
+
+    They follow from the number of the epoch alone, so a run that was stopped goes on with the right ones.
+
+    Args:
+        optimizer: the `recipe.PaperMomentum` that trains.
+        learning_rate: the first rate, 0.01 in the original program.
+
+    Source: the original program's notes; see `recipe.ORIGINAL_PHASES`.
+    """
+
+    def __init__(self, optimizer, learning_rate):
+        super().__init__()
+        self.optimizer = optimizer
+        self.first_learning_rate = learning_rate
+
+    def on_epoch_begin(self, epoch, logs=None):
+        phase = recipe.original_phase(epoch)
+        self.optimizer.learning_rate = self.first_learning_rate * phase.weights
+        self.optimizer.set_rate_multipliers(
+            {
+                "bias": phase.biases / phase.weights,
+                "conv1/kernel": phase.conv1_weights / phase.weights,
+                "conv1/bias": phase.conv1_biases / phase.biases,
+            }
+        )
 
 
 class SaveCheckpoints(keras.callbacks.Callback):

@@ -1,12 +1,22 @@
 """The network: one row of the table of variants made into a Keras model."""
 
+import math
+import re
+
 import keras
 
 from alexnet_tf import variants
-from alexnet_tf.layers import ColumnDense, GroupedConv2D, LocalResponseNormalization, MeanImage, PaperDropout
+from alexnet_tf.layers import (
+    ColumnDense,
+    GroupedConv2D,
+    LocalResponseNormalization,
+    MeanImage,
+    PaperDropout,
+    WithinMapNormalization,
+)
 
 
-def build_alexnet(variant="paper", num_classes=1000, *, initializer=None, input_scale=1.0):
+def build_alexnet(variant="paper", num_classes=1000, *, initializer=None, input_scale=None, merge_columns=None):
     """Builds an AlexNet.
 
     The layers are named as in figure 2 (conv1, relu1, norm1, pool1, ... fc8, softmax), so that
@@ -18,7 +28,10 @@ def build_alexnet(variant="paper", num_classes=1000, *, initializer=None, input_
         initializer: None for the variant's own first weights and biases, or an initializer as Keras takes it, such
             as "he_normal", for all kernels; the biases are then 0, since the paper's biases of 1 belong to its
             small weights.
-        input_scale: what the centered pixels are multiplied by (see `layers.MeanImage`).
+        input_scale: what the centered pixels are multiplied by (see `layers.MeanImage`); None for the variant's own.
+        merge_columns: whether a layer that sees every column is one layer (True: fewer, larger products on one
+            device) or one for each column (False: a column can have a device of its own); None for the variant's own.
+            The function is the same; `convert.copy_weights` brings weights from one form to the other.
 
     Returns:
         A functional `keras.Model` from RGB pixels, float32 or uint8 (batch, image_px, image_px, 3) from 0 to 255, to
@@ -28,75 +41,105 @@ def build_alexnet(variant="paper", num_classes=1000, *, initializer=None, input_
     Raises:
         ValueError: where the variant does not exist or `num_classes` is below 2.
 
-    Source: section 3.5 and figure 2.
+    Source: section 3.5 and figure 2; the table of variants for each number.
     """
     if variant not in variants.VARIANTS:
         raise ValueError(f"`variant` must be one of {sorted(variants.VARIANTS)}. Received: variant={variant!r}")
     if num_classes < 2:
         raise ValueError(f"`num_classes` must be at least 2. Received: num_classes={num_classes}")
     row = variants.VARIANTS[variant]
+    merged = row.columns_merged if merge_columns is None else merge_columns
 
-    def first_values(std, bias):
+    def groups(sees):
+        return 1 if merged and sees == "all" else row.columns
+
+    def first_values(std, bias, inputs):
         if initializer is not None:
             return {"kernel_initializer": initializer, "bias_initializer": "zeros"}
+        if std is None:
+            uniform = keras.initializers.RandomUniform(-1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
+            return {"kernel_initializer": uniform, "bias_initializer": uniform}
         return {
             "kernel_initializer": keras.initializers.RandomNormal(stddev=std),
-            "bias_initializer": keras.initializers.Constant(bias),
+            "bias_initializer": keras.initializers.Constant(bias or 0.0),
         }
 
+    def follow(x, names):
+        for name in names:
+            x = _operation(row, name)(x)
+        return x
+
     image = keras.Input((row.image_px, row.image_px, 3), name="image")
-    x = MeanImage(scale=input_scale, name="mean_image")(image)
+    x = MeanImage(
+        scale=row.input_scale if input_scale is None else input_scale,
+        noise_divisor=row.noise_divisor,
+        name="mean_image",
+    )(image)
 
     for index, name in enumerate(row.conv_names):
+        side, sees = row.conv_px[index], row.conv_sees[index]
+        inputs = side * side * x.shape[-1] // (row.columns if sees == "own" else 1)
         x = GroupedConv2D(
             row.conv_kernels[index],
-            row.conv_px[index],
+            side,
             strides=row.conv_strides[index],
             padding=row.conv_padding[index],
-            groups=row.columns,
-            sees=row.conv_sees[index],
-            **first_values(row.conv_std[index], row.conv_bias[index]),
+            groups=groups(sees),
+            sees=sees,
+            use_bias=row.conv_bias[index] is not None or row.conv_std[index] is None,
+            **first_values(row.conv_std[index], row.conv_bias[index], inputs),
             name=name,
         )(x)
-        number = name.removeprefix("conv")
-        for operation in row.conv_then[index]:
-            if operation == "relu":
-                layer = keras.layers.ReLU(name=f"relu{number}")
-            elif operation == "norm":
-                layer = LocalResponseNormalization(
-                    k=row.lrn_k,
-                    n=row.lrn_n,
-                    alpha=row.lrn_alpha,
-                    beta=row.lrn_beta,
-                    alpha_divided_by_n=row.lrn_alpha_divided_by_n,
-                    groups=row.columns if row.lrn_sees == "own" else 1,
-                    name=f"norm{number}",
-                )
-            elif operation == "pool":
-                layer = keras.layers.MaxPooling2D(row.pool_px, row.pool_stride, name=f"pool{number}")
-            else:
-                raise ValueError(f'`conv_then` may hold "relu", "norm" and "pool". Received: {operation!r}')
-            x = layer(x)
+        x = follow(x, row.conv_then[index])
 
-    x = keras.layers.Flatten(name="flatten")(x)
     *hidden, classifier = row.fc_names
     for index, name in enumerate(hidden):
+        sees = row.fc_sees[index]
+        inputs = math.prod(x.shape[1:]) // (row.columns if sees == "own" else 1)
         x = ColumnDense(
             row.fc_units[index],
-            groups=row.columns,
-            **first_values(row.fc_std[index], row.fc_bias[index]),
+            groups=groups(sees),
+            sees=sees,
+            **first_values(row.fc_std[index], row.fc_bias[index], inputs),
             name=name,
         )(x)
-        number = name.removeprefix("fc")
-        x = keras.layers.ReLU(name=f"relu{number}")(x)
-        x = PaperDropout(row.dropout_rate, name=f"drop{number}")(x)
+        x = follow(x, row.fc_then[index])
 
     # float32 whatever the precision: the paper's 1000 probabilities do not fit the 8 bits of bfloat16.
     x = keras.layers.Dense(
-        num_classes, **first_values(row.fc_std[-1], row.fc_bias[-1]), dtype="float32", name=classifier
+        num_classes, **first_values(row.fc_std[-1], row.fc_bias[-1], x.shape[-1]), dtype="float32", name=classifier
     )(x)
     x = keras.layers.Softmax(dtype="float32", name="softmax")(x)
     return keras.Model(image, x, name=f"alexnet_{variant}")
+
+
+def _operation(row, name):
+    """The layer of a name in `conv_then` or `fc_then`."""
+    kind = re.match("[a-z]+", name).group()
+    if kind == "relu":
+        return keras.layers.ReLU(name=name)
+    if kind == "tanh":
+        return keras.layers.Activation("tanh", name=name)
+    if kind == "norm":
+        return LocalResponseNormalization(
+            k=row.lrn_k,
+            n=row.lrn_n,
+            alpha=row.lrn_alpha,
+            beta=row.lrn_beta,
+            alpha_divided_by_n=row.lrn_alpha_divided_by_n,
+            groups=row.columns if row.lrn_sees == "own" else 1,
+            name=name,
+        )
+    if kind == "within":
+        return WithinMapNormalization(name=name)
+    if kind == "bn":
+        return keras.layers.BatchNormalization(momentum=row.bn_momentum, epsilon=row.bn_epsilon, name=name)
+    if kind == "pool":
+        return keras.layers.MaxPooling2D(row.pool_px, row.pool_stride, padding=row.pool_padding, name=name)
+    if kind == "drop":
+        dropout = keras.layers.Dropout if row.dropout_rescaled else PaperDropout
+        return dropout(row.dropout_rate, name=name)
+    raise ValueError(f"`conv_then` and `fc_then` must hold names as `Variant` describes them. Received: {name!r}")
 
 
 def with_color_offset(model):

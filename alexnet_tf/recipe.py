@@ -1,7 +1,13 @@
 """How the network learns: the paper's update rule and the schedules of its learning rate."""
 
+import dataclasses
+import math
+
 import keras
+import numpy as np
 import tensorflow as tf
+
+SCHEDULES = ("plateau", "original", "step", "cosine", "constant")
 
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
@@ -15,6 +21,10 @@ class PaperMomentum(keras.optimizers.Optimizer):
     The update is TensorFlow's fused kernel, which passes once over w, v and the gradient: Keras's own SGD passes
     over them operation by operation and takes several times as long on a CPU, where the 61 million parameters make
     the update a good part of a step.
+
+    Each variable's rate can be multiplied (`set_rate_multipliers`), also in the middle of a run. The multipliers are a
+    variable of the optimizer, so they are saved and mirrored with the others. A variable whose multiplier is 0 is
+    frozen: its momentum is cleared, and nothing moves it, not even decay.
 
     Args:
         learning_rate: a float, or a `keras.optimizers.schedules.LearningRateSchedule`.
@@ -41,38 +51,86 @@ class PaperMomentum(keras.optimizers.Optimizer):
             return
         super().build(variables)
         self.momentums = self.add_optimizer_variables(variables, "momentum")
+        self.rate_multipliers = self.add_variable((len(variables),), initializer="ones", name="rate_multipliers")
+
+    def set_rate_multipliers(self, multipliers):
+        """Sets by what the learning rate is multiplied.
+
+        Args:
+            multipliers: a dict from names to numbers that are not negative. A name is "bias", which stands for all
+                biases; a layer's, such as "conv1"; or a layer's kernels or biases, such as "conv1/kernel" or
+                "fc8/bias". What several names tell of a variable is multiplied; a variable that none tells of has 1.
+
+        Raises:
+            ValueError: where the optimizer is not built yet, or a name fits no variable, or a number is negative.
+        """
+        if not self.built:
+            raise ValueError("The optimizer must be built before `set_rate_multipliers`.")
+        values = np.ones(len(self._trainable_variables), "float32")
+        for name, multiplier in multipliers.items():
+            if not 0 <= multiplier < math.inf:
+                raise ValueError(
+                    f"A rate's multiplier must be finite and not negative. Received: {name!r}: {multiplier}"
+                )
+            layer, _, kind = ("", "", "bias") if name == "bias" else name.partition("/")
+            found = [
+                index
+                for index, variable in enumerate(self._trainable_variables)
+                if layer in ("", variable.path.split("/")[-2]) and variable.path.split("/")[-1].startswith(kind)
+            ]
+            if not found:
+                names = sorted({variable.path.split("/")[-2] for variable in self._trainable_variables})
+                raise ValueError(
+                    f'A rate\'s multiplier must be for "bias", a layer that learns ({", ".join(names)}), or its '
+                    f'kernels or biases, such as "{names[0]}/kernel". Received: {name!r}'
+                )
+            values[found] *= multiplier
+        self.rate_multipliers.assign(values)
 
     def update_step(self, gradient, variable, learning_rate):
-        velocity = self.momentums[self._get_variable_index(variable)].value
+        index = self._get_variable_index(variable)
+        multiplier = self.rate_multipliers.value[index]
         if self.decay and len(variable.shape) > 1:
             gradient = gradient + self.decay * variable
         tf.raw_ops.ResourceApplyKerasMomentum(
             var=variable.handle,
-            accum=velocity.handle,
-            lr=tf.cast(learning_rate, variable.dtype),
+            accum=self.momentums[index].value.handle,
+            lr=tf.cast(tf.cast(learning_rate, tf.float32) * multiplier, variable.dtype),
             grad=tf.cast(gradient, variable.dtype),
-            momentum=tf.cast(self.momentum, variable.dtype),
+            momentum=tf.cast(tf.where(multiplier > 0, self.momentum, 0.0), variable.dtype),
         )
 
     def get_config(self):
         return super().get_config() | {"momentum": self.momentum, "decay": self.decay}
 
 
-def make_learning_rate(schedule, learning_rate, total_steps, warmup_steps=0):
+def make_learning_rate(schedule, learning_rate, total_steps, warmup_steps=0, steps_per_division=None):
     """The learning rate of a schedule.
 
     Args:
-        schedule: "plateau" and "constant" begin with the rate itself (`callbacks.DivideRateOnPlateau` then divides
-            it); "cosine" falls to 0 along half a cosine.
+        schedule: "constant"; "plateau" and "original" begin with the rate itself, which `callbacks.DivideRateOnPlateau`
+            or `callbacks.FollowOriginalSchedule` then changes; "cosine" falls to 0 along half a cosine; "step" is
+            divided by 10 after every `steps_per_division` steps.
         learning_rate: the highest rate.
         total_steps: steps in the whole run.
         warmup_steps: for "cosine": steps in which the rate first rises from 0.
+        steps_per_division: for "step".
 
     Returns: a float, or a `keras.optimizers.schedules.LearningRateSchedule`.
 
     Raises:
-        ValueError: where the schedule does not exist, or another than "cosine" is to warm up.
+        ValueError: where the schedule does not exist, another than "cosine" is to warm up, or `steps_per_division` is
+            missing or belongs to no "step".
     """
+    if schedule not in SCHEDULES:
+        raise ValueError(f"`schedule` must be one of {SCHEDULES}. Received: schedule={schedule!r}")
+    if warmup_steps and schedule != "cosine":
+        raise ValueError(f'`warmup_steps` needs schedule="cosine". Received: schedule={schedule!r}')
+    if (steps_per_division is not None) != (schedule == "step"):
+        raise ValueError(
+            f'`steps_per_division` and schedule="step" need each other. Received: schedule={schedule!r}, '
+            f"steps_per_division={steps_per_division}"
+        )
     if schedule == "cosine":
         return keras.optimizers.schedules.CosineDecay(
             initial_learning_rate=0.0 if warmup_steps else learning_rate,
@@ -80,8 +138,41 @@ def make_learning_rate(schedule, learning_rate, total_steps, warmup_steps=0):
             warmup_target=learning_rate if warmup_steps else None,
             warmup_steps=warmup_steps,
         )
-    if schedule not in ("plateau", "constant"):
-        raise ValueError(f'`schedule` must be "plateau", "constant" or "cosine". Received: schedule={schedule!r}')
-    if warmup_steps:
-        raise ValueError(f'`warmup_steps` needs schedule="cosine". Received: schedule={schedule!r}')
+    if schedule == "step":
+        return keras.optimizers.schedules.ExponentialDecay(learning_rate, steps_per_division, 0.1, staircase=True)
     return learning_rate
+
+
+@dataclasses.dataclass(frozen=True)
+class OriginalPhase:
+    """Rates of the original program from an epoch on, as multiples of the run's first rate.
+
+    Attributes:
+        first_epoch: counted from 1.
+        weights, biases: rates of all layers but conv1.
+        conv1_weights, conv1_biases: conv1's.
+    """
+
+    first_epoch: int
+    weights: float
+    biases: float
+    conv1_weights: float
+    conv1_biases: float
+
+
+# The notes in the original program's layer-params-145.cfg; epsW began at 0.01. epsB is 0.02 there at the end, twice the
+# first epsW, and no note says that it was ever another; conv1's is 0, as its epsW is.
+ORIGINAL_PHASES = (
+    OriginalPhase(1, 1.0, 2.0, 1.0, 2.0),
+    OriginalPhase(25, 0.1, 2.0, 0.1, 2.0),  # "epoch 25: set epsw to 0.001 from 0.01"
+    OriginalPhase(51, 0.01, 2.0, 0.01, 2.0),  # "epoch 51: set epsw to 0.0001 from 0.001"
+    OriginalPhase(67, 0.01, 2.0, 0.001, 2.0),  # "epoch 67: set epsw to 0.00001 from 0.0001 on conv1"
+    OriginalPhase(72, 0.01, 2.0, 0.0, 0.0),  # "epoch 72: set epsw to 0 on conv1"
+    OriginalPhase(79, 0.001, 2.0, 0.0, 0.0),  # "epoch 79: set epsw to 0.00001 from 0.0001"
+)
+ORIGINAL_COLOR_NOISE_EPOCHS = 66  # "epoch 67: set color noise to 0 from 0.1"
+
+
+def original_phase(epoch):
+    """The `OriginalPhase` of an epoch, counted from 0."""
+    return max((phase for phase in ORIGINAL_PHASES if phase.first_epoch <= epoch + 1), key=lambda p: p.first_epoch)

@@ -17,10 +17,15 @@ _FIXED_FLAGS = (
     "learning_rate",
     "schedule",
     "warmup_steps",
+    "step_epochs",
+    "label_smoothing",
     "momentum",
     "weight_decay",
     "input_scale",
     "color_noise",
+    "color_noise_epochs",
+    "images_per_crop",
+    "last_crop_offset",
     "precision",
 )
 
@@ -42,14 +47,26 @@ def define_flags():
     flags.DEFINE_enum(
         "schedule",
         "plateau",
-        ["plateau", "constant", "cosine"],
+        recipe.SCHEDULES,
         "How the learning rate changes. plateau: divided by 10, three times at most, when the validation error stops "
-        "improving (the paper's); constant: never; cosine: falls to 0 over all epochs.",
+        "improving (the paper's); original: by epoch, with rates of its own for biases and conv1, as the original "
+        "program's notes say; step: divided by 10 every --step_epochs; cosine: falls to 0 over all epochs; constant: "
+        "never.",
     )
     flags.DEFINE_integer("plateau_patience", 5, "Epochs without improvement before plateau divides.", lower_bound=1)
+    flags.DEFINE_integer("step_epochs", None, "Epochs between two divisions of a step schedule.", lower_bound=1)
     flags.DEFINE_integer("warmup_steps", 0, "Steps in which a cosine's rate first rises from 0.", lower_bound=0)
     flags.DEFINE_float("momentum", 0.9, "Momentum of the paper's update rule.")
     flags.DEFINE_float("weight_decay", 0.0005, "Weight decay, inside the momentum, on weights and not on biases.")
+
+    flags.DEFINE_float("bias_rate", 1.0, "What the learning rate of biases is multiplied by.", lower_bound=0)
+    flags.DEFINE_list(
+        "layer_rates",
+        [],
+        "What the learning rates of single layers are multiplied by, e.g. conv1=0.1,fc8/bias=2; 0 freezes. May be "
+        "changed when a run goes on.",
+    )
+    flags.DEFINE_float("label_smoothing", 0.0, "Share of each label's weight that is spread over all classes.")
 
     flags.DEFINE_string(
         "initializer",
@@ -58,7 +75,10 @@ def define_flags():
         "he_normal for all kernels, with biases of 0.",
     )
     flags.DEFINE_float(
-        "input_scale", 1.0, "What centered pixels are multiplied by; 0.0125 gives photographs about unit variance."
+        "input_scale",
+        None,
+        "What centered pixels are multiplied by, by default the variant's own, which for the paper is 1; 0.0125 gives "
+        "photographs about unit variance.",
     )
     flags.DEFINE_enum(
         "color_noise",
@@ -66,6 +86,21 @@ def define_flags():
         list(statistics.COLOR_NOISE_SCALES),
         "Size of the color noise along each principal component of RGB: the original program's, as read by most "
         "re-implementations, the paper's words taken literally (enormous), or none.",
+    )
+
+    flags.DEFINE_integer(
+        "color_noise_epochs",
+        None,
+        "Epochs with color noise; by default all, or with --schedule=original the first 66.",
+        lower_bound=0,
+    )
+    flags.DEFINE_integer(
+        "images_per_crop", 1, "Images in a row that share a crop and a flip; 32 in the original program.", lower_bound=1
+    )
+    flags.DEFINE_bool(
+        "last_crop_offset",
+        False,
+        "Whether crops may touch the right and bottom edge: 33 x 33 places, as in the original program, for 32 x 32.",
     )
 
     flags.DEFINE_enum(
@@ -84,10 +119,29 @@ def define_flags():
     flags.DEFINE_integer("log_every_steps", 20, "Steps between entries in TensorBoard.", lower_bound=1)
 
 
+def parse_layer_rates(items):
+    """Returns {"conv1": 0.1} for ["conv1=0.1"]. Raises ValueError where an item is not of that form."""
+    rates = {}
+    for item in items:
+        name, _, value = item.partition("=")
+        try:
+            rates[name] = float(value)
+        except ValueError as error:
+            raise ValueError(f"`layer_rates` must be a list such as conv1=0.1,fc8=2. Received: {item!r}") from error
+    return rates
+
+
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"This program takes flags only. Received: {argv[1:]}")
     flag = flags.FLAGS
+    layer_rates = parse_layer_rates(flag.layer_rates)
+    color_noise_epochs = flag.color_noise_epochs
+    if flag.schedule == "original":
+        if layer_rates or flag.bias_rate != 1:
+            raise ValueError("`bias_rate` and `layer_rates` can't be given with schedule=original, which sets them.")
+        if color_noise_epochs is None:
+            color_noise_epochs = recipe.ORIGINAL_COLOR_NOISE_EPOCHS
     run_dir = pathlib.Path(flag.run_dir)
     description = schema.load_description(flag.data_dir)
     classes = len(description.class_names)
@@ -110,26 +164,38 @@ def main(argv):
             initializer=None if flag.initializer == "variant" else flag.initializer,
             input_scale=flag.input_scale,
         )
-        alexnet.get_layer("mean_image").set_mean_image(statistics.Statistics.load(flag.data_dir).mean_image)
+        pixels = statistics.Statistics.load(flag.data_dir)
+        alexnet.get_layer("mean_image").set_mean_image(pixels.mean(variants.VARIANTS[flag.variant].mean))
         training_model = model.with_color_offset(alexnet)
-        rate = recipe.make_learning_rate(flag.schedule, flag.learning_rate, flag.epochs * steps, flag.warmup_steps)
-        training.compile_model(
-            training_model,
-            recipe.PaperMomentum(rate, flag.momentum, flag.weight_decay),
-            jit=training.use_jit(flag.jit, strategy),
+        optimizer = recipe.PaperMomentum(
+            recipe.make_learning_rate(
+                flag.schedule,
+                flag.learning_rate,
+                flag.epochs * steps,
+                flag.warmup_steps,
+                flag.step_epochs and flag.step_epochs * steps,
+            ),
+            flag.momentum,
+            flag.weight_decay,
         )
+        training.compile_model(training_model, optimizer, training.use_jit(flag.jit, strategy), flag.label_smoothing)
         progress = checkpoint.restore_newest(run_dir, alexnet, training_model)
+        if flag.schedule != "original":
+            optimizer.set_rate_multipliers({"bias": flag.bias_rate} | layer_rates)
 
     finished = f"Trained to the end of epoch {flag.epochs}: {run_dir / 'model.keras'}"
     first_step = progress["step"] if progress else 0
     if first_step >= flag.epochs * steps:
         print(finished)
         return
-    schedule = callbacks.DivideRateOnPlateau(flag.plateau_patience) if flag.schedule == "plateau" else None
+    plateau = callbacks.DivideRateOnPlateau(flag.plateau_patience) if flag.schedule == "plateau" else None
+    schedule = [plateau] if plateau else []
+    if flag.schedule == "original":
+        schedule = [callbacks.FollowOriginalSchedule(optimizer, flag.learning_rate)]
     if progress:
         print(f"Going on after step {first_step}, in epoch {first_step // steps + 1}.")
-        if schedule:
-            schedule.state = progress["schedule"]
+        if plateau:
+            plateau.state = progress["schedule"]
 
     def training_data(first_step):
         epoch, step = divmod(first_step, steps)
@@ -139,6 +205,9 @@ def main(argv):
             image_px,
             seed=flag.seed,
             color_noise=flag.color_noise,
+            color_noise_epochs=color_noise_epochs,
+            images_per_crop=flag.images_per_crop,
+            last_offset=flag.last_crop_offset,
             start_epoch=epoch,
             start_step=step,
         )
@@ -164,9 +233,9 @@ def main(argv):
             steps,
             flag.epochs,
             [
-                *([schedule] if schedule else []),
+                *schedule,
                 diary,
-                callbacks.SaveCheckpoints(run_dir, alexnet, flag.checkpoint_every_steps, settings, schedule),
+                callbacks.SaveCheckpoints(run_dir, alexnet, flag.checkpoint_every_steps, settings, plateau),
                 keras.callbacks.TensorBoard(str(run_dir / "tensorboard"), histogram_freq=1, write_graph=False),
             ],
         )

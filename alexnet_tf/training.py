@@ -40,19 +40,36 @@ def use_jit(jit, strategy):
     return jit == "true" or (jit == "auto" and not mirrored and bool(tf.config.list_logical_devices("GPU")))
 
 
-def compile_model(training_model, optimizer, jit):
+def compile_model(training_model, optimizer, jit, label_smoothing=0.0):
     """Compiles a model from `model.with_color_offset` with the paper's loss and its two measures.
 
     The measures are "top1" and "top5": the share of images whose class is the most probable, or among the five most
     probable. (With fewer than five classes, among all.)
 
+    Args:
+        training_model: from `model.with_color_offset`.
+        optimizer: a `keras.optimizers.Optimizer`.
+        jit: whether XLA compiles the step.
+        label_smoothing: in [0, 1): the share of each label's weight that is spread evenly over all classes. The paper
+            has none.
+
+    Raises:
+        ValueError: where `label_smoothing` is outside [0, 1).
+
     Source: section 2.
     """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"`label_smoothing` must be in [0, 1). Received: label_smoothing={label_smoothing}")
     classes = training_model.output_shape[-1]
     optimizer.build(training_model.trainable_variables)  # so that a checkpoint can be restored before the first step
+
+    def smoothed_crossentropy(labels, probabilities):
+        one_hot = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), classes)
+        return keras.losses.categorical_crossentropy(one_hot, probabilities, label_smoothing=label_smoothing)
+
     training_model.compile(
         optimizer,
-        loss="sparse_categorical_crossentropy",
+        loss=smoothed_crossentropy if label_smoothing else "sparse_categorical_crossentropy",
         metrics=[
             keras.metrics.SparseCategoricalAccuracy(name="top1"),
             keras.metrics.SparseTopKCategoricalAccuracy(min(5, classes), name="top5"),

@@ -5,5 +5,13 @@ from alexnet_tf.layers.grouped_conv2d import GroupedConv2D
 from alexnet_tf.layers.local_response_normalization import LocalResponseNormalization
 from alexnet_tf.layers.mean_image import MeanImage
 from alexnet_tf.layers.paper_dropout import PaperDropout
+from alexnet_tf.layers.within_map_normalization import WithinMapNormalization
 
-__all__ = ["ColumnDense", "GroupedConv2D", "LocalResponseNormalization", "MeanImage", "PaperDropout"]
+__all__ = [
+    "ColumnDense",
+    "GroupedConv2D",
+    "LocalResponseNormalization",
+    "MeanImage",
+    "PaperDropout",
+    "WithinMapNormalization",
+]

@@ -1,5 +1,7 @@
 """Dense layer whose units are split between columns."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -8,24 +10,28 @@ from alexnet_tf.layers import columns
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
 class ColumnDense(keras.layers.Layer):
-    """Dense layer whose units are split between columns, each of which is connected to every input.
+    """Dense layer whose units are split between columns, each of which sees every input or those of its own column.
 
-    The same function as `keras.layers.Dense`; but each column has variables of its own (`kernel_1`, `bias_1`,
-    `kernel_2`, ...), which with `devices` live on a device of their own, as do its forward and backward operations.
+    With `sees="all"` the same function as `keras.layers.Flatten` and `keras.layers.Dense`; but each column has
+    variables of its own (`kernel_1`, `bias_1`, `kernel_2`, ...), which with `devices` live on a device of their own,
+    as do its forward and backward operations.
 
     Call arguments:
-        inputs: float tensor (batch, features).
+        inputs: float tensor (batch, ..., channels), flattened in the order of its dimensions, or a list of one such
+            tensor for each group, which then holds that group's share of the channels.
 
     Returns: float tensor (batch, units), column after column.
 
     Args:
         units: units in all columns together.
         groups: number of columns.
+        sees: "own": a column is connected to its own share of the input channels; "all": to all of them.
         devices: None, or one TensorFlow device name for each column; no part of `get_config`.
-        kernel_initializer, bias_initializer: as in `keras.layers.Dense`.
+        use_bias, kernel_initializer, bias_initializer: as in `keras.layers.Dense`.
 
     Raises:
-        ValueError: where the units can't be split into the columns, or the devices are not one for each.
+        ValueError: where the units or the channels can't be split into the columns, or the devices are not one
+            for each.
 
     Source: section 3.5 and figure 2: fc6 and fc7, 2048 units in each column.
     """
@@ -34,7 +40,9 @@ class ColumnDense(keras.layers.Layer):
         self,
         units,
         groups=2,
+        sees="all",
         devices=None,
+        use_bias=True,
         kernel_initializer="glorot_uniform",
         bias_initializer="zeros",
         **kwargs,
@@ -44,46 +52,44 @@ class ColumnDense(keras.layers.Layer):
             raise ValueError(
                 f"`units` must be a positive multiple of `groups`. Received: units={units}, groups={groups}"
             )
-        columns.check_devices(devices, groups)
+        columns.check_arguments(groups, sees, devices)
         self.units = units
         self.groups = groups
+        self.sees = sees
         self.devices = devices
+        self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
 
     def build(self, input_shape):
-        shape = (input_shape[-1], self.units // self.groups)
-        self.kernels, self.biases = [], []
-        for group, device in enumerate(self._devices()):
-            with columns.device_scope(device):
-                kernel_initializer = columns.part_of(self.kernel_initializer, self.groups, group)
-                self.kernels.append(
-                    self.add_weight(name=f"kernel_{group + 1}", shape=shape, initializer=kernel_initializer)
-                )
-                self.biases.append(
-                    self.add_weight(name=f"bias_{group + 1}", shape=shape[-1:], initializer=self.bias_initializer)
-                )
+        one = input_shape[0] if isinstance(input_shape[0], list | tuple) else input_shape
+        features = math.prod(one[1:-1]) * columns.channels_seen(self, input_shape)
+        columns.add_weights(self, (features, self.units // self.groups))
 
     def call(self, inputs):
         outputs = []
-        for device, kernel, bias in zip(self._devices(), self.kernels, self.biases, strict=True):
-            outputs.append(columns.run_on_device(device, _affine, inputs, kernel, bias))
+        for group, (device, x) in enumerate(
+            zip(columns.devices_of(self), columns.inputs_of(self, inputs), strict=True)
+        ):
+            x = ops.reshape(x, (-1, math.prod(x.shape[1:])))
+            bias = [self.biases[group]] if self.use_bias else []
+            outputs.append(columns.run_on_device(device, _affine, x, self.kernels[group], *bias))
         return ops.concatenate(outputs, axis=-1) if self.groups > 1 else outputs[0]
 
-    def _devices(self):
-        return self.devices or [None] * self.groups
-
     def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.units)
+        one = input_shape[0] if isinstance(input_shape[0], list | tuple) else input_shape
+        return (one[0], self.units)
 
     def get_config(self):
         return super().get_config() | {
             "units": self.units,
             "groups": self.groups,
+            "sees": self.sees,
+            "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
         }
 
 
-def _affine(x, kernel, bias):
-    return ops.matmul(x, kernel) + bias
+def _affine(x, kernel, *bias):
+    return ops.matmul(x, kernel) + sum(bias)

@@ -1,4 +1,4 @@
-"""What the layers of several columns share: their first weights, and the devices they run on.
+"""What the layers of several columns share: what each column sees, its weights, and the device it runs on.
 
 Of the layers this file alone speaks to TensorFlow: their mathematics is in keras.ops.
 """
@@ -50,10 +50,74 @@ def run_on_device(device, function, *tensors):
     return placed(*tensors)
 
 
-def check_devices(devices, groups):
-    """Raises ValueError unless `devices` is None or names one device for each of `groups` columns."""
+def check_arguments(groups, sees, devices):
+    """Raises ValueError unless `sees` is "own" or "all" and `devices` None or one for each of `groups` columns."""
+    if sees not in ("own", "all"):
+        raise ValueError(f'`sees` must be "own" or "all". Received: sees={sees!r}')
     if devices is not None and len(devices) != groups:
         raise ValueError(f"`devices` must name one device for each of the {groups} groups. Received: devices={devices}")
+
+
+def devices_of(layer):
+    """One device, or None, for each column of a layer."""
+    return layer.devices or [None] * layer.groups
+
+
+def inputs_of(layer, inputs):
+    """What each column of a layer sees.
+
+    Args:
+        layer: with `groups` and `sees`.
+        inputs: a tensor (batch, ..., channels), or a list of one such tensor for each column.
+
+    Returns: a list of one tensor for each column.
+    """
+    split = isinstance(inputs, list | tuple)
+    if layer.sees == "own":
+        return inputs if split else ops.split(inputs, layer.groups, axis=-1)
+    return [ops.concatenate(inputs, axis=-1) if split else inputs] * layer.groups
+
+
+def channels_seen(layer, input_shape):
+    """How many channels each column of a layer sees, of inputs of a shape or a list of shapes.
+
+    Raises:
+        ValueError: where the channels can't be split into the columns.
+    """
+    if isinstance(input_shape[0], list | tuple):
+        channels = [shape[-1] for shape in input_shape]
+        if len(channels) != layer.groups or len(set(channels)) != 1:
+            raise ValueError(
+                f"A list of inputs must hold one tensor for each of the {layer.groups} groups, all of the "
+                f"same number of channels. Received: input_shape={input_shape}"
+            )
+        return channels[0] if layer.sees == "own" else sum(channels)
+    if layer.sees == "all":
+        return input_shape[-1]
+    if input_shape[-1] % layer.groups:
+        raise ValueError(
+            f"The input channels must be a multiple of `groups`, {layer.groups}. Received: input_shape={input_shape}"
+        )
+    return input_shape[-1] // layer.groups
+
+
+def add_weights(layer, kernel_shape):
+    """Gives a layer its `kernels` and, unless `use_bias` is false, its `biases`: one for each column, on its device.
+
+    Args:
+        layer: with `groups`, `devices`, `use_bias`, `kernel_initializer` and `bias_initializer`.
+        kernel_shape: the shape of one column's kernel; its last dimension is the column's filters or units.
+    """
+    layer.kernels, layer.biases = [], []
+    for group, device in enumerate(devices_of(layer)):
+        with device_scope(device):
+            for name, weights, shape, initializer in (
+                ("kernel", layer.kernels, kernel_shape, layer.kernel_initializer),
+                ("bias", layer.biases, kernel_shape[-1:], layer.bias_initializer),
+            ):
+                if name == "kernel" or layer.use_bias:
+                    part = part_of(initializer, layer.groups, group)
+                    weights.append(layer.add_weight(name=f"{name}_{group + 1}", shape=shape, initializer=part))
 
 
 def part_of(initializer, groups, group):

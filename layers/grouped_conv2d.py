@@ -30,7 +30,7 @@ class GroupedConv2D(keras.layers.Layer):
         output_per_group: whether to return a list of the groups' outputs.
         devices: None, or one TensorFlow device name for each group. Devices belong to the machine, not to the
             model: they are no part of `get_config`, so that a saved model opens anywhere.
-        kernel_initializer, bias_initializer: as in `keras.layers.Conv2D`.
+        use_bias, kernel_initializer, bias_initializer: as in `keras.layers.Conv2D`.
 
     Raises:
         ValueError: where the arguments, or the channels that the layer is built for, do not fit together.
@@ -48,6 +48,7 @@ class GroupedConv2D(keras.layers.Layer):
         sees="own",
         output_per_group=False,
         devices=None,
+        use_bias=True,
         kernel_initializer="glorot_uniform",
         bias_initializer="zeros",
         **kwargs,
@@ -57,8 +58,6 @@ class GroupedConv2D(keras.layers.Layer):
             raise ValueError(
                 f"`filters` must be a positive multiple of `groups`. Received: filters={filters}, groups={groups}"
             )
-        if sees not in ("own", "all"):
-            raise ValueError(f'`sees` must be "own" or "all". Received: sees={sees!r}')
         if padding not in ("valid", "same"):
             try:
                 (top, bottom), (left, right) = padding
@@ -68,7 +67,7 @@ class GroupedConv2D(keras.layers.Layer):
                     '`padding` must be "valid", "same" or ((top, bottom), (left, right)). '
                     f"Received: padding={padding!r}"
                 ) from error
-        columns.check_devices(devices, groups)
+        columns.check_arguments(groups, sees, devices)
         self.filters = filters
         self.kernel_size = kernel_size
         self.strides = strides
@@ -77,63 +76,31 @@ class GroupedConv2D(keras.layers.Layer):
         self.sees = sees
         self.output_per_group = output_per_group
         self.devices = devices
+        self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
 
     def build(self, input_shape):
-        channels = self._input_channels(input_shape)
-        if self.sees == "own":
-            channels //= self.groups
-        shape = (self.kernel_size, self.kernel_size, channels, self.filters // self.groups)
-        self.kernels, self.biases = [], []
-        for group, device in enumerate(self._devices()):
-            with columns.device_scope(device):
-                kernel_initializer = columns.part_of(self.kernel_initializer, self.groups, group)
-                self.kernels.append(
-                    self.add_weight(name=f"kernel_{group + 1}", shape=shape, initializer=kernel_initializer)
-                )
-                self.biases.append(
-                    self.add_weight(name=f"bias_{group + 1}", shape=shape[-1:], initializer=self.bias_initializer)
-                )
+        channels = columns.channels_seen(self, input_shape)
+        columns.add_weights(self, (self.kernel_size, self.kernel_size, channels, self.filters // self.groups))
 
     def call(self, inputs):
-        if self.sees == "own":
-            seen = inputs if isinstance(inputs, list | tuple) else ops.split(inputs, self.groups, axis=-1)
-        else:
-            merged = ops.concatenate(inputs, axis=-1) if isinstance(inputs, list | tuple) else inputs
-            seen = [merged] * self.groups
         outputs = []
-        for device, x, kernel, bias in zip(self._devices(), seen, self.kernels, self.biases, strict=True):
-            outputs.append(columns.run_on_device(device, self._convolve, x, kernel, bias))
+        for group, (device, x) in enumerate(
+            zip(columns.devices_of(self), columns.inputs_of(self, inputs), strict=True)
+        ):
+            bias = [self.biases[group]] if self.use_bias else []
+            outputs.append(columns.run_on_device(device, self._convolve, x, self.kernels[group], *bias))
         if self.output_per_group:
             return outputs
         return ops.concatenate(outputs, axis=-1) if self.groups > 1 else outputs[0]
 
-    def _convolve(self, x, kernel, bias):
+    def _convolve(self, x, kernel, *bias):
         padding = self.padding
         if padding not in ("valid", "same"):
             x = ops.pad(x, ((0, 0), *padding, (0, 0)))
             padding = "valid"
-        return ops.conv(x, kernel, strides=self.strides, padding=padding, data_format="channels_last") + bias
-
-    def _devices(self):
-        return self.devices or [None] * self.groups
-
-    def _input_channels(self, input_shape):
-        """All channels of the input together. Raises ValueError where they can't be split into the groups."""
-        if isinstance(input_shape[0], list | tuple):
-            channels = [shape[-1] for shape in input_shape]
-            if len(channels) != self.groups or len(set(channels)) != 1:
-                raise ValueError(
-                    f"A list of inputs must hold one tensor for each of the {self.groups} groups, all of the "
-                    f"same number of channels. Received: input_shape={input_shape}"
-                )
-            return sum(channels)
-        if self.sees == "own" and input_shape[-1] % self.groups:
-            raise ValueError(
-                f"The input channels must be a multiple of `groups`, {self.groups}. Received: input_shape={input_shape}"
-            )
-        return input_shape[-1]
+        return ops.conv(x, kernel, strides=self.strides, padding=padding, data_format="channels_last") + sum(bias)
 
     def compute_output_shape(self, input_shape):
         one = input_shape
@@ -161,6 +128,7 @@ class GroupedConv2D(keras.layers.Layer):
             "groups": self.groups,
             "sees": self.sees,
             "output_per_group": self.output_per_group,
+            "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
         }

@@ -9,6 +9,8 @@ from keras import ops
 class MeanImage(keras.layers.Layer):
     """(pixels + color offset in training - mean image) * scale.
 
+    In training, an image that has a color offset other than zero is then divided by `noise_divisor`.
+
     The mean image is a weight that no gradient changes, so it is saved with the model and a served model takes
     raw pixels.
 
@@ -16,13 +18,15 @@ class MeanImage(keras.layers.Layer):
         images: uint8 or float tensor (batch, rows, columns, 3), RGB pixels from 0 to 255.
         color_offset: None, or float tensor (batch, 3): what to add to each image's red, green and blue in
             training (the paper's color noise, drawn by the input pipeline). Ignored at test time.
-        training: whether to add it.
+        training: whether to add it and to divide.
 
     Returns: float tensor (batch, rows, columns, 3).
 
     Args:
-        scale: what the centered pixels are multiplied by. The paper has 1; 1 / 80 gives photographs about unit
-            variance, as initializations later than the paper's expect.
+        scale: what the centered pixels are multiplied by: a number, or one each for red, green and blue. The paper
+            has 1; 1 / 80 gives photographs about unit variance, as initializations later than the paper's expect.
+        noise_divisor: 1 in the paper. The original program's 1.1 keeps an image with color noise at the size of one
+            without.
 
     Source: section 2 (mean) and 4.1 (color noise).
     Deviation: the paper subtracts the mean from the 256 x 256 image and crops afterwards; here the mean image's
@@ -30,10 +34,11 @@ class MeanImage(keras.layers.Layer):
     not be known.
     """
 
-    def __init__(self, scale=1.0, **kwargs):
+    def __init__(self, scale=1.0, noise_divisor=1.0, **kwargs):
         # Not cast to the compute dtype on the way in: bfloat16 tells apart no more than 256 levels of a pixel.
         super().__init__(autocast=False, **kwargs)
         self.scale = scale
+        self.noise_divisor = noise_divisor
 
     def build(self, images_shape, color_offset_shape=None):
         self.mean = self.add_weight(
@@ -67,11 +72,15 @@ class MeanImage(keras.layers.Layer):
     def call(self, images, color_offset=None, training=False):
         x = ops.cast(images, "float32") - self.mean
         if color_offset is not None and training:
-            x = x + ops.cast(color_offset, "float32")[:, None, None, :]
-        return ops.cast(x * self.scale, self.compute_dtype)
+            color_offset = ops.cast(color_offset, "float32")[:, None, None, :]
+            x = x + color_offset
+            if self.noise_divisor != 1:
+                noisy = ops.any(color_offset != 0, axis=-1, keepdims=True)
+                x = ops.where(noisy, x / self.noise_divisor, x)
+        return ops.cast(x * ops.array(self.scale, "float32"), self.compute_dtype)
 
     def compute_output_shape(self, images_shape, color_offset_shape=None):
         return images_shape
 
     def get_config(self):
-        return super().get_config() | {"scale": self.scale}
+        return super().get_config() | {"scale": self.scale, "noise_divisor": self.noise_divisor}

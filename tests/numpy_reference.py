@@ -158,6 +158,25 @@ def local_response_normalization_gradient(output_gradient, x, k, n, alpha, beta,
     return output_gradient * scale**-beta - 2.0 * alpha * beta * x * through_scale
 
 
+def _box_sums(x, n):
+    """Returns, at each position of x (B, H, W, C), the sum over the n x n positions around it; outside are zeros."""
+    margin = n // 2
+    padded = np.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+    return sum(padded[:, row : row + x.shape[1], column : column + x.shape[2]] for row, column in np.ndindex(n, n))
+
+
+def within_map_normalization(x, k, n, alpha, beta):
+    """Returns x / (k + alpha / n^2 * sum of x^2 over n x n positions)^beta, x (B, H, W, C). Source: [code] `rnorm`."""
+    return x * (k + alpha / n**2 * _box_sums(x**2, n)) ** -beta
+
+
+def within_map_normalization_gradient(output_gradient, x, k, n, alpha, beta):
+    """Returns the gradient of `within_map_normalization` with respect to x, in its shape."""
+    scale = k + alpha / n**2 * _box_sums(x**2, n)
+    through_scale = _box_sums(output_gradient * x * scale ** (-beta - 1.0), n)
+    return output_gradient * scale**-beta - 2.0 * alpha / n**2 * beta * x * through_scale
+
+
 def dense(x, kernels, biases):
     """Returns the x @ kernels[g] + biases[g], concatenated; x (B, in), kernels (in, out), biases (out,)."""
     return np.concatenate([x @ kernel + bias for kernel, bias in zip(kernels, biases, strict=True)], axis=-1)

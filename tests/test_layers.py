@@ -11,7 +11,14 @@ import numpy_reference as reference
 import pytest
 import tensorflow as tf
 
-from alexnet_tf.layers import ColumnDense, GroupedConv2D, LocalResponseNormalization, MeanImage, PaperDropout
+from alexnet_tf.layers import (
+    ColumnDense,
+    GroupedConv2D,
+    LocalResponseNormalization,
+    MeanImage,
+    PaperDropout,
+    WithinMapNormalization,
+)
 
 MODES = ["eager", "graph", "xla"]
 
@@ -109,6 +116,40 @@ class TestLocalResponseNormalization:
             LocalResponseNormalization(groups=2)(activations((1, 2, 2, 7)))
 
 
+class TestWithinMapNormalization:
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("shape, n", [((2, 7, 6, 3), 5), ((1, 2, 3, 1), 5), ((2, 4, 4, 2), 3), ((1, 3, 3, 2), 1)])
+    def test_forward_and_gradient_equal_float64_at_the_edges_too(self, mode, shape, n):
+        x = activations(shape)
+        output, (gradient,) = call(WithinMapNormalization(n=n), tf.constant(x), mode)
+        arguments = (1.0, n, 1e-3, 0.75)
+        expected = reference.within_map_normalization(np.float64(x), *arguments)
+        np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-5)
+        expected = reference.within_map_normalization_gradient(sines(x.shape), np.float64(x), *arguments)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
+
+    def test_gradient_of_the_reference_is_that_of_its_differences(self):
+        x, upstream, step = np.float64(activations((1, 4, 3, 2))), np.sin(np.arange(24.0)).reshape(1, 4, 3, 2), 1e-4
+        gradient = reference.within_map_normalization_gradient(upstream, x, 1.0, 3, 1e-3, 0.75)
+        for place in np.ndindex(x.shape):
+            change = np.zeros_like(x)
+            change[place] = step
+            outputs = [reference.within_map_normalization(x + s * change, 1.0, 3, 1e-3, 0.75) for s in (1, -1)]
+            assert abs(np.sum(upstream * (outputs[0] - outputs[1])) / (2 * step) - gradient[place]) < 1e-7
+
+    def test_maps_do_not_see_each_other(self):
+        x = activations((1, 4, 4, 2), scale=300)
+        changed = x.copy()
+        changed[..., 1] *= 10
+        layer = WithinMapNormalization()
+        np.testing.assert_array_equal(layer(x)[..., 0], layer(changed)[..., 0])
+
+    @pytest.mark.parametrize("n", [0, 2])
+    def test_even_or_empty_neighborhood_is_refused(self, n):
+        with pytest.raises(ValueError, match=f"`n` must be odd.*n={n}"):
+            WithinMapNormalization(n=n)
+
+
 class TestGroupedConv2D:
     @pytest.mark.parametrize("mode", MODES)
     @pytest.mark.parametrize("groups, sees", [(1, "own"), (2, "own"), (2, "all"), (3, "own")])
@@ -153,6 +194,17 @@ class TestGroupedConv2D:
         assert [tuple(output.shape) for output in outputs] == [(2, 4, 4, 4)] * 2
         assert apart.compute_output_shape([(2, 6, 6, 2)] * 2) == [(2, 4, 4, 4)] * 2
         np.testing.assert_array_equal(np.concatenate(outputs, -1), merged(x))
+
+    def test_without_bias_adds_none(self):
+        x = activations((2, 6, 6, 4), scale=1)
+        layer = GroupedConv2D(8, 3, use_bias=False)
+        output = layer(x)
+        assert len(layer.weights) == 2
+        with_bias = GroupedConv2D(8, 3)
+        with_bias(x)
+        for kernel, value in zip(with_bias.kernels, layer.kernels, strict=True):
+            kernel.assign(value)
+        np.testing.assert_array_equal(output, with_bias(x))
 
     def test_groups_start_from_different_weights(self):
         layer = GroupedConv2D(8, 3, sees="all", kernel_initializer=keras.initializers.RandomNormal(seed=1))
@@ -239,6 +291,35 @@ class TestColumnDense:
         np.testing.assert_allclose(np.concatenate(d_variables[0::2], 1), x.T @ upstream, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(np.concatenate(d_variables[1::2]), upstream.sum(0), rtol=1e-5, atol=1e-5)
 
+    @pytest.mark.parametrize("mode", MODES)
+    def test_column_that_sees_its_own_channels_equals_float64(self, mode):
+        x = activations((3, 2, 2, 4), scale=1)
+        layer = ColumnDense(6, groups=2, sees="own", bias_initializer="normal")
+        output, (d_x, *d_variables) = call(layer, tf.constant(x), mode)
+        upstream = sines(output.shape)
+        expected_d_x = np.zeros_like(x)
+        for column in range(2):
+            mine, units = slice(2 * column, 2 * column + 2), slice(3 * column, 3 * column + 3)
+            flat = np.float64(x[..., mine]).reshape(3, 8)  # rows, columns, channels of the column
+            kernel, bias = np.float64(layer.kernels[column]), np.float64(layer.biases[column])
+            np.testing.assert_allclose(output[:, units], flat @ kernel + bias, rtol=1e-5, atol=1e-5)
+            expected_d_x[..., mine] = (upstream[:, units] @ kernel.T).reshape(3, 2, 2, 2)
+            np.testing.assert_allclose(d_variables[2 * column], flat.T @ upstream[:, units], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(d_x, expected_d_x, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("sees", ["own", "all"])
+    def test_one_tensor_for_each_group_equals_one_tensor(self, sees):
+        x = activations((3, 2, 2, 4), scale=1)
+        layer = ColumnDense(6, sees=sees)
+        merged = layer(x)
+        assert layer.compute_output_shape(x.shape) == (3, 6)
+        np.testing.assert_array_equal(layer([x[..., :2], x[..., 2:]]), merged)
+
+    def test_flattens_as_keras_does(self):
+        x = activations((3, 2, 2, 4), scale=1)
+        layer = ColumnDense(6)
+        np.testing.assert_array_equal(layer(x), layer(keras.layers.Flatten()(x)))
+
     def test_units_that_do_not_split_are_refused(self):
         with pytest.raises(ValueError, match="units=7, groups=2"):
             ColumnDense(7)
@@ -290,6 +371,19 @@ class TestMeanImage:
         np.testing.assert_array_equal(training[:, 0, 0], [[101, 102, 103], [-100, 100, 300]])
         np.testing.assert_array_equal(layer(pixels, offset, training=False), np.float32(pixels))
 
+    def test_images_with_color_noise_are_divided_in_training_only(self):
+        layer = MeanImage(noise_divisor=1.1)
+        pixels = np.full((2, 4, 4, 3), 100, "uint8")
+        offset = np.float32([[10, 0, -1], [0, 0, 0]])
+        training = np.asarray(layer(pixels, offset, training=True))
+        np.testing.assert_allclose(training[:, 0, 0], [[100, 100 / 1.1, 90], [100, 100, 100]], rtol=1e-6)
+        np.testing.assert_array_equal(layer(pixels, offset, training=False), np.float32(pixels))
+        np.testing.assert_array_equal(layer(pixels, training=True), np.float32(pixels))
+
+    def test_scale_may_differ_between_red_green_and_blue(self):
+        pixels = np.full((1, 2, 2, 3), 60, "uint8")
+        np.testing.assert_allclose(MeanImage(scale=(0.5, 0.1, 1))(pixels)[0, 0, 0], [30, 6, 60], rtol=1e-6)
+
     def test_mean_is_no_trainable_weight(self):
         layer = MeanImage()
         layer.build((None, 4, 4, 3))
@@ -319,8 +413,11 @@ class TestMeanImage:
         LocalResponseNormalization(k=1.0, n=3, alpha=0.1, beta=0.5, alpha_divided_by_n=True, groups=2),
         GroupedConv2D(8, 3, strides=2, padding=((0, 1), (0, 1)), sees="all", kernel_initializer="he_normal"),
         GroupedConv2D(8, 3, devices=["CPU:0", "CPU:0"]),
+        GroupedConv2D(8, 3, use_bias=False),
+        ColumnDense(8, sees="own"),
         PaperDropout(0.25),
         MeanImage(scale=0.1),
+        WithinMapNormalization(k=2.0, n=3, alpha=0.1, beta=0.5),
     ],
     ids=lambda layer: type(layer).__name__,
 )

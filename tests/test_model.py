@@ -1,4 +1,4 @@
-"""The networks of the table: their sizes, and the paper's one against an independent build of it in NumPy."""
+"""The network that is built: the paper's against an independent build of it in NumPy, its forms, saving, precision."""
 
 import keras
 import numpy as np
@@ -7,77 +7,12 @@ import pytest
 import tensorflow as tf
 
 from alexnet_tf.model import build_alexnet, with_color_offset
-from alexnet_tf.variants import VARIANTS
-
-# What each variant must come out as: trainable parameters for 1000 classes, multiply-adds of a forward pass on one
-# image, and the maps or units of each layer. Those of `paper` are counted by hand from its section 3.5 and figure 2;
-# a changed number is a changed network.
-GOLDENS = {
-    "paper": {
-        "parameters": 60_965_224,
-        "multiply_adds": 724_406_816,
-        "shapes": {
-            "conv1": (55, 55, 96),
-            "pool1": (27, 27, 96),
-            "conv2": (27, 27, 256),
-            "pool2": (13, 13, 256),
-            "conv3": (13, 13, 384),
-            "conv4": (13, 13, 384),
-            "conv5": (13, 13, 256),
-            "pool5": (6, 6, 256),
-            "fc6": (4096,),
-            "fc7": (4096,),
-            "fc8": (1000,),
-            "softmax": (1000,),
-        },
-    },
-    "testing": {
-        "parameters": 46_776,
-        "multiply_adds": 1_442_712,
-        "shapes": {
-            "conv1": (27, 27, 8),
-            "pool1": (13, 13, 8),
-            "conv2": (13, 13, 16),
-            "pool2": (6, 6, 16),
-            "conv3": (6, 6, 24),
-            "conv4": (6, 6, 24),
-            "conv5": (6, 6, 16),
-            "pool5": (2, 2, 16),
-            "fc6": (32,),
-            "fc7": (32,),
-            "fc8": (1000,),
-            "softmax": (1000,),
-        },
-    },
-}
-
-
-def multiply_adds(model):
-    """One for each weight of a kernel at each place where the kernel is applied."""
-    total = 0
-    for layer in model.layers:
-        places = np.prod(layer.output.shape[1:-1]) if len(layer.output.shape) == 4 else 1
-        total += sum(int(places * np.prod(w.shape)) for w in layer.trainable_weights if len(w.shape) > 1)
-    return total
 
 
 @pytest.fixture(scope="module")
 def paper():
     keras.utils.set_random_seed(0)
     return build_alexnet("paper")
-
-
-def test_every_variant_has_a_golden():
-    assert GOLDENS.keys() == VARIANTS.keys()
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_variant_comes_out_as_its_golden(name):
-    model = build_alexnet(name)
-    assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == GOLDENS[name]["parameters"]
-    assert multiply_adds(model) == GOLDENS[name]["multiply_adds"]
-    shapes = {layer: model.get_layer(layer).output.shape[1:] for layer in GOLDENS[name]["shapes"]}
-    assert shapes == GOLDENS[name]["shapes"]
 
 
 class TestBuildAlexnet:
@@ -168,7 +103,7 @@ class TestBuildAlexnet:
         np.testing.assert_allclose(output, whole(pixels), atol=0.02)
 
     def test_unknown_variant_is_refused_with_the_names_there_are(self):
-        with pytest.raises(ValueError, match=r"one of \['paper', 'testing'\].*variant='vgg'"):
+        with pytest.raises(ValueError, match=r"one of \['batch_norm', .*variant='vgg'"):
             build_alexnet("vgg")
 
     def test_one_class_is_refused(self):

@@ -93,6 +93,41 @@ class TestMakeTrainingDataset:
         # 8 x 8 places for 8 pixels of margin, as section 4.1 counts 32 x 32 for 32; and 2 flips.
         assert drawn == set(itertools.product(range(8), range(8), (False, True)))
 
+    def test_last_offset_draws_the_right_and_bottom_edge_too(self, tiny_data_dir):
+        drawn = {
+            (image[0, 0, 0] // 6, min(image[0, 0, 1], image[0, -1, 1]) // 6)
+            for images, _, _ in training_batches(tiny_data_dir, 150, last_offset=True)
+            for image in images
+        }
+        assert drawn == set(itertools.product(range(9), range(9)))
+
+    def test_images_in_a_row_share_crop_and_flip_but_not_color(self, tiny_data_dir):
+        for images, offsets, _ in training_batches(tiny_data_dir, 8, images_per_crop=5):
+            for first in (0, 5):
+                places = {(image[0, 0, 0], image[0, 0, 1], image[0, -1, 1]) for image in images[first : first + 5]}
+                assert len(places) == 1
+            assert len({tuple(offset) for offset in offsets}) == 10
+        every = [
+            im[0, 0, :2].tolist() for ims, _, _ in training_batches(tiny_data_dir, 8, images_per_crop=5) for im in ims
+        ]
+        assert len({tuple(place) for place in every}) > 8
+
+    def test_color_noise_ends_after_its_epochs_wherever_reading_begins(self, tiny_data_dir):
+        batches = training_batches(tiny_data_dir, 12, color_noise_epochs=2)  # four batches an epoch
+        assert [bool(offsets.any()) for _, offsets, _ in batches] == [True] * 8 + [False] * 4
+        whole = training_batches(tiny_data_dir, 12)
+        assert_equal_batches(batches[:8], whole[:8])
+        for (images, _, labels), (other_images, _, other_labels) in zip(batches, whole, strict=True):
+            np.testing.assert_array_equal(images, other_images)
+            np.testing.assert_array_equal(labels, other_labels)
+        later = training_batches(tiny_data_dir, 5, color_noise_epochs=2, start_epoch=1, start_step=3)
+        assert_equal_batches(later, batches[7:])
+        assert not any(o.any() for _, o, _ in training_batches(tiny_data_dir, 4, color_noise_epochs=0))
+
+    def test_images_per_crop_below_one_is_refused(self, tiny_data_dir):
+        with pytest.raises(ValueError, match="images_per_crop=0"):
+            reader.make_training_dataset(tiny_data_dir, 10, CROP_PX, images_per_crop=0)
+
     def test_epoch_holds_each_image_at_most_once_and_all_but_the_rest(self, tiny_data_dir):
         batches = training_batches(tiny_data_dir, 8)
         epochs = [[n for images, _, _ in batches[i : i + 4] for n in numbers_in(images)] for i in (0, 4)]

@@ -89,6 +89,14 @@ class TestStatistics:
         for name in ("mean_image", "rgb_mean", "rgb_covariance", "eigenvalues", "eigenvectors"):
             np.testing.assert_array_equal(getattr(loaded, name), getattr(saved, name))
 
+    def test_mean_is_the_image_or_its_color_at_every_pixel(self, images):
+        result = statistics_of(images)
+        np.testing.assert_array_equal(result.mean("image"), result.mean_image)
+        assert result.mean("color").shape == result.mean_image.shape
+        np.testing.assert_allclose(result.mean("color"), np.broadcast_to(result.rgb_mean, result.mean_image.shape))
+        with pytest.raises(ValueError, match="kind='colour'"):
+            result.mean("colour")
+
     def test_load_of_missing_or_damaged_file_names_it(self, tmp_path):
         with pytest.raises(ValueError, match=r"statistics\.npz must hold"):
             statistics.Statistics.load(tmp_path)

@@ -38,6 +38,9 @@ def make_training_dataset(
     *,
     seed=0,
     color_noise="standard_deviation",
+    color_noise_epochs=None,
+    images_per_crop=1,
+    last_offset=False,
     start_epoch=0,
     start_step=0,
     num_parallel_calls=None,
@@ -53,6 +56,12 @@ def make_training_dataset(
         crop_px: side of the random crop, in pixels.
         seed: any integer.
         color_noise: size of the color noise, a key of `statistics.COLOR_NOISE_SCALES`.
+        color_noise_epochs: how many epochs, from the first, have color noise; None for all. (66 in the original
+            program.)
+        images_per_crop: how many images in a row share the place of the crop and the flip. (32 in the original
+            program.)
+        last_offset: whether the crop may touch the right and the bottom edge. Section 4.1 counts 32 x 32 places of a
+            224 pixel crop in 256 pixels, so the last, 32, is never taken; the original program takes it: 33 x 33.
         start_epoch, start_step: where to begin.
         num_parallel_calls: images decoded at once; twice the cores by default, which was measured faster than
             tf.data.AUTOTUNE.
@@ -74,9 +83,9 @@ def make_training_dataset(
     if not 0 <= start_step < steps:
         raise ValueError(f"`start_step` must be from 0 to {steps - 1}, the last of an epoch. Received: {start_step}")
     noise = tf.constant(statistics.Statistics.load(data_dir).color_noise(color_noise))
-    # Section 4.1 counts 32 x 32 places of a 224 pixel crop in 256 pixels, so the last place, 32, is never taken. (The
-    # original program takes it: 33 x 33.)
-    places = max(1, description.image_px - crop_px)
+    if images_per_crop < 1:
+        raise ValueError(f"`images_per_crop` must be at least 1. Received: images_per_crop={images_per_crop}")
+    places = max(1, description.image_px - crop_px + (1 if last_offset else 0))
 
     def read_epoch(epoch):
         # The seed of this graph, which holds the operations of one epoch: without it the program's global seed would
@@ -94,15 +103,23 @@ def make_training_dataset(
         records = records.shuffle(_SHUFFLE_BUFFER, seed=order, reshuffle_each_iteration=False)
         skipped = tf.where(epoch == start_epoch, tf.constant(start_step * batch_size, tf.int64), 0)
         numbered = records.take(steps * batch_size).enumerate().skip(skipped)
-        return numbered.map(lambda index, record: (tf.random.fold_in(epoch_seed, index), record))
+        noisy = tf.constant(True) if color_noise_epochs is None else epoch < color_noise_epochs
 
-    def augment(image_seed, record):
+        def with_seeds(index, record):
+            first_of_crop = index - index % images_per_crop
+            return tf.random.fold_in(epoch_seed, first_of_crop), tf.random.fold_in(epoch_seed, index), noisy, record
+
+        return numbered.map(with_seeds)
+
+    def augment(crop_and_flip_seed, image_seed, noisy, record):
         encoded, label = _parse(record, description)
-        crop_seed, flip_seed, noise_seed = tf.unstack(tf.random.split(image_seed, 3))
+        crop_seed, flip_seed, _ = tf.unstack(tf.random.split(crop_and_flip_seed, 3))
+        _, _, noise_seed = tf.unstack(tf.random.split(image_seed, 3))
         top, left = tf.unstack(tf.random.stateless_uniform((2,), crop_seed, 0, places, tf.int32))
         image = _decode_crop(encoded, description.encoding, top, left, crop_px)
         image = tf.where(tf.random.stateless_uniform((), flip_seed) < 0.5, image[:, ::-1], image)
         color_offset = tf.linalg.matvec(noise, tf.random.stateless_normal((3,), noise_seed))
+        color_offset = tf.where(noisy, color_offset, tf.zeros(3))
         return {"image": image, "color_offset": color_offset}, label
 
     # The epochs are chained before the images are decoded, so that decoding never waits for an epoch to begin.

@@ -106,6 +106,12 @@ class Statistics:
             eigenvectors=eigenvectors,
         )
 
+    def mean(self, kind):
+        """What a network subtracts, float32 (side, side, 3): the mean "image", or the mean "color" at every pixel."""
+        if kind not in ("image", "color"):
+            raise ValueError(f'`kind` must be "image" or "color". Received: kind={kind!r}')
+        return self.mean_image if kind == "image" else np.full_like(self.mean_image, self.rgb_mean)
+
     def save(self, data_dir):
         """Writes statistics.npz into a data set's folder."""
         path = pathlib.Path(data_dir) / STATISTICS_FILE

@@ -1,0 +1,276 @@
+"""The table of variants: what each comes out as, and that it is told right."""
+
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+from alexnet_tf import describe
+from alexnet_tf.model import build_alexnet
+from alexnet_tf.variants import VARIANTS
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# What each variant must come out as: trainable parameters for 1000 classes, multiply-adds of a forward pass on one
+# image, and its layers, with the size of their output where it is another than the layer before has. Those of `paper`
+# are counted by hand from its section 3.5 and figure 2, that of `one_weird_trick` is torchvision's own count; a changed
+# number is a changed network.
+GOLDENS = {
+    "paper": (
+        60_965_224,
+        724_406_816,
+        "conv1 55x55x96, relu1, norm1, pool1 27x27x96, conv2 27x27x256, relu2, norm2, pool2 13x13x256, conv3 "
+        "13x13x384, relu3, conv4, relu4, conv5 13x13x256, relu5, pool5 6x6x256, fc6 4096, relu6, drop6, fc7, "
+        "relu7, drop7, fc8 1000, softmax",
+    ),
+    "original": (
+        60_965_224,
+        724_406_816,
+        "conv1 55x55x96, norm1, pool1 27x27x96, relu1, conv2 27x27x256, relu2, norm2, within2, pool2 13x13x256, "
+        "conv3 13x13x384, relu3, conv4, relu4, conv5 13x13x256, pool5 6x6x256, relu5, fc6 4096, relu6, drop6, "
+        "fc7, relu7, drop7, fc8 1000, softmax",
+    ),
+    "caffe": (
+        60_965_224,
+        724_406_816,
+        "conv1 55x55x96, relu1, norm1, pool1 27x27x96, conv2 27x27x256, relu2, norm2, pool2 13x13x256, conv3 "
+        "13x13x384, relu3, conv4, relu4, conv5 13x13x256, relu5, pool5 6x6x256, fc6 4096, relu6, drop6, fc7, "
+        "relu7, drop7, fc8 1000, softmax",
+    ),
+    "caffenet": (
+        60_965_224,
+        724_406_816,
+        "conv1 55x55x96, relu1, pool1 27x27x96, norm1, conv2 27x27x256, relu2, pool2 13x13x256, norm2, conv3 "
+        "13x13x384, relu3, conv4, relu4, conv5 13x13x256, relu5, pool5 6x6x256, fc6 4096, relu6, drop6, fc7, "
+        "relu7, drop7, fc8 1000, softmax",
+    ),
+    "one_weird_trick": (
+        61_100_840,
+        714_188_480,
+        "conv1 55x55x64, relu1, pool1 27x27x64, conv2 27x27x192, relu2, pool2 13x13x192, conv3 13x13x384, relu3, "
+        "conv4 13x13x256, relu4, conv5, relu5, pool5 6x6x256, drop5, fc6 4096, relu6, drop6, fc7, relu7, fc8 "
+        "1000, softmax",
+    ),
+    "batch_norm": (
+        60_966_856,
+        724_406_816,
+        "conv1 55x55x96, bn1, relu1, pool1 27x27x96, conv2 27x27x256, bn2, relu2, pool2 13x13x256, conv3 "
+        "13x13x384, bn3, relu3, conv4, bn4, relu4, conv5 13x13x256, bn5, relu5, pool5 6x6x256, fc6 4096, relu6, "
+        "drop6, fc7, relu7, drop7, fc8 1000, softmax",
+    ),
+    "no_lrn": (
+        60_965_224,
+        724_406_816,
+        "conv1 55x55x96, relu1, pool1 27x27x96, conv2 27x27x256, relu2, pool2 13x13x256, conv3 13x13x384, relu3, "
+        "conv4, relu4, conv5 13x13x256, relu5, pool5 6x6x256, fc6 4096, relu6, drop6, fc7, relu7, drop7, fc8 "
+        "1000, softmax",
+    ),
+    "no_overlap": (
+        60_965_224,
+        686_891_552,
+        "conv1 55x55x96, relu1, norm1, pool1 28x28x96, conv2 26x26x256, relu2, norm2, pool2 13x13x256, conv3 "
+        "13x13x384, relu3, conv4, relu4, conv5 11x11x256, relu5, pool5 6x6x256, fc6 4096, relu6, drop6, fc7, "
+        "relu7, drop7, fc8 1000, softmax",
+    ),
+    "one_column": (
+        59_798_312,
+        391_514_384,
+        "conv1 55x55x48, relu1, norm1, pool1 27x27x48, conv2 27x27x128, relu2, norm2, pool2 13x13x128, conv3 "
+        "13x13x192, relu3, conv4, relu4, conv5 13x13x256, relu5, pool5 6x6x256, fc6 4096, relu6, drop6, fc7, "
+        "relu7, drop7, fc8 1000, softmax",
+    ),
+    "independent_columns": (
+        60_714_408,
+        724_323_872,
+        "conv1 55x55x96, relu1, norm1, pool1 27x27x96, conv2 27x27x320, relu2, norm2, pool2 13x13x320, conv3 "
+        "13x13x384, relu3, conv4, relu4, conv5 13x13x256, relu5, pool5 6x6x256, fc6 8192, relu6, drop6, fc7 4096, "
+        "relu7, drop7, fc8 1000, softmax",
+    ),
+    "tanh": (
+        60_965_224,
+        724_406_816,
+        "conv1 55x55x96, tanh1, norm1, pool1 27x27x96, conv2 27x27x256, tanh2, norm2, pool2 13x13x256, conv3 "
+        "13x13x384, tanh3, conv4, tanh4, conv5 13x13x256, tanh5, pool5 6x6x256, fc6 4096, tanh6, drop6, fc7, "
+        "tanh7, drop7, fc8 1000, softmax",
+    ),
+    "no_dropout": (
+        60_965_224,
+        724_406_816,
+        "conv1 55x55x96, relu1, norm1, pool1 27x27x96, conv2 27x27x256, relu2, norm2, pool2 13x13x256, conv3 "
+        "13x13x384, relu3, conv4, relu4, conv5 13x13x256, relu5, pool5 6x6x256, fc6 4096, relu6, fc7, relu7, fc8 "
+        "1000, softmax",
+    ),
+    "six_conv": (
+        61_555_304,
+        745_640_480,
+        "conv1 55x55x96, relu1, norm1, pool1 27x27x96, conv2 27x27x256, relu2, norm2, pool2 13x13x256, conv3 "
+        "13x13x384, relu3, conv4, relu4, conv5 13x13x256, relu5, pool5 6x6x256, conv6, relu_conv6, fc6 4096, "
+        "relu6, drop6, fc7, relu7, drop7, fc8 1000, softmax",
+    ),
+    "no_conv2": (
+        60_104_808,
+        407_007_776,
+        "conv1 55x55x96, relu1, norm1, pool1 27x27x96, pool2 13x13x96, conv3 13x13x384, relu3, conv4, relu4, "
+        "conv5 13x13x256, relu5, pool5 6x6x256, fc6 4096, relu6, drop6, fc7, relu7, drop7, fc8 1000, softmax",
+    ),
+    "no_conv3": (
+        59_858_920,
+        537_506_336,
+        "conv1 55x55x96, relu1, norm1, pool1 27x27x96, conv2 27x27x256, relu2, norm2, pool2 13x13x256, conv4 "
+        "13x13x384, relu4, conv5 13x13x256, relu5, pool5 6x6x256, fc6 4096, relu6, drop6, fc7, relu7, drop7, fc8 "
+        "1000, softmax",
+    ),
+    "no_conv4": (
+        60_301_288,
+        612_266_528,
+        "conv1 55x55x96, relu1, norm1, pool1 27x27x96, conv2 27x27x256, relu2, norm2, pool2 13x13x256, conv3 "
+        "13x13x384, relu3, conv5 13x13x256, relu5, pool5 6x6x256, fc6 4096, relu6, drop6, fc7, relu7, drop7, fc8 "
+        "1000, softmax",
+    ),
+    "no_conv5": (
+        79_396_968,
+        668_520_992,
+        "conv1 55x55x96, relu1, norm1, pool1 27x27x96, conv2 27x27x256, relu2, norm2, pool2 13x13x256, conv3 "
+        "13x13x384, relu3, conv4, relu4, pool5 6x6x384, fc6 4096, relu6, drop6, fc7, relu7, drop7, fc8 1000, "
+        "softmax",
+    ),
+    "no_fc6": (
+        44_183_912,
+        707_629_600,
+        "conv1 55x55x96, relu1, norm1, pool1 27x27x96, conv2 27x27x256, relu2, norm2, pool2 13x13x256, conv3 "
+        "13x13x384, relu3, conv4, relu4, conv5 13x13x256, relu5, pool5 6x6x256, fc7 4096, relu7, drop7, fc8 1000, "
+        "softmax",
+    ),
+    "no_fc7": (
+        44_183_912,
+        707_629_600,
+        "conv1 55x55x96, relu1, norm1, pool1 27x27x96, conv2 27x27x256, relu2, norm2, pool2 13x13x256, conv3 "
+        "13x13x384, relu3, conv4, relu4, conv5 13x13x256, relu5, pool5 6x6x256, fc6 4096, relu6, drop6, fc8 1000, "
+        "softmax",
+    ),
+    "testing": (
+        46_776,
+        1_442_712,
+        "conv1 27x27x8, relu1, norm1, pool1 13x13x8, conv2 13x13x16, relu2, norm2, pool2 6x6x16, conv3 6x6x24, "
+        "relu3, conv4, relu4, conv5 6x6x16, relu5, pool5 2x2x16, fc6 32, relu6, drop6, fc7, relu7, drop7, fc8 "
+        "1000, softmax",
+    ),
+}
+
+
+def test_every_variant_has_a_golden():
+    assert GOLDENS.keys() == VARIANTS.keys()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variant_comes_out_as_its_golden(name):
+    model = build_alexnet(name, initializer="zeros")
+    parameters, multiply_adds, layers, before = 0, 0, [], None
+    for layer in model.layers[2:]:
+        *places, _ = shape = layer.output.shape[1:]
+        for weight in layer.trainable_weights:
+            parameters += int(np.prod(weight.shape))
+            if len(weight.shape) > 1:  # applied at every place
+                multiply_adds += int(np.prod(weight.shape) * np.prod(places or 1))
+        layers.append(layer.name if shape == before else f"{layer.name} {'x'.join(map(str, shape))}")
+        before = shape
+    assert (parameters, multiply_adds, ", ".join(layers)) == GOLDENS[name]
+
+
+class TestFirstWeights:
+    def test_one_weird_trick_begins_with_pytorchs_uniform_weights_and_biases(self):
+        model = build_alexnet("one_weird_trick", 10)
+        for name, inputs in (("conv1", 11 * 11 * 3), ("conv4", 3 * 3 * 384), ("fc6", 9216), ("fc8", 4096)):
+            for values in model.get_layer(name).get_weights():
+                limit = inputs**-0.5
+                assert np.abs(values).max() <= limit
+                if values.ndim > 1:
+                    assert abs(values.std() / (limit / 3**0.5) - 1) < 0.02, name
+                else:
+                    assert len(np.unique(values)) > 1
+
+    def test_original_has_the_programs_deviations_and_biases(self):
+        model = build_alexnet("original", 10)
+        for name, std, bias in (("conv1", 0.01, 0), ("conv3", 0.03, 0), ("conv5", 0.03, 1), ("fc6", 0.01, 1)):
+            layer = model.get_layer(name)
+            assert abs(np.std(layer.kernels[1]) / std - 1) < 0.05, name
+            assert np.all(np.asarray(layer.biases[1]) == bias), name
+
+    def test_batch_norm_has_no_biases_below_conv5(self):
+        model = build_alexnet("batch_norm", 10, initializer="zeros")
+        assert [len(model.get_layer(f"conv{i}").biases) for i in range(1, 6)] == [0, 0, 0, 0, 2]
+
+
+class TestDescribe:
+    def test_list_names_every_variant_with_its_parameters(self):
+        lines = describe.describe().splitlines()[1:]
+        assert [line.split()[0] for line in lines] == list(VARIANTS)
+        for line, (parameters, _, _) in zip(lines, GOLDENS.values(), strict=True):
+            assert f"{parameters:,}" in line
+
+    def test_table_of_the_paper_tells_where_its_own_figures_differ(self):
+        text = describe.describe("paper")
+        assert "Parameters: 60,965,224. The paper says 60 million." in text
+        assert "Neurons: 659,272. The paper says 650,000. Its figure 2 counts 253,440 in conv1" in text
+        (conv2,) = [line.split() for line in text.splitlines() if line.startswith("conv2")]
+        words = "conv2 5 x 5 1 2 own column 27 x 27 x 256 307,456 223,948,800 1, 2 std 0.01, bias 1"
+        assert conv2 == words.split()
+
+    def test_against_prints_only_what_differs(self):
+        differing = {
+            line.split()[1] for line in describe.describe("original", "paper").split("\n\n")[0].splitlines()[1:]
+        }
+        expected = {"mean_image", "norm1", "relu1", "norm2", "within2", "conv3", "conv4", "conv5", "relu5"}
+        assert differing - {""} == expected
+
+    def test_variant_against_itself_does_not_differ(self):
+        assert describe.describe("paper", "paper") == "paper and paper do not differ.\n"
+
+    def test_number_of_classes_counts(self):
+        assert "Parameters: 14,106." in describe.describe("testing", num_classes=10)
+
+    @pytest.mark.parametrize("arguments", [{"variant": "vgg"}, {"variant": "paper", "against": "vgg"}])
+    def test_unknown_variant_is_refused_with_the_names_there_are(self, arguments):
+        with pytest.raises(ValueError, match=r"must be one of .*'paper'.*'vgg'"):
+            describe.describe(**arguments)
+
+    def test_against_alone_is_refused(self):
+        with pytest.raises(ValueError, match="needs a `variant`"):
+            describe.describe(against="paper")
+
+    @pytest.mark.skipif(not (ROOT / "docs").exists(), reason="a Bazel sandbox holds no docs")
+    def test_tables_in_the_docs_are_current(self):
+        text = (ROOT / "docs" / "variants.md").read_text(encoding="utf-8")
+        assert text.count("<!-- alexnet-describe") >= 5
+        assert describe.fill_in(text) == text
+
+    def test_stale_table_is_made_anew(self):
+        stale = "before\n<!-- alexnet-describe --variant=testing -->\n| old |\n<!-- end -->\nafter\n"
+        fresh = describe.fill_in(stale)
+        assert "| conv1 | 7 x 7 | 2 |" in fresh
+        assert fresh.startswith("before\n<!--") and fresh.endswith("<!-- end -->\nafter\n")
+        assert describe.fill_in(fresh) == fresh
+
+
+class TestForms:
+    def test_merged_columns_are_one_kernel_where_every_column_is_seen(self):
+        split, merged = (build_alexnet("testing", 10, merge_columns=value) for value in (False, True))
+        assert [len(layer.kernels) for layer in split.layers if hasattr(layer, "kernels")] == [2] * 7
+        assert [len(layer.kernels) for layer in merged.layers if hasattr(layer, "kernels")] == [1, 2, 1, 2, 2, 1, 1]
+        assert split.count_params() == merged.count_params()
+
+    def test_every_variant_takes_a_seeded_step_and_saves(self, tmp_path):
+        # Not the numbers, which tests against another build of each hold; but that each layer can train, be saved and
+        # be opened. `original` and `batch_norm` have the layers that `paper` has not.
+        for name in ("original", "batch_norm", "independent_columns"):
+            model = build_alexnet(name, 3, initializer="he_normal", input_scale=0.01)
+            side = VARIANTS[name].image_px
+            images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3)).astype("uint8")
+            model.compile(keras.optimizers.SGD(0.001), "sparse_categorical_crossentropy")
+            before = [w.copy() for w in model.get_weights()[1:]]
+            model.fit(images, np.array([0, 2]), verbose=0)
+            assert all(not np.array_equal(a, b) for a, b in zip(before, model.get_weights()[1:], strict=True))
+            model.save(tmp_path / "model.keras")
+            loaded = keras.models.load_model(tmp_path / "model.keras")
+            np.testing.assert_array_equal(loaded(images), model(images))
