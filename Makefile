@@ -5,13 +5,13 @@ PYTHON ?= python3
 demo: .venv/installed
 	.venv/bin/python -m alexnet_tf.demo
 
-test: .venv/installed
+test: .venv/test-installed
 	.venv/bin/python -m pytest -m "not slow"
 
-test-all: .venv/installed
+test-all: .venv/test-installed
 	.venv/bin/python -m pytest
 
-lint: .venv/installed
+lint: .venv/test-installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
@@ -19,5 +19,9 @@ lint: .venv/installed
 .venv/installed: setup.py pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, e.g.: make PYTHON=python3.12 " + " ".join(sys.argv[1:]))' demo
 	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/test-installed: .venv/installed
 	.venv/bin/python -m pip install --quiet --editable '.[test]'
 	touch $@

@@ -31,11 +31,16 @@ setuptools.setup(
         "tensorflow-datasets>=4.9.9",
         "tqdm>=4.66",
     ],
-    extras_require={"test": ["pytest>=8", "ruff>=0.12"]},
+    extras_require={
+        "torch": ["torch>=2.6"],  # alexnet-convert reads PyTorch's files
+        # PyTorch's release with which the tests' independent networks were written.
+        "test": ["pytest>=8", "ruff>=0.12", "torch==2.13.0"],
+    },
     entry_points={
         "console_scripts": [
             "alexnet-tfrecords = alexnet_tf.tfrecords.build:run",
             "alexnet-train = alexnet_tf.train:run",
+            "alexnet-convert = alexnet_tf.convert:run",
             "alexnet-describe = alexnet_tf.describe:run",
             "alexnet-evaluate = alexnet_tf.evaluate:run",
             "alexnet-export = alexnet_tf.export:run",

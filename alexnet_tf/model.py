@@ -105,11 +105,12 @@ def build_alexnet(variant="paper", num_classes=1000, *, initializer=None, input_
         )(x)
         x = follow(x, row.fc_then[index])
 
-    # float32 whatever the precision: the paper's 1000 probabilities do not fit the 8 bits of bfloat16.
+    # float32 at least: the paper's 1000 probabilities do not fit the 8 bits of bfloat16.
+    dtype = keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")
     x = keras.layers.Dense(
-        num_classes, **first_values(row.fc_std[-1], row.fc_bias[-1], x.shape[-1]), dtype="float32", name=classifier
+        num_classes, **first_values(row.fc_std[-1], row.fc_bias[-1], x.shape[-1]), dtype=dtype, name=classifier
     )(x)
-    x = keras.layers.Softmax(dtype="float32", name="softmax")(x)
+    x = keras.layers.Softmax(dtype=dtype, name="softmax")(x)
     return keras.Model(image, x, name=f"alexnet_{variant}")
 
 

@@ -89,15 +89,16 @@ class PaperMomentum(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
-        multiplier = self.rate_multipliers.value[index]
+        multiplier = tf.cast(self.rate_multipliers.value[index], variable.dtype)
+        momentum = tf.constant(self.momentum, variable.dtype)
         if self.decay and len(variable.shape) > 1:
             gradient = gradient + self.decay * variable
         tf.raw_ops.ResourceApplyKerasMomentum(
             var=variable.handle,
             accum=self.momentums[index].value.handle,
-            lr=tf.cast(tf.cast(learning_rate, tf.float32) * multiplier, variable.dtype),
+            lr=tf.cast(learning_rate, variable.dtype) * multiplier,
             grad=tf.cast(gradient, variable.dtype),
-            momentum=tf.cast(tf.where(multiplier > 0, self.momentum, 0.0), variable.dtype),
+            momentum=tf.where(multiplier > 0, momentum, tf.zeros_like(momentum)),
         )
 
     def get_config(self):

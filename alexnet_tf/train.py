@@ -6,7 +6,7 @@ import sys
 import keras
 from absl import app, flags
 
-from alexnet_tf import callbacks, checkpoint, model, recipe, training, variants
+from alexnet_tf import callbacks, checkpoint, convert, model, recipe, training, variants
 from alexnet_tf.tfrecords import reader, schema, statistics
 
 # A run that goes on must agree with its checkpoint in these: with any other the numbers would no longer be one run's.
@@ -22,6 +22,9 @@ _FIXED_FLAGS = (
     "momentum",
     "weight_decay",
     "input_scale",
+    "init_from",
+    "new_head",
+    "freeze",
     "color_noise",
     "color_noise_epochs",
     "images_per_crop",
@@ -74,11 +77,16 @@ def define_flags():
         "First weights: variant (the paper's normal distributions and biases), or a Keras initializer such as "
         "he_normal for all kernels, with biases of 0.",
     )
+    flags.DEFINE_string(
+        "init_from", None, "A model whose weights the run begins with: a run's folder, a .keras or .h5 file."
+    )
+    flags.DEFINE_bool("new_head", False, "With --init_from: whether the classifier begins anew, for other classes.")
+    flags.DEFINE_list("freeze", [], "Layers whose weights stay as they are, e.g. conv1,conv2.")
     flags.DEFINE_float(
         "input_scale",
         None,
-        "What centered pixels are multiplied by, by default the variant's own, which for the paper is 1; 0.0125 gives "
-        "photographs about unit variance.",
+        "What centered pixels are multiplied by, by default that of --init_from or else the variant's own, which for "
+        "the paper is 1; 0.0125 gives photographs about unit variance.",
     )
     flags.DEFINE_enum(
         "color_noise",
@@ -142,6 +150,8 @@ def main(argv):
             raise ValueError("`bias_rate` and `layer_rates` can't be given with schedule=original, which sets them.")
         if color_noise_epochs is None:
             color_noise_epochs = recipe.ORIGINAL_COLOR_NOISE_EPOCHS
+    if flag.new_head and not flag.init_from:
+        raise ValueError("`new_head` needs `init_from`: without it every layer begins anew.")
     run_dir = pathlib.Path(flag.run_dir)
     description = schema.load_description(flag.data_dir)
     classes = len(description.class_names)
@@ -158,14 +168,18 @@ def main(argv):
     keras.config.set_dtype_policy(flag.precision)
     strategy = training.make_strategy(flag.strategy)
     with strategy.scope():
+        source = convert.open_model(flag.init_from) if flag.init_from else None
         alexnet = model.build_alexnet(
             flag.variant,
             classes,
             initializer=None if flag.initializer == "variant" else flag.initializer,
-            input_scale=flag.input_scale,
+            # A network that learned on inputs of one scale goes on with them: it has its rates for them too.
+            input_scale=source.get_layer("mean_image").scale if source and not flag.input_scale else flag.input_scale,
         )
         pixels = statistics.Statistics.load(flag.data_dir)
         alexnet.get_layer("mean_image").set_mean_image(pixels.mean(variants.VARIANTS[flag.variant].mean))
+        for name in flag.freeze:
+            training.freeze(alexnet, name)
         training_model = model.with_color_offset(alexnet)
         optimizer = recipe.PaperMomentum(
             recipe.make_learning_rate(
@@ -180,6 +194,11 @@ def main(argv):
         )
         training.compile_model(training_model, optimizer, training.use_jit(flag.jit, strategy), flag.label_smoothing)
         progress = checkpoint.restore_newest(run_dir, alexnet, training_model)
+        if source and not progress:
+            try:
+                convert.copy_weights(source, alexnet, flag.new_head)
+            except ValueError as error:
+                raise ValueError(f"The model of `init_from`, {flag.init_from}, does not fit: {error}") from error
         if flag.schedule != "original":
             optimizer.set_rate_multipliers({"bias": flag.bias_rate} | layer_rates)
 

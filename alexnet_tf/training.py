@@ -40,6 +40,18 @@ def use_jit(jit, strategy):
     return jit == "true" or (jit == "auto" and not mirrored and bool(tf.config.list_logical_devices("GPU")))
 
 
+def freeze(model, name):
+    """Makes the weights of a layer stay as they are. To be called before `compile_model`.
+
+    Raises:
+        ValueError: where the model has no layer of that name that learns.
+    """
+    names = [layer.name for layer in model.layers if layer.trainable_weights]
+    if name not in names:
+        raise ValueError(f"`freeze` must name layers that learn: {', '.join(names)}. Received: {name!r}")
+    model.get_layer(name).trainable = False
+
+
 def compile_model(training_model, optimizer, jit, label_smoothing=0.0):
     """Compiles a model from `model.with_color_offset` with the paper's loss and its two measures.
 

@@ -15,8 +15,7 @@ class LocalResponseNormalization(keras.layers.Layer):
     Call arguments:
         inputs: float tensor (batch, ..., maps) of any float dtype.
 
-    Returns: a tensor of the same shape and dtype. The arithmetic is float32 whatever the dtype: a² of a float16
-    overflows at 256.
+    Returns: a tensor of the same shape and dtype. The arithmetic is float32 at least: a² of a float16 overflows at 256.
 
     Args:
         k, n, alpha, beta: the paper's hyper-parameters; its values are the defaults. n must be odd.
@@ -57,7 +56,9 @@ class LocalResponseNormalization(keras.layers.Layer):
 
     def call(self, inputs):
         alpha = self.alpha / self.n if self.alpha_divided_by_n else self.alpha
-        return divide_by_neighbors(inputs, lambda x: ops.matmul(x, self._neighbors), self.k, alpha, self.beta)
+        return divide_by_neighbors(
+            inputs, lambda x: ops.matmul(x, ops.cast(self._neighbors, x.dtype)), self.k, alpha, self.beta
+        )
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -77,7 +78,7 @@ def divide_by_neighbors(inputs, sum_neighbors, k, alpha, beta):
     """a / (k + alpha * sum of a² over the neighbours)^beta.
 
     Args:
-        inputs: a, a tensor of any shape and float dtype. The arithmetic is float32.
+        inputs: a, a tensor of any shape and float dtype. The arithmetic is float32, or float64 where a is.
         sum_neighbors: a linear function from a tensor to one of the same shape: the sums over the neighbours. Of two
             elements each must be a neighbour of the other, or neither, so that its gradient is the same function.
         k, alpha, beta: numbers.
@@ -100,7 +101,8 @@ def divide_by_neighbors(inputs, sum_neighbors, k, alpha, beta):
 
         return a * factor, gradient
 
-    return ops.cast(normalize(ops.cast(inputs, "float32")), inputs.dtype)
+    at_least_float32 = keras.backend.result_type(inputs.dtype, "float32")
+    return ops.cast(normalize(ops.cast(inputs, at_least_float32)), inputs.dtype)
 
 
 def _negative_power(x, exponent):

@@ -15,7 +15,7 @@ class WithinMapNormalization(keras.layers.Layer):
     Call arguments:
         inputs: float tensor (batch, rows, columns, maps) of any float dtype.
 
-    Returns: a tensor of the same shape and dtype. The arithmetic is float32 whatever the dtype.
+    Returns: a tensor of the same shape and dtype. The arithmetic is float32 at least.
 
     Args:
         k, n, alpha, beta: hyper-parameters; the defaults are the original program's. n must be odd.

@@ -1,6 +1,7 @@
 """Images and data sets that several tests use."""
 
 import numpy as np
+import programs
 import pytest
 from PIL import Image
 
@@ -34,3 +35,19 @@ def tiny_data_dir(tmp_path_factory):
         num_processes=1,
     )
     return root / "data"
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """The sample of Fashion-MNIST at 64 pixels."""
+    folder = tmp_path_factory.mktemp("data") / "fashion"
+    programs.run_well("tfrecords.build", "--source=fashion_mnist", "--image_px=64", f"--data_dir={folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_dir(data_dir, tmp_path_factory):
+    """A finished run of two epochs, which nothing disturbed."""
+    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    programs.run_well("train", *programs.train_flags(data_dir, folder, "--epochs=2", "--checkpoint_every_steps=7"))
+    return folder

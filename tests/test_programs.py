@@ -1,71 +1,19 @@
-"""The programs as a user runs them: processes of their own, real images, killed and started again."""
+"""The programs after training, as a user runs them: evaluation, export, prediction."""
 
 import json
-import os
 import pathlib
-import shutil
-import signal
 import subprocess
 import sys
-import textwrap
-import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from programs import ENVIRONMENT, run, run_well
 
 from alexnet_tf import checkpoint, preprocessing
 from alexnet_tf.evaluate import top_k_error
-from alexnet_tf.tfrecords import images, reader, schema, sources
-
-ENVIRONMENT = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
-
-
-def program(module, *flags):
-    return [sys.executable, "-m", f"alexnet_tf.{module}", *map(str, flags)]
-
-
-def run(module, *flags):
-    """Runs a program to its end; returns the finished process."""
-    return subprocess.run(program(module, *flags), env=ENVIRONMENT, capture_output=True, text=True, check=False)
-
-
-def run_well(module, *flags):
-    result = run(module, *flags)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    """The sample of Fashion-MNIST at 64 pixels."""
-    folder = tmp_path_factory.mktemp("data") / "fashion"
-    run_well("tfrecords.build", "--source=fashion_mnist", "--image_px=64", f"--data_dir={folder}")
-    return folder
-
-
-TRAIN_FLAGS = (
-    "--variant=testing",
-    "--batch_size=50",
-    "--initializer=he_normal",
-    "--input_scale=0.0125",
-    "--schedule=cosine",
-    "--learning_rate=0.2",
-    "--seed=3",
-)
-
-
-def train_flags(data_dir, run_dir, *others):
-    return (*TRAIN_FLAGS, f"--data_dir={data_dir}", f"--run_dir={run_dir}", *others)
-
-
-@pytest.fixture(scope="module")
-def run_dir(data_dir, tmp_path_factory):
-    """A finished run of two epochs, which nothing disturbed."""
-    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
-    run_well("train", *train_flags(data_dir, folder, "--epochs=2", "--checkpoint_every_steps=7"))
-    return folder
+from alexnet_tf.tfrecords import images, reader, sources
 
 
 @pytest.fixture(scope="module")
@@ -82,159 +30,6 @@ def image_files(folder, count):
         paths.append(folder / f"image-{index}.png")
         Image.fromarray(image).save(paths[-1])
     return paths
-
-
-class TestTrain:
-    def test_run_learns_and_leaves_what_the_readme_says(self, run_dir):
-        summary = json.loads((run_dir / "training.json").read_text())
-        assert summary["val_top1_error"] < 0.7  # chance is 0.9
-        assert summary["images_per_second"] > 0
-        assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["00000116", "00000120"]
-        assert schema.load_description(run_dir).class_names[9] == "Ankle boot"
-
-    def test_tensorboard_holds_scalars_pictures_histograms_graph_and_flags(self, run_dir):
-        tags = {}
-        for file in (run_dir / "tensorboard").rglob("events*"):
-            for event in tf.compat.v1.train.summary_iterator(str(file)):
-                if event.graph_def:
-                    tags["graph"] = True
-                for value in event.summary.value:
-                    tags[value.tag] = value
-        expected = {"steps/loss", "steps/learning_rate", "steps/images_per_second", "error/val_top1", "error/top5"}
-        expected |= {"augmented inputs", "conv1 kernels", "flags", "graph", "conv1/kernel_1/histogram"}
-        assert expected - tags.keys() == set()
-        assert b"--variant=testing" in tags["flags"].tensor.string_val[0]
-        augmented = tags["augmented inputs"].tensor.string_val
-        assert [int(side) for side in augmented[:2]] == [56, 56]
-        assert tf.io.decode_png(augmented[2]).shape == (56, 56, 3)
-
-    @pytest.mark.parametrize("seconds_after_start", [0.0, 0.6, 1.5])
-    def test_killed_run_goes_on_to_the_very_same_weights(self, data_dir, run_dir, tmp_path, seconds_after_start):
-        flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", "--checkpoint_every_steps=7")
-        process = subprocess.Popen(
-            program("train", *flags), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        checkpoints = tmp_path / "run" / "checkpoints"
-        while not list(checkpoints.glob("0*")):
-            assert process.poll() is None
-            time.sleep(0.01)
-        time.sleep(seconds_after_start)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        done = max(int(path.name) for path in checkpoints.glob("0*"))
-        assert done < 120, "killed too late to be a test"
-        (checkpoints / ".tmp-half").mkdir()
-        (checkpoints / ".tmp-half" / "model.keras").write_bytes(b"half")
-
-        result = run("train", *flags)
-        assert result.returncode == 0, result.stderr
-        assert f"Going on after step {done}," in result.stdout
-        assert not list(checkpoints.glob(".tmp-*"))
-        undisturbed, _ = checkpoint.load_model(run_dir)
-        resumed, _ = checkpoint.load_model(tmp_path / "run")
-        for expected, weight in zip(undisturbed.get_weights(), resumed.get_weights(), strict=True):
-            np.testing.assert_array_equal(weight, expected)
-
-    def test_damaged_newest_checkpoint_falls_back_to_the_one_before(self, data_dir, run_dir, tmp_path):
-        shutil.copytree(run_dir, tmp_path / "run")
-        newest = tmp_path / "run" / "checkpoints" / "00000120" / "training_state.npz"
-        newest.write_bytes(newest.read_bytes()[:1000])
-        result = run("train", *train_flags(data_dir, tmp_path / "run", "--epochs=2"))
-        assert result.returncode == 0, result.stderr
-        assert "00000120 can't be read" in result.stderr
-        assert "Going on after step 116," in result.stdout
-        undisturbed, _ = checkpoint.load_model(run_dir)
-        resumed, _ = checkpoint.load_model(tmp_path / "run")
-        for expected, weight in zip(undisturbed.get_weights(), resumed.get_weights(), strict=True):
-            np.testing.assert_array_equal(weight, expected)
-        np.load(newest)  # made anew
-
-    def test_other_settings_are_refused_when_going_on(self, data_dir, run_dir):
-        result = run("train", *train_flags(data_dir, run_dir, "--batch_size=25"))
-        assert result.returncode != 0
-        assert "batch_size was 50 and is now 25" in result.stderr
-
-    def test_damaged_shard_is_named(self, data_dir, tmp_path):
-        damaged = tmp_path / "data"
-        shutil.copytree(data_dir, damaged)
-        shard = damaged / "train-00003-of-00016"
-        content = bytearray(shard.read_bytes())
-        content[len(content) // 2] ^= 1
-        shard.write_bytes(content)
-        result = run("train", *train_flags(damaged, tmp_path / "run", "--epochs=1"))
-        assert result.returncode != 0
-        assert f"{shard} is damaged" in result.stderr.splitlines()[-1]
-
-    def test_loss_that_is_no_number_stops_the_run(self, data_dir, tmp_path):
-        result = run("train", *train_flags(data_dir, tmp_path / "run", "--learning_rate=1e9"))
-        assert result.returncode != 0
-        assert "FloatingPointError: The loss of step" in result.stderr
-        assert not (tmp_path / "run" / "model.keras").exists()
-
-    def test_chance_is_warned_of_with_advice(self, data_dir, tmp_path):
-        flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", "--learning_rate=1e-6", "--initializer=zeros")
-        result = run("train", *flags)
-        assert result.returncode == 0, result.stderr
-        assert "The loss has been at 2.303, which is ln(classes), for 100 steps" in result.stderr
-        assert result.stderr.count("ln(classes)") == 1
-
-    def test_missing_data_is_explained(self, tmp_path):
-        result = run("train", *train_flags(tmp_path / "nothing", tmp_path / "run"))
-        assert result.returncode != 0
-        assert "alexnet-tfrecords --source=" in result.stderr
-        assert not (tmp_path / "run").exists()
-
-    def test_unknown_variant_is_refused_with_the_names_there_are(self, data_dir, tmp_path):
-        result = run("train", *train_flags(data_dir, tmp_path / "run", "--variant=vgg"))
-        assert result.returncode != 0
-        assert "paper|testing" in result.stderr
-
-    @pytest.mark.parametrize("recipe", ["paper", "demo"])
-    def test_recipe_is_a_flag_file_that_train_takes(self, recipe, data_dir, tmp_path):
-        flag_file = pathlib.Path(__file__).parent.parent / "alexnet_tf" / "recipes" / f"{recipe}.flags"
-        # The paper's 224 pixels do not fit images of 64: the flags were read, and the error says what is wrong.
-        result = run("train", f"--flagfile={flag_file}", f"--data_dir={data_dir}", f"--run_dir={tmp_path / 'run'}")
-        assert result.returncode != 0
-        assert "`crop_px` must be at least 1 and at most the image side, 64. Received: crop_px=224" in result.stderr
-
-    def test_mirrored_replicas_train_as_one_device_does(self, data_dir, tmp_path):
-        # Two logical CPU devices stand for two GPUs.
-        script = textwrap.dedent("""
-            import sys
-            import numpy as np, tensorflow as tf
-            tf.config.set_logical_device_configuration(
-                tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-            )
-            import keras
-            from alexnet_tf import model, recipe, train, training
-            x = {"image": np.random.default_rng(0).integers(0, 256, (40, 56, 56, 3)).astype("uint8"),
-                 "color_offset": np.random.default_rng(1).normal(size=(40, 3)).astype("float32")}
-            y = np.arange(40) % 10
-            results = []
-            for name in ("one", "mirrored"):
-                keras.utils.set_random_seed(0)
-                strategy = training.make_strategy(name)
-                with strategy.scope():
-                    alexnet = model.build_alexnet("testing", 10, initializer="he_normal", input_scale=0.0125)
-                    for layer in ("drop6", "drop7"):
-                        alexnet.get_layer(layer).rate = 0.0
-                    trained = model.with_color_offset(alexnet)
-                    training.compile_model(trained, recipe.PaperMomentum(0.05), training.use_jit("auto", strategy))
-                data = tf.data.Dataset.from_tensor_slices((x, y)).batch(20).repeat()
-                trained.fit(data, steps_per_epoch=20, verbose=0)
-                results.append(alexnet.get_weights())
-            assert strategy.num_replicas_in_sync == 2
-            print("difference", max(np.abs(a - b).max() for a, b in zip(*results, strict=True)))
-            sys.argv = ["alexnet-train", *sys.argv[1:]]
-            train.run()
-        """)
-        flags = train_flags(data_dir, tmp_path / "run", "--epochs=1", "--strategy=mirrored")
-        command = [sys.executable, "-c", script, *flags]
-        result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr
-        difference = next(line.split()[1] for line in result.stdout.splitlines() if line.startswith("difference"))
-        assert float(difference) < 1e-6
-        assert (tmp_path / "run" / "model.keras").exists()
 
 
 class TestEvaluate:
@@ -383,6 +178,8 @@ class TestDecodeImages:
     [
         ("tfrecords", "--max_bad_fraction"),
         ("train", "--learning_rate"),
+        ("describe", "--against"),
+        ("convert", "--class_names"),
         ("evaluate", "--ten_views"),
         ("export", "--version"),
         ("predict", "--panel"),

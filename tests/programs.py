@@ -1,0 +1,37 @@
+"""Runs the programs as a user does, as processes of their own."""
+
+import os
+import subprocess
+import sys
+
+ENVIRONMENT = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def program(module, *flags):
+    return [sys.executable, "-m", f"alexnet_tf.{module}", *map(str, flags)]
+
+
+def run(module, *flags):
+    """Runs a program to its end; returns the finished process."""
+    return subprocess.run(program(module, *flags), env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+def run_well(module, *flags):
+    result = run(module, *flags)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+TRAIN_FLAGS = (
+    "--variant=testing",
+    "--batch_size=50",
+    "--initializer=he_normal",
+    "--input_scale=0.0125",
+    "--schedule=cosine",
+    "--learning_rate=0.2",
+    "--seed=3",
+)
+
+
+def train_flags(data_dir, run_dir, *others):
+    return (*TRAIN_FLAGS, f"--data_dir={data_dir}", f"--run_dir={run_dir}", *others)

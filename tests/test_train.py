@@ -1,0 +1,336 @@
+"""alexnet-train as a user runs it: real images, killed and started again, refused, warned, fine-tuned."""
+
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from programs import ENVIRONMENT, program, run, run_well, train_flags
+
+from alexnet_tf import checkpoint
+from alexnet_tf.tfrecords import schema, sources
+
+RECIPES = pathlib.Path(__file__).parent.parent / "alexnet_tf" / "recipes"
+
+
+class TestTrain:
+    def test_run_learns_and_leaves_what_the_readme_says(self, run_dir):
+        summary = json.loads((run_dir / "training.json").read_text())
+        assert summary["val_top1_error"] < 0.7  # chance is 0.9
+        assert summary["images_per_second"] > 0
+        assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["00000116", "00000120"]
+        assert schema.load_description(run_dir).class_names[9] == "Ankle boot"
+
+    def test_tensorboard_holds_scalars_pictures_histograms_graph_and_flags(self, run_dir):
+        tags = {}
+        for file in (run_dir / "tensorboard").rglob("events*"):
+            for event in tf.compat.v1.train.summary_iterator(str(file)):
+                if event.graph_def:
+                    tags["graph"] = True
+                for value in event.summary.value:
+                    tags[value.tag] = value
+        expected = {"steps/loss", "steps/learning_rate", "steps/images_per_second", "error/val_top1", "error/top5"}
+        expected |= {"augmented inputs", "conv1 kernels", "flags", "graph", "conv1/kernel_1/histogram"}
+        assert expected - tags.keys() == set()
+        assert b"--variant=testing" in tags["flags"].tensor.string_val[0]
+        augmented = tags["augmented inputs"].tensor.string_val
+        assert [int(side) for side in augmented[:2]] == [56, 56]
+        assert tf.io.decode_png(augmented[2]).shape == (56, 56, 3)
+
+    @pytest.mark.parametrize("seconds_after_start", [0.0, 0.6, 1.5])
+    def test_killed_run_goes_on_to_the_very_same_weights(self, data_dir, run_dir, tmp_path, seconds_after_start):
+        flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", "--checkpoint_every_steps=7")
+        process = subprocess.Popen(
+            program("train", *flags), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        checkpoints = tmp_path / "run" / "checkpoints"
+        while not list(checkpoints.glob("0*")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(seconds_after_start)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        done = max(int(path.name) for path in checkpoints.glob("0*"))
+        assert done < 120, "killed too late to be a test"
+        (checkpoints / ".tmp-half").mkdir()
+        (checkpoints / ".tmp-half" / "model.keras").write_bytes(b"half")
+
+        result = run("train", *flags)
+        assert result.returncode == 0, result.stderr
+        assert f"Going on after step {done}," in result.stdout
+        assert not list(checkpoints.glob(".tmp-*"))
+        undisturbed, _ = checkpoint.load_model(run_dir)
+        resumed, _ = checkpoint.load_model(tmp_path / "run")
+        for expected, weight in zip(undisturbed.get_weights(), resumed.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, expected)
+
+    def test_damaged_newest_checkpoint_falls_back_to_the_one_before(self, data_dir, run_dir, tmp_path):
+        shutil.copytree(run_dir, tmp_path / "run")
+        newest = tmp_path / "run" / "checkpoints" / "00000120" / "training_state.npz"
+        newest.write_bytes(newest.read_bytes()[:1000])
+        result = run("train", *train_flags(data_dir, tmp_path / "run", "--epochs=2"))
+        assert result.returncode == 0, result.stderr
+        assert "00000120 can't be read" in result.stderr
+        assert "Going on after step 116," in result.stdout
+        undisturbed, _ = checkpoint.load_model(run_dir)
+        resumed, _ = checkpoint.load_model(tmp_path / "run")
+        for expected, weight in zip(undisturbed.get_weights(), resumed.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, expected)
+        np.load(newest)  # made anew
+
+    def test_other_settings_are_refused_when_going_on(self, data_dir, run_dir):
+        result = run("train", *train_flags(data_dir, run_dir, "--batch_size=25"))
+        assert result.returncode != 0
+        assert "batch_size was 50 and is now 25" in result.stderr
+
+    def test_damaged_shard_is_named(self, data_dir, tmp_path):
+        damaged = tmp_path / "data"
+        shutil.copytree(data_dir, damaged)
+        shard = damaged / "train-00003-of-00016"
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content)
+        result = run("train", *train_flags(damaged, tmp_path / "run", "--epochs=1"))
+        assert result.returncode != 0
+        assert f"{shard} is damaged" in result.stderr.splitlines()[-1]
+
+    def test_loss_that_is_no_number_stops_the_run(self, data_dir, tmp_path):
+        result = run("train", *train_flags(data_dir, tmp_path / "run", "--learning_rate=1e9"))
+        assert result.returncode != 0
+        assert "FloatingPointError: The loss of step" in result.stderr
+        assert not (tmp_path / "run" / "model.keras").exists()
+
+    def test_chance_is_warned_of_with_advice(self, data_dir, tmp_path):
+        flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", "--learning_rate=1e-6", "--initializer=zeros")
+        result = run("train", *flags)
+        assert result.returncode == 0, result.stderr
+        assert "The loss has been at 2.303, which is ln(classes), for 100 steps" in result.stderr
+        assert result.stderr.count("ln(classes)") == 1
+
+    def test_missing_data_is_explained(self, tmp_path):
+        result = run("train", *train_flags(tmp_path / "nothing", tmp_path / "run"))
+        assert result.returncode != 0
+        assert "alexnet-tfrecords --source=" in result.stderr
+        assert not (tmp_path / "run").exists()
+
+    def test_unknown_variant_is_refused_with_the_names_there_are(self, data_dir, tmp_path):
+        result = run("train", *train_flags(data_dir, tmp_path / "run", "--variant=vgg"))
+        assert result.returncode != 0
+        assert "|paper|" in result.stderr
+
+    def test_mirrored_replicas_train_as_one_device_does(self, data_dir, tmp_path):
+        # Two logical CPU devices stand for two GPUs.
+        script = textwrap.dedent("""
+            import sys
+            import numpy as np, tensorflow as tf
+            tf.config.set_logical_device_configuration(
+                tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+            )
+            import keras
+            from alexnet_tf import model, recipe, train, training
+            x = {"image": np.random.default_rng(0).integers(0, 256, (40, 56, 56, 3)).astype("uint8"),
+                 "color_offset": np.random.default_rng(1).normal(size=(40, 3)).astype("float32")}
+            y = np.arange(40) % 10
+            results = []
+            for name in ("one", "mirrored"):
+                keras.utils.set_random_seed(0)
+                strategy = training.make_strategy(name)
+                with strategy.scope():
+                    alexnet = model.build_alexnet("testing", 10, initializer="he_normal", input_scale=0.0125)
+                    for layer in ("drop6", "drop7"):
+                        alexnet.get_layer(layer).rate = 0.0
+                    trained = model.with_color_offset(alexnet)
+                    training.compile_model(trained, recipe.PaperMomentum(0.05), training.use_jit("auto", strategy))
+                data = tf.data.Dataset.from_tensor_slices((x, y)).batch(20).repeat()
+                trained.fit(data, steps_per_epoch=20, verbose=0)
+                results.append(alexnet.get_weights())
+            assert strategy.num_replicas_in_sync == 2
+            print("difference", max(np.abs(a - b).max() for a, b in zip(*results, strict=True)))
+            sys.argv = ["alexnet-train", *sys.argv[1:]]
+            train.run()
+        """)
+        flags = train_flags(data_dir, tmp_path / "run", "--epochs=1", "--strategy=mirrored")
+        command = [sys.executable, "-c", script, *flags]
+        result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        difference = next(line.split()[1] for line in result.stdout.splitlines() if line.startswith("difference"))
+        assert float(difference) < 1e-6
+        assert (tmp_path / "run" / "model.keras").exists()
+
+
+class TestSchedules:
+    # The schedule's state, the multipliers and the smoothed loss must all come back.
+    PLATEAU = (
+        "--epochs=4",
+        "--schedule=plateau",
+        "--plateau_patience=1",
+        "--learning_rate=0.1",
+        "--bias_rate=2",
+        "--layer_rates=conv1=0.5,fc8/bias=0",
+        "--label_smoothing=0.1",
+        "--images_per_crop=5",
+        "--color_noise_epochs=1",
+        "--checkpoint_every_steps=17",
+    )
+
+    @pytest.mark.slow
+    def test_killed_plateau_with_layer_rates_goes_on_to_the_very_same_weights(self, data_dir, tmp_path):
+        run_well("train", *train_flags(data_dir, tmp_path / "whole", *self.PLATEAU))
+        flags = train_flags(data_dir, tmp_path / "killed", *self.PLATEAU)
+        process = subprocess.Popen(
+            program("train", *flags), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        checkpoints = tmp_path / "killed" / "checkpoints"
+        while max((int(path.name) for path in checkpoints.glob("0*")), default=0) < 130:  # the third epoch
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        run_well("train", *flags)
+        whole, resumed = (checkpoint.load_model(tmp_path / name)[0] for name in ("whole", "killed"))
+        for expected, weight in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, expected)
+        states = []
+        for name in ("whole", "killed"):
+            folder = tmp_path / name / "checkpoints" / "00000240"
+            states.append(json.loads((folder / "progress.json").read_text())["schedule"])
+            with np.load(folder / "training_state.npz") as arrays:
+                (multipliers,) = [arrays[n] for n in arrays.files if n.endswith("rate_multipliers")]
+            assert sorted(set(multipliers.tolist())) == [0, 0.5, 1, 2]
+        assert states[0] == states[1]
+        assert np.all(whole.get_layer("fc8").bias.numpy() == 0)  # frozen at its first value
+
+    def test_rates_may_change_when_a_run_goes_on(self, data_dir, run_dir, tmp_path):
+        shutil.copytree(run_dir, tmp_path / "run")
+        before, _ = checkpoint.load_model(run_dir)
+        # The same settings: a cosine's rate is 0 after its two epochs, so a third of a longer run is refused.
+        run_well("train", *train_flags(data_dir, tmp_path / "run", "--epochs=3", "--layer_rates=conv1=0"))
+        after, _ = checkpoint.load_model(tmp_path / "run")
+        for name, same in (("conv1", True), ("conv2", False)):
+            pairs = zip(before.get_layer(name).get_weights(), after.get_layer(name).get_weights(), strict=True)
+            assert all(np.array_equal(a, b) for a, b in pairs) == same, name
+
+    def test_original_schedule_trains_and_sets_its_own_rates(self, data_dir, tmp_path):
+        flags = train_flags(data_dir, tmp_path / "run", "--epochs=1", "--schedule=original", "--learning_rate=0.01")
+        run_well("train", *flags)
+        with np.load(tmp_path / "run" / "checkpoints" / "00000060" / "training_state.npz") as arrays:
+            (multipliers,) = [arrays[n] for n in arrays.files if n.endswith("rate_multipliers")]
+        assert sorted(set(multipliers.tolist())) == [1, 2]
+        result = run("train", *flags, "--bias_rate=2")
+        assert "can't be given with schedule=original" in result.stderr
+
+    @pytest.mark.parametrize(
+        "flag, message",
+        [
+            ("--layer_rates=conv9=1", "a layer that learns (conv1, "),
+            ("--layer_rates=conv1", "must be a list such as conv1=0.1,fc8=2. Received: 'conv1'"),
+            ("--freeze=norm1", "`freeze` must name layers that learn: conv1, "),
+            ("--new_head", "`new_head` needs `init_from`"),
+            ("--init_from=nowhere.keras", "There is no model at nowhere.keras"),
+            ("--label_smoothing=1", "label_smoothing=1.0"),
+        ],
+    )
+    def test_flags_that_can_not_be_are_refused(self, flag, message, data_dir, tmp_path):
+        result = run("train", *train_flags(data_dir, tmp_path / "run", flag))
+        assert result.returncode != 0
+        assert message in result.stderr
+
+
+class TestRecipes:
+    def test_every_recipe_is_a_flag_file_that_train_takes(self, data_dir, tmp_path):
+        # In one process, since each takes seconds to start: the flags of each file, as alexnet-train reads them, and
+        # what stops a run of 224 pixels on images of 64.
+        script = textwrap.dedent("""
+            import pathlib, sys
+            from absl import flags
+            from alexnet_tf import train, variants
+            train.define_flags()
+            for file in sorted(pathlib.Path(sys.argv[1]).glob("*.flags")):
+                flags.FLAGS.unparse_flags()
+                for name in flags.FLAGS.get_flags_for_module(train.__name__):
+                    flags.FLAGS[name.name].unparse()
+                flags.FLAGS(["train", f"--flagfile={file}", f"--data_dir={sys.argv[2]}", f"--run_dir={sys.argv[3]}"])
+                try:
+                    train.main(["train"])
+                except ValueError as error:
+                    print(file.stem, flags.FLAGS.variant, flags.FLAGS.batch_size, str(error)[:10])
+        """)
+        command = [sys.executable, "-c", script, RECIPES, data_dir, tmp_path / "run"]
+        result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.splitlines() == [
+            "caffe caffe 256 `crop_px` ",
+            "demo paper 32 `crop_px` ",
+            "fashion_mnist paper 128 `crop_px` ",
+            "modern paper 1024 `crop_px` ",
+            "original original 128 `crop_px` ",
+            "paper paper 128 `crop_px` ",
+        ]
+
+    @pytest.mark.slow
+    def test_mixed_precision_with_loss_scaling_trains(self, data_dir, tmp_path):
+        flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", "--precision=mixed_float16", "--bias_rate=2")
+        run_well("train", *flags)
+        model, _ = checkpoint.load_model(tmp_path / "run")
+        assert model.get_layer("conv2").compute_dtype == "float16"
+        assert json.loads((tmp_path / "run" / "training.json").read_text())["val_top1_error"] < 0.8
+
+
+@pytest.fixture(scope="module")
+def folder_data_dir(tmp_path_factory):
+    """Three classes of Fashion-MNIST as a folder of files: 60 images each to learn, 20 to be tested on."""
+    root = tmp_path_factory.mktemp("folder")
+    source = sources.open_source("fashion_mnist")
+    for split, wanted in (("train", 60), ("validation", 20)):
+        counts = dict.fromkeys(("Trouser", "Bag", "Ankle boot"), 0)
+        for name, image, label in source.read(split, 0, source.count(split)):
+            class_name = source.class_names[label]
+            if counts.get(class_name, wanted) < wanted:
+                counts[class_name] += 1
+                path = root / "images" / split / class_name / f"{pathlib.Path(name).stem}-{counts[class_name]}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(path)
+    flags = [f"--source=folder:{root / 'images'}", f"--data_dir={root / 'data'}", "--image_px=64"]
+    run_well("tfrecords.build", *flags, "--num_train_shards=2", "--num_validation_shards=1")
+    return root / "data"
+
+
+class TestFineTuning:
+    def test_new_head_on_frozen_layers_learns_a_small_folder(self, run_dir, folder_data_dir, tmp_path):
+        flags = (
+            "--variant=testing",
+            "--batch_size=20",
+            "--epochs=4",
+            "--initializer=he_normal",
+            "--schedule=constant",
+            "--learning_rate=0.02",
+            f"--init_from={run_dir}",
+            "--new_head",
+            "--freeze=conv1,conv2",
+            f"--data_dir={folder_data_dir}",
+            f"--run_dir={tmp_path / 'run'}",
+        )
+        run_well("train", *flags)
+        assert json.loads((tmp_path / "run" / "training.json").read_text())["val_top1_error"] < 0.2  # chance is 0.67
+        before, _ = checkpoint.load_model(run_dir)
+        after, description = checkpoint.load_model(tmp_path / "run")
+        assert description.class_names == ("Ankle boot", "Bag", "Trouser")
+        np.testing.assert_array_equal(after.get_layer("mean_image").mean, before.get_layer("mean_image").mean)
+        for name, same in (("conv1", True), ("conv2", True), ("conv3", False), ("fc7", False)):
+            pairs = zip(before.get_layer(name).get_weights(), after.get_layer(name).get_weights(), strict=True)
+            assert all(np.array_equal(a, b) for a, b in pairs) == same, name
+        assert after.get_layer("mean_image").scale == 0.0125  # the source's, not the variant's own
+
+    def test_other_network_is_refused_by_the_layer_that_differs(self, run_dir, folder_data_dir, tmp_path):
+        flags = (f"--init_from={run_dir}", f"--data_dir={folder_data_dir}", f"--run_dir={tmp_path / 'run'}")
+        result = run("train", *flags, "--variant=testing", "--batch_size=20")
+        assert result.returncode != 0
+        assert ", does not fit: fc8's kernel must be of shape (32, 3). Received: (32, 10)" in result.stderr
