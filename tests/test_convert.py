@@ -133,7 +133,7 @@ def caffe_network():
 
 
 class TestCaffe:
-    @pytest.mark.parametrize("columns", [None, "split"])
+    @pytest.mark.parametrize("columns", [None, pytest.param("split", marks=pytest.mark.slow)])
     def test_caffemodel_gives_the_logits_of_the_network_itself(self, caffe_network, columns, tmp_path):
         write_caffemodel(tmp_path / "net.caffemodel", caffe_network, old=columns is None)
         flags = [f"--input={tmp_path / 'net.caffemodel'}", f"--output_dir={tmp_path / 'run'}"]
@@ -175,6 +175,7 @@ class TestCaffe:
             read = foreign.read_caffe_mean(tmp_path / name)
             np.testing.assert_array_equal(read, mean[::-1].transpose(1, 2, 0))
 
+    @pytest.mark.slow
     def test_other_number_of_classes_needs_their_names(self, tmp_path):
         write_caffemodel(tmp_path / "net.caffemodel", random_network("caffe", 10))
         flags = [f"--input={tmp_path / 'net.caffemodel'}", f"--output_dir={tmp_path / 'run'}"]
@@ -199,7 +200,7 @@ class TestCaffe:
 
 
 class TestTorchvision:
-    @pytest.mark.parametrize("new_format", [True, False])
+    @pytest.mark.parametrize("new_format", [True, pytest.param(False, marks=pytest.mark.slow)])
     def test_state_dict_gives_the_logits_of_the_network_itself(self, new_format, tmp_path):
         network = random_network("one_weird_trick")
         modules = {f"{theirs}.{kind}": getattr(getattr(network, ours), kind) for theirs, ours in

@@ -45,7 +45,9 @@ class TestTrain:
         assert [int(side) for side in augmented[:2]] == [56, 56]
         assert tf.io.decode_png(augmented[2]).shape == (56, 56, 3)
 
-    @pytest.mark.parametrize("seconds_after_start", [0.0, 0.6, 1.5])
+    @pytest.mark.parametrize(
+        "seconds_after_start", [0.0, *(pytest.param(seconds, marks=pytest.mark.slow) for seconds in (0.6, 1.5))]
+    )
     def test_killed_run_goes_on_to_the_very_same_weights(self, data_dir, run_dir, tmp_path, seconds_after_start):
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", "--checkpoint_every_steps=7")
         process = subprocess.Popen(

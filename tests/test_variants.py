@@ -260,9 +260,8 @@ class TestForms:
         assert [len(layer.kernels) for layer in merged.layers if hasattr(layer, "kernels")] == [1, 2, 1, 2, 2, 1, 1]
         assert split.count_params() == merged.count_params()
 
-    def test_every_variant_takes_a_seeded_step_and_saves(self, tmp_path):
-        # Not the numbers, which tests against another build of each hold; but that each layer can train, be saved and
-        # be opened. `original` and `batch_norm` have the layers that `paper` has not.
+    @pytest.mark.slow
+    def test_layers_that_the_paper_has_not_train_and_save(self, tmp_path):
         for name in ("original", "batch_norm", "independent_columns"):
             model = build_alexnet(name, 3, initializer="he_normal", input_scale=0.01)
             side = VARIANTS[name].image_px
