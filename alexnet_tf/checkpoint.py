@@ -146,7 +146,12 @@ def load_model(path):
 
 def _state(training_model):
     """What training needs besides the weights: optimizer variables and the state of random generators, by name."""
-    generators = [layer.seed_generator.state for layer in training_model.layers if hasattr(layer, "seed_generator")]
+    generators = [
+        variable
+        for layer in training_model.layers
+        for variable in layer.variables
+        if not any(variable is weight for weight in layer.weights)
+    ]
     # Variables of one name are told apart by their number. ("/" in an .npz name would make folders in the archive.)
     variables = enumerate([*training_model.optimizer.variables, *generators])
     return {f"{index:03d} {variable.path.replace('/', '.')}": variable for index, variable in variables}

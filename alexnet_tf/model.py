@@ -8,15 +8,25 @@ import keras
 from alexnet_tf import variants
 from alexnet_tf.layers import (
     ColumnDense,
+    ColumnWise,
     GroupedConv2D,
     LocalResponseNormalization,
     MeanImage,
     PaperDropout,
     WithinMapNormalization,
+    columns,
 )
 
 
-def build_alexnet(variant="paper", num_classes=1000, *, initializer=None, input_scale=None, merge_columns=None):
+def build_alexnet(
+    variant="paper",
+    num_classes=1000,
+    *,
+    initializer=None,
+    input_scale=None,
+    merge_columns=None,
+    column_devices=None,
+):
     """Builds an AlexNet.
 
     The layers are named as in figure 2 (conv1, relu1, norm1, pool1, ... fc8, softmax), so that
@@ -32,6 +42,10 @@ def build_alexnet(variant="paper", num_classes=1000, *, initializer=None, input_
         merge_columns: whether a layer that sees every column is one layer (True: fewer, larger products on one
             device) or one for each column (False: a column can have a device of its own); None for the variant's own.
             The function is the same; `convert.copy_weights` brings weights from one form to the other.
+        column_devices: None, or a TensorFlow device name for each column, such as ["GPU:0", "GPU:1"]: the column's
+            variables, its forward and its backward operations are on it, and the devices exchange activations only
+            where the columns see each other. The layers' outputs are then lists of one tensor for each column. The
+            devices are not saved with the model.
 
     Returns:
         A functional `keras.Model` from RGB pixels, float32 or uint8 (batch, image_px, image_px, 3) from 0 to 255, to
@@ -39,7 +53,8 @@ def build_alexnet(variant="paper", num_classes=1000, *, initializer=None, input_
         `model.get_layer("mean_image").set_mean_image(...)` sets it.
 
     Raises:
-        ValueError: where the variant does not exist or `num_classes` is below 2.
+        ValueError: where the variant does not exist, `num_classes` is below 2, or there are no such devices, or no such
+            columns to place on them.
 
     Source: section 3.5 and figure 2; the table of variants for each number.
     """
@@ -49,6 +64,13 @@ def build_alexnet(variant="paper", num_classes=1000, *, initializer=None, input_
         raise ValueError(f"`num_classes` must be at least 2. Received: num_classes={num_classes}")
     row = variants.VARIANTS[variant]
     merged = row.columns_merged if merge_columns is None else merge_columns
+    if column_devices is not None:
+        if merged or row.columns != len(column_devices) or any("bn" in str(names) for names in row.conv_then):
+            raise ValueError(
+                "`column_devices` must name one device for each of several separate columns. "
+                f"{variant} has {1 if merged else row.columns}. Received: column_devices={column_devices}"
+            )
+        columns.check_devices_exist(column_devices)
 
     def groups(sees):
         return 1 if merged and sees == "all" else row.columns
@@ -66,8 +88,14 @@ def build_alexnet(variant="paper", num_classes=1000, *, initializer=None, input_
 
     def follow(x, names):
         for name in names:
-            x = _operation(row, name)(x)
+            x = _operation(row, name, column_devices)(x)
         return x
+
+    def channels(x):
+        return sum(part.shape[-1] for part in x) if isinstance(x, list) else x.shape[-1]
+
+    # With devices, each column is a tensor of its own from conv1 to the classifier.
+    placed = {"devices": column_devices, "output_per_group": column_devices is not None}
 
     image = keras.Input((row.image_px, row.image_px, 3), name="image")
     x = MeanImage(
@@ -78,7 +106,7 @@ def build_alexnet(variant="paper", num_classes=1000, *, initializer=None, input_
 
     for index, name in enumerate(row.conv_names):
         side, sees = row.conv_px[index], row.conv_sees[index]
-        inputs = side * side * x.shape[-1] // (row.columns if sees == "own" else 1)
+        inputs = side * side * channels(x) // (row.columns if sees == "own" else 1)
         x = GroupedConv2D(
             row.conv_kernels[index],
             side,
@@ -88,6 +116,7 @@ def build_alexnet(variant="paper", num_classes=1000, *, initializer=None, input_
             sees=sees,
             use_bias=row.conv_bias[index] is not None or row.conv_std[index] is None,
             **first_values(row.conv_std[index], row.conv_bias[index], inputs),
+            **placed,
             name=name,
         )(x)
         x = follow(x, row.conv_then[index])
@@ -95,52 +124,62 @@ def build_alexnet(variant="paper", num_classes=1000, *, initializer=None, input_
     *hidden, classifier = row.fc_names
     for index, name in enumerate(hidden):
         sees = row.fc_sees[index]
-        inputs = math.prod(x.shape[1:]) // (row.columns if sees == "own" else 1)
+        places = math.prod((x[0] if isinstance(x, list) else x).shape[1:-1])
+        inputs = places * channels(x) // (row.columns if sees == "own" else 1)
         x = ColumnDense(
             row.fc_units[index],
             groups=groups(sees),
             sees=sees,
             **first_values(row.fc_std[index], row.fc_bias[index], inputs),
+            **placed,
             name=name,
         )(x)
         x = follow(x, row.fc_then[index])
 
     # float32 at least: the paper's 1000 probabilities do not fit the 8 bits of bfloat16.
     dtype = keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")
-    x = keras.layers.Dense(
-        num_classes, **first_values(row.fc_std[-1], row.fc_bias[-1], x.shape[-1]), dtype=dtype, name=classifier
+    x = ColumnDense(
+        num_classes,
+        groups=1,
+        devices=column_devices and column_devices[:1],  # as in the original program: gpu=0
+        **first_values(row.fc_std[-1], row.fc_bias[-1], channels(x)),
+        dtype=dtype,
+        name=classifier,
     )(x)
     x = keras.layers.Softmax(dtype=dtype, name="softmax")(x)
     return keras.Model(image, x, name=f"alexnet_{variant}")
 
 
-def _operation(row, name):
+def _operation(row, name, column_devices):
     """The layer of a name in `conv_then` or `fc_then`."""
     kind = re.match("[a-z]+", name).group()
+    if kind == "drop" and row.dropout_rescaled:
+        return keras.layers.Dropout(row.dropout_rate, name=name)
+    if kind == "drop":
+        return PaperDropout(row.dropout_rate, groups=row.columns, devices=column_devices, name=name)
     if kind == "relu":
-        return keras.layers.ReLU(name=name)
-    if kind == "tanh":
-        return keras.layers.Activation("tanh", name=name)
-    if kind == "norm":
-        return LocalResponseNormalization(
+        layer = keras.layers.ReLU(name=name)
+    elif kind == "tanh":
+        layer = keras.layers.Activation("tanh", name=name)
+    elif kind == "norm":
+        layer = LocalResponseNormalization(
             k=row.lrn_k,
             n=row.lrn_n,
             alpha=row.lrn_alpha,
             beta=row.lrn_beta,
             alpha_divided_by_n=row.lrn_alpha_divided_by_n,
-            groups=row.columns if row.lrn_sees == "own" else 1,
+            groups=row.columns if row.lrn_sees == "own" and column_devices is None else 1,
             name=name,
         )
-    if kind == "within":
-        return WithinMapNormalization(name=name)
-    if kind == "bn":
-        return keras.layers.BatchNormalization(momentum=row.bn_momentum, epsilon=row.bn_epsilon, name=name)
-    if kind == "pool":
-        return keras.layers.MaxPooling2D(row.pool_px, row.pool_stride, padding=row.pool_padding, name=name)
-    if kind == "drop":
-        dropout = keras.layers.Dropout if row.dropout_rescaled else PaperDropout
-        return dropout(row.dropout_rate, name=name)
-    raise ValueError(f"`conv_then` and `fc_then` must hold names as `Variant` describes them. Received: {name!r}")
+    elif kind == "within":
+        layer = WithinMapNormalization(name=name)
+    elif kind == "bn":
+        layer = keras.layers.BatchNormalization(momentum=row.bn_momentum, epsilon=row.bn_epsilon, name=name)
+    elif kind == "pool":
+        layer = keras.layers.MaxPooling2D(row.pool_px, row.pool_stride, padding=row.pool_padding, name=name)
+    else:
+        raise ValueError(f"`conv_then` and `fc_then` must hold names as `Variant` describes them. Received: {name!r}")
+    return layer if column_devices is None else ColumnWise(layer, column_devices, name=name)
 
 
 def with_color_offset(model):

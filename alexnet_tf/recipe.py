@@ -50,7 +50,11 @@ class PaperMomentum(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        self.momentums = self.add_optimizer_variables(variables, "momentum")
+        self.momentums = []
+        for variable in variables:
+            with tf.device(_device(variable)):
+                (momentum,) = self.add_optimizer_variables([variable], "momentum")
+            self.momentums.append(momentum)
         self.rate_multipliers = self.add_variable((len(variables),), initializer="ones", name="rate_multipliers")
 
     def set_rate_multipliers(self, multipliers):
@@ -87,22 +91,41 @@ class PaperMomentum(keras.optimizers.Optimizer):
             values[found] *= multiplier
         self.rate_multipliers.assign(values)
 
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        # Keras adds up gradients over replicas, on one device, even where there is but one replica: with columns on
+        # devices of their own every gradient would travel there and back.
+        if tf.distribute.has_strategy():
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            return
+        learning_rate = tf.convert_to_tensor(learning_rate)  # read once, not once for each variable
+        for gradient, variable in zip(grads, trainable_variables, strict=True):
+            self.update_step(gradient, variable.value, learning_rate)
+
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
-        multiplier = tf.cast(self.rate_multipliers.value[index], variable.dtype)
-        momentum = tf.constant(self.momentum, variable.dtype)
-        if self.decay and len(variable.shape) > 1:
-            gradient = gradient + self.decay * variable
-        tf.raw_ops.ResourceApplyKerasMomentum(
-            var=variable.handle,
-            accum=self.momentums[index].value.handle,
-            lr=tf.cast(learning_rate, variable.dtype) * multiplier,
-            grad=tf.cast(gradient, variable.dtype),
-            momentum=tf.where(multiplier > 0, momentum, tf.zeros_like(momentum)),
-        )
+        multipliers = self.rate_multipliers.value
+        with tf.device(_device(variable)):
+            multiplier = tf.cast(multipliers[index], variable.dtype)
+            momentum = tf.constant(self.momentum, variable.dtype)
+            if self.decay and len(variable.shape) > 1:
+                gradient = gradient + self.decay * variable
+            tf.raw_ops.ResourceApplyKerasMomentum(
+                var=variable.handle,
+                accum=self.momentums[index].value.handle,
+                lr=tf.cast(learning_rate, variable.dtype) * multiplier,
+                grad=tf.cast(gradient, variable.dtype),
+                momentum=tf.where(multiplier > 0, momentum, tf.zeros_like(momentum)),
+            )
 
     def get_config(self):
         return super().get_config() | {"momentum": self.momentum, "decay": self.decay}
+
+
+def _device(variable):
+    """The device of a variable, where its momentum and its update belong too. None under a strategy that mirrors it,
+    which sees to that itself."""
+    variable = variable.value if isinstance(variable, keras.Variable) else variable
+    return None if tf.distribute.has_strategy() else variable.device
 
 
 def make_learning_rate(schedule, learning_rate, total_steps, warmup_steps=0, steps_per_division=None):

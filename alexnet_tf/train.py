@@ -114,6 +114,16 @@ def define_flags():
     flags.DEFINE_enum(
         "strategy", "auto", ["auto", "one", "mirrored"], "Devices: auto is mirrored where there are several GPUs."
     )
+    flags.DEFINE_list(
+        "column_devices",
+        [],
+        "A device for each column, e.g. GPU:0,GPU:1: the paper's two GPUs. Its variables and all its work are on it.",
+    )
+    flags.DEFINE_bool(
+        "allow_fewer_devices",
+        False,
+        "Whether to train without --column_devices, with a warning, where this machine does not have them.",
+    )
     flags.DEFINE_enum("precision", "float32", ["float32", "mixed_float16", "mixed_bfloat16"], "Keras's dtype policy.")
     flags.DEFINE_enum(
         "jit",
@@ -166,7 +176,9 @@ def main(argv):
 
     keras.utils.set_random_seed(flag.seed)
     keras.config.set_dtype_policy(flag.precision)
-    strategy = training.make_strategy(flag.strategy)
+    column_devices = training.usable_column_devices(flag.column_devices, flag.allow_fewer_devices)
+    strategy = training.make_strategy("one" if column_devices and flag.strategy == "auto" else flag.strategy)
+    jit = training.use_jit(flag.jit, strategy, column_devices)
     with strategy.scope():
         source = convert.open_model(flag.init_from) if flag.init_from else None
         alexnet = model.build_alexnet(
@@ -175,6 +187,7 @@ def main(argv):
             initializer=None if flag.initializer == "variant" else flag.initializer,
             # A network that learned on inputs of one scale goes on with them: it has its rates for them too.
             input_scale=source.get_layer("mean_image").scale if source and not flag.input_scale else flag.input_scale,
+            column_devices=column_devices,
         )
         pixels = statistics.Statistics.load(flag.data_dir)
         alexnet.get_layer("mean_image").set_mean_image(pixels.mean(variants.VARIANTS[flag.variant].mean))
@@ -192,7 +205,7 @@ def main(argv):
             flag.momentum,
             flag.weight_decay,
         )
-        training.compile_model(training_model, optimizer, training.use_jit(flag.jit, strategy), flag.label_smoothing)
+        training.compile_model(training_model, optimizer, jit, flag.label_smoothing)
         progress = checkpoint.restore_newest(run_dir, alexnet, training_model)
         if source and not progress:
             try:

@@ -20,12 +20,14 @@ class ColumnDense(keras.layers.Layer):
         inputs: float tensor (batch, ..., channels), flattened in the order of its dimensions, or a list of one such
             tensor for each group, which then holds that group's share of the channels.
 
-    Returns: float tensor (batch, units), column after column.
+    Returns: float tensor (batch, units), column after column; with `output_per_group`, a list of one tensor (batch,
+        units / groups) for each group.
 
     Args:
         units: units in all columns together.
         groups: number of columns.
         sees: "own": a column is connected to its own share of the input channels; "all": to all of them.
+        output_per_group: whether to return a list of the groups' outputs.
         devices: None, or one TensorFlow device name for each column; no part of `get_config`.
         use_bias, kernel_initializer, bias_initializer: as in `keras.layers.Dense`.
 
@@ -41,6 +43,7 @@ class ColumnDense(keras.layers.Layer):
         units,
         groups=2,
         sees="all",
+        output_per_group=False,
         devices=None,
         use_bias=True,
         kernel_initializer="glorot_uniform",
@@ -56,6 +59,7 @@ class ColumnDense(keras.layers.Layer):
         self.units = units
         self.groups = groups
         self.sees = sees
+        self.output_per_group = output_per_group
         self.devices = devices
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -67,17 +71,12 @@ class ColumnDense(keras.layers.Layer):
         columns.add_weights(self, (features, self.units // self.groups))
 
     def call(self, inputs):
-        outputs = []
-        for group, (device, x) in enumerate(
-            zip(columns.devices_of(self), columns.inputs_of(self, inputs), strict=True)
-        ):
-            x = ops.reshape(x, (-1, math.prod(x.shape[1:])))
-            bias = [self.biases[group]] if self.use_bias else []
-            outputs.append(columns.run_on_device(device, _affine, x, self.kernels[group], *bias))
-        return ops.concatenate(outputs, axis=-1) if self.groups > 1 else outputs[0]
+        return columns.apply(self, _flatten_and_affine, inputs)
 
     def compute_output_shape(self, input_shape):
         one = input_shape[0] if isinstance(input_shape[0], list | tuple) else input_shape
+        if self.output_per_group:
+            return [(one[0], self.units // self.groups)] * self.groups
         return (one[0], self.units)
 
     def get_config(self):
@@ -85,11 +84,12 @@ class ColumnDense(keras.layers.Layer):
             "units": self.units,
             "groups": self.groups,
             "sees": self.sees,
+            "output_per_group": self.output_per_group,
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
         }
 
 
-def _affine(x, kernel, *bias):
-    return ops.matmul(x, kernel) + sum(bias)
+def _flatten_and_affine(x, kernel, *bias):
+    return ops.matmul(ops.reshape(x, (-1, math.prod(x.shape[1:]))), kernel) + sum(bias)

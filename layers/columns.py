@@ -4,6 +4,7 @@ Of the layers this file alone speaks to TensorFlow: their mathematics is in kera
 """
 
 import contextlib
+import functools
 
 from keras import ops
 
@@ -47,7 +48,45 @@ def run_on_device(device, function, *tensors):
 
         return output, gradient
 
-    return placed(*tensors)
+    with tf.device(device):  # of the identities that a custom gradient puts around its function
+        return placed(*tensors)
+
+
+def fan_out(device, x, count):
+    """Returns `count` tensors equal to x, whose gradients are added up on `device`.
+
+    Without it TensorFlow would add up the gradients that come back from several columns wherever it likes.
+    """
+    if device is None or count == 1:
+        return [x] * count
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def copies(tensor):
+        def gradient(*gradients):
+            with tf.device(device):
+                return tf.add_n(gradients)
+
+        return [tf.identity(tensor) for _ in range(count)], gradient
+
+    with tf.device(device):
+        return copies(x)
+
+
+def check_devices_exist(devices):
+    """Raises ValueError unless this machine has each of the devices, and they are different ones.
+
+    TensorFlow itself would silently run what is meant for a device that is not there on another.
+    """
+    import tensorflow as tf
+
+    there = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
+    missing = [device for device in devices if device.removeprefix("/device:") not in there]
+    if missing or len(set(devices)) != len(devices):
+        raise ValueError(
+            f"`column_devices` must name different devices of this machine, which has {', '.join(there)}. "
+            f"Received: column_devices={','.join(devices)}"
+        )
 
 
 def check_arguments(groups, sees, devices):
@@ -63,19 +102,42 @@ def devices_of(layer):
     return layer.devices or [None] * layer.groups
 
 
-def inputs_of(layer, inputs):
-    """What each column of a layer sees.
+def apply(layer, function, inputs):
+    """Applies a function to what each column of a layer sees and to its weights, on the column's device.
 
     Args:
-        layer: with `groups` and `sees`.
-        inputs: a tensor (batch, ..., channels), or a list of one such tensor for each column.
+        layer: with `groups`, `sees`, `devices`, `kernels`, `biases` and `output_per_group`.
+        function: of (x, kernel) or, where there are biases, (x, kernel, bias).
+        inputs: a tensor (batch, ..., channels), or a list of one such tensor for each column below.
 
-    Returns: a list of one tensor for each column.
+    Returns: a tensor (batch, ..., channels), column after column, or with `output_per_group` a list.
     """
-    split = isinstance(inputs, list | tuple)
-    if layer.sees == "own":
-        return inputs if split else ops.split(inputs, layer.groups, axis=-1)
-    return [ops.concatenate(inputs, axis=-1) if split else inputs] * layer.groups
+    devices = devices_of(layer)
+    if not isinstance(inputs, list | tuple):
+        seen = ops.split(inputs, layer.groups, axis=-1) if layer.sees == "own" else [inputs] * layer.groups
+        seen = [[x] for x in seen]
+    elif layer.sees == "own":
+        seen = [[x] for x in inputs]
+    else:
+        # A column's outputs are added up where they were made: on its own device, if it has one in this layer too.
+        homes = devices if len(devices) == len(inputs) else [None] * len(inputs)
+        copies = [fan_out(home, x, layer.groups) for home, x in zip(homes, inputs, strict=True)]
+        seen = list(zip(*copies, strict=True))
+    outputs = []
+    for group, (device, parts) in enumerate(zip(devices, seen, strict=True)):
+        weights = [layer.kernels[group], *(layer.biases[group : group + 1])]
+
+        merged = functools.partial(_merge_and_apply, function, len(parts))
+        outputs.append(run_on_device(device, merged, *parts, *weights))
+    if layer.output_per_group:
+        return outputs
+    return ops.concatenate(outputs, axis=-1) if layer.groups > 1 else outputs[0]
+
+
+def _merge_and_apply(function, count, *tensors):
+    """The function of the first `count` tensors, behind one another along the channels, and of the others."""
+    x = ops.concatenate(tensors[:count], axis=-1) if count > 1 else tensors[0]
+    return function(x, *tensors[count:])
 
 
 def channels_seen(layer, input_shape):
@@ -86,7 +148,7 @@ def channels_seen(layer, input_shape):
     """
     if isinstance(input_shape[0], list | tuple):
         channels = [shape[-1] for shape in input_shape]
-        if len(channels) != layer.groups or len(set(channels)) != 1:
+        if len(set(channels)) != 1 or (layer.sees == "own" and len(channels) != layer.groups):
             raise ValueError(
                 f"A list of inputs must hold one tensor for each of the {layer.groups} groups, all of the "
                 f"same number of channels. Received: input_shape={input_shape}"
@@ -104,6 +166,8 @@ def channels_seen(layer, input_shape):
 def add_weights(layer, kernel_shape):
     """Gives a layer its `kernels` and, unless `use_bias` is false, its `biases`: one for each column, on its device.
 
+    They are named `kernel_1`, `bias_1`, `kernel_2` ..., or `kernel` and `bias` where there is one column.
+
     Args:
         layer: with `groups`, `devices`, `use_bias`, `kernel_initializer` and `bias_initializer`.
         kernel_shape: the shape of one column's kernel; its last dimension is the column's filters or units.
@@ -117,7 +181,8 @@ def add_weights(layer, kernel_shape):
             ):
                 if name == "kernel" or layer.use_bias:
                     part = part_of(initializer, layer.groups, group)
-                    weights.append(layer.add_weight(name=f"{name}_{group + 1}", shape=shape, initializer=part))
+                    full_name = name if layer.groups == 1 else f"{name}_{group + 1}"
+                    weights.append(layer.add_weight(name=full_name, shape=shape, initializer=part))
 
 
 def part_of(initializer, groups, group):

@@ -85,15 +85,7 @@ class GroupedConv2D(keras.layers.Layer):
         columns.add_weights(self, (self.kernel_size, self.kernel_size, channels, self.filters // self.groups))
 
     def call(self, inputs):
-        outputs = []
-        for group, (device, x) in enumerate(
-            zip(columns.devices_of(self), columns.inputs_of(self, inputs), strict=True)
-        ):
-            bias = [self.biases[group]] if self.use_bias else []
-            outputs.append(columns.run_on_device(device, self._convolve, x, self.kernels[group], *bias))
-        if self.output_per_group:
-            return outputs
-        return ops.concatenate(outputs, axis=-1) if self.groups > 1 else outputs[0]
+        return columns.apply(self, self._convolve, inputs)
 
     def _convolve(self, x, kernel, *bias):
         padding = self.padding

@@ -48,17 +48,18 @@ class LocalResponseNormalization(keras.layers.Layer):
         maps = input_shape[-1]
         if maps % self.groups:
             raise ValueError(f"The number of maps must be a multiple of `groups`, {self.groups}. Received: {maps} maps")
-        index = np.arange(maps)
-        group = index // (maps // self.groups)
-        near = np.abs(index[:, None] - index) <= self.n // 2
-        # Entry (i, j) says whether maps i and j are neighbours: a matrix product with it sums over neighbours.
-        self._neighbors = (near & (group[:, None] == group)).astype("float32")
+        index = np.arange(maps // self.groups)
+        # Entry (i, j) says whether maps i and j of a group are neighbours: a product with it sums over neighbours.
+        self._neighbors = (np.abs(index[:, None] - index) <= self.n // 2).astype("float32")
 
     def call(self, inputs):
         alpha = self.alpha / self.n if self.alpha_divided_by_n else self.alpha
-        return divide_by_neighbors(
-            inputs, lambda x: ops.matmul(x, ops.cast(self._neighbors, x.dtype)), self.k, alpha, self.beta
-        )
+
+        def sum_neighbors(x):
+            one_group_in_a_row = ops.reshape(x, (-1, len(self._neighbors)))
+            return ops.reshape(ops.matmul(one_group_in_a_row, ops.cast(self._neighbors, x.dtype)), ops.shape(x))
+
+        return divide_by_neighbors(inputs, sum_neighbors, self.k, alpha, self.beta)
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from alexnet_tf.layers import (
     ColumnDense,
+    ColumnWise,
     GroupedConv2D,
     LocalResponseNormalization,
     MeanImage,
@@ -314,6 +315,11 @@ class TestColumnDense:
         merged = layer(x)
         assert layer.compute_output_shape(x.shape) == (3, 6)
         np.testing.assert_array_equal(layer([x[..., :2], x[..., 2:]]), merged)
+        apart = ColumnDense(6, sees=sees, output_per_group=True)
+        apart(x)
+        apart.set_weights(layer.get_weights())
+        np.testing.assert_array_equal(np.concatenate(apart([x[..., :2], x[..., 2:]]), axis=1), merged)
+        assert apart.compute_output_shape([(3, 2, 2, 2)] * 2) == [(3, 3)] * 2
 
     def test_flattens_as_keras_does(self):
         x = activations((3, 2, 2, 4), scale=1)
@@ -351,6 +357,28 @@ class TestPaperDropout:
     def test_rate_outside_its_range_is_refused(self, rate):
         with pytest.raises(ValueError, match=f"rate={rate}"):
             PaperDropout(rate)
+
+    def test_columns_draw_the_same_masks_together_and_apart(self):
+        x = activations((4, 10))
+        together, apart = PaperDropout(seed=3, groups=2), PaperDropout(seed=3, groups=2)
+        expected = np.asarray(together(x, training=True))
+        outputs = apart([x[:, :5], x[:, 5:]], training=True)
+        np.testing.assert_array_equal(np.concatenate(outputs, axis=1), expected)
+        assert not np.array_equal(expected[:, :5] == 0, expected[:, 5:] == 0)
+        np.testing.assert_array_equal(np.concatenate(apart([x[:, :5], x[:, 5:]]), 1), together(x))
+
+
+class TestColumnWise:
+    def test_applies_the_layer_to_each_column(self):
+        columns = [activations((1, 5, 5, 2), seed) for seed in (0, 1)]
+        layer = ColumnWise(keras.layers.MaxPooling2D(3, 2), devices=["CPU:0", "CPU:0"])
+        for output, x in zip(layer(columns), columns, strict=True):
+            np.testing.assert_array_equal(output, keras.layers.MaxPooling2D(3, 2)(x))
+        assert layer.compute_output_shape([(None, 5, 5, 2)] * 2) == [(None, 2, 2, 2)] * 2
+
+    def test_layer_with_weights_is_refused(self):
+        with pytest.raises(ValueError, match="must have no weights"):
+            ColumnWise(keras.layers.Dense(3))([np.ones((1, 2)), np.ones((1, 2))])
 
 
 class TestMeanImage:

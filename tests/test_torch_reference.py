@@ -22,9 +22,6 @@ def torch_parameters(model, network):
         if isinstance(layer, keras.layers.BatchNormalization):
             yield layer.gamma, theirs.weight, lambda array: array
             yield layer.beta, theirs.bias, lambda array: array
-        elif layer.name == "fc8":
-            yield layer.kernel, theirs.weight, lambda array: array.T
-            yield layer.bias, theirs.bias, lambda array: array
         elif hasattr(layer, "kernels"):
             for column, kernel in enumerate(layer.kernels):
                 own = theirs[column] if isinstance(theirs, torch.nn.ModuleList) else theirs
@@ -166,11 +163,8 @@ def test_hundred_steps_of_the_paper_follow_its_rule_in_float64(float64):
 
 def copy_to_torch(layer, theirs):
     """Gives a PyTorch layer the weights of a Keras one: the other way than `torch_parameters`."""
-    if layer.name == "fc8":
-        kernel, bias = layer.get_weights()
-    else:
-        kernel = np.concatenate([np.asarray(k) for k in layer.kernels], axis=-1)
-        bias = np.concatenate([np.asarray(b) for b in layer.biases])
+    kernel = np.concatenate([np.asarray(k) for k in layer.kernels], axis=-1)
+    bias = np.concatenate([np.asarray(b) for b in layer.biases])
     if kernel.ndim == 4:
         kernel = kernel.transpose(3, 2, 0, 1)
     elif len(layer.input.shape) == 4:

@@ -208,7 +208,7 @@ class TestSchedules:
                 (multipliers,) = [arrays[n] for n in arrays.files if n.endswith("rate_multipliers")]
             assert sorted(set(multipliers.tolist())) == [0, 0.5, 1, 2]
         assert states[0] == states[1]
-        assert np.all(whole.get_layer("fc8").bias.numpy() == 0)  # frozen at its first value
+        assert np.all(whole.get_layer("fc8").biases[0].numpy() == 0)  # frozen at its first value
 
     def test_rates_may_change_when_a_run_goes_on(self, data_dir, run_dir, tmp_path):
         shutil.copytree(run_dir, tmp_path / "run")

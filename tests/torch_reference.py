@@ -1,225 +1,228 @@
-"""The AlexNets of the table of variants in plain PyTorch, channels first, written layer by layer from their sources.
+"""AlexNet and its variants in PyTorch, written from the published facts alone, as a second opinion.
 
-Tests hold the Keras networks against these, so no number here is read from the table. Every network takes float images
-(batch, 3, side, side), red, green, blue, centered and scaled, and returns logits (batch, classes). Its layers with
-weights are its attributes conv1, bn1, ... fc8; dropout is that of test time.
-
-Sources: [paper] Krizhevsky, Sutskever, Hinton, NIPS 2012; [code] the original program,
-github.com/computerhistory/AlexNet-Source-Code; [caffe] github.com/BVLC/caffe; [nvcaffe] github.com/borisgin/nvcaffe;
-[torchvision] github.com/pytorch/vision.
+`build(name, num_classes)` gives a module that takes float images (batch, 3, side, side), RGB, centered and
+scaled, and returns logits. It works in float64 after `.double()`. Weights are PyTorch's defaults: whoever
+compares copies their own in.
 """
 
+from __future__ import annotations
+
+import dataclasses
+
 import torch
-from torch.nn import BatchNorm2d, Conv2d, Linear, Module, ModuleList
-from torch.nn.functional import avg_pool2d, max_pool2d, pad, relu
+from torch import nn
+from torch.nn import functional
 
-CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
-
-
-def normalize_across_maps(x, k, alpha, columns, n=5, beta=0.75):
-    """x / (k + alpha * sum of x^2 over n neighbouring maps)^beta, within each of `columns` blocks. [paper] 3.3."""
-    blocks = []
-    for block in x.chunk(columns, dim=1):
-        squares = pad(block**2, (0, 0, 0, 0, n // 2, n // 2))
-        sums = sum(squares[:, i : i + block.shape[1]] for i in range(n))
-        blocks.append(block / (k + alpha * sums) ** beta)
-    return torch.cat(blocks, dim=1)
+# Every network is a walk along one list of layer names; a variant changes the list, the sizes, or both.
+ORDER = (
+    "pad1 conv1 relu1 norm1 pool1 conv2 relu2 norm2 pool2 conv3 relu3 conv4 relu4 conv5 relu5 pool5 "
+    "flatten fc6 relu6 drop6 fc7 relu7 drop7 fc8"
+)
 
 
-def normalize_within_maps(x, n=5, alpha=1e-3, beta=0.75):
-    """x / (1 + alpha / n^2 * sum of x^2 over n x n positions of the same map)^beta, zeros outside. [code] `rnorm`."""
-    return x / (1 + alpha * avg_pool2d(x**2, n, stride=1, padding=n // 2, count_include_pad=True)) ** beta
+class AcrossMaps(nn.Module):
+    """Local response normalization: a / (k + alpha * sum of a^2 over n neighbouring maps)^beta.
 
-
-class PaperNetwork(Module):
-    """[paper] section 3.5 and figure 2, in eval mode; the arguments are what its ablations change.
-
-    Args:
-        classes: number of classes.
-        widths: kernels of the five convolutions.
-        groups: of the five convolutions, 2 where a column sees its own maps only.
-        without: a layer to leave out, with its activation and normalization.
-        columns: 2, or 1.
-        activation: after every layer but the last.
-        normalized: whether there is LRN.
-        kept_by_dropout: what the outputs of fc6 and fc7 are multiplied by at test time.
-        overlapping: whether pooling is 3 x 3, and not 2 x 2.
-        sixth: whether there is a sixth convolution.
+    `alpha` multiplies the sum itself, not the mean. With `columns` = 2 each half of the maps is normalized
+    by itself: a map near the border between the halves sees fewer neighbours.
     """
 
-    def __init__(
-        self,
-        classes,
-        widths=(96, 256, 384, 384, 256),
-        groups=(1, 2, 1, 2, 2),
-        without=None,
-        columns=2,
-        activation=relu,
-        normalized=True,
-        kept_by_dropout=0.5,
-        overlapping=True,
-        sixth=False,
-    ):
+    def __init__(self, k: float, alpha: float, columns: int, n: int = 5, beta: float = 0.75) -> None:
+        """Store the constants; there is nothing to learn."""
         super().__init__()
-        self.columns, self.activation, self.normalized = columns, activation, normalized
-        self.kept, self.overlapping = kept_by_dropout, overlapping
-        sides, paddings = (11, 5, 3, 3, 3), (0, 2, 1, 1, 1) if overlapping else (0, 1, 1, 1, 0)
-        channels = 3
-        for name, width, side, padding, group in zip(CONVOLUTIONS, widths, sides, paddings, groups, strict=True):
-            if name != without:
-                stride = 4 if name == "conv1" else 1
-                setattr(self, name, Conv2d(channels, width, side, stride, padding, groups=group))
-                channels = width
-        if sixth:
-            self.conv6 = Conv2d(channels, 256, 3, 1, 1)
-            channels = 256
-        inputs = channels * 6 * 6
-        for name in ("fc6", "fc7"):
-            if name != without:
-                setattr(self, name, Linear(inputs, 4096))
-                inputs = 4096
-        self.fc8 = Linear(inputs, classes)
+        self.k, self.alpha, self.columns, self.n, self.beta = k, alpha, columns, n, beta
 
-    def pool(self, x):
-        return max_pool2d(x, 3, 2) if self.overlapping else max_pool2d(x, 2, 2, ceil_mode=True)
-
-    def norm(self, x):
-        return normalize_across_maps(x, 2.0, 1e-4, self.columns) if self.normalized else x
-
-    def forward(self, x):
-        x = pad(x, (0, 3, 0, 3))  # [code] reads zeros past the right and bottom edges
-        x = self.pool(self.norm(self.activation(self.conv1(x))))
-        if hasattr(self, "conv2"):
-            x = self.norm(self.activation(self.conv2(x)))
-        x = self.pool(x)
-        for name in ("conv3", "conv4", "conv5"):
-            if hasattr(self, name):
-                x = self.activation(getattr(self, name)(x))
-        x = self.pool(x)
-        if hasattr(self, "conv6"):
-            x = self.activation(self.conv6(x))
-        x = x.flatten(1)
-        for name in ("fc6", "fc7"):
-            if hasattr(self, name):
-                x = self.activation(getattr(self, name)(x)) * self.kept
-        return self.fc8(x)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalize maps (batch, channels, rows, columns)."""
+        outputs = []
+        for own in x.chunk(self.columns, dim=1):
+            maps, reach = own.shape[1], self.n // 2
+            squares = functional.pad(own * own, (0, 0, 0, 0, reach, reach))
+            total = sum(squares[:, shift : shift + maps] for shift in range(self.n))
+            outputs.append(own / (self.k + self.alpha * total) ** self.beta)
+        return torch.cat(outputs, dim=1)
 
 
-class OriginalNetwork(PaperNetwork):
-    """[code] layers-145.cfg and layer-params-145.cfg: `scale` is divided by the size, pool1 and pool3 have the ReLU."""
+class WithinMap(nn.Module):
+    """Normalization inside one map: a / (1 + (scale / size^2) * sum of a^2 over size x size)^beta."""
 
-    def forward(self, x):
-        x = self.conv1(pad(x, (0, 3, 0, 3)))
-        x = relu(max_pool2d(normalize_across_maps(x, 2.0, 1e-4 / 5, 2), 3, 2))
-        x = normalize_across_maps(relu(self.conv2(x)), 2.0, 1e-4 / 5, 2)
-        x = max_pool2d(normalize_within_maps(x), 3, 2)
-        x = relu(self.conv4(relu(self.conv3(x))))
-        x = relu(max_pool2d(self.conv5(x), 3, 2)).flatten(1)
-        return self.fc8(0.5 * relu(self.fc7(0.5 * relu(self.fc6(x)))))
-
-
-class IndependentColumns(PaperNetwork):
-    """[code] layers-150.cfg: 160 kernels a column in conv2, and fully-connected layers that see their own column."""
-
-    def __init__(self, classes):
-        super().__init__(classes, widths=(96, 320, 384, 384, 256), groups=(1, 2, 2, 2, 2))
-        self.fc6 = ModuleList([Linear(128 * 6 * 6, 4096) for _ in range(2)])
-        self.fc7 = ModuleList([Linear(4096, 2048) for _ in range(2)])
-
-    def forward(self, x):
-        x = self.pool(self.norm(relu(self.conv1(pad(x, (0, 3, 0, 3))))))
-        x = self.pool(self.norm(relu(self.conv2(x))))
-        x = self.pool(relu(self.conv5(relu(self.conv4(relu(self.conv3(x)))))))
-        columns = []
-        for column, fc6, fc7 in zip(x.chunk(2, dim=1), self.fc6, self.fc7, strict=True):
-            hidden = 0.5 * relu(fc6(column.flatten(1)))
-            columns.append(0.5 * relu(fc7(hidden)))
-        return self.fc8(torch.cat(columns, dim=1))
-
-
-class CaffeNetwork(PaperNetwork):
-    """[caffe] bvlc_alexnet, or with `pool_first` bvlc_reference_caffenet. Dropout is rescaled in training."""
-
-    def __init__(self, classes, pool_first=False):
-        super().__init__(classes)
-        self.pool_first = pool_first
-
-    def pool_and_norm(self, x):
-        if self.pool_first:
-            return normalize_across_maps(max_pool2d(x, 3, 2), 1.0, 1e-4 / 5, 1)
-        return max_pool2d(normalize_across_maps(x, 1.0, 1e-4 / 5, 1), 3, 2)
-
-    def forward(self, x):
-        x = self.pool_and_norm(relu(self.conv1(x)))  # 227 pixels, no zeros
-        x = self.pool_and_norm(relu(self.conv2(x)))
-        x = relu(self.conv5(relu(self.conv4(relu(self.conv3(x))))))
-        x = max_pool2d(x, 3, 2).flatten(1)
-        return self.fc8(relu(self.fc7(relu(self.fc6(x)))))
-
-
-class BatchNormNetwork(PaperNetwork):
-    """[nvcaffe] models/alexnet_bn/train_val.prototxt: batch normalization before each ReLU, biases in conv5 alone."""
-
-    def __init__(self, classes):
-        super().__init__(classes)
-        for number, width in enumerate((96, 256, 384, 384, 256), start=1):
-            setattr(self, f"bn{number}", BatchNorm2d(width, eps=1e-4))
-            if number < 5:
-                getattr(self, f"conv{number}").bias = None
-
-    def forward(self, x):
-        for number in range(1, 6):
-            x = relu(getattr(self, f"bn{number}")(getattr(self, f"conv{number}")(x)))
-            if number in (1, 2, 5):
-                x = max_pool2d(x, 3, 2)
-        return self.fc8(relu(self.fc7(relu(self.fc6(x.flatten(1))))))
-
-
-class TorchvisionNetwork(Module):
-    """[torchvision] alexnet: the network of Krizhevsky 2014."""
-
-    def __init__(self, classes):
+    def __init__(self, scale: float = 1e-3, size: int = 5, beta: float = 0.75) -> None:
+        """Store the constants; there is nothing to learn."""
         super().__init__()
-        self.conv1 = Conv2d(3, 64, 11, 4, 2)
-        self.conv2 = Conv2d(64, 192, 5, 1, 2)
-        self.conv3 = Conv2d(192, 384, 3, 1, 1)
-        self.conv4 = Conv2d(384, 256, 3, 1, 1)
-        self.conv5 = Conv2d(256, 256, 3, 1, 1)
-        self.fc6 = Linear(256 * 6 * 6, 4096)
-        self.fc7 = Linear(4096, 4096)
-        self.fc8 = Linear(4096, classes)
+        self.scale, self.size, self.beta = scale, size, beta
 
-    def forward(self, x):
-        x = max_pool2d(relu(self.conv1(x)), 3, 2)
-        x = max_pool2d(relu(self.conv2(x)), 3, 2)
-        x = max_pool2d(relu(self.conv5(relu(self.conv4(relu(self.conv3(x)))))), 3, 2)
-        return self.fc8(relu(self.fc7(relu(self.fc6(x.flatten(1))))))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalize maps (batch, channels, rows, columns); what lies outside the map counts as zero."""
+        (rows, columns), reach = x.shape[2:], self.size // 2
+        squares = functional.pad(x * x, (reach, reach, reach, reach))
+        # A square neighbourhood is a sum over rows of sums over columns, which saves most of the additions.
+        bands = sum(squares[:, :, shift : shift + rows] for shift in range(self.size))
+        total = sum(bands[:, :, :, shift : shift + columns] for shift in range(self.size))
+        return x / (1 + self.scale / self.size**2 * total) ** self.beta
 
 
-_BUILDERS = {
-    "paper": PaperNetwork,
-    "original": OriginalNetwork,
-    "caffe": CaffeNetwork,
-    "caffenet": lambda classes: CaffeNetwork(classes, pool_first=True),
-    "one_weird_trick": TorchvisionNetwork,
-    "batch_norm": BatchNormNetwork,
-    "no_lrn": lambda classes: PaperNetwork(classes, normalized=False),
-    "no_overlap": lambda classes: PaperNetwork(classes, overlapping=False),
-    "one_column": lambda classes: PaperNetwork(classes, (48, 128, 192, 192, 256), (1,) * 5, columns=1),
-    "independent_columns": IndependentColumns,
-    "tanh": lambda classes: PaperNetwork(classes, activation=torch.tanh),
-    "no_dropout": lambda classes: PaperNetwork(classes, kept_by_dropout=1.0),
-    "six_conv": lambda classes: PaperNetwork(classes, sixth=True),
-    "no_conv2": lambda classes: PaperNetwork(classes, without="conv2"),
-    "no_conv3": lambda classes: PaperNetwork(classes, without="conv3"),
-    "no_conv4": lambda classes: PaperNetwork(classes, without="conv4"),
-    "no_conv5": lambda classes: PaperNetwork(classes, without="conv5"),
-    "no_fc6": lambda classes: PaperNetwork(classes, without="fc6"),
-    "no_fc7": lambda classes: PaperNetwork(classes, without="fc7"),
+class PaperDropout(nn.Module):
+    """The 2012 dropout: in training a unit is kept as it is or zeroed; at test every output is halved."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        """Store the chance that a unit is zeroed."""
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Zero units at random in training mode; multiply by the chance of being kept otherwise."""
+        if self.training:
+            return x * torch.empty_like(x).bernoulli_(1 - self.p)
+        return x * (1 - self.p)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """What sets one network apart; the defaults are the paper's two columns."""
+
+    order: str = ORDER
+    side: int = 224
+    # Kernels, groups and padding of conv1, conv2, ...; groups = 2 where a layer sees only its own column.
+    kernels: tuple[int, ...] = (96, 256, 384, 384, 256, 256)
+    groups: tuple[int, ...] = (1, 2, 1, 2, 2, 1)
+    padding: tuple[int, ...] = (0, 2, 1, 1, 1, 1)
+    no_bias: tuple[str, ...] = ()
+    lrn_k: float = 2.0
+    lrn_alpha: float = 1e-4
+    lrn_columns: int = 2
+    pool_size: int = 3
+    pool_ceil: bool = False
+    units: tuple[int, int] = (4096, 4096)
+    # Whether fc6 and fc7 are split in two, each half seeing its own column only.
+    split_fc: bool = False
+    tanh: bool = False
+    rescaled_dropout: bool = False
+
+
+def _without(*names: str, order: str = ORDER) -> str:
+    """Return the order with the named layers left out."""
+    return " ".join(layer for layer in order.split() if layer not in names)
+
+
+# 227 pixels need no padding; the maps of both columns lie in one blob, and the normalization sees them all.
+_CAFFE = Variant(order=_without("pad1"), side=227, lrn_k=1.0, lrn_alpha=1e-4 / 5, lrn_columns=1, rescaled_dropout=True)
+
+_VARIANTS = {
+    "paper": Variant(),
+    "original": Variant(
+        order=ORDER.replace("relu1 norm1 pool1", "norm1 pool1 relu1")
+        .replace("relu2 norm2 pool2", "relu2 norm2 within2 pool2")
+        .replace("relu5 pool5", "pool5 relu5"),
+        lrn_alpha=1e-4 / 5,
+    ),
+    "caffe": _CAFFE,
+    "caffenet": dataclasses.replace(
+        _CAFFE, order=_CAFFE.order.replace("norm1 pool1", "pool1 norm1").replace("norm2 pool2", "pool2 norm2")
+    ),
+    "one_weird_trick": Variant(
+        order="conv1 relu1 pool1 conv2 relu2 pool2 conv3 relu3 conv4 relu4 conv5 relu5 pool5 "
+        "flatten drop6 fc6 relu6 drop7 fc7 relu7 fc8",
+        kernels=(64, 192, 384, 256, 256),
+        groups=(1, 1, 1, 1, 1),
+        padding=(2, 2, 1, 1, 1),
+        rescaled_dropout=True,
+    ),
+    "batch_norm": dataclasses.replace(
+        _CAFFE,
+        order="conv1 bn1 relu1 pool1 conv2 bn2 relu2 pool2 conv3 bn3 relu3 conv4 bn4 relu4 conv5 bn5 relu5 pool5 "
+        "flatten fc6 relu6 drop6 fc7 relu7 drop7 fc8",
+        # The shift of the batch normalization makes these biases idle; conv5 nevertheless keeps its own.
+        no_bias=("conv1", "conv2", "conv3", "conv4"),
+    ),
+    "no_lrn": Variant(order=_without("norm1", "norm2")),
+    # Partial windows at the bottom and right, and less padding: 55, 28, 26, 13, 13, 13, 11, 6.
+    "no_overlap": Variant(padding=(0, 1, 1, 1, 0), pool_size=2, pool_ceil=True),
+    "one_column": Variant(kernels=(48, 128, 192, 192, 256), groups=(1, 1, 1, 1, 1), lrn_columns=1),
+    "independent_columns": Variant(
+        kernels=(96, 320, 384, 384, 256), groups=(1, 2, 2, 2, 2), units=(8192, 4096), split_fc=True
+    ),
+    "tanh": Variant(tanh=True),
+    "no_dropout": Variant(order=_without("drop6", "drop7")),
+    "six_conv": Variant(order=ORDER.replace("pool5", "pool5 conv6 relu6c")),
+    # The pool after a missing convolution stays, so the map sizes stay.
+    "no_conv2": Variant(order=_without("conv2", "relu2", "norm2")),
+    "no_conv3": Variant(order=_without("conv3", "relu3")),
+    "no_conv4": Variant(order=_without("conv4", "relu4")),
+    "no_conv5": Variant(order=_without("conv5", "relu5")),
+    "no_fc6": Variant(order=_without("fc6", "relu6", "drop6")),
+    "no_fc7": Variant(order=_without("fc7", "relu7", "drop7")),
 }
-NAMES = tuple(_BUILDERS)
+
+NAMES = tuple(_VARIANTS)
 
 
-def build(name, classes):
-    """The network of a name in `NAMES`, a `torch.nn.Module`."""
-    return _BUILDERS[name](classes)
+class AlexNet(nn.Module):
+    """One variant: its layers as named submodules, run in the order they were added."""
+
+    def __init__(self, variant: Variant, num_classes: int) -> None:
+        """Walk along the variant's order, keeping count of the maps and their side to size each layer."""
+        super().__init__()
+        self.variant = variant
+        self.side = variant.side
+        maps, side = 3, variant.side
+        for name in variant.order.split():
+            if name.startswith("conv"):
+                index = int(name[4:]) - 1
+                size, stride = (11, 4) if index == 0 else (5, 1) if index == 1 else (3, 1)
+                padding = variant.padding[index]
+                layer = nn.Conv2d(
+                    maps,
+                    variant.kernels[index],
+                    size,
+                    stride,
+                    padding,
+                    groups=variant.groups[index],
+                    bias=name not in variant.no_bias,
+                )
+                maps, side = variant.kernels[index], (side + 2 * padding - size) // stride + 1
+            elif name.startswith("pool"):
+                layer = nn.MaxPool2d(variant.pool_size, 2, ceil_mode=variant.pool_ceil)
+                side = (side - variant.pool_size + variant.pool_ceil) // 2 + 1
+            elif name == "pad1":
+                # 224 gives 54.25 steps; the original program rounds up and reads zeros past bottom and right.
+                layer = nn.ZeroPad2d((0, 3, 0, 3))
+                side += 3
+            elif name == "flatten":
+                layer = nn.Flatten()
+                maps, side = maps * side * side, 1
+            elif name.startswith("fc"):
+                units = num_classes if name == "fc8" else variant.units[int(name[2:]) - 6]
+                if variant.split_fc and name != "fc8":
+                    layer = nn.ModuleList(nn.Linear(maps // 2, units // 2) for _ in range(2))
+                else:
+                    layer = nn.Linear(maps, units)
+                maps = units
+            elif name.startswith("bn"):
+                layer = nn.BatchNorm2d(maps, eps=1e-4)
+            elif name.startswith("norm"):
+                layer = AcrossMaps(variant.lrn_k, variant.lrn_alpha, variant.lrn_columns)
+            elif name.startswith("within"):
+                layer = WithinMap()
+            elif name.startswith("drop"):
+                layer = nn.Dropout(0.5) if variant.rescaled_dropout else PaperDropout()
+            else:
+                layer = nn.Tanh() if variant.tanh else nn.ReLU()
+            self.add_module(name, layer)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits (batch, classes) of images (batch, 3, side, side)."""
+        for layer in self.children():
+            if isinstance(layer, nn.ModuleList):
+                # Flattening goes channel by channel, so the first half of the vector is the first column.
+                halves = zip(layer, x.chunk(2, dim=1), strict=True)
+                x = torch.cat([linear(half) for linear, half in halves], dim=1)
+            else:
+                x = layer(x)
+        return x
+
+
+def build(name: str, num_classes: int) -> nn.Module:
+    """Build the variant of that name (one of `NAMES`) for that many classes."""
+    if name not in _VARIANTS:
+        raise ValueError(f"unknown variant {name!r}; known: {', '.join(NAMES)}")
+    return AlexNet(_VARIANTS[name], num_classes)
