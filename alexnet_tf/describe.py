@@ -11,7 +11,7 @@ import sys
 import keras
 from absl import app, flags
 
-from alexnet_tf import layers, model, variants
+from alexnet_tf import architecture, layers, model, variants
 from alexnet_tf.tfrecords import schema
 
 COLUMNS = (
@@ -246,6 +246,7 @@ def define_flags():
     flags.DEFINE_enum("against", None, names, "Print only what differs from this one.")
     flags.DEFINE_integer("num_classes", 1000, "Number of classes.", lower_bound=2)
     flags.DEFINE_enum("format", "text", ["text", "markdown"], "How tables are written.")
+    flags.DEFINE_string("picture", None, "Where to draw the variant as SVG, in the manner of the paper's figure 2.")
     flags.DEFINE_string("fill_in", None, "A Markdown file whose tables are made anew in place, as docs/variants.md's.")
 
 
@@ -256,6 +257,9 @@ def main(argv):
     if flag.fill_in:
         text = fill_in(pathlib.Path(flag.fill_in).read_text(encoding="utf-8"))
         schema.write_whole(pathlib.Path(flag.fill_in), lambda file: file.write(text.encode()))
+    elif flag.picture:
+        architecture.save_architecture(flag.picture, flag.variant or "paper", flag.num_classes)
+        print(f"Written: {flag.picture}")
     else:
         print(describe(flag.variant, flag.against, flag.num_classes, flag.format == "markdown"), end="")
 

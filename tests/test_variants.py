@@ -1,12 +1,13 @@
 """The table of variants: what each comes out as, and that it is told right."""
 
 import pathlib
+import re
 
 import keras
 import numpy as np
 import pytest
 
-from alexnet_tf import describe
+from alexnet_tf import architecture, describe
 from alexnet_tf.model import build_alexnet
 from alexnet_tf.variants import VARIANTS
 
@@ -251,6 +252,31 @@ class TestDescribe:
         assert "| conv1 | 7 x 7 | 2 |" in fresh
         assert fresh.startswith("before\n<!--") and fresh.endswith("<!-- end -->\nafter\n")
         assert describe.fill_in(fresh) == fresh
+
+
+class TestSaveArchitecture:
+    def texts(self, path):
+        return re.findall(r"<text[^>]*>([^<]*)</text>", path.read_text(encoding="utf-8"))
+
+    def test_picture_names_each_layer_of_each_column(self, tmp_path):
+        architecture.save_architecture(tmp_path / "paper.svg", "paper")
+        texts = self.texts(tmp_path / "paper.svg")
+        assert [texts.count(name) for name in ("conv1", "conv5", "fc7", "fc8", "image")] == [2, 2, 2, 1, 1]
+        assert texts.count("x 192") == 4
+        architecture.save_architecture(tmp_path / "again.svg", "paper")
+        assert (tmp_path / "again.svg").read_bytes() == (tmp_path / "paper.svg").read_bytes()
+
+    def test_columns_that_do_not_meet_have_fewer_arrows(self, tmp_path):
+        arrows = {}
+        for variant in ("paper", "independent_columns", "one_column"):
+            architecture.save_architecture(tmp_path / "picture.svg", variant)
+            arrows[variant] = (tmp_path / "picture.svg").read_text(encoding="utf-8").count("#b2182b")
+        assert arrows["paper"] > arrows["independent_columns"] > arrows["one_column"] == 0
+
+    @pytest.mark.skipif(not (ROOT / "docs").exists(), reason="a Bazel sandbox holds no docs")
+    def test_picture_in_the_docs_is_current(self, tmp_path):
+        architecture.save_architecture(tmp_path / "columns.svg", "paper")
+        assert self.texts(tmp_path / "columns.svg") == self.texts(ROOT / "docs" / "columns.svg")
 
 
 class TestForms:
