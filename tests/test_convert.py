@@ -348,7 +348,7 @@ class TestOwnModels:
         result = run_convert(*flags, f"--output_dir={tmp_path / 'merged'}", "--columns=merged")
         assert result.returncode == 0, result.stderr
         merged, _ = checkpoint.load_model(tmp_path / "merged")
-        assert [len(layer.kernels) for layer in merged.layers if hasattr(layer, "kernels")] == [1, 2, 1, 2, 2, 1, 1]
+        assert [len(layer.kernels) for layer in merged.layers if hasattr(layer, "kernels")] == [1, 2, 1, 2, 2, 1, 1, 1]
         assert_logits_equal(logits(merged, images(56)), logits(model, images(56)))
         result = run_convert(f"--input={tmp_path / 'merged'}", f"--output_dir={tmp_path / 'split'}", "--columns=split")
         assert result.returncode == 0, result.stderr
