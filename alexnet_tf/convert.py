@@ -3,7 +3,6 @@
 import json
 import pathlib
 import shutil
-import sys
 import tempfile
 import zipfile
 
@@ -12,7 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import app, flags
 
-from alexnet_tf import foreign, layers, model, variants
+from alexnet_tf import foreign, layers, model, program, variants
 from alexnet_tf.tfrecords import schema
 
 _MEAN_IMAGE_PX = 256  # section 2
@@ -248,11 +247,7 @@ def main(argv):
 
 def run():
     """Entry point, as a module and as a console script."""
-    define_flags()
-    # absl's --help lists the flags of the main module, which this one is not when a console script calls it.
-    for flag in flags.FLAGS.get_flags_for_module(__name__):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(main)
+    program.start(__name__, define_flags, main)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,11 @@ import math
 import pathlib
 import re
 import shlex
-import sys
 
 import keras
 from absl import app, flags
 
-from alexnet_tf import architecture, layers, model, variants
+from alexnet_tf import architecture, layers, model, program, variants
 from alexnet_tf.tfrecords import schema
 
 COLUMNS = (
@@ -266,11 +265,7 @@ def main(argv):
 
 def run():
     """Entry point, as a module and as a console script."""
-    define_flags()
-    # absl's --help lists the flags of the main module, which this one is not when a console script calls it.
-    for flag in flags.FLAGS.get_flags_for_module(__name__):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(main)
+    program.start(__name__, define_flags, main)
 
 
 if __name__ == "__main__":

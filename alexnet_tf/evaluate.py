@@ -8,7 +8,7 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from alexnet_tf import checkpoint, figures
+from alexnet_tf import checkpoint, figures, program
 from alexnet_tf.tfrecords import reader, schema
 
 
@@ -110,11 +110,7 @@ def main(argv):
 
 def run():
     """Entry point, as a module and as a console script."""
-    define_flags()
-    # absl's --help lists the flags of the main module, which this one is not when a console script calls it.
-    for flag in flags.FLAGS.get_flags_for_module(__name__):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(main)
+    program.start(__name__, define_flags, main)
 
 
 if __name__ == "__main__":

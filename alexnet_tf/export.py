@@ -3,13 +3,12 @@
 import os
 import pathlib
 import shutil
-import sys
 
 import keras
 import tensorflow as tf
 from absl import app, flags
 
-from alexnet_tf import checkpoint, preprocessing
+from alexnet_tf import checkpoint, preprocessing, program
 
 
 def export_model(model, class_names, image_px, base_dir, version=None):
@@ -99,11 +98,7 @@ def main(argv):
 
 def run():
     """Entry point, as a module and as a console script."""
-    define_flags()
-    # absl's --help lists the flags of the main module, which this one is not when a console script calls it.
-    for flag in flags.FLAGS.get_flags_for_module(__name__):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(main)
+    program.start(__name__, define_flags, main)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """Trains an AlexNet on TFRecords. Start the same command again to go on after a stop."""
 
 import pathlib
-import sys
 
 import keras
 from absl import app, flags
 
-from alexnet_tf import callbacks, checkpoint, convert, model, recipe, training, variants
+from alexnet_tf import callbacks, checkpoint, convert, model, program, recipe, training, variants
 from alexnet_tf.tfrecords import reader, schema, statistics
 
 # A run that goes on must agree with its checkpoint in these: with any other the numbers would no longer be one run's.
@@ -276,11 +275,7 @@ def main(argv):
 
 def run():
     """Entry point, as a module and as a console script."""
-    define_flags()
-    # absl's --help lists the flags of the main module, which this one is not when a console script calls it.
-    for flag in flags.FLAGS.get_flags_for_module(__name__):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(main)
+    program.start(__name__, define_flags, main)
 
 
 if __name__ == "__main__":
