@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-SCHEDULES = ("plateau", "original", "step", "cosine", "constant")
+SCHEDULES = ("plateau", "original", "step", "cosine", "poly", "constant")
 
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
@@ -107,18 +107,57 @@ class PaperMomentum(keras.optimizers.Optimizer):
         with tf.device(_device(variable)):
             multiplier = tf.cast(multipliers[index], variable.dtype)
             momentum = tf.constant(self.momentum, variable.dtype)
+            local_rate = self.local_rate(gradient, variable)
             if self.decay and len(variable.shape) > 1:
                 gradient = gradient + self.decay * variable
             tf.raw_ops.ResourceApplyKerasMomentum(
                 var=variable.handle,
                 accum=self.momentums[index].value.handle,
-                lr=tf.cast(learning_rate, variable.dtype) * multiplier,
+                lr=tf.cast(learning_rate, variable.dtype) * multiplier * local_rate,
                 grad=tf.cast(gradient, variable.dtype),
                 momentum=tf.where(multiplier > 0, momentum, tf.zeros_like(momentum)),
             )
 
+    def local_rate(self, gradient, variable):
+        """What the rate of a variable is multiplied by besides: 1, unless a subclass knows better."""
+        return tf.ones((), variable.dtype)
+
     def get_config(self):
         return super().get_config() | {"momentum": self.momentum, "decay": self.decay}
+
+
+@keras.saving.register_keras_serializable(package="alexnet_tf")
+class Lars(PaperMomentum):
+    """`PaperMomentum` whose rate is scaled for each layer by how large its weights are beside their gradient (LARS).
+
+    v = momentum * v - learning_rate * local * (gradient + decay * w); w = w + v, with
+    local = trust * |w| / (|gradient| + decay * |w|), where | | is the square root of the sum of squares.
+
+    Args:
+        learning_rate, momentum, decay: as in `PaperMomentum`.
+        trust: the share of its own size that a layer may change in a step of rate 1.
+
+    Source: You, Gitman, Ginsburg, Large Batch Training of Convolutional Networks, 2017, algorithm 1.
+    Deviation: biases and the scales of batch normalization keep the rate as it is: a bias that begins at 0 would have a
+    local rate of 0 and stay there. Where a layer's columns have kernels of their own, each is a layer to LARS.
+    """
+
+    def __init__(self, learning_rate=1.0, momentum=0.9, decay=0.0005, trust=0.001, name="lars", **kwargs):
+        super().__init__(learning_rate, momentum, decay, name=name, **kwargs)
+        if trust <= 0:
+            raise ValueError(f"`trust` must be above 0. Received: trust={trust}")
+        self.trust = trust
+
+    def local_rate(self, gradient, variable):
+        one = tf.ones((), variable.dtype)
+        if len(variable.shape) < 2:
+            return one
+        weight_norm, gradient_norm = tf.norm(variable), tf.norm(tf.cast(gradient, variable.dtype))
+        local = self.trust * weight_norm / (gradient_norm + self.decay * weight_norm)
+        return tf.where(weight_norm > 0, local, one)  # weights of 0 could never leave it
+
+    def get_config(self):
+        return super().get_config() | {"trust": self.trust}
 
 
 def _device(variable):
@@ -133,23 +172,23 @@ def make_learning_rate(schedule, learning_rate, total_steps, warmup_steps=0, ste
 
     Args:
         schedule: "constant"; "plateau" and "original" begin with the rate itself, which `callbacks.DivideRateOnPlateau`
-            or `callbacks.FollowOriginalSchedule` then changes; "cosine" falls to 0 along half a cosine; "step" is
-            divided by 10 after every `steps_per_division` steps.
+            or `callbacks.FollowOriginalSchedule` then changes; "cosine" falls to 0 along half a cosine, "poly" along
+            a parabola; "step" is divided by 10 after every `steps_per_division` steps.
         learning_rate: the highest rate.
         total_steps: steps in the whole run.
-        warmup_steps: for "cosine": steps in which the rate first rises from 0.
+        warmup_steps: for "cosine" and "poly": steps in which the rate first rises from 0.
         steps_per_division: for "step".
 
     Returns: a float, or a `keras.optimizers.schedules.LearningRateSchedule`.
 
     Raises:
-        ValueError: where the schedule does not exist, another than "cosine" is to warm up, or `steps_per_division` is
-            missing or belongs to no "step".
+        ValueError: where the schedule does not exist, another than "cosine" and "poly" is to warm up, or
+            `steps_per_division` is missing or belongs to no "step".
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"`schedule` must be one of {SCHEDULES}. Received: schedule={schedule!r}")
-    if warmup_steps and schedule != "cosine":
-        raise ValueError(f'`warmup_steps` needs schedule="cosine". Received: schedule={schedule!r}')
+    if warmup_steps and schedule not in ("cosine", "poly"):
+        raise ValueError(f'`warmup_steps` needs schedule="cosine" or "poly". Received: schedule={schedule!r}')
     if (steps_per_division is not None) != (schedule == "step"):
         raise ValueError(
             f'`steps_per_division` and schedule="step" need each other. Received: schedule={schedule!r}, '
@@ -162,9 +201,62 @@ def make_learning_rate(schedule, learning_rate, total_steps, warmup_steps=0, ste
             warmup_target=learning_rate if warmup_steps else None,
             warmup_steps=warmup_steps,
         )
+    if schedule == "poly":
+        decay_steps = max(1, total_steps - warmup_steps)
+        parabola = keras.optimizers.schedules.PolynomialDecay(
+            learning_rate, decay_steps, end_learning_rate=0.0, power=2
+        )
+        return WarmUp(parabola, warmup_steps) if warmup_steps else parabola
     if schedule == "step":
         return keras.optimizers.schedules.ExponentialDecay(learning_rate, steps_per_division, 0.1, staircase=True)
     return learning_rate
+
+
+@keras.saving.register_keras_serializable(package="alexnet_tf")
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule whose rate first rises from 0 in a straight line.
+
+    Args:
+        schedule: the `LearningRateSchedule` that follows, counted from its own beginning.
+        steps: steps of the rise.
+    """
+
+    def __init__(self, schedule, steps):
+        self.schedule = schedule
+        self.steps = steps
+
+    def __call__(self, step):
+        step = keras.ops.cast(step, "float32")
+        rising = self.schedule(0) * step / self.steps
+        return keras.ops.where(step < self.steps, rising, self.schedule(keras.ops.maximum(step - self.steps, 0.0)))
+
+    def get_config(self):
+        return {"schedule": keras.saving.serialize_keras_object(self.schedule), "steps": self.steps}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["steps"])
+
+
+def scale_learning_rate(learning_rate, how, batch_size, base_batch_size=128):
+    """The learning rate for another batch size than the one it was found for.
+
+    Args:
+        learning_rate: the rate for `base_batch_size` images.
+        how: "none"; "linear": in proportion to the images in a step; "sqrt": to their square root.
+        batch_size: images in a step, on all devices together.
+        base_batch_size: the paper's 128.
+
+    Raises:
+        ValueError: where `how` is another.
+
+    Source: Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014, on batch sizes: the square
+    root keeps the variance of the steps, but in his experiments the proportion itself worked better.
+    """
+    factors = {"none": 1.0, "linear": batch_size / base_batch_size, "sqrt": math.sqrt(batch_size / base_batch_size)}
+    if how not in factors:
+        raise ValueError(f"`how` must be one of {', '.join(factors)}. Received: how={how!r}")
+    return learning_rate * factors[how]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,9 @@ _FIXED_FLAGS = (
     "batch_size",
     "seed",
     "learning_rate",
+    "scale_lr",
+    "optimizer",
+    "lars_trust",
     "schedule",
     "warmup_steps",
     "step_epochs",
@@ -47,17 +50,29 @@ def define_flags():
         "learning_rate", 0.01, "Learning rate: the first of a plateau schedule, the highest of a cosine."
     )
     flags.DEFINE_enum(
+        "scale_lr",
+        "none",
+        ["none", "linear", "sqrt"],
+        "How the learning rate, meant for the paper's 128 images in a step, is scaled to --batch_size.",
+    )
+    flags.DEFINE_enum(
+        "optimizer", "momentum", ["momentum", "lars"], "The paper's update rule, or LARS, for batches of thousands."
+    )
+    flags.DEFINE_float("lars_trust", 0.001, "LARS: the share of its size that a layer may change in a step of rate 1.")
+    flags.DEFINE_enum(
         "schedule",
         "plateau",
         recipe.SCHEDULES,
         "How the learning rate changes. plateau: divided by 10, three times at most, when the validation error stops "
         "improving (the paper's); original: by epoch, with rates of its own for biases and conv1, as the original "
-        "program's notes say; step: divided by 10 every --step_epochs; cosine: falls to 0 over all epochs; constant: "
-        "never.",
+        "program's notes say; step: divided by 10 every --step_epochs; cosine, poly: falls to 0 over all epochs, "
+        "along half a cosine or a parabola; constant: never.",
     )
     flags.DEFINE_integer("plateau_patience", 5, "Epochs without improvement before plateau divides.", lower_bound=1)
     flags.DEFINE_integer("step_epochs", None, "Epochs between two divisions of a step schedule.", lower_bound=1)
-    flags.DEFINE_integer("warmup_steps", 0, "Steps in which a cosine's rate first rises from 0.", lower_bound=0)
+    flags.DEFINE_integer(
+        "warmup_steps", 0, "Steps in which the rate of cosine or poly first rises from 0.", lower_bound=0
+    )
     flags.DEFINE_float("momentum", 0.9, "Momentum of the paper's update rule.")
     flags.DEFINE_float("weight_decay", 0.0005, "Weight decay, inside the momentum, on weights and not on biases.")
 
@@ -193,17 +208,18 @@ def main(argv):
         for name in flag.freeze:
             training.freeze(alexnet, name)
         training_model = model.with_color_offset(alexnet)
-        optimizer = recipe.PaperMomentum(
-            recipe.make_learning_rate(
-                flag.schedule,
-                flag.learning_rate,
-                flag.epochs * steps,
-                flag.warmup_steps,
-                flag.step_epochs and flag.step_epochs * steps,
-            ),
-            flag.momentum,
-            flag.weight_decay,
+        learning_rate = recipe.scale_learning_rate(flag.learning_rate, flag.scale_lr, flag.batch_size)
+        rate = recipe.make_learning_rate(
+            flag.schedule,
+            learning_rate,
+            flag.epochs * steps,
+            flag.warmup_steps,
+            flag.step_epochs and flag.step_epochs * steps,
         )
+        if flag.optimizer == "lars":
+            optimizer = recipe.Lars(rate, flag.momentum, flag.weight_decay, flag.lars_trust)
+        else:
+            optimizer = recipe.PaperMomentum(rate, flag.momentum, flag.weight_decay)
         training.compile_model(training_model, optimizer, jit, flag.label_smoothing)
         progress = checkpoint.restore_newest(run_dir, alexnet, training_model)
         if source and not progress:
@@ -222,7 +238,7 @@ def main(argv):
     plateau = callbacks.DivideRateOnPlateau(flag.plateau_patience) if flag.schedule == "plateau" else None
     schedule = [plateau] if plateau else []
     if flag.schedule == "original":
-        schedule = [callbacks.FollowOriginalSchedule(optimizer, flag.learning_rate)]
+        schedule = [callbacks.FollowOriginalSchedule(optimizer, learning_rate)]
     if progress:
         print(f"Going on after step {first_step}, in epoch {first_step // steps + 1}.")
         if plateau:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from alexnet_tf import callbacks, recipe, training
 from alexnet_tf.model import build_alexnet, with_color_offset
-from alexnet_tf.recipe import PaperMomentum, make_learning_rate, original_phase
+from alexnet_tf.recipe import Lars, PaperMomentum, make_learning_rate, original_phase, scale_learning_rate
 
 
 class TestPaperMomentum:
@@ -175,7 +175,63 @@ class TestPaperMomentum:
             PaperMomentum(**arguments)
 
 
+class TestLars:
+    @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+    def test_hundred_steps_equal_its_formula_in_float64(self, mode):
+        random = np.random.default_rng(0)
+        expected = [random.normal(scale=0.1, size=(7, 5)), random.normal(scale=0.1, size=5), np.zeros((3, 4))]
+        variables = [keras.Variable(np.float32(value)) for value in expected]
+        optimizer = Lars(learning_rate=8.0, trust=0.01)
+        optimizer.build(variables)
+
+        def step(*gradients):
+            optimizer.apply(gradients, variables)
+
+        if mode != "eager":
+            step = tf.function(step, jit_compile=mode == "xla")
+        velocity = [np.zeros_like(value) for value in expected]
+        for _ in range(100):
+            gradients = [random.normal(scale=0.01, size=value.shape) for value in expected]
+            step(*(tf.constant(g, "float32") for g in gradients))
+            for i, (w, g) in enumerate(zip(expected, gradients, strict=True)):
+                decay, local = (0.0005, 1.0) if w.ndim > 1 else (0.0, 1.0)
+                if w.ndim > 1 and np.linalg.norm(w) > 0:
+                    local = 0.01 * np.linalg.norm(w) / (np.linalg.norm(g) + decay * np.linalg.norm(w))
+                velocity[i] = 0.9 * velocity[i] - 8.0 * local * (g + decay * w)
+                expected[i] = w + velocity[i]
+        for variable, value in zip(variables, expected, strict=True):
+            np.testing.assert_allclose(variable, value, rtol=0, atol=2e-5 * np.abs(value).max())
+
+    def test_step_does_not_depend_on_the_size_of_the_gradient(self):
+        ends = []
+        for size in (1e-3, 1e3):
+            variable = keras.Variable(np.ones((3, 3), "float32"))
+            Lars(1.0, decay=0.0).apply([tf.fill((3, 3), size)], [variable])
+            ends.append(np.asarray(variable))
+        np.testing.assert_allclose(*ends, rtol=1e-6)
+        np.testing.assert_allclose(ends[0], 1 - 0.001, rtol=1e-6)
+
+    def test_trust_must_be_positive_and_is_saved(self):
+        assert Lars.from_config(Lars(trust=0.02).get_config()).trust == 0.02
+        with pytest.raises(ValueError, match="trust=0"):
+            Lars(trust=0)
+
+
+class TestScaleLearningRate:
+    def test_linear_and_square_root(self):
+        assert [scale_learning_rate(0.01, how, 512) for how in ("none", "linear", "sqrt")] == [0.01, 0.04, 0.02]
+        with pytest.raises(ValueError, match="how='cube'"):
+            scale_learning_rate(0.01, "cube", 512)
+
+
 class TestMakeLearningRate:
+    def test_poly_rises_to_the_rate_and_falls_to_zero_along_a_parabola(self):
+        schedule = make_learning_rate("poly", 0.2, total_steps=110, warmup_steps=10)
+        loaded = type(schedule).from_config(schedule.get_config())
+        for each in (schedule, loaded):
+            rates = [float(each(step)) for step in (0, 5, 10, 60, 110)]
+            np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.05, 0], atol=1e-7)
+
     def test_cosine_rises_to_the_rate_and_falls_to_zero(self):
         schedule = make_learning_rate("cosine", 0.2, total_steps=100, warmup_steps=10)
         rates = np.array([float(schedule(step)) for step in range(101)])

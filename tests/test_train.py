@@ -272,14 +272,33 @@ class TestRecipes:
             "caffe caffe 256 `crop_px` ",
             "demo paper 32 `crop_px` ",
             "fashion_mnist paper 128 `crop_px` ",
+            "large_batch batch_norm 32768 `batch_siz",
             "modern paper 1024 `crop_px` ",
             "original original 128 `crop_px` ",
             "paper paper 128 `crop_px` ",
         ]
 
     @pytest.mark.slow
+    def test_large_batches_learn_by_lars(self, data_dir, tmp_path):
+        flags = (
+            "--variant=testing",
+            "--batch_size=500",
+            "--optimizer=lars",
+            "--learning_rate=0.3",
+            "--scale_lr=linear",
+            "--lars_trust=0.002",
+            "--schedule=poly",
+            "--warmup_steps=20",
+            "--epochs=25",
+            "--initializer=he_normal",
+            "--input_scale=0.0125",
+        )
+        run_well("train", *flags, f"--data_dir={data_dir}", f"--run_dir={tmp_path / 'run'}")
+        assert json.loads((tmp_path / "run" / "training.json").read_text())["val_top1_error"] < 0.7  # chance is 0.9
+
+    @pytest.mark.slow
     def test_mixed_precision_with_loss_scaling_trains(self, data_dir, tmp_path):
-        flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", "--precision=mixed_float16", "--bias_rate=2")
+        flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", "--precision=mixed_float16")
         run_well("train", *flags)
         model, _ = checkpoint.load_model(tmp_path / "run")
         assert model.get_layer("conv2").compute_dtype == "float16"
