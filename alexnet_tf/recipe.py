@@ -250,8 +250,8 @@ def scale_learning_rate(learning_rate, how, batch_size, base_batch_size=128):
     Raises:
         ValueError: where `how` is another.
 
-    Source: Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014, on batch sizes: the square
-    root keeps the variance of the steps, but in his experiments the proportion itself worked better.
+    Source: Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014, on batch sizes: the
+    square root keeps the variance of the steps, but in his experiments the proportion itself worked better.
     """
     factors = {"none": 1.0, "linear": batch_size / base_batch_size, "sqrt": math.sqrt(batch_size / base_batch_size)}
     if how not in factors:
