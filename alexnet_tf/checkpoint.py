@@ -37,7 +37,17 @@ def save(run_dir, model, training_model, progress):
         model: the model that takes pixels alone.
         training_model: the compiled model that trains the same layers.
         progress: a dict that JSON can hold, with the number of steps done under "step".
+
+    Raises:
+        FloatingPointError: where a weight is not finite. A loss is known only in the step after the update that broke
+            it, so it would not tell in time.
     """
+    for weight in model.weights:
+        if not np.all(np.isfinite(weight)):
+            raise FloatingPointError(
+                f"After step {progress['step']} {weight.path} is not finite, so no checkpoint is saved. The newest is "
+                "from before it. A lower --learning_rate, or inputs of unit variance (--input_scale=0.0125), may help."
+            )
     folder = pathlib.Path(run_dir) / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     for unfinished in folder.glob(".tmp-*"):

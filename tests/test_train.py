@@ -9,13 +9,16 @@ import sys
 import textwrap
 import time
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 from programs import ENVIRONMENT, program, run, run_well, train_flags
 
-from alexnet_tf import checkpoint
+from alexnet_tf import checkpoint, training
+from alexnet_tf.model import build_alexnet, with_color_offset
+from alexnet_tf.recipe import PaperMomentum
 from alexnet_tf.tfrecords import schema, sources
 
 RECIPES = pathlib.Path(__file__).parent.parent / "alexnet_tf" / "recipes"
@@ -109,6 +112,20 @@ class TestTrain:
         assert result.returncode != 0
         assert "FloatingPointError: The loss of step" in result.stderr
         assert not (tmp_path / "run" / "model.keras").exists()
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_weights_that_are_no_numbers_are_not_saved(self, value, tmp_path):
+        alexnet = build_alexnet("testing", 3)
+        training_model = with_color_offset(alexnet)
+        training.compile_model(training_model, PaperMomentum(), jit=False)
+        checkpoint.save(tmp_path, alexnet, training_model, {"step": 5})
+        kernel = alexnet.get_layer("fc6").kernels[1]
+        kernel.assign(np.where(np.arange(32 * 2)[:, None] == 7, value, kernel))
+        with pytest.raises(FloatingPointError, match="After step 6 fc6/kernel_2 is not finite"):
+            checkpoint.save(tmp_path, alexnet, training_model, {"step": 6})
+        assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["00000005"]
+        published = keras.models.load_model(tmp_path / "model.keras")
+        assert np.isfinite(published.get_layer("fc6").kernels[1]).all()
 
     def test_chance_is_warned_of_with_advice(self, data_dir, tmp_path):
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", "--learning_rate=1e-6", "--initializer=zeros")
