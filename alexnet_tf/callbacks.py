@@ -3,19 +3,21 @@
 import json
 import math
 import pathlib
+import signal
 import time
 
 import keras
 import tensorflow as tf
 from absl import logging
 
-from alexnet_tf import checkpoint, figures, recipe
+from alexnet_tf import checkpoint, distribution, figures, recipe
 from alexnet_tf.tfrecords import schema
 
 # A network that tells nothing apart has a loss within this fraction of ln(classes). All networks begin there, so it
-# takes this many steps in a row to be worth a word.
+# takes this many steps in a row to be worth a word, by the mean loss of so many at a time.
 _CHANCE_MARGIN = 0.01
 _CHANCE_STEPS = 100
+_CHANCE_WINDOW = 20
 
 
 class DivideRateOnPlateau(keras.callbacks.Callback):
@@ -85,8 +87,16 @@ class FollowOriginalSchedule(keras.callbacks.Callback):
         )
 
 
+class Stopped(Exception):
+    """Training was asked to stop, and a checkpoint is saved from which it can go on."""
+
+
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves a checkpoint after every `every_steps` steps and at the end of every epoch.
+    """Saves a checkpoint after every `every_steps` steps, at the end of every epoch, and when SIGTERM asks to stop.
+
+    A machine that is to be switched off gets SIGTERM some seconds before. Then `Stopped` is raised after the step in
+    hand, on all workers after the same, or within the validation, which is done again later; before the first step, at
+    once. From its making this object handles the signal.
 
     Args:
         run_dir: the run's folder.
@@ -95,58 +105,145 @@ class SaveCheckpoints(keras.callbacks.Callback):
         settings: what a resumed run must have in common with this one, a dict that JSON can hold.
         schedule: None or the `DivideRateOnPlateau` whose state is to be saved. It must come earlier in the list of
             callbacks, so that the checkpoint of an epoch knows what the epoch's validation error changed.
+        writes: whether this process writes, or another worker.
     """
 
-    def __init__(self, run_dir, model, every_steps, settings, schedule=None):
+    def __init__(self, run_dir, model, every_steps, settings, schedule=None, writes=True):
         super().__init__()
         self.run_dir = run_dir
         self.inference_model = model
         self.every_steps = every_steps
         self.settings = settings
         self.schedule = schedule
+        self.writes = writes
+        self.has_begun = False
+        self.asked = False
+        self.stop_requested = tf.Variable(
+            0.0, trainable=False
+        )  # of this worker: a strategy would mirror it in its scope
+        signal.signal(signal.SIGTERM, self._on_signal)
 
-    def _save(self):
-        progress = {"step": int(keras.ops.convert_to_numpy(self.model.optimizer.iterations)), "settings": self.settings}
+    def _on_signal(self, number, frame):
+        if not self.has_begun:
+            raise Stopped
+        self.asked = True  # and not the variable: the signal may come while TensorFlow traces a graph
+
+    def set_model(self, model):
+        super().set_model(model)
+        if isinstance(model, distribution.DistributedModel):
+            model.stop_requested = self.stop_requested
+
+    def _stop_agreed(self):
+        if isinstance(self.model, distribution.DistributedModel):
+            return self.model.stop_agreed
+        return self.asked
+
+    def _vote(self):
+        self.has_begun = True
+        if self.asked:
+            self.stop_requested.assign(1.0)
+
+    def _save(self, validation_due=False):
+        if not self.writes:
+            return
+        step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+        progress = {"step": step, "settings": self.settings, "validation_due": validation_due}
         if self.schedule is not None:
             progress["schedule"] = self.schedule.state
         checkpoint.save(self.run_dir, self.inference_model, self.model, progress)
 
+    def on_train_batch_begin(self, batch, logs=None):
+        self._vote()
+
+    def on_test_batch_begin(self, batch, logs=None):
+        self._vote()
+
     def on_train_batch_end(self, batch, logs=None):
-        # The last step of an epoch is left to on_epoch_end, which comes after the validation.
-        if (batch + 1) % self.every_steps == 0 and batch + 1 < self.params["steps"]:
+        # The last step of an epoch is left to the validation, which comes after it, and to on_epoch_end.
+        if batch + 1 == self.params["steps"]:
+            return
+        stop = self._stop_agreed()
+        if stop or (batch + 1) % self.every_steps == 0:
             self._save()
+        if stop:
+            raise Stopped
+
+    def on_test_batch_end(self, batch, logs=None):
+        if self._stop_agreed():
+            self._save(validation_due=True)
+            raise Stopped
 
     def on_epoch_end(self, epoch, logs=None):
         self._save()
+        if self._stop_agreed():
+            raise Stopped
+
+
+class Alarms(keras.callbacks.Callback):
+    """Watches the loss. Raises FloatingPointError in the step in which it is not finite, before anything is saved, and
+    warns, with advice, while it sits at ln(classes), where the network tells nothing apart.
+
+    Args:
+        classes: number of classes.
+    """
+
+    def __init__(self, classes):
+        super().__init__()
+        self.chance_loss = math.log(classes)
+        self.steps_at_chance = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._window_batch = 0
+        self._window_loss = 0.0
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = logs["loss"]  # the mean over the epoch so far
+        if not math.isfinite(loss):
+            step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+            raise FloatingPointError(
+                f"The loss of step {step} is {loss}. The newest checkpoint is from before it. "
+                "A lower --learning_rate, or inputs of unit variance (--input_scale=0.0125), may help."
+            )
+        steps = batch + 1 - self._window_batch
+        if steps < _CHANCE_WINDOW:
+            return
+        window_loss = (loss * (batch + 1) - self._window_loss * self._window_batch) / steps
+        self._window_batch, self._window_loss = batch + 1, loss
+        before = self.steps_at_chance
+        at_chance = abs(window_loss - self.chance_loss) < _CHANCE_MARGIN * self.chance_loss
+        self.steps_at_chance = before + steps if at_chance else 0
+        if before < _CHANCE_STEPS <= self.steps_at_chance:
+            logging.warning(
+                "The loss has been at %.3f, which is ln(classes), for %d steps: so far the network tells nothing "
+                "apart. With the paper's first weights (standard deviation 0.01) that can last for hundreds of steps. "
+                "If it does not end: try --initializer=he_normal --input_scale=0.0125, or another --learning_rate; "
+                "and look at the augmented inputs in TensorBoard.",
+                window_loss,
+                self.steps_at_chance,
+            )
 
 
 class Diary(keras.callbacks.Callback):
     """Writes to TensorBoard: the graph, and the loss, learning rate, images/s and pictures of a run as it goes on.
 
-    Raises FloatingPointError in the step whose loss is not finite, before anything is saved, and warns, with advice,
-    while the loss sits at ln(classes), where the network tells nothing apart.
-
     Args:
         run_dir: the run's folder: `training.json` is written there after each epoch, event files into `tensorboard`.
         every_steps: steps between two entries.
         batch_size: images in a step, on all devices together.
-        classes: number of classes.
         first_images: uint8 (n, rows, columns, 3): augmented images as the network sees them, written once.
         description: Markdown text, written once: what is trained, on what, with which flags.
     """
 
-    def __init__(self, run_dir, every_steps, batch_size, classes, first_images, description):
+    def __init__(self, run_dir, every_steps, batch_size, first_images, description):
         super().__init__()
         self.run_dir = pathlib.Path(run_dir)
         self.writer = tf.summary.create_file_writer(str(self.run_dir / "tensorboard"))
         self.every_steps = every_steps
         self.batch_size = batch_size
-        self.chance_loss = math.log(classes)
         self.first_images = first_images
         self.description = description
         self.images_seen = 0
         self.seconds = 0.0
-        self.steps_at_chance = 0
 
     @property
     def images_per_second(self):
@@ -173,15 +270,10 @@ class Diary(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if batch == 0:
             self._window_start = time.perf_counter()
-        # Keras gives the mean over the epoch so far; the mean since the last entry is what changed.
-        loss = (logs["loss"] * (batch + 1) - self._window_loss * self._window_batch) / (batch + 1 - self._window_batch)
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"The loss of step {self._step()} is {loss}. The newest checkpoint is from before it. "
-                "A lower --learning_rate, or inputs of unit variance (--input_scale=0.0125), may help."
-            )
         if (batch + 1) % self.every_steps and batch + 1 < self.params["steps"]:
             return
+        # Keras gives the mean over the epoch so far; the mean since the last entry is what changed.
+        loss = (logs["loss"] * (batch + 1) - self._window_loss * self._window_batch) / (batch + 1 - self._window_batch)
         window_begin = self._window_batch
         steps = batch + 1 - max(window_begin, 1)
         seconds = time.perf_counter() - self._window_start
@@ -194,21 +286,6 @@ class Diary(keras.callbacks.Callback):
                 self.images_seen += steps * self.batch_size
                 self.seconds += seconds
                 tf.summary.scalar("steps/images_per_second", steps * self.batch_size / seconds)
-        self._watch_chance(loss, batch + 1 - window_begin)
-
-    def _watch_chance(self, loss, steps):
-        before = self.steps_at_chance
-        at_chance = abs(loss - self.chance_loss) < _CHANCE_MARGIN * self.chance_loss
-        self.steps_at_chance = before + steps if at_chance else 0
-        if before < _CHANCE_STEPS <= self.steps_at_chance:
-            logging.warning(
-                "The loss has been at %.3f, which is ln(classes), for %d steps: so far the network tells nothing "
-                "apart. With the paper's first weights (standard deviation 0.01) that can last for hundreds of steps. "
-                "If it does not end: try --initializer=he_normal --input_scale=0.0125, or another --learning_rate; "
-                "and look at the augmented inputs in TensorBoard.",
-                loss,
-                self.steps_at_chance,
-            )
 
     def on_epoch_end(self, epoch, logs=None):
         with self.writer.as_default(step=self._step()):

@@ -11,6 +11,8 @@ Each checkpoint is written under a temporary name, synced, and renamed when it i
 is a whole one.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -27,6 +29,7 @@ from alexnet_tf.tfrecords import schema
 
 # The newest, and the one before in case the newest is damaged. One of the full network takes 488 MB.
 _CHECKPOINTS_KEPT = 2
+_NEVER_CHANGED = ("variant", "classes", "optimizer")
 
 
 def save(run_dir, model, training_model, progress):
@@ -41,6 +44,7 @@ def save(run_dir, model, training_model, progress):
     Raises:
         FloatingPointError: where a weight is not finite. A loss is known only in the step after the update that broke
             it, so it would not tell in time.
+        OSError: where it can't be written, for example to a full disk. What was there before stays as it was.
     """
     for weight in model.weights:
         if not np.all(np.isfinite(weight)):
@@ -49,10 +53,28 @@ def save(run_dir, model, training_model, progress):
                 "from before it. A lower --learning_rate, or inputs of unit variance (--input_scale=0.0125), may help."
             )
     folder = pathlib.Path(run_dir) / "checkpoints"
+    try:
+        _save(folder, model, training_model, progress)
+    except OSError as error:
+        for unfinished in folder.glob(".tmp-*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        raise OSError(
+            error.errno,
+            f"The checkpoint of step {progress['step']} can't be written to {folder}, where "
+            f"{shutil.disk_usage(run_dir).free / 1e6:,.0f} MB are free: {error}. The one before is whole",
+        ) from error
+    _publish(folder / _name(progress) / "model.keras", pathlib.Path(run_dir) / "model.keras")
+
+
+def _name(progress):
+    return f"{progress['step']:08d}"
+
+
+def _save(folder, model, training_model, progress):
     folder.mkdir(parents=True, exist_ok=True)
     for unfinished in folder.glob(".tmp-*"):
         shutil.rmtree(unfinished)
-    whole = folder / f"{progress['step']:08d}"
+    whole = folder / _name(progress)
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
     model.save(temporary / "model.keras")
     np.savez(temporary / "training_state.npz", **{name: v.numpy() for name, v in _state(training_model).items()})
@@ -60,18 +82,37 @@ def save(run_dir, model, training_model, progress):
     for path in [*temporary.iterdir(), temporary]:
         _sync(path)
     temporary.chmod(0o755)  # mkdtemp's folders are for their owner alone
-    if whole.exists():  # damaged: a run that goes on from an earlier one comes by it again
-        whole.rename(folder / ".tmp-damaged")
+    if whole.exists():  # damaged, or saved with its validation still due
+        whole.rename(folder / ".tmp-replaced")
     temporary.rename(whole)
     _sync(folder)
-    shutil.rmtree(folder / ".tmp-damaged", ignore_errors=True)
-    for old in _whole_checkpoints(run_dir)[:-_CHECKPOINTS_KEPT]:
+    shutil.rmtree(folder / ".tmp-replaced", ignore_errors=True)
+    for old in _whole_checkpoints(folder.parent)[:-_CHECKPOINTS_KEPT]:
         shutil.rmtree(old)
-    _publish(whole / "model.keras", pathlib.Path(run_dir) / "model.keras")
 
 
-def restore_newest(run_dir, model, training_model):
+@contextlib.contextmanager
+def sole_writer(run_dir):
+    """Holds a run's folder for this process, until it ends: two that write to it would delete each other's work.
+
+    Raises:
+        ValueError: where another process holds it.
+    """
+    with (pathlib.Path(run_dir) / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"Another process trains in `run_dir` {run_dir}. Wait for it, or give another.") from error
+        yield
+
+
+def restore_newest(run_dir, model, training_model, publish=True):
     """Sets weights, optimizer and random generators to those of the newest checkpoint that can be read.
+
+    Args:
+        run_dir: the run's folder.
+        model, training_model: as in `save`.
+        publish: whether to see to it that its model is the run's `model.keras`: only one worker should.
 
     Returns:
         Its progress, or None where there is no checkpoint.
@@ -94,8 +135,8 @@ def restore_newest(run_dir, model, training_model):
             continue
         for name, variable in state.items():
             variable.assign(values[name])
-        # The run may have been stopped between the checkpoint and this.
-        _publish(folder / "model.keras", pathlib.Path(run_dir) / "model.keras")
+        if publish:  # the run may have been stopped between the checkpoint and this
+            _publish(folder / "model.keras", pathlib.Path(run_dir) / "model.keras")
         return progress
     if checkpoints:
         raise ValueError(
@@ -105,8 +146,11 @@ def restore_newest(run_dir, model, training_model):
     return None
 
 
-def refuse_changed_settings(run_dir, settings):
-    """Raises ValueError where a run's newest checkpoint was made with other settings, naming each that differs."""
+def refuse_changed_settings(run_dir, settings, allow_changed=False):
+    """Raises ValueError where a run's newest checkpoint was made with other settings, naming each that differs.
+
+    Where they are allowed to it warns instead, but for the network and the optimizer, which the saved weights must fit.
+    """
     for folder in _whole_checkpoints(run_dir)[-1:]:
         try:
             before = json.loads((folder / "progress.json").read_text())["settings"]
@@ -117,10 +161,14 @@ def refuse_changed_settings(run_dir, settings):
             for name, value in settings.items()
             if before.get(name) != value
         ]
-        if changed:
+        fits = all(before.get(name) == settings[name] for name in _NEVER_CHANGED if name in settings)
+        if changed and allow_changed and fits:
+            logging.warning("Going on with other settings: %s.", "; ".join(changed))
+        elif changed:
+            other_ways = ", --allow_changed to go on nevertheless," if fits else ""
             raise ValueError(
                 f"{run_dir} holds a run with other settings: {'; '.join(changed)}. "
-                "Give the same settings to go on with it, or another --run_dir to start anew."
+                f"Give the same settings to go on with it{other_ways} or another --run_dir to start anew."
             )
 
 

@@ -13,6 +13,7 @@ from alexnet_tf.layers import (
     LocalResponseNormalization,
     MeanImage,
     PaperDropout,
+    ReplicaDropout,
     WithinMapNormalization,
     columns,
 )
@@ -154,7 +155,7 @@ def _operation(row, name, column_devices):
     """The layer of a name in `conv_then` or `fc_then`."""
     kind = re.match("[a-z]+", name).group()
     if kind == "drop" and row.dropout_rescaled:
-        return keras.layers.Dropout(row.dropout_rate, name=name)
+        return ReplicaDropout(row.dropout_rate, name=name)
     if kind == "drop":
         return PaperDropout(row.dropout_rate, groups=row.columns, devices=column_devices, name=name)
     if kind == "relu":
@@ -182,15 +183,16 @@ def _operation(row, name, column_devices):
     return layer if column_devices is None else ColumnWise(layer, column_devices, name=name)
 
 
-def with_color_offset(model):
+def with_color_offset(model, model_class=keras.Model):
     """The same layers and weights in a model that takes color noise as well.
 
     Args:
         model: from `build_alexnet`.
+        model_class: `distribution.DistributedModel` for a model that a distribution strategy is to train.
 
     Returns:
-        A functional `keras.Model` that takes {"image": pixels (batch, image_px, image_px, 3), "color_offset": float32
-        (batch, 3)}: what `tfrecords.reader.make_training_dataset` gives. It is for training; `model` sees each
+        A functional model of that class that takes {"image": pixels (batch, image_px, image_px, 3), "color_offset":
+        float32 (batch, 3)}: what `tfrecords.reader.make_training_dataset` gives. It is for training; `model` sees each
         change of its weights.
 
     Source: section 4.1.
@@ -201,4 +203,4 @@ def with_color_offset(model):
     x = mean_image(image, color_offset)
     for layer in others:
         x = layer(x)
-    return keras.Model({"image": image, "color_offset": color_offset}, x, name=model.name)
+    return model_class({"image": image, "color_offset": color_offset}, x, name=model.name)

@@ -5,25 +5,9 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from alexnet_tf import distribution
 from alexnet_tf.layers import columns
-
-
-def make_strategy(name):
-    """The distribution strategy of a name.
-
-    Args:
-        name: "one" (TensorFlow's default: one device), "mirrored" (a replica on each GPU, or on each logical CPU device
-            where there is no GPU), or "auto" (mirrored where there are several GPUs).
-
-    Raises:
-        ValueError: where the name is another.
-    """
-    if name not in ("auto", "one", "mirrored"):
-        raise ValueError(f'`strategy` must be "auto", "one" or "mirrored". Received: strategy={name!r}')
-    if name == "mirrored" or (name == "auto" and len(tf.config.list_logical_devices("GPU")) > 1):
-        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        return tf.distribute.MirroredStrategy([device.name for device in devices])
-    return tf.distribute.get_strategy()
+from alexnet_tf.tfrecords import reader
 
 
 def usable_column_devices(devices, allow_fewer):
@@ -58,21 +42,21 @@ def use_jit(jit, strategy, column_devices=None):
         column_devices: None, or the devices of the columns.
 
     Raises:
-        ValueError: where "true" is asked of a mirrored strategy or of columns on devices of their own, which can't be
-            compiled, or of both of these at once.
+        ValueError: where "true" is asked of a distribution strategy or of columns on devices of their own, which can't
+            be compiled, or these two are asked for together.
     """
-    mirrored = isinstance(strategy, tf.distribute.MirroredStrategy)
-    if mirrored and column_devices:
+    several = strategy is not tf.distribute.get_strategy()
+    if several and column_devices:
         raise ValueError(
             "Columns on devices of their own can't be mirrored: fixed devices would send every replica to the same "
-            f"ones. Received: column_devices={','.join(column_devices)} and a mirrored strategy"
+            f"ones. Received: column_devices={','.join(column_devices)} and {type(strategy).__name__}"
         )
-    if jit == "true" and (mirrored or column_devices):
+    if jit == "true" and (several or column_devices):
         raise ValueError(
-            "`jit` must not be true under a mirrored strategy or `column_devices`, which XLA can't compile."
+            "`jit` must not be true under a distribution strategy or `column_devices`, which XLA can't compile."
         )
-    several = mirrored or column_devices
-    return jit == "true" or (jit == "auto" and not several and bool(tf.config.list_logical_devices("GPU")))
+    one_gpu = not several and not column_devices and bool(tf.config.list_logical_devices("GPU"))
+    return jit == "true" or (jit == "auto" and one_gpu)
 
 
 def freeze(model, name):
@@ -125,35 +109,70 @@ def compile_model(training_model, optimizer, jit, label_smoothing=0.0):
     )
 
 
-def fit(training_model, training_data, validation_data, first_step, steps_per_epoch, epochs, callbacks):
+def fit(
+    training_model,
+    training_data,
+    validation_data,
+    first_step,
+    steps_per_epoch,
+    epochs,
+    callbacks,
+    *,
+    validation_steps=None,
+    validation_due=False,
+    worker=None,
+):
     """Trains from a step to the end of the last epoch.
 
     Args:
-        training_model: compiled, from `model.with_color_offset`.
-        training_data: a function from a step, counted from the beginning of the run, to the endless `tf.data.Dataset`
-            that begins with that step's batch.
-        validation_data: `tf.data.Dataset` of (images, labels), run through after each epoch.
+        training_model: compiled, from `model.with_color_offset`; made in the scope of a strategy of several replicas
+            it must be a `distribution.DistributedModel`.
+        training_data: a function from a step, counted from the beginning of the run, and a `reader.Share` to the
+            endless `tf.data.Dataset` that begins with that step's batch.
+        validation_data: a function from a `reader.Share` to the `tf.data.Dataset` of (images, labels) that is run
+            through after each epoch.
         first_step: steps done already.
         steps_per_epoch: steps in an epoch.
         epochs: epochs in the whole run.
         callbacks: list of `keras.callbacks.Callback`.
-
+        validation_steps: batches of each replica in a validation; needed where there are several replicas.
+        validation_due: whether `first_step` ended an epoch whose validation is still to be done.
+        worker: None, or the `distribution.Worker` that this process is.
     """
+    strategy = training_model.distribute_strategy
+    worker = worker or distribution.Worker()
+
+    def distributed(make_dataset):
+        if strategy.num_replicas_in_sync == 1:
+            return make_dataset(reader.Share())
+        workers = len(worker.addresses)
+        share = reader.Share(worker.number, workers, strategy.num_replicas_in_sync // workers)
+        return strategy.distribute_datasets_from_function(lambda context: make_dataset(share))
 
     def with_no_offset(images, labels):
         return {"image": images, "color_offset": tf.zeros([tf.shape(images)[0], 3])}, labels
 
+    validation_dataset = distributed(lambda share: validation_data(share).map(with_no_offset))
+
     def fit_epochs(step, end_epoch, steps):
         training_model.fit(
-            training_data(step),
+            distributed(lambda share: training_data(step, share)),
             initial_epoch=step // steps_per_epoch,
             epochs=end_epoch,
             steps_per_epoch=steps,
-            validation_data=validation_data.map(with_no_offset),
+            shuffle=False,  # the data sets have done so
+            validation_data=validation_dataset,
+            validation_steps=validation_steps,
             callbacks=callbacks,
         )
 
     epoch, done = divmod(first_step, steps_per_epoch)
+    if validation_due:
+        logs = training_model.evaluate(
+            validation_dataset, steps=validation_steps, callbacks=callbacks, return_dict=True
+        )
+        for callback in callbacks:
+            callback.on_epoch_end(epoch - 1, {f"val_{name}": value for name, value in logs.items()})
     if done:
         # The rest of an epoch that was broken off is a fit of its own: `fit` counts the same steps for each epoch.
         fit_epochs(first_step, epoch + 1, steps_per_epoch - done)

@@ -5,7 +5,7 @@ from alexnet_tf.layers.column_wise import ColumnWise
 from alexnet_tf.layers.grouped_conv2d import GroupedConv2D
 from alexnet_tf.layers.local_response_normalization import LocalResponseNormalization
 from alexnet_tf.layers.mean_image import MeanImage
-from alexnet_tf.layers.paper_dropout import PaperDropout
+from alexnet_tf.layers.paper_dropout import PaperDropout, ReplicaDropout
 from alexnet_tf.layers.within_map_normalization import WithinMapNormalization
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "LocalResponseNormalization",
     "MeanImage",
     "PaperDropout",
+    "ReplicaDropout",
     "WithinMapNormalization",
 ]

@@ -6,6 +6,7 @@ Of the layers this file alone speaks to TensorFlow: their mathematics is in kera
 import contextlib
 import functools
 
+import keras
 from keras import ops
 
 
@@ -71,6 +72,24 @@ def fan_out(device, x, count):
 
     with tf.device(device):
         return copies(x)
+
+
+class ReplicaSeedGenerator(keras.random.SeedGenerator):
+    """A `keras.random.SeedGenerator` whose seeds differ between the replicas of a distribution strategy.
+
+    Its state, which is saved and mirrored, is the same on all. Without a strategy its seeds are Keras's.
+    """
+
+    def next(self, ordered=True):
+        seed = super().next(ordered)
+        if keras.backend.backend() != "tensorflow":
+            return seed
+        import tensorflow as tf
+
+        replica = tf.distribute.get_replica_context()
+        if replica is None or replica.num_replicas_in_sync == 1:
+            return seed
+        return tf.random.fold_in(seed, tf.cast(replica.replica_id_in_sync_group, seed.dtype))
 
 
 def check_devices_exist(devices):

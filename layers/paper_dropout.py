@@ -1,4 +1,4 @@
-"""Dropout as in 2012."""
+"""Dropout as in 2012, and as today; either with masks of its own on each replica of a distribution strategy."""
 
 import keras
 from keras import ops
@@ -44,7 +44,7 @@ class PaperDropout(keras.layers.Layer):
         self.seed_generators = []
         for group, device in enumerate(columns.devices_of(self)):
             with columns.device_scope(device):
-                self.seed_generators.append(keras.random.SeedGenerator(None if seed is None else seed + group))
+                self.seed_generators.append(columns.ReplicaSeedGenerator(None if seed is None else seed + group))
 
     def call(self, inputs, training=False):
         split = isinstance(inputs, list | tuple)
@@ -67,3 +67,19 @@ class PaperDropout(keras.layers.Layer):
 
     def get_config(self):
         return super().get_config() | {"rate": self.rate, "seed": self.seed, "groups": self.groups}
+
+
+@keras.saving.register_keras_serializable(package="alexnet_tf")
+class ReplicaDropout(keras.layers.Dropout):
+    """`keras.layers.Dropout`, which rescales in training, whose masks differ between replicas.
+
+    Keras's own draws the same mask on each replica of a distribution strategy: two halves of a batch that lose the same
+    units. On one device this is Keras's layer, draw for draw.
+
+    Args: those of `keras.layers.Dropout`.
+    """
+
+    def __init__(self, rate, noise_shape=None, seed=None, **kwargs):
+        super().__init__(0, noise_shape, seed, **kwargs)  # at rate 0 it makes no generator of its own
+        self.rate = rate
+        self.seed_generator = columns.ReplicaSeedGenerator(seed)

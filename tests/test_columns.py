@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from programs import ENVIRONMENT, run, run_well, train_flags
 
-from alexnet_tf import checkpoint, training
+from alexnet_tf import checkpoint, distribution, training
 from alexnet_tf.model import build_alexnet
 
 THREE_DEVICES = """
@@ -233,11 +233,11 @@ class TestBuildAlexnet:
 
 class TestUseJit:
     def test_xla_for_columns_on_devices_is_refused(self):
-        strategy = training.make_strategy("one")
+        strategy = distribution.make_strategy("one")
         with pytest.raises(ValueError, match="`jit` must not be true"):
             training.use_jit("true", strategy, ["GPU:0", "GPU:1"])
         assert not training.use_jit("auto", strategy, ["GPU:0", "GPU:1"])
 
     def test_mirrored_columns_are_refused(self):
         with pytest.raises(ValueError, match=r"can't be mirrored.*GPU:0,GPU:1"):
-            training.use_jit("auto", training.make_strategy("mirrored"), ["GPU:0", "GPU:1"])
+            training.use_jit("auto", distribution.make_strategy("mirrored"), ["GPU:0", "GPU:1"])

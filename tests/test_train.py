@@ -154,14 +154,14 @@ class TestTrain:
                 tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
             )
             import keras
-            from alexnet_tf import model, recipe, train, training
+            from alexnet_tf import distribution, model, recipe, train, training
             x = {"image": np.random.default_rng(0).integers(0, 256, (40, 56, 56, 3)).astype("uint8"),
                  "color_offset": np.random.default_rng(1).normal(size=(40, 3)).astype("float32")}
             y = np.arange(40) % 10
             results = []
             for name in ("one", "mirrored"):
                 keras.utils.set_random_seed(0)
-                strategy = training.make_strategy(name)
+                strategy = distribution.make_strategy(name)
                 with strategy.scope():
                     alexnet = model.build_alexnet("testing", 10, initializer="he_normal", input_scale=0.0125)
                     for layer in ("drop6", "drop7"):
@@ -270,11 +270,11 @@ class TestRecipes:
         script = textwrap.dedent("""
             import pathlib, sys
             from absl import flags
-            from alexnet_tf import train, variants
-            train.define_flags()
+            from alexnet_tf import train, train_flags, variants
+            train_flags.define_flags()
             for file in sorted(pathlib.Path(sys.argv[1]).glob("*.flags")):
                 flags.FLAGS.unparse_flags()
-                for name in flags.FLAGS.get_flags_for_module(train.__name__):
+                for name in flags.FLAGS.get_flags_for_module(train_flags.__name__):
                     flags.FLAGS[name.name].unparse()
                 flags.FLAGS(["train", f"--flagfile={file}", f"--data_dir={sys.argv[2]}", f"--run_dir={sys.argv[3]}"])
                 try:

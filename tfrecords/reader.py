@@ -5,6 +5,7 @@ pipeline more than twice as fast as one that hands on floats.
 """
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 
@@ -15,6 +16,25 @@ from alexnet_tf.tfrecords import schema, statistics
 # Images in the shuffle buffer: 100 MB of encoded images. The builder has shuffled a folder's images once already.
 _SHUFFLE_BUFFER = 8192
 _SHARDS_READ_AT_ONCE = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """The part of a data set that one of several workers reads. All workers together read each image once.
+
+    Attributes:
+        worker: number of this worker, from 0.
+        num_workers: how many there are.
+        replicas: how many devices each worker feeds: they get a batch each, in turn.
+    """
+
+    worker: int = 0
+    num_workers: int = 1
+    replicas: int = 1
+
+    @property
+    def all_replicas(self):
+        return self.num_workers * self.replicas
 
 
 def steps_per_epoch(description, batch_size):
@@ -31,6 +51,17 @@ def steps_per_epoch(description, batch_size):
     return count // batch_size
 
 
+def evaluation_steps(description, batch_size, split="validation", all_replicas=1):
+    """Batches of each replica in one pass over a split.
+
+    Raises:
+        ValueError: where there are fewer images than replicas.
+    """
+    local_batch = _evaluation_batch(description, batch_size, split, all_replicas)
+    most = -(-schema.split_of(description, split).count // all_replicas)
+    return -(-most // local_batch)
+
+
 def make_training_dataset(
     data_dir,
     batch_size,
@@ -43,6 +74,7 @@ def make_training_dataset(
     last_offset=False,
     start_epoch=0,
     start_step=0,
+    share=Share(),
     num_parallel_calls=None,
 ):
     """Makes the endless training set: shuffled, cropped, flipped, with a color offset for each image.
@@ -52,7 +84,7 @@ def make_training_dataset(
 
     Args:
         data_dir: folder of a data set.
-        batch_size: images in a batch.
+        batch_size: images in a step, of all workers and replicas together.
         crop_px: side of the random crop, in pixels.
         seed: any integer.
         color_noise: size of the color noise, a key of `statistics.COLOR_NOISE_SCALES`.
@@ -63,11 +95,13 @@ def make_training_dataset(
         last_offset: whether the crop may touch the right and the bottom edge. Section 4.1 counts 32 x 32 places of a
             224 pixel crop in 256 pixels, so the last, 32, is never taken; the original program takes it: 33 x 33.
         start_epoch, start_step: where to begin.
+        share: what is read here. Each epoch the shards are dealt out anew, the images of one shard to two workers where
+            their shares end within it.
         num_parallel_calls: images decoded at once; twice the cores by default, which was measured faster than
             tf.data.AUTOTUNE.
 
     Returns: a `tf.data.Dataset` of ({"image": uint8 (batch, crop_px, crop_px, 3), "color_offset": float32 (batch, 3)},
-    int32 labels (batch,)).
+    int32 labels (batch,)), where a batch is one replica's.
 
     Raises:
         ValueError: where an argument is out of its range, or a shard is missing or cut short.
@@ -75,7 +109,8 @@ def make_training_dataset(
     Source: section 4.1.
     """
     description = schema.load_description(data_dir)
-    paths = _shard_paths(data_dir, schema.split_of(description, "train"))
+    split = schema.split_of(description, "train")
+    paths, counts = _shard_paths(data_dir, split), [shard.count for shard in split.shards]
     _check_crop(description, crop_px)
     steps = steps_per_epoch(description, batch_size)
     if start_epoch < 0:
@@ -85,6 +120,12 @@ def make_training_dataset(
     noise = tf.constant(statistics.Statistics.load(data_dir).color_noise(color_noise))
     if images_per_crop < 1:
         raise ValueError(f"`images_per_crop` must be at least 1. Received: images_per_crop={images_per_crop}")
+    if batch_size % share.all_replicas:
+        raise ValueError(
+            f"`batch_size` must be a multiple of the number of replicas, {share.all_replicas}. Received: {batch_size}"
+        )
+    local_batch = batch_size // share.num_workers
+    begin, end = (split.count * worker // share.num_workers for worker in (share.worker, share.worker + 1))
     places = max(1, description.image_px - crop_px + (1 if last_offset else 0))
 
     def read_epoch(epoch):
@@ -92,20 +133,24 @@ def make_training_dataset(
         # come into the order of the images, and a global seed of 0 fails.
         tf.compat.v1.set_random_seed(None)
         epoch_seed = tf.random.fold_in(tf.constant([seed, 0], tf.int64), epoch)
-        shards = tf.data.Dataset.from_tensor_slices(tf.random.experimental.stateless_shuffle(paths, epoch_seed))
+        shuffled = tf.random.experimental.stateless_shuffle(tf.range(len(paths)), epoch_seed)
+        shards = _parts_of_shards(tf.gather(paths, shuffled), tf.gather(counts, shuffled), begin, end)
         records = shards.interleave(
-            tf.data.TFRecordDataset,
+            _read_part,
             cycle_length=_SHARDS_READ_AT_ONCE,
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
         order = tf.random.stateless_uniform((), epoch_seed, minval=None, maxval=None, dtype=tf.int64)
         records = records.shuffle(_SHUFFLE_BUFFER, seed=order, reshuffle_each_iteration=False)
-        skipped = tf.where(epoch == start_epoch, tf.constant(start_step * batch_size, tf.int64), 0)
-        numbered = records.take(steps * batch_size).enumerate().skip(skipped)
+        skipped = tf.where(epoch == start_epoch, tf.constant(start_step * local_batch, tf.int64), 0)
+        numbered = records.take(steps * local_batch).enumerate().skip(skipped)
         noisy = tf.constant(True) if color_noise_epochs is None else epoch < color_noise_epochs
 
-        def with_seeds(index, record):
+        def with_seeds(local_index, record):
+            # Its place among the images of all workers, of which each takes its part of every batch.
+            step, place = local_index // local_batch, local_index % local_batch
+            index = step * batch_size + share.worker * local_batch + place
             first_of_crop = index - index % images_per_crop
             return tf.random.fold_in(epoch_seed, first_of_crop), tf.random.fold_in(epoch_seed, index), noisy, record
 
@@ -125,19 +170,21 @@ def make_training_dataset(
     # The epochs are chained before the images are decoded, so that decoding never waits for an epoch to begin.
     dataset = tf.data.Dataset.range(start_epoch, tf.int64.max).flat_map(read_epoch)
     dataset = dataset.map(augment, num_parallel_calls=num_parallel_calls or 2 * os.cpu_count(), deterministic=True)
-    return dataset.batch(batch_size, drop_remainder=True).prefetch(2)
+    return dataset.batch(local_batch // share.replicas, drop_remainder=True).prefetch(2 * share.replicas)
 
 
-def make_evaluation_dataset(data_dir, batch_size, crop_px, *, split="validation", views=1):
+def make_evaluation_dataset(data_dir, batch_size, crop_px, *, split="validation", views=1, share=Share()):
     """Makes the data set of a split: once through, in the order of the files, the last batch short.
 
     Args:
         data_dir: folder of a data set.
-        batch_size: images in a batch.
+        batch_size: images in a step, of all workers and replicas together.
         crop_px: side of the crops, in pixels.
         split: "train" or "validation".
         views: 1: the centre crop. 10: the paper's ten views, which are the four corners (top left, top right, bottom
             left, bottom right), the centre, and the mirror images of these five in the same order.
+        share: what is read here: the images of each replica follow one another in the files. Each replica has as
+            many batches, `evaluation_steps`, none of them empty: a replica without images would make the mean loss NaN.
 
     Returns: a `tf.data.Dataset` of (images, int32 labels (batch,)); the images are uint8 (batch, crop_px, crop_px, 3),
     or with ten views (batch, 10, crop_px, crop_px, 3).
@@ -166,10 +213,19 @@ def make_evaluation_dataset(data_dir, batch_size, crop_px, *, split="validation"
         crops = tf.stack([image[top : top + crop_px, left : left + crop_px] for top, left in corners])
         return tf.concat([crops, crops[:, :, ::-1]], axis=0), label
 
-    records = tf.data.TFRecordDataset(paths)
-    records = records.apply(tf.data.experimental.assert_cardinality(split_description.count))
-    dataset = records.map(prepare, num_parallel_calls=2 * os.cpu_count(), deterministic=True)
-    return dataset.batch(batch_size).prefetch(2)
+    count, replicas = split_description.count, share.all_replicas
+    shard_counts = [shard.count for shard in split_description.shards]
+    local_batch = _evaluation_batch(description, batch_size, split, replicas)
+    datasets = []
+    for replica in range(share.worker * share.replicas, (share.worker + 1) * share.replicas):
+        begin, end = count * replica // replicas, count * (replica + 1) // replicas
+        records = _parts_of_shards(paths, shard_counts, begin, end).flat_map(_read_part)
+        records = records.apply(tf.data.experimental.assert_cardinality(end - begin))
+        dataset = records.map(prepare, num_parallel_calls=2 * os.cpu_count(), deterministic=True)
+        datasets.append(dataset.batch(local_batch).prefetch(2))
+    if len(datasets) == 1:
+        return datasets[0]
+    return tf.data.Dataset.choose_from_datasets(datasets, tf.data.Dataset.range(len(datasets)).repeat())
 
 
 @contextlib.contextmanager
@@ -189,6 +245,42 @@ def naming_damaged_shards(data_dir):
 def _shard_paths(data_dir, split):
     schema.check_shard_sizes(data_dir, split)  # TFRecordDataset takes a shard cut between two records for a whole one
     return [str(pathlib.Path(data_dir) / shard.name) for shard in split.shards]
+
+
+def _parts_of_shards(paths, counts, begin, end):
+    """Which records of which shards are those from `begin` to before `end`, counted over all shards.
+
+    Args:
+        paths: string (shards,).
+        counts: int (shards,): the records in each.
+        begin, end: ints.
+
+    Returns: a `tf.data.Dataset` of (path, records to skip, records to take), without the shards of which none is taken.
+    """
+    counts = tf.cast(counts, tf.int64)
+    before = tf.cumsum(counts, exclusive=True)
+    skipped = tf.clip_by_value(begin - before, 0, counts)
+    taken = tf.clip_by_value(end - before, 0, counts) - skipped
+    wanted = taken > 0
+    return tf.data.Dataset.from_tensor_slices(
+        tuple(tf.boolean_mask(tensor, wanted) for tensor in (paths, skipped, taken))
+    )
+
+
+def _read_part(path, skipped, taken):
+    return tf.data.TFRecordDataset(path).skip(skipped).take(taken)
+
+
+def _evaluation_batch(description, batch_size, split, replicas):
+    """The images in one replica's batches: the least number, from its part of `batch_size` on, that leaves each replica
+    as many batches, though some have an image more than others."""
+    count = schema.split_of(description, split).count
+    if count < replicas:
+        raise ValueError(f"The split {split!r} must have an image for each of {replicas} replicas. It has {count}.")
+    fewest, local_batch = count // replicas, -(-batch_size // replicas)
+    while count % replicas and fewest % local_batch == 0:
+        local_batch += 1
+    return local_batch
 
 
 def _check_crop(description, crop_px):

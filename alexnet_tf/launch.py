@@ -1,0 +1,95 @@
+"""The processes of a training run on this machine: several workers, started together, and again when one is lost."""
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from absl import logging
+
+# Of <sysexits.h>. A program that starts training again can tell by them that it is worth it.
+EXIT_STOPPED = os.EX_TEMPFAIL  # 75: asked to stop by SIGTERM; a checkpoint is saved
+EXIT_WORKER_LOST = os.EX_UNAVAILABLE  # 69: another worker is gone
+# How long the others may take to see that a worker is lost, which TensorFlow finds by missing heartbeats.
+_SECONDS_TO_NOTICE = 90
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
+
+
+def run_workers(command, num_workers, max_restarts):
+    """Runs a command as several workers, to their end.
+
+    Each gets TF_CONFIG in its environment where there are several. When one is killed, is asked to stop, or loses
+    another, all are ended and started anew. SIGTERM and SIGINT are passed on to all, and then none is started anew.
+
+    Args:
+        command: list of strings.
+        num_workers: how many processes.
+        max_restarts: how often all are started anew at most.
+
+    Returns: the exit status: 0 where all ended well, or that of the worker that first ended otherwise (where a signal
+        killed it, 128 + its number).
+    """
+    processes, asked = [], []
+
+    def pass_on(number, frame):
+        asked.append(number)
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for restart in range(max_restarts + 1):
+            processes[:] = _start(command, num_workers)
+            status = _wait(processes)
+            can_go_on = status < 0 or status in (EXIT_STOPPED, EXIT_WORKER_LOST)
+            if not can_go_on or asked:
+                break
+            if restart < max_restarts:
+                logging.warning("A worker ended with status %d. Restart %d of %d.", status, restart + 1, max_restarts)
+        return status if status >= 0 else 128 - status
+    finally:
+        for process in processes:
+            process.kill()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _start(command, num_workers):
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(num_workers)]
+    addresses = [f"localhost:{server.getsockname()[1]}" for server in sockets]
+    for server in sockets:
+        server.close()
+    processes = []
+    for index in range(num_workers):
+        environment = dict(os.environ)
+        if num_workers > 1:
+            task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+            environment["TF_CONFIG"] = json.dumps(task)
+        processes.append(subprocess.Popen(command, env=environment, preexec_fn=_end_with_parent))
+    return processes
+
+
+def _end_with_parent():
+    """Has Linux kill this process when its parent is gone: else two runs might write to one folder."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _wait(processes):
+    """Waits until all processes have ended; returns 0, or the return code of the first that did not end well."""
+    first_bad, deadline = 0, None
+    while True:
+        codes = [process.poll() for process in processes]
+        if not first_bad:
+            first_bad = next((code for code in codes if code), 0)
+            deadline = time.monotonic() + _SECONDS_TO_NOTICE if first_bad else None
+        if None not in codes:
+            return first_bad
+        if deadline and time.monotonic() > deadline:
+            for process in processes:
+                process.kill()
+        time.sleep(0.1)
