@@ -216,8 +216,15 @@ def _state(training_model):
 
 
 def _whole_checkpoints(run_dir):
+    """The folders of whole checkpoints, the newest last. (Of two, the newer has the lower step where a run went on with
+    a larger batch.)"""
+
+    def age(path):
+        progress = path / "progress.json"
+        return progress.stat().st_mtime_ns if progress.exists() else 0, int(path.name)
+
     folder = pathlib.Path(run_dir) / "checkpoints"
-    return sorted((path for path in folder.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
+    return sorted((path for path in folder.glob("*") if path.name.isdigit()), key=age)
 
 
 def _publish(source, target):

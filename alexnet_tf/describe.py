@@ -144,7 +144,7 @@ def _settings(layer, row):
         return {"kernel": _square(row.pool_px), "stride": str(row.pool_stride), "padding": edge}
     if isinstance(layer, layers.PaperDropout):
         return {"settings": f"rate {layer.rate:g}; at test time x {1 - layer.rate:g}"}
-    if isinstance(layer, keras.layers.Dropout):
+    if isinstance(layer, layers.ReplicaDropout):
         return {"settings": f"rate {layer.rate:g}; in training / {1 - layer.rate:g}"}
     return {}
 

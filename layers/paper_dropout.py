@@ -70,16 +70,39 @@ class PaperDropout(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
-class ReplicaDropout(keras.layers.Dropout):
-    """`keras.layers.Dropout`, which rescales in training, whose masks differ between replicas.
+class ReplicaDropout(keras.layers.Layer):
+    """`keras.layers.Dropout`, which rescales in training, with masks that differ between replicas.
 
     Keras's own draws the same mask on each replica of a distribution strategy: two halves of a batch that lose the same
     units. On one device this is Keras's layer, draw for draw.
 
-    Args: those of `keras.layers.Dropout`.
+    Call arguments:
+        inputs: float tensor of any shape.
+        training: whether to drop.
+
+    Args:
+        rate: probability of zeroing, in [0, 1).
+        seed: integer, or None for one drawn from Keras's global generator.
+
+    Raises:
+        ValueError: where `rate` is outside [0, 1).
     """
 
-    def __init__(self, rate, noise_shape=None, seed=None, **kwargs):
-        super().__init__(0, noise_shape, seed, **kwargs)  # at rate 0 it makes no generator of its own
+    def __init__(self, rate, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"`rate` must be in [0, 1). Received: rate={rate}")
         self.rate = rate
+        self.seed = seed
         self.seed_generator = columns.ReplicaSeedGenerator(seed)
+
+    def call(self, inputs, training=False):
+        if not training or self.rate == 0:
+            return inputs
+        return keras.random.dropout(inputs, self.rate, seed=self.seed_generator)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return super().get_config() | {"rate": self.rate, "seed": self.seed}

@@ -1,0 +1,287 @@
+"""Replicas and workers: what the environment says they are, that they train as one device does, and who writes."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from programs import ENVIRONMENT, run, run_well, train_flags
+
+from alexnet_tf import distribution, launch
+from alexnet_tf.tfrecords import reader, schema
+
+REPLICA_TRAINING = pathlib.Path(__file__).parent / "replica_training.py"
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch):
+    for name in ("TF_CONFIG", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def tf_config(cluster, task_type, index):
+    return json.dumps({"cluster": cluster, "task": {"type": task_type, "index": index}, "environment": "cloud"})
+
+
+class TestThisWorker:
+    def test_alone_without_a_cluster(self):
+        assert distribution.this_worker() == distribution.Worker(0, ("localhost",))
+        assert distribution.this_worker().is_chief
+
+    def test_chief_and_workers_of_tf_config_are_numbered_from_the_chief(self, monkeypatch):
+        cluster = {"worker": ["b:1", "c:1"], "chief": ["a:1"]}
+        for number, (kind, index) in enumerate([("chief", 0), ("worker", 0), ("worker", 1)]):
+            monkeypatch.setenv("TF_CONFIG", tf_config(cluster, kind, index))
+            assert distribution.this_worker() == distribution.Worker(number, ("a:1", "b:1", "c:1"))
+
+    def test_kubernetes_writes_the_index_as_text(self, monkeypatch):
+        monkeypatch.setenv("TF_CONFIG", tf_config({"worker": ["a:1", "b:1"]}, "worker", "1"))
+        assert distribution.this_worker().number == 1
+
+    @pytest.mark.parametrize(
+        "text, message",
+        [
+            ("{", "TF_CONFIG must be JSON of the form"),
+            ("[]", "TF_CONFIG must be JSON of the form"),
+            ('{"cluster": {"worker": ["a:1"]}}', "TF_CONFIG must be JSON of the form"),
+            (tf_config({"worker": ["a:1"], "ps": ["b:1"]}, "worker", 0), "parameter servers. Received: ps"),
+            (tf_config({"worker": ["a:1"]}, "worker", 1), "one of its cluster's. Received: worker 1"),
+            (tf_config({"worker": ["a:1"]}, "evaluator", 0), "one of its cluster's. Received: evaluator 0"),
+        ],
+    )
+    def test_tf_config_that_can_not_be_is_refused(self, text, message, monkeypatch):
+        monkeypatch.setenv("TF_CONFIG", text)
+        with pytest.raises(ValueError, match=message):
+            distribution.this_worker()
+
+    def test_slurm_tasks_are_workers(self, monkeypatch):
+        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+        monkeypatch.setenv("SLURM_STEP_NODELIST", "node[01-02]")
+        monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "2(x2)")
+        monkeypatch.setenv("SLURM_PROCID", "2")
+        monkeypatch.setenv("TF_CONFIG", "")  # so that what this_worker sets is undone after the test
+        monkeypatch.delenv("TF_CONFIG")
+        worker = distribution.this_worker()
+        assert worker == distribution.Worker(2, ("node01:8888", "node01:8889", "node02:8888", "node02:8889"))
+
+
+class TestMakeStrategy:
+    def test_auto_is_one_device_without_gpus_or_workers(self):
+        assert distribution.make_strategy("auto") is tf.distribute.get_strategy()
+
+    @pytest.mark.parametrize(
+        "name, message",
+        [
+            ("several", "`strategy` must be one of auto, one, mirrored, multi_worker, tpu:NAME"),
+            ("tpu:", "`strategy` must be one of"),
+            ("multi_worker", "needs several workers"),
+        ],
+    )
+    def test_strategy_that_can_not_be_is_refused(self, name, message):
+        with pytest.raises(ValueError, match=message):
+            distribution.make_strategy(name)
+
+    def test_workers_that_would_train_apart_are_refused(self):
+        with pytest.raises(ValueError, match="each of the 2 workers train by itself"):
+            distribution.make_strategy("mirrored", distribution.Worker(1, ("a:1", "b:1")))
+
+
+class TestShares:
+    @staticmethod
+    def epochs(data_dir, batch_size, num_workers, replicas=1, epochs=2, **kwargs):
+        """For each epoch the numbers of the images (their blue) that each worker reads, step by step."""
+        steps = reader.steps_per_epoch(schema.load_description(data_dir), batch_size)
+        seen = []
+        for worker in range(num_workers):
+            share = reader.Share(worker, num_workers, replicas)
+            dataset = reader.make_training_dataset(data_dir, batch_size, 40, color_noise="none", share=share, **kwargs)
+            batches = dataset.take(epochs * steps * replicas).map(lambda inputs, labels: inputs["image"][:, 0, 0, 2])
+            seen.append(np.array([batch.numpy() for batch in batches]).reshape(epochs, steps, -1))
+        return np.stack(seen, axis=1)  # (epochs, workers, steps, images)
+
+    @pytest.mark.parametrize("num_workers, replicas, batch_size", [(1, 1, 46), (2, 1, 46), (2, 1, 2), (1, 2, 23 * 2)])
+    def test_each_epoch_sees_each_image_once_over_all_workers(self, tiny_data_dir, num_workers, replicas, batch_size):
+        orders = []
+        for epoch in self.epochs(tiny_data_dir, batch_size, num_workers, replicas):
+            assert sorted(epoch.ravel()) == list(range(46))
+            orders.append(epoch.ravel().tolist())
+        assert orders[0] != orders[1]
+
+    @pytest.mark.parametrize("num_workers, batch_size", [(2, 12), (3, 12), (4, 12), (5, 15)])
+    def test_no_image_is_seen_twice_where_the_rest_is_left_out(self, tiny_data_dir, num_workers, batch_size):
+        # 46 images in shards of 10, 9, 9, 9 and 9.
+        for epoch in self.epochs(tiny_data_dir, batch_size, num_workers, epochs=5):
+            numbers = epoch.ravel()
+            assert len(set(numbers)) == len(numbers) == 46 // batch_size * batch_size
+            assert epoch.shape[1:] == (46 // batch_size, batch_size // num_workers)
+
+    def test_share_of_a_worker_changes_from_epoch_to_epoch(self, tiny_data_dir):
+        first, second = self.epochs(tiny_data_dir, 46, 2)[:, 0]
+        assert set(first.ravel()) != set(second.ravel())
+
+    def test_worker_goes_on_in_the_middle_as_if_never_stopped(self, tiny_data_dir):
+        whole = self.epochs(tiny_data_dir, 12, 3)
+        share = reader.Share(2, 3)
+        dataset = reader.make_training_dataset(tiny_data_dir, 12, 40, share=share, start_epoch=1, start_step=1)
+        inputs, _ = next(iter(dataset))
+        np.testing.assert_array_equal(inputs["image"][:, 0, 0, 2], whole[1, 2, 1])
+
+    def test_workers_draw_crops_and_noise_of_their_own(self, tiny_data_dir):
+        offsets = []
+        for worker in range(2):
+            dataset = reader.make_training_dataset(tiny_data_dir, 40, 20, share=reader.Share(worker, 2))
+            inputs, _ = next(iter(dataset))
+            offsets.append(np.concatenate([inputs["color_offset"], inputs["image"][:, 0, 0, :2]], axis=1))
+        together = np.concatenate(offsets)
+        assert len(np.unique(together, axis=0)) > 35  # places of a crop may meet by chance, the noise is of grey images
+
+    def test_batch_that_replicas_can_not_share_is_refused(self, tiny_data_dir):
+        with pytest.raises(ValueError, match="`batch_size` must be a multiple of the number of replicas, 6"):
+            reader.make_training_dataset(tiny_data_dir, 10, 40, share=reader.Share(0, 3, 2))
+
+    @pytest.mark.parametrize(
+        "num_workers, replicas, batch_size", [(1, 1, 4), (2, 1, 4), (3, 1, 4), (2, 2, 8), (1, 3, 3)]
+    )
+    def test_evaluation_sees_each_image_once_in_as_many_batches(self, tiny_data_dir, num_workers, replicas, batch_size):
+        description = schema.load_description(tiny_data_dir)
+        steps = reader.evaluation_steps(description, batch_size, all_replicas=num_workers * replicas)
+        numbers = []
+        for worker in range(num_workers):
+            share = reader.Share(worker, num_workers, replicas)
+            batches = list(reader.make_evaluation_dataset(tiny_data_dir, batch_size, 40, share=share))
+            assert len(batches) == steps * replicas
+            assert all(len(labels) for _, labels in batches)
+            numbers += [number for images, _ in batches for number in images[:, 0, 0, 2].numpy()]
+        assert sorted(numbers) == list(range(100, 110))
+
+    def test_more_replicas_than_images_are_refused(self, tiny_data_dir):
+        with pytest.raises(ValueError, match="'validation' must have an image for each of 11 replicas"):
+            reader.make_evaluation_dataset(tiny_data_dir, 4, 40, share=reader.Share(0, 11))
+
+
+def train_replicas(data_dir, output, name, as_workers, num_workers=1):
+    command = [sys.executable, REPLICA_TRAINING, data_dir, output, name, as_workers]
+    assert launch.run_workers([str(part) for part in command], num_workers, max_restarts=0) == 0
+
+
+class TestEqualToOneDevice:
+    @pytest.mark.parametrize(
+        "name, num_workers",
+        [
+            ("mirrored", 1),
+            pytest.param("multi_worker", 2, marks=pytest.mark.slow),
+            ("multi_worker", 3),
+        ],
+    )
+    def test_twenty_steps_and_the_validation(self, name, num_workers, data_dir, tmp_path, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        train_replicas(data_dir, tmp_path / "one.npz", "one", num_workers)
+        train_replicas(data_dir, tmp_path / "worker{worker}.npz", name, num_workers, num_workers)
+        one = np.load(tmp_path / "one.npz")
+        for worker in range(num_workers):
+            distributed = np.load(tmp_path / f"worker{worker}.npz")
+            assert distributed["replicas"] == (2 if name == "mirrored" else num_workers)
+            for key in set(one.files) - {"replicas"}:
+                np.testing.assert_allclose(distributed[key], one[key], rtol=0, atol=1e-6, err_msg=key)
+        weights = [one[key] for key in one.files if key.startswith("arr_")]
+        assert len(weights) > 20
+        assert max(np.abs(weight).max() for weight in weights) > 0.1
+
+
+class TestDropout:
+    def test_masks_differ_between_replicas_and_follow_from_the_seed(self):
+        script = textwrap.dedent("""
+            import tensorflow as tf
+            (cpu,) = tf.config.list_physical_devices("CPU")
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+            import keras, numpy as np
+            from alexnet_tf import distribution, layers
+            def masks(make, strategy):
+                with strategy.scope():
+                    layer = make()
+                step = tf.function(lambda: layer(tf.ones((4, 100)), training=True))
+                return [np.stack(strategy.experimental_local_results(strategy.run(step))) > 0 for _ in range(2)]
+            for make in (lambda: layers.PaperDropout(0.5, seed=1), lambda: layers.ReplicaDropout(0.5, seed=1)):
+                mirrored = distribution.make_strategy("mirrored")
+                first, second = masks(make, mirrored)
+                again, _ = masks(make, mirrored)
+                (one,), _ = masks(make, tf.distribute.get_strategy())
+                assert first.shape == (2, 4, 100)
+                assert 0.3 < np.mean(first[0] != first[1]) < 0.7, "the replicas drop the same"
+                assert 0.3 < np.mean(first != second) < 0.7, "the steps drop the same"
+                assert np.array_equal(first, again)
+            stock = keras.layers.Dropout(0.5, seed=1)(tf.ones((4, 100)), training=True)
+            ours = layers.ReplicaDropout(0.5, seed=1)(tf.ones((4, 100)), training=True)
+            assert np.array_equal(stock, ours)
+        """)
+        command = [sys.executable, "-c", script]
+        result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+
+
+class TestWorkersOfTheProgram:
+    def test_only_the_chief_writes_and_all_its_metrics_are_global(self, data_dir, tmp_path):
+        flags = train_flags(data_dir, tmp_path / "run", "--epochs=1", "--num_local_workers=2")
+        output = run_well("train", *flags)
+        assert "2 replicas on 2 workers" in output
+        assert output.count("Trained to the end of epoch 1") == 1
+        written = sorted(path.name for path in (tmp_path / "run").iterdir())
+        expected = [".lock", "checkpoints", "dataset.json", "model.keras", "tensorboard", "training.json"]
+        assert written == expected
+        event_files = [path.name for path in (tmp_path / "run" / "tensorboard").rglob("events*")]
+        assert len({name.split(".")[5] for name in event_files}) == 1  # events.out.tfevents.TIME.HOST.PROCESS
+        reported = json.loads((tmp_path / "run" / "training.json").read_text())
+        evaluation = run_well("evaluate", f"--model={tmp_path / 'run'}", f"--data_dir={data_dir}", "--noten_views")
+        assert f"{reported['val_top1_error']:.2%}" in evaluation
+
+    def test_workers_that_find_different_checkpoints_are_refused(self, data_dir, run_dir, tmp_path):
+        # As on two machines whose --run_dir is not the same disk: the second has none of the first's checkpoints.
+        script = textwrap.dedent("""
+            import json, os, sys
+            if json.loads(os.environ["TF_CONFIG"])["task"]["index"] == 1:
+                sys.argv.append(f"--run_dir={sys.argv.pop(1)}")
+            else:
+                sys.argv.pop(1)
+            from alexnet_tf import train
+            train.run()
+        """)
+        flags = train_flags(data_dir, tmp_path / "run", "--epochs=1")
+        run_well("train", *flags, "--num_local_workers=2", "--checkpoint_every_steps=1000")
+        launcher = textwrap.dedent("""
+            import sys
+            from alexnet_tf import launch
+            sys.exit(launch.run_workers([sys.executable, "-c", *sys.argv[1:]], 2, 0))
+        """)
+        command = [sys.executable, "-c", launcher, script, str(tmp_path / "other"), *flags, "--epochs=2"]
+        result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert result.returncode != 0
+        assert "a --run_dir on a disk that they share" in result.stderr
+        assert "Worker 1 (localhost:" in result.stderr
+
+    def test_slurm_starts_workers(self, data_dir, tmp_path):
+        flags = train_flags(data_dir, tmp_path / "run", "--epochs=1")
+        processes = []
+        for task in range(2):
+            slurm = {
+                "SLURM_STEP_NUM_TASKS": "2",
+                "SLURM_PROCID": str(task),
+                "SLURM_STEP_NODELIST": "localhost",
+                "SLURM_STEP_TASKS_PER_NODE": "2",
+            }
+            command = [sys.executable, "-m", "alexnet_tf.train", *flags]
+            processes.append(
+                subprocess.Popen(command, env=ENVIRONMENT | slurm, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            )
+        outputs = [process.communicate() for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], outputs
+        assert b"2 replicas on 2 workers" in outputs[0][0]
+        assert (tmp_path / "run" / "model.keras").exists()
+
+    def test_batch_that_workers_can_not_share_is_refused(self, data_dir, tmp_path):
+        result = run("train", *train_flags(data_dir, tmp_path / "run", "--batch_size=25", "--num_local_workers=2"))
+        assert result.returncode != 0
+        assert "`batch_size` must be a multiple of the number of replicas, 2. Received: 25" in result.stderr
