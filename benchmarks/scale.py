@@ -1,0 +1,123 @@
+"""What a training step costs on several workers, taken apart: the work on the images, and the sum of the gradients.
+
+    python benchmarks/scale.py --workers=1,2,4
+
+Starts that many workers on this machine, interleaved, and prints for each count the time of a whole step of the paper's
+network, of its work alone, and of adding up 60,965,224 gradients over the workers, in float32 and in half precision.
+"""
+
+import json
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+from alexnet_tf import distribution, launch, model, recipe, training
+
+PARAMETERS = 60_965_224
+
+
+def define_flags():
+    flags.DEFINE_list("workers", ["1", "2", "4"], "Counts of workers to compare.")
+    flags.DEFINE_integer("images", 8, "Images of each worker in a step.")
+    flags.DEFINE_integer("rounds", 3, "How often each count is measured, in turn.")
+    flags.DEFINE_string("report", None, "Where a worker writes what it measured. Set by this program.")
+
+
+def median_seconds(function, repeats=5):
+    function()
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def measure(images):
+    """Seconds of a step and of its parts, on this worker among the others."""
+    worker = distribution.this_worker()
+    strategy = distribution.make_strategy("auto", worker)
+    replicas = strategy.num_replicas_in_sync
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        alexnet = model.build_alexnet("paper")
+        trained = model.with_color_offset(alexnet, distribution.DistributedModel if replicas > 1 else keras.Model)
+        training.compile_model(trained, recipe.PaperMomentum(0.0), jit=False)
+    generator = np.random.default_rng(worker.number)
+    inputs = {
+        "image": tf.constant(generator.integers(0, 256, (images, 224, 224, 3)), tf.uint8),
+        "color_offset": tf.zeros((images, 3)),
+    }
+    labels = tf.constant(generator.integers(0, 1000, images), tf.int32)
+
+    @tf.function
+    def step():
+        strategy.run(lambda: trained.train_step((inputs, labels)))
+
+    @tf.function
+    def work():
+        # The same without the others: forward, backward, and no update.
+        def forward_backward():
+            with tf.GradientTape() as tape:
+                loss = trained.compute_loss(inputs, labels, trained(inputs, training=True))
+            gradients = tape.gradient(loss, trained.trainable_weights)
+            return tf.add_n([tf.reduce_sum(gradient) for gradient in gradients])
+
+        strategy.run(forward_backward)
+
+    seconds = {"step": median_seconds(step), "work": median_seconds(work)}
+    for dtype in (tf.float32, tf.float16, tf.bfloat16):
+
+        @tf.function
+        def add_up(dtype=dtype):
+            def of_each():
+                gradients = [tf.ones(PARAMETERS // 16, tf.float32) for _ in range(16)]
+                reduced = [tf.cast(gradient, dtype) for gradient in gradients]
+                if replicas > 1:
+                    reduced = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, reduced)
+                return tf.add_n([tf.reduce_sum(tf.cast(gradient, tf.float32)) for gradient in reduced])
+
+            return strategy.run(of_each)
+
+        seconds[f"sum in {dtype.name}"] = median_seconds(add_up)
+    return worker, seconds
+
+
+def main(argv):
+    del argv
+    flag = flags.FLAGS
+    if flag.report:
+        worker, seconds = measure(flag.images)
+        if worker.is_chief:
+            pathlib.Path(flag.report).write_text(json.dumps(seconds))
+        return
+    results = {int(count): [] for count in flag.workers}
+    for _ in range(flag.rounds):
+        for count in results:
+            with tempfile.TemporaryDirectory() as folder:
+                report = pathlib.Path(folder) / "report.json"
+                command = [sys.executable, __file__, f"--images={flag.images}", f"--report={report}"]
+                if launch.run_workers(command, count, max_restarts=0):
+                    raise RuntimeError(f"A worker of {count} failed.")
+                results[count].append(json.loads(report.read_text()))
+    parts = list(next(iter(results.values()))[0])
+    print("| workers | " + " | ".join(f"{part}, ms" for part in parts) + " |")
+    print("|---" * (len(parts) + 1) + "|")
+    for count, rounds in results.items():
+        cells = []
+        for part in parts:
+            times = [1000 * seconds[part] for seconds in rounds]
+            cells.append(f"{statistics.median(times):.0f} ({min(times):.0f} to {max(times):.0f})")
+        print(f"| {count} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
