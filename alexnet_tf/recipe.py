@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+REDUCE_DTYPES = ("float32", "float16", "bfloat16")
 SCHEDULES = ("plateau", "original", "step", "cosine", "poly", "constant")
 
 
@@ -30,21 +31,28 @@ class PaperMomentum(keras.optimizers.Optimizer):
         learning_rate: a float, or a `keras.optimizers.schedules.LearningRateSchedule`.
         momentum: in [0, 1).
         decay: the paper's weight decay.
+        reduce_dtype: the type in which several replicas' gradients are added up: "float32", or "float16" or "bfloat16",
+            half the bytes between machines. The update itself stays in float32.
 
     Raises:
-        ValueError: where `momentum` is outside [0, 1) or `decay` is negative.
+        ValueError: where `momentum` is outside [0, 1), `decay` is negative, or `reduce_dtype` is another.
 
     Source: section 5.
     """
 
-    def __init__(self, learning_rate=0.01, momentum=0.9, decay=0.0005, name="paper_momentum", **kwargs):
+    def __init__(
+        self, learning_rate=0.01, momentum=0.9, decay=0.0005, reduce_dtype="float32", name="paper_momentum", **kwargs
+    ):
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         if not 0 <= momentum < 1:
             raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}")
         if decay < 0:
             raise ValueError(f"`decay` must not be negative. Received: decay={decay}")
+        if reduce_dtype not in REDUCE_DTYPES:
+            raise ValueError(f"`reduce_dtype` must be one of {REDUCE_DTYPES}. Received: reduce_dtype={reduce_dtype!r}")
         self.momentum = momentum
         self.decay = decay
+        self.reduce_dtype = reduce_dtype
 
     def build(self, variables):
         if self.built:
@@ -95,6 +103,8 @@ class PaperMomentum(keras.optimizers.Optimizer):
         # Keras adds up gradients over replicas, on one device, even where there is but one replica: with columns on
         # devices of their own every gradient would travel there and back.
         if tf.distribute.has_strategy():
+            if self.reduce_dtype != "float32":
+                grads = [tf.cast(gradient, self.reduce_dtype) for gradient in grads]
             super()._backend_update_step(grads, trainable_variables, learning_rate)
             return
         learning_rate = tf.convert_to_tensor(learning_rate)  # read once, not once for each variable
@@ -105,6 +115,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
         index = self._get_variable_index(variable)
         multipliers = self.rate_multipliers.value
         with tf.device(_device(variable)):
+            gradient = tf.cast(gradient, variable.dtype)
             multiplier = tf.cast(multipliers[index], variable.dtype)
             momentum = tf.constant(self.momentum, variable.dtype)
             local_rate = self.local_rate(gradient, variable)
@@ -114,7 +125,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
                 var=variable.handle,
                 accum=self.momentums[index].value.handle,
                 lr=tf.cast(learning_rate, variable.dtype) * multiplier * local_rate,
-                grad=tf.cast(gradient, variable.dtype),
+                grad=gradient,
                 momentum=tf.where(multiplier > 0, momentum, tf.zeros_like(momentum)),
             )
 
@@ -123,7 +134,8 @@ class PaperMomentum(keras.optimizers.Optimizer):
         return tf.ones((), variable.dtype)
 
     def get_config(self):
-        return super().get_config() | {"momentum": self.momentum, "decay": self.decay}
+        own = {"momentum": self.momentum, "decay": self.decay, "reduce_dtype": self.reduce_dtype}
+        return super().get_config() | own
 
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
@@ -134,7 +146,7 @@ class Lars(PaperMomentum):
     local = trust * |w| / (|gradient| + decay * |w|), where | | is the square root of the sum of squares.
 
     Args:
-        learning_rate, momentum, decay: as in `PaperMomentum`.
+        learning_rate, momentum, decay, reduce_dtype: as in `PaperMomentum`.
         trust: the share of its own size that a layer may change in a step of rate 1.
 
     Source: You, Gitman, Ginsburg, Large Batch Training of Convolutional Networks, 2017, algorithm 1.
@@ -152,7 +164,7 @@ class Lars(PaperMomentum):
         one = tf.ones((), variable.dtype)
         if len(variable.shape) < 2:
             return one
-        weight_norm, gradient_norm = tf.norm(variable), tf.norm(tf.cast(gradient, variable.dtype))
+        weight_norm, gradient_norm = tf.norm(variable), tf.norm(gradient)
         local = self.trust * weight_norm / (gradient_norm + self.decay * weight_norm)
         return tf.where(weight_norm > 0, local, one)  # weights of 0 could never leave it
 

@@ -135,9 +135,11 @@ def train(flag, worker):
             flag.step_epochs and flag.step_epochs * steps,
         )
         if flag.optimizer == "lars":
-            optimizer = recipe.Lars(rate, flag.momentum, flag.weight_decay, flag.lars_trust)
+            optimizer = recipe.Lars(
+                rate, flag.momentum, flag.weight_decay, flag.lars_trust, reduce_dtype=flag.reduce_in
+            )
         else:
-            optimizer = recipe.PaperMomentum(rate, flag.momentum, flag.weight_decay)
+            optimizer = recipe.PaperMomentum(rate, flag.momentum, flag.weight_decay, flag.reduce_in)
         training.compile_model(training_model, optimizer, jit, flag.label_smoothing)
         if source:
             try:

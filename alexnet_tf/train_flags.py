@@ -138,6 +138,13 @@ def define_flags():
         "How often to go on by itself after a worker was killed, lost or asked to stop.",
         lower_bound=0,
     )
+    flags.DEFINE_enum(
+        "reduce_in",
+        "float32",
+        recipe.REDUCE_DTYPES,
+        "Type in which the gradients of several replicas are added up: half precision is half the bytes between "
+        "machines. May be changed when a run goes on.",
+    )
     flags.DEFINE_bool(
         "allow_changed",
         False,

@@ -70,7 +70,7 @@ def measure(images):
             gradients = tape.gradient(loss, trained.trainable_weights)
             return tf.add_n([tf.reduce_sum(gradient) for gradient in gradients])
 
-        strategy.run(forward_backward)
+        return strategy.run(forward_backward)
 
     seconds = {"step": median_seconds(step), "work": median_seconds(work)}
     for dtype in (tf.float32, tf.float16, tf.bfloat16):
@@ -78,7 +78,8 @@ def measure(images):
         @tf.function
         def add_up(dtype=dtype):
             def of_each():
-                gradients = [tf.ones(PARAMETERS // 16, tf.float32) for _ in range(16)]
+                # Not constants, whose sum TensorFlow would know beforehand.
+                gradients = [tf.fill([PARAMETERS // 16], tf.random.uniform(())) for _ in range(16)]
                 reduced = [tf.cast(gradient, dtype) for gradient in gradients]
                 if replicas > 1:
                     reduced = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, reduced)

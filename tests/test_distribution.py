@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from programs import ENVIRONMENT, run, run_well, train_flags
 
-from alexnet_tf import distribution, launch
+from alexnet_tf import distribution, launch, recipe
 from alexnet_tf.tfrecords import reader, schema
 
 REPLICA_TRAINING = pathlib.Path(__file__).parent / "replica_training.py"
@@ -288,3 +288,45 @@ class TestWorkersOfTheProgram:
         result = run("train", *train_flags(data_dir, tmp_path / "run", "--batch_size=25", "--num_local_workers=2"))
         assert result.returncode != 0
         assert "`batch_size` must be a multiple of the number of replicas, 2. Received: 25" in result.stderr
+
+
+class TestReducingInHalfPrecision:
+    def test_gradients_are_added_up_in_it_and_the_update_stays_exact(self):
+        script = textwrap.dedent("""
+            import tensorflow as tf
+            (cpu,) = tf.config.list_physical_devices("CPU")
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+            import keras, numpy as np
+            from alexnet_tf import distribution, recipe
+            strategy = distribution.make_strategy("mirrored")
+            ends = {}
+            for dtype in recipe.REDUCE_DTYPES:
+                with strategy.scope():
+                    weight = keras.Variable(np.linspace(-1, 1, 1000, dtype="float32").reshape(10, 100))
+                    optimizer = recipe.PaperMomentum(0.1, reduce_dtype=dtype)
+                    optimizer.build([weight])
+                @tf.function
+                def step():
+                    def of_each():
+                        gradient = weight.value / 3
+                        optimizer.apply([gradient], [weight])
+                    strategy.run(of_each)
+                graph = step.get_concrete_function().graph
+                sums = [op for op in graph.get_operations() if op.type == "CollectiveReduceV2"]
+                added = {op.outputs[0].dtype.name for op in sums}
+                assert added == {dtype}, added
+                for _ in range(20):
+                    step()
+                ends[dtype] = weight.numpy()
+                assert ends[dtype].dtype == "float32"
+            for dtype, tolerance in (("float16", 2e-3), ("bfloat16", 2e-2)):
+                difference = np.abs(ends[dtype] - ends["float32"]).max()
+                assert 0 < difference < tolerance, (dtype, difference)
+        """)
+        command = [sys.executable, "-c", script]
+        result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+
+    def test_other_types_are_refused(self):
+        with pytest.raises(ValueError, match=r"`reduce_dtype` must be one of .*Received: reduce_dtype='int8'"):
+            recipe.PaperMomentum(reduce_dtype="int8")

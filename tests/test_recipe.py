@@ -276,8 +276,8 @@ def small_training(schedule_callbacks, optimizer, first_epoch, epochs, validatio
     history = []
     training.fit(
         training_model,
-        lambda step: tf.data.Dataset.from_tensors(batch).repeat(),
-        tf.data.Dataset.from_tensors((images, labels)),
+        lambda step, share: tf.data.Dataset.from_tensors(batch).repeat(),
+        lambda share: tf.data.Dataset.from_tensors((images, labels)),
         first_epoch,
         1,
         epochs,

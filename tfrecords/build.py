@@ -89,9 +89,9 @@ def build_dataset(
         bounds = [count * i // num_shards for i in range(num_shards + 1)]
         for index, (start, stop) in enumerate(itertools.pairwise(bounds)):
             path = data_dir / schema.shard_name(split, index, num_shards)
-            tasks.append(shards.ShardTask(opened, split, start, stop, path, image_px, encoding, quality))
+            tasks.append(shards.ShardTask(split, start, stop, path, image_px, encoding, quality))
     _begin(data_dir, tasks, settings | {split: opened.count(split) for split in schema.SPLITS})
-    _run(tasks, max_bad_fraction, num_processes or os.cpu_count())
+    _run(opened, tasks, max_bad_fraction, num_processes or os.cpu_count())
 
     sums = statistics.PixelSums(image_px)
     splits = {}
@@ -161,7 +161,7 @@ def _refuse_other_settings(data_dir, before, now):
         )
 
 
-def _run(tasks, max_bad_fraction, num_processes):
+def _run(source, tasks, max_bad_fraction, num_processes):
     """Builds all shards, and stops as soon as too many images have turned out unreadable."""
     images = {split: sum(t.stop - t.start for t in tasks if t.split == split) for split in schema.SPLITS}
     skipped = {split: [] for split in schema.SPLITS}
@@ -179,6 +179,7 @@ def _run(tasks, max_bad_fraction, num_processes):
 
     with tqdm(total=sum(images.values()), unit=" images", file=sys.stdout) as bar:
         if num_processes == 1:
+            shards.set_source(source)
             for task in tasks:
                 shards.build_shard(task)
                 finish(task, bar)
@@ -186,7 +187,7 @@ def _run(tasks, max_bad_fraction, num_processes):
         # Spawned, not forked: a fork of a process that runs TensorFlow's threads can hang.
         context = multiprocessing.get_context("spawn")
         processes = min(num_processes, len(tasks))
-        with concurrent.futures.ProcessPoolExecutor(processes, context, initializer=_die_with_parent) as pool:
+        with concurrent.futures.ProcessPoolExecutor(processes, context, _begin_process, (source,)) as pool:
             futures = {pool.submit(shards.build_shard, task): task for task in tasks}
             try:
                 for future in concurrent.futures.as_completed(futures):
@@ -197,8 +198,10 @@ def _run(tasks, max_bad_fraction, num_processes):
                 raise
 
 
-def _die_with_parent():
-    """Ends this process when the builder dies, which a worker that waits for its next task would not notice."""
+def _begin_process(source):
+    """Begins a process that builds shards. It ends when the builder dies, which one that waits for its next task would
+    not notice."""
+    shards.set_source(source)
 
     def watch():
         multiprocessing.parent_process().join()
@@ -214,7 +217,8 @@ def define_flags():
         None,
         "Where the images come from: fashion_mnist (the sample in this package), fashion_mnist:installed or "
         "fashion_mnist:PATH (all of it), folder:PATH (one folder a class, or train and validation folders of such), "
-        "tfds:NAME (TensorFlow Datasets, which downloads it).",
+        "tfds:NAME (TensorFlow Datasets, which downloads it), ilsvrc2012:PATH or ilsvrc2010:PATH (ImageNet's own "
+        "archives, read where they lie).",
         required=True,
     )
     flags.DEFINE_string("data_dir", None, "Folder for the TFRecords.", required=True)

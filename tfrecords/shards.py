@@ -16,7 +16,6 @@ from alexnet_tf.tfrecords import images, schema, statistics
 class ShardTask:
     """One shard: which images of the source, and what becomes of them."""
 
-    source: object
     split: str
     start: int
     stop: int
@@ -31,16 +30,25 @@ class ShardTask:
         return self.path.with_name(f".part-{self.path.name}.npz")
 
 
+_source = None  # of this process
+
+
+def set_source(source):
+    """Sets the source of all shards that this process builds: that of ImageNet is too large to go with each task."""
+    global _source
+    _source = source
+
+
 def build_shard(task):
     """Writes one shard and then its part file. Whole ones of an earlier start are left as they are."""
     if task.part_path.exists() and task.path.exists() and task.path.stat().st_size == load_part(task)["shard"]["bytes"]:
         return
     sums = statistics.PixelSums(task.image_px)
-    count_per_class = [0] * len(task.source.class_names)
+    count_per_class = [0] * len(_source.class_names)
     skipped = []
     temporary = task.path.with_name(f".tmp-{os.getpid()}-{task.path.name}")
     with tf.io.TFRecordWriter(str(temporary)) as writer:
-        for filename, image, label in task.source.read(task.split, task.start, task.stop):
+        for filename, image, label in _source.read(task.split, task.start, task.stop):
             if not 0 <= label < len(count_per_class):
                 raise ValueError(
                     f"The label of {filename} must be from 0 to {len(count_per_class) - 1}. Received: {label}. "
@@ -55,7 +63,7 @@ def build_shard(task):
                 skipped.append((filename, f"{type(error).__name__}: {error}"))
                 continue
             encoded = images.encode_image(pixels, task.encoding, task.quality)
-            writer.write(_make_example(encoded, label, task.source.class_names[label], filename))
+            writer.write(_make_example(encoded, label, _source.class_names[label], filename))
             count_per_class[label] += 1
             if task.split == "train":
                 sums.add_image(pixels)

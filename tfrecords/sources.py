@@ -2,8 +2,8 @@
 
 Each source tells its `class_names`, the `count(split)` of its images, and `read(split, start, stop)`: an iterator of
 (filename, image, label) over a range of them, which any process may read by itself. An image is the path or the bytes
-of an encoded file, or a uint8 array (rows, columns); its label counts from 0. Sources are pickled and sent to the
-builder's processes.
+of an encoded file, or a uint8 array (rows, columns); its label counts from 0. Sources are pickled and sent to each
+of the builder's processes.
 """
 
 import dataclasses
@@ -12,6 +12,8 @@ import gzip
 import pathlib
 
 import numpy as np
+
+from alexnet_tf.tfrecords import ilsvrc
 
 _SAMPLE_DIR = pathlib.Path(__file__).parent / "fashion_mnist_sample"
 _INSTALLED_DIRS = (
@@ -25,7 +27,8 @@ def open_source(source, seed=0, validation_fraction=0.1, tfds_data_dir=None):
 
     Args:
         source: "fashion_mnist" (the sample in this package), "fashion_mnist:installed", "fashion_mnist:PATH" (all of
-            it), "folder:PATH" (one folder a class, or `train` and `validation` folders of such) or "tfds:NAME".
+            it), "folder:PATH" (one folder a class, or `train` and `validation` folders of such), "tfds:NAME", or
+            "ilsvrc2012:PATH" or "ilsvrc2010:PATH" (a folder of ImageNet's own archives).
         seed: for the order of a folder's images and for which of them are held out.
         validation_fraction: share of each class that is held out where the source has no validation images.
         tfds_data_dir: where TensorFlow Datasets keeps its data; None for its own default.
@@ -40,10 +43,13 @@ def open_source(source, seed=0, validation_fraction=0.1, tfds_data_dir=None):
         return FashionMnist(_fashion_mnist_folder(name))
     if kind == "folder" and name:
         return make_folder_source(name, seed, validation_fraction)
+    if kind in ("ilsvrc2010", "ilsvrc2012") and name:
+        return ilsvrc.make_ilsvrc_source(kind.removeprefix("ilsvrc"), name, seed)
     if kind == "tfds" and name:
         return make_tfds_source(name, validation_fraction, tfds_data_dir)
     raise ValueError(
-        "`source` must be fashion_mnist, fashion_mnist:installed, fashion_mnist:PATH, folder:PATH or tfds:NAME. "
+        "`source` must be fashion_mnist, fashion_mnist:installed, fashion_mnist:PATH, folder:PATH, tfds:NAME, "
+        "ilsvrc2012:PATH or ilsvrc2010:PATH. "
         f"Received: {source!r}"
     )
 

@@ -1,0 +1,92 @@
+"""Makes a small ILSVRC2012 as ImageNet gives it out: a tar of tars, a tar of validation images, and a devkit."""
+
+import gzip
+import io
+import tarfile
+
+import numpy as np
+import scipy.io
+from PIL import Image
+
+# In the devkit's order, which is not that of the sorted WordNet ids.
+DEVKIT = (
+    ("n02119789", "kit fox, Vulpes macrotis"),
+    ("n01440764", "tench, Tinca tinca"),
+    ("n03126707", "crane"),
+    ("n02012849", "crane"),
+)
+
+
+def encode(pixels, form="JPEG", mode="RGB", **options):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def image_of(devkit_id, number, height=60, width=80):
+    """A photograph-like image whose red tells its class in the devkit, and whose noise its number."""
+    noise = np.random.default_rng(number).integers(0, 12, (height, width, 3))
+    return np.uint8(np.array([60 * devkit_id, 100, 100]) + noise)
+
+
+def odd_images(devkit_id):
+    """Images as ImageNet has them, of a class: CMYK, a PNG named JPEG, grey, very long, cut short, and no image."""
+    whole = encode(image_of(devkit_id, 900))
+    return {
+        "cmyk": encode(image_of(devkit_id, 901), mode="CMYK"),
+        "png": encode(image_of(devkit_id, 902), "PNG"),
+        "grey": encode(image_of(devkit_id, 903), mode="L"),
+        "long": encode(image_of(devkit_id, 904, 1, 5000)),
+        "wide": encode(image_of(devkit_id, 905, 5000, 1)),
+        "short": whole[: len(whole) // 2],
+        "text": b"this is no image",
+    }
+
+
+def add(tar, name, content):
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+def tar_of(files):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in files.items():
+            add(tar, name, content)
+    return buffer.getvalue()
+
+
+def make_ilsvrc(folder, images_per_class=20, validation_images=12, devkit=True):
+    """Writes the archives into a folder. Validation image i is of the devkit's class 1 + i % 4."""
+    folder.mkdir(parents=True, exist_ok=True)
+    classes = {}
+    for devkit_id, (class_id, _) in enumerate(DEVKIT, 1):
+        files = {
+            f"{class_id}_{number}.JPEG": encode(image_of(devkit_id, number), quality=95)
+            for number in range(images_per_class)
+        }
+        if devkit_id == 1:
+            files |= {f"{class_id}_{name}.JPEG": content for name, content in odd_images(devkit_id).items()}
+        classes[f"{class_id}.tar"] = tar_of(files)
+    (folder / "ILSVRC2012_img_train.tar").write_bytes(tar_of(classes))
+    validation = {
+        f"ILSVRC2012_val_{number:08d}.JPEG": encode(image_of(1 + number % 4, number), quality=95)
+        for number in range(1, validation_images + 1)
+    }
+    (folder / "ILSVRC2012_img_val.tar").write_bytes(tar_of(validation))
+    if devkit:
+        fields = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
+        rows = [(number, class_id, words, 0) for number, (class_id, words) in enumerate(DEVKIT, 1)]
+        rows.append((1001, "n00001740", "entity", 3))  # an inner node of the tree
+        matrix = io.BytesIO()
+        scipy.io.savemat(matrix, {"synsets": np.array(rows, fields).reshape(-1, 1)})
+        truth = "".join(f"{1 + number % 4}\n" for number in range(1, validation_images + 1))
+        content = tar_of(
+            {
+                "ILSVRC2012_devkit_t12/data/meta.mat": matrix.getvalue(),
+                "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt": truth.encode(),
+            }
+        )
+        (folder / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(gzip.compress(content))
+    return folder
