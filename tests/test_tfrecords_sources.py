@@ -44,7 +44,7 @@ def write_folder(root, counts):
 class TestOpenSource:
     @pytest.mark.parametrize("name", ["", "mnist", "folder", "folder:", "tfds:", "imagenet:/data"])
     def test_unknown_name_lists_the_known(self, name):
-        with pytest.raises(ValueError, match=rf"tfds:NAME\. Received: '{name}'"):
+        with pytest.raises(ValueError, match=rf"ilsvrc2010:PATH\. Received: '{name}'"):
             sources.open_source(name)
 
     @pytest.mark.parametrize("fraction", [0, 1, -0.1, float("nan")])
