@@ -79,6 +79,7 @@ def prediction_panel(images, answers, titles=None):
         images: uint8 arrays (rows, columns, 3), one for each picture.
         answers: for each image (names, probabilities) of its most probable classes, the most probable first.
         titles: None, or what stands above each image: where it is the name of a class, that bar is orange.
+            (A file's name has "_" for a class's "/".)
 
     Returns: uint8 (rows, columns, 3).
 
@@ -97,7 +98,7 @@ def prediction_panel(images, answers, titles=None):
         picture.imshow(image)
         if title:
             picture.set_title(title, fontsize=9)
-        colors = ["#f4a582" if name == title else "#9ecae1" for name in names]
+        colors = ["#f4a582" if title in (name, name.replace("/", "_")) else "#9ecae1" for name in names]
         bars.barh(range(len(names)), probabilities, color=colors)
         bars.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6))
         for place, name in enumerate(names):

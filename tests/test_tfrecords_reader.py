@@ -273,7 +273,10 @@ class TestNamingDamagedShards:
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="train-00002-of-00005 is damaged"), reader.naming_damaged_shards(data_dir):
+        with (
+            pytest.raises(ValueError, match=r"train-00002-of-00005, record \d+: it can't be read: corrupted record"),
+            reader.naming_damaged_shards(data_dir),
+        ):
             training_batches(data_dir, 5)
 
     def test_other_errors_pass_through(self, tiny_data_dir):

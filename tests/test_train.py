@@ -105,7 +105,7 @@ class TestTrain:
         shard.write_bytes(content)
         result = run("train", *train_flags(damaged, tmp_path / "run", "--epochs=1"))
         assert result.returncode != 0
-        assert f"{shard} is damaged" in result.stderr.splitlines()[-1]
+        assert f"The data set is damaged. {shard}, record " in result.stderr.splitlines()[-1]
 
     def test_loss_that_is_no_number_stops_the_run(self, data_dir, tmp_path):
         result = run("train", *train_flags(data_dir, tmp_path / "run", "--learning_rate=1e9"))

@@ -14,7 +14,7 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from alexnet_tf.tfrecords import schema, shards, sources, statistics
+from alexnet_tf.tfrecords import describe, schema, shards, sources, statistics, verify
 
 _SETTINGS_FILE = ".building.json"  # what an unfinished data set is built with
 
@@ -219,9 +219,15 @@ def define_flags():
         "fashion_mnist:PATH (all of it), folder:PATH (one folder a class, or train and validation folders of such), "
         "tfds:NAME (TensorFlow Datasets, which downloads it), ilsvrc2012:PATH or ilsvrc2010:PATH (ImageNet's own "
         "archives, read where they lie).",
-        required=True,
     )
-    flags.DEFINE_string("data_dir", None, "Folder for the TFRecords.", required=True)
+    flags.DEFINE_string("data_dir", None, "Folder for the TFRecords.")
+    flags.DEFINE_bool("verify", False, "Whether to check every image of the data set in --data_dir, and build nothing.")
+    flags.DEFINE_string(
+        "describe",
+        None,
+        "Folder of a data set to tell of, and build nothing: counts, classes and statistics are printed; a contact "
+        "sheet, the mean image and samples of color noise are written into it.",
+    )
     flags.DEFINE_integer("image_px", 256, "Side of the stored images, in pixels.", lower_bound=1)
     flags.DEFINE_enum(
         "encoding", "jpeg", schema.ENCODINGS, "How images are stored. png is exact, and 3 to 8 times larger."
@@ -251,6 +257,24 @@ def main(argv):
         raise app.UsageError(f"This program takes flags only. Received: {argv[1:]}")
     start_seconds = time.perf_counter()
     arguments = {flag.name: flag.value for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])}
+    folder, verified = arguments.pop("describe"), arguments.pop("verify")
+    if folder:
+        print(describe.describe_dataset(folder))
+        print("Written: " + ", ".join(map(str, describe.write_pictures(folder))))
+        return
+    if not arguments["data_dir"] or not (verified or arguments["source"]):
+        raise app.UsageError(
+            "--source and --data_dir say what to build and where; or --verify and --data_dir what to check; or "
+            "--describe=DIR what to tell of."
+        )
+    if verified:
+        problems = verify.verify_dataset(arguments["data_dir"])
+        for problem in problems:
+            print(problem, file=sys.stderr)
+        print(
+            f"{arguments['data_dir']}: {len(problems)} problems" if problems else f"{arguments['data_dir']} is whole."
+        )
+        sys.exit(1 if problems else 0)
     description = build_dataset(**arguments)
     seconds = time.perf_counter() - start_seconds
     for name, split in description.splits.items():

@@ -11,7 +11,7 @@ import pathlib
 
 import tensorflow as tf
 
-from alexnet_tf.tfrecords import schema, statistics
+from alexnet_tf.tfrecords import schema, statistics, verify
 
 # Images in the shuffle buffer: 100 MB of encoded images. The builder has shuffled a folder's images once already.
 _SHUFFLE_BUFFER = 8192
@@ -230,16 +230,17 @@ def make_evaluation_dataset(data_dir, batch_size, crop_px, *, split="validation"
 
 @contextlib.contextmanager
 def naming_damaged_shards(data_dir):
-    """Turns TensorFlow's error about a damaged record, which names no file, into a ValueError that does."""
+    """Turns TensorFlow's error about a damaged record, which names no file, into a ValueError that names the record."""
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-        for split in schema.load_description(data_dir).splits.values():
-            try:
-                schema.check_shard_contents(data_dir, split)
-            except ValueError as damage:
-                raise damage from error
-        raise
+        print("\nA record can't be read. Looking for it:")
+        problems = verify.verify_dataset(data_dir)
+        if not problems:
+            raise
+        more = f" And {len(problems) - 1} more: alexnet-tfrecords --verify lists them." if len(problems) > 1 else ""
+        worst = next((problem for problem in problems if problem.record is not None), problems[0])
+        raise ValueError(f"The data set is damaged. {worst}.{more}") from error
 
 
 def _shard_paths(data_dir, split):

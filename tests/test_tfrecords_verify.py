@@ -1,0 +1,143 @@
+"""alexnet-tfrecords --verify and --describe: damage is found wherever it is, and a data set tells what it holds."""
+
+import random
+import re
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import TINY_IMAGE_PX, tiny_image
+from PIL import Image
+from programs import run, run_well
+
+from alexnet_tf.tfrecords import describe, reader, schema, statistics, verify
+
+SHARD = "validation-00001-of-00002"
+
+
+@pytest.fixture
+def copy(tiny_data_dir, tmp_path):
+    return shutil.copytree(tiny_data_dir, tmp_path / "data")
+
+
+def rewrite(data_dir, change):
+    """Writes a shard anew, of which `change` was given the examples; dataset.json knows nothing of it."""
+    path = data_dir / SHARD
+    examples = [tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
+    change(examples)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for example in examples:
+            writer.write(example.SerializeToString(deterministic=True))
+    return path
+
+
+class TestVerify:
+    def test_whole_data_set_has_no_problems(self, tiny_data_dir):
+        assert verify.verify_dataset(tiny_data_dir) == []
+
+    @pytest.mark.parametrize(
+        "change, message",
+        [
+            (lambda e: e[3].features.feature.pop(schema.LABEL), "record 3: it must have the features image/encoded"),
+            (
+                lambda e: e[2].features.feature[schema.LABEL].int64_list.value.__setitem__(0, 7),
+                r"record 2: the label of .* must be from 0 to 1. Received: 7",
+            ),
+            (
+                lambda e: e[4].features.feature[schema.ENCODED].bytes_list.value.__setitem__(0, b"no image"),
+                "record 4: .* can't be decoded as png",
+            ),
+            (
+                lambda e: (
+                    e[0]
+                    .features.feature[schema.ENCODED]
+                    .bytes_list.value.__setitem__(0, tf.io.encode_png(np.zeros((9, 8, 3), "uint8")).numpy())
+                ),
+                "record 0: .* must be of 40 x 40 pixels. Received: 9 x 8",
+            ),
+            (lambda e: e.pop(), "it must hold 5 records. Found: 4"),
+        ],
+    )
+    def test_record_that_can_not_be_is_named_by_its_number(self, change, message, copy):
+        path = rewrite(copy, change)
+        problems = list(map(str, verify.verify_dataset(copy)))
+        assert all(problem.startswith(str(path)) for problem in problems)
+        found = [problem for problem in problems if re.search(message, problem)]
+        assert len(found) == 1, problems
+
+    def test_missing_shard_is_a_problem_and_the_others_are_checked_too(self, copy):
+        (copy / SHARD).unlink()
+        (copy / "train-00002-of-00005").write_bytes(b"")
+        problems = verify.verify_dataset(copy)
+        assert {problem.path.name for problem in problems} == {SHARD, "train-00002-of-00005"}
+
+    def test_program_tells_and_leaves_with_status_1(self, copy):
+        assert "is whole." in run_well("tfrecords.build", "--verify", f"--data_dir={copy}")
+        content = bytearray((copy / SHARD).read_bytes())
+        content[-10] ^= 4
+        (copy / SHARD).write_bytes(content)
+        result = run("tfrecords.build", "--verify", f"--data_dir={copy}")
+        assert result.returncode == 1
+        assert f"{copy / SHARD}, record 4: it can't be read: corrupted record" in result.stderr
+        assert "2 problems" in result.stdout
+
+    def test_what_to_do_must_be_said(self):
+        result = run("tfrecords.build", "--data_dir=somewhere")
+        assert result.returncode != 0
+        assert "--source and --data_dir say what to build" in result.stdout + result.stderr
+
+
+class TestDamage:
+    @pytest.mark.slow
+    def test_thousand_bit_flips_and_cuts_are_never_read_as_images(self, copy):
+        chance = random.Random(7)
+        whole = (copy / SHARD).read_bytes()
+        noticed = {"flip": 0, "cut": 0}
+        for number in range(1000):
+            content, kind = bytearray(whole), ("flip", "cut")[number % 2]
+            place = chance.randrange(len(whole))
+            if kind == "flip":
+                content[place] ^= 1 << chance.randrange(8)
+            else:
+                del content[place:]
+            (copy / SHARD).write_bytes(content)
+            try:
+                for images, labels in reader.make_evaluation_dataset(copy, 4, TINY_IMAGE_PX):
+                    for image, label in zip(images.numpy(), labels.numpy(), strict=True):
+                        original = int(image[0, 0, 2])
+                        np.testing.assert_array_equal(image, tiny_image(original))
+                        assert label == original % 2
+            except (ValueError, tf.errors.OpError):
+                noticed[kind] += 1
+        assert noticed == {"flip": 500, "cut": 500}
+
+
+class TestDescribe:
+    def test_words_tell_counts_and_statistics(self, tiny_data_dir):
+        text = describe.describe_dataset(tiny_data_dir)
+        assert "2 classes; images of 40 x 40 pixels, stored as png." in text
+        assert "| train | 46 | 5 |" in text
+        assert "| even | 23 | 5 |" in text
+        mean = ", ".join(f"{value:.3g}" for value in statistics.Statistics.load(tiny_data_dir).rgb_mean)
+        assert f"Mean RGB of the training images, 0 to 255: {mean}." in text
+
+    def test_program_writes_the_pictures(self, copy):
+        output = run_well("tfrecords.build", "--describe", copy)
+        assert "contact_sheet.png" in output
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(copy / "mean_image.png")),
+            np.uint8(np.round(statistics.Statistics.load(copy).mean_image)),
+        )
+        assert Image.open(copy / "contact_sheet.png").size == (8 * 116, 6 * (116 + 14))  # 46 images, 8 in a row
+
+    def test_noise_samples_are_of_the_size_that_the_statistics_tell(self, tiny_data_dir):
+        pictures = describe.draw_dataset(tiny_data_dir)
+        sheet = pictures["color_noise.png"].astype("float64")
+        # The centre of each of the first row's thumbnails, against the first, which has no noise.
+        centres = np.array([sheet[58, 116 * column + 58] for column in range(8)])
+        offsets = centres[1:] - centres[0]
+        expected = (
+            np.random.default_rng(0).normal(size=(4, 7, 3)) @ statistics.Statistics.load(tiny_data_dir).color_noise().T
+        )
+        assert np.abs(offsets - expected[0]).max() <= 1

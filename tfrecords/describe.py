@@ -1,0 +1,133 @@
+"""A data set in words and pictures: what a look at it would have told before a week of training."""
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, ImageDraw
+
+from alexnet_tf.tfrecords import schema, statistics
+
+_THUMBNAIL_PX = 112
+_CAPTION_PX = 14
+
+
+def describe_dataset(data_dir):
+    """Words about a data set: counts, balance of the classes, sizes, statistics of the training images' pixels.
+
+    Args:
+        data_dir: folder of a data set.
+
+    Returns: Markdown text.
+
+    Raises:
+        ValueError: where there is no whole data set.
+    """
+    description = schema.load_description(data_dir)
+    pixels = statistics.Statistics.load(data_dir)
+    lines = [f"# {data_dir}", ""]
+    lines += [
+        f"{len(description.class_names)} classes; images of {description.image_px} x {description.image_px} pixels, "
+        f"stored as {description.encoding}.",
+        "",
+        "| split | images | shards | MB | bytes an image | images a class: least, median, most | skipped |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, split in description.splits.items():
+        size = sum(shard.bytes for shard in split.shards)
+        per_class = np.array(split.count_per_class)
+        lines.append(
+            f"| {name} | {split.count:,} | {len(split.shards)} | {size / 1e6:,.1f} | {size / split.count:,.0f} | "
+            f"{per_class.min():,}, {np.median(per_class):,.0f}, {per_class.max():,} | {len(split.skipped)} |"
+        )
+    lines += ["", "| class | train | validation |", "|---|---|---|"]
+    counts = [description.splits[split].count_per_class for split in schema.SPLITS]
+    ranking = np.argsort(-np.array(counts[0]), kind="stable")
+    shown = ranking if len(ranking) <= 20 else [*ranking[:10], *ranking[-10:]]
+    lines += [f"| {description.class_names[label]} | {counts[0][label]:,} | {counts[1][label]:,} |" for label in shown]
+    if len(ranking) > 20:
+        lines.append(f"\n(The 10 largest and the 10 smallest of {len(ranking)} classes.)")
+    deviations = np.sqrt(pixels.eigenvalues)
+    lines += ["", f"Mean RGB of the training images, 0 to 255: {_row(pixels.rgb_mean)}."]
+    lines += [
+        "",
+        "| principal component of RGB | standard deviation | color noise: standard deviation |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {_row(pixels.eigenvectors[:, i])} | {deviation:.2f} | {statistics.COLOR_NOISE_STD * deviation:.2f} |"
+        for i, deviation in enumerate(deviations)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def draw_dataset(data_dir):
+    """Pictures of a data set.
+
+    Args:
+        data_dir: folder of a data set.
+
+    Returns: a dict from a file's name to uint8 (rows, columns, 3):
+        contact_sheet.png   64 training images, from all shards, with their classes
+        mean_image.png      the mean of the training images
+        color_noise.png     four images, one in each row: as it is, and with seven draws of color noise
+
+    Raises:
+        ValueError: where there is no whole data set.
+    """
+    description = schema.load_description(data_dir)
+    pixels = statistics.Statistics.load(data_dir)
+    shards = description.splits["train"].shards
+    a_shard = -(-64 // len(shards))
+    examples = []
+    for shard in shards:
+        for record in tf.data.TFRecordDataset(str(pathlib.Path(data_dir) / shard.name)).take(a_shard):
+            example = tf.train.Example.FromString(record.numpy())
+            label = example.features.feature[schema.LABEL].int64_list.value[0]
+            encoded = example.features.feature[schema.ENCODED].bytes_list.value[0]
+            decoded = tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
+            examples.append((decoded, description.class_names[label]))
+    examples = examples[:64]
+    draws = np.random.default_rng(0).normal(size=(len(examples[:4]), 7, 3))
+    offsets = draws @ pixels.color_noise().T
+    noisy = []
+    for (image, name), offsets_of_image in zip(examples[:4], offsets, strict=True):
+        noisy.append((image, name))
+        for offset in offsets_of_image:
+            shifted = np.uint8(np.clip(np.round(image + offset), 0, 255))
+            noisy.append((shifted, " ".join(f"{value:+.0f}" for value in offset)))
+    return {
+        "contact_sheet.png": _sheet(examples),
+        "mean_image.png": np.uint8(np.round(pixels.mean_image)),
+        "color_noise.png": _sheet(noisy),
+    }
+
+
+def write_pictures(data_dir):
+    """Writes the pictures of `draw_dataset` into the data set's folder; returns their paths."""
+    paths = []
+    for name, picture in draw_dataset(data_dir).items():
+        paths.append(pathlib.Path(data_dir) / name)
+        image = Image.fromarray(picture)
+        schema.write_whole(paths[-1], lambda file, image=image: image.save(file, format="PNG"))
+    return paths
+
+
+def _row(values):
+    return ", ".join(f"{value:.3g}" for value in values)
+
+
+def _sheet(captioned):
+    """Images, each with a caption below, eight in a row."""
+    rows = -(-len(captioned) // 8)
+    cell = _THUMBNAIL_PX + 4
+    sheet = Image.new("RGB", (8 * cell, rows * (cell + _CAPTION_PX)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, (pixels, caption) in enumerate(captioned):
+        row, column = divmod(index, 8)
+        left, top = column * cell + 2, row * (cell + _CAPTION_PX) + 2
+        sheet.paste(Image.fromarray(pixels).resize((_THUMBNAIL_PX, _THUMBNAIL_PX)), (left, top))
+        while draw.textlength(caption) > _THUMBNAIL_PX:
+            caption = caption[:-2].rstrip("… ") + "…"
+        draw.text((left, top + _THUMBNAIL_PX), caption, fill="black")
+    return np.asarray(sheet)
