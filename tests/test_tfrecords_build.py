@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from alexnet_tf.tfrecords import build, images, schema, sources
+from alexnet_tf.tfrecords import build, images, reader, schema, sources, verify
 
 
 def encoded(image, format, **options):
@@ -157,6 +157,17 @@ class TestBuildDataset:
             for (name, label, text, image), (source_name, content, source_label) in zip(entries, expected, strict=True):
                 assert (name, label, text) == (source_name, source_label, "ab"[label])
                 np.testing.assert_array_equal(Image.open(io.BytesIO(image)), images.prepare_image(content, 16))
+
+    def test_raw_images_are_read_as_those_of_png(self, image_folder, tmp_path):
+        batches = {}
+        for encoding in ("png", "raw"):
+            build_small(f"folder:{image_folder}", tmp_path / encoding, encoding=encoding)
+            training = reader.make_training_dataset(tmp_path / encoding, 2, 12).take(3)
+            validation = reader.make_evaluation_dataset(tmp_path / encoding, 2, 12, views=10)
+            batches[encoding] = [inputs["image"] for inputs, _ in training] + [views for views, _ in validation]
+            assert verify.verify_dataset(tmp_path / encoding) == []
+        for png, raw in zip(*batches.values(), strict=True):
+            np.testing.assert_array_equal(raw, png)
 
     def test_nothing_but_the_data_set_is_left(self, image_folder, tmp_path):
         build_small(f"folder:{image_folder}", tmp_path / "data")

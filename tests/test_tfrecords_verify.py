@@ -46,7 +46,7 @@ class TestVerify:
             ),
             (
                 lambda e: e[4].features.feature[schema.ENCODED].bytes_list.value.__setitem__(0, b"no image"),
-                "record 4: .* can't be decoded as png",
+                "record 4: .* can't be decoded as png of 40 x 40 pixels",
             ),
             (
                 lambda e: (
@@ -54,7 +54,7 @@ class TestVerify:
                     .features.feature[schema.ENCODED]
                     .bytes_list.value.__setitem__(0, tf.io.encode_png(np.zeros((9, 8, 3), "uint8")).numpy())
                 ),
-                "record 0: .* must be of 40 x 40 pixels. Received: 9 x 8",
+                "record 0: .* can't be decoded as png of 40 x 40 pixels",
             ),
             (lambda e: e.pop(), "it must hold 5 records. Found: 4"),
         ],

@@ -42,7 +42,7 @@ def build_dataset(
         source: name of the source, as `sources.open_source` takes it.
         data_dir: folder for the shards; made where it is missing.
         image_px: side of the stored images, in pixels.
-        encoding, quality: "jpeg" of a quality from 1 to 95, or "png".
+        encoding, quality: "jpeg" of a quality from 1 to 95, "png", or "raw": bytes of pixels.
         num_train_shards, num_validation_shards: number of files of each split.
         validation_fraction, seed, tfds_data_dir: as `sources.open_source` takes them.
         max_bad_fraction: share of a split's images that may be unreadable before the building stops. They are
@@ -230,7 +230,10 @@ def define_flags():
     )
     flags.DEFINE_integer("image_px", 256, "Side of the stored images, in pixels.", lower_bound=1)
     flags.DEFINE_enum(
-        "encoding", "jpeg", schema.ENCODINGS, "How images are stored. png is exact, and 3 to 8 times larger."
+        "encoding",
+        "jpeg",
+        schema.ENCODINGS,
+        "How images are stored. png is exact and several times larger; raw is exact, larger still, and not decoded.",
     )
     flags.DEFINE_integer("quality", 95, "Quality of the JPEGs.", lower_bound=1, upper_bound=95)
     flags.DEFINE_integer("num_train_shards", 16, "Files of training images; 1024 for ImageNet.", lower_bound=1)

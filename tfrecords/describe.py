@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageDraw
 
-from alexnet_tf.tfrecords import schema, statistics
+from alexnet_tf.tfrecords import images, schema, statistics
 
 _THUMBNAIL_PX = 112
 _CAPTION_PX = 14
@@ -85,8 +85,8 @@ def draw_dataset(data_dir):
             example = tf.train.Example.FromString(record.numpy())
             label = example.features.feature[schema.LABEL].int64_list.value[0]
             encoded = example.features.feature[schema.ENCODED].bytes_list.value[0]
-            decoded = tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
-            examples.append((decoded, description.class_names[label]))
+            decoded = images.decode_image(encoded, description.encoding, description.image_px)
+            examples.append((decoded.numpy(), description.class_names[label]))
     examples = examples[:64]
     draws = np.random.default_rng(0).normal(size=(len(examples[:4]), 7, 3))
     offsets = draws @ pixels.color_noise().T

@@ -1,9 +1,10 @@
-"""One image of a source made into one of a data set."""
+"""One image of a source made into one of a data set, and read from it."""
 
 import io
 import warnings
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
 
@@ -44,8 +45,30 @@ def prepare_image(image, image_px):
 
 
 def encode_image(image, encoding, quality):
-    """Encodes uint8 (rows, columns, 3) as "jpeg" of a quality, or as "png"; returns bytes."""
+    """Encodes uint8 (rows, columns, 3) as "jpeg" of a quality, as "png", or as "raw", the pixels; returns bytes."""
+    if encoding == "raw":
+        return image.tobytes()
     buffer = io.BytesIO()
     options = {"quality": quality} if encoding == "jpeg" else {}
     Image.fromarray(image).save(buffer, format=encoding, **options)
     return buffer.getvalue()
+
+
+def decode_image(encoded, encoding, image_px):
+    """Decodes an image of a data set, eagerly or in a graph.
+
+    Args:
+        encoded: string scalar.
+        encoding: one of `schema.ENCODINGS`.
+        image_px: side of the image, in pixels.
+
+    Returns: uint8 (image_px, image_px, 3).
+
+    Raises:
+        tf.errors.InvalidArgumentError: where it can't be decoded, or is of another size.
+    """
+    if encoding == "raw":
+        return tf.reshape(tf.io.decode_raw(encoded, tf.uint8), (image_px, image_px, 3))
+    image = tf.io.decode_jpeg(encoded, channels=3) if encoding == "jpeg" else tf.io.decode_png(encoded, channels=3)
+    with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(image), (image_px, image_px, 3))]):
+        return tf.ensure_shape(tf.identity(image), (image_px, image_px, 3))

@@ -11,7 +11,7 @@ import pathlib
 
 import tensorflow as tf
 
-from alexnet_tf.tfrecords import schema, statistics, verify
+from alexnet_tf.tfrecords import images, schema, statistics, verify
 
 # Images in the shuffle buffer: 100 MB of encoded images. The builder has shuffled a folder's images once already.
 _SHUFFLE_BUFFER = 8192
@@ -161,7 +161,7 @@ def make_training_dataset(
         crop_seed, flip_seed, _ = tf.unstack(tf.random.split(crop_and_flip_seed, 3))
         _, _, noise_seed = tf.unstack(tf.random.split(image_seed, 3))
         top, left = tf.unstack(tf.random.stateless_uniform((2,), crop_seed, 0, places, tf.int32))
-        image = _decode_crop(encoded, description.encoding, top, left, crop_px)
+        image = _decode_crop(encoded, description, top, left, crop_px)
         image = tf.where(tf.random.stateless_uniform((), flip_seed) < 0.5, image[:, ::-1], image)
         color_offset = tf.linalg.matvec(noise, tf.random.stateless_normal((3,), noise_seed))
         color_offset = tf.where(noisy, color_offset, tf.zeros(3))
@@ -208,8 +208,8 @@ def make_evaluation_dataset(data_dir, batch_size, crop_px, *, split="validation"
     def prepare(record):
         encoded, label = _parse(record, description)
         if views == 1:
-            return _decode_crop(encoded, description.encoding, last // 2, last // 2, crop_px), label
-        image = _decode_crop(encoded, description.encoding, 0, 0, description.image_px)
+            return _decode_crop(encoded, description, last // 2, last // 2, crop_px), label
+        image = _decode_crop(encoded, description, 0, 0, description.image_px)
         crops = tf.stack([image[top : top + crop_px, left : left + crop_px] for top, left in corners])
         return tf.concat([crops, crops[:, :, ::-1]], axis=0), label
 
@@ -304,10 +304,11 @@ def _parse(record, description):
         return tf.identity(example[schema.ENCODED]), tf.cast(label, tf.int32)
 
 
-def _decode_crop(encoded, encoding, top, left, crop_px):
+def _decode_crop(encoded, description, top, left, crop_px):
     """Decodes the square of `crop_px` at (top, left); returns uint8 (crop_px, crop_px, 3)."""
-    if encoding == "jpeg":
+    if description.encoding == "jpeg":
         image = tf.io.decode_and_crop_jpeg(encoded, [top, left, crop_px, crop_px], channels=3)
     else:
-        image = tf.io.decode_png(encoded, channels=3)[top : top + crop_px, left : left + crop_px]
+        whole = images.decode_image(encoded, description.encoding, description.image_px)
+        image = whole[top : top + crop_px, left : left + crop_px]
     return tf.ensure_shape(image, (crop_px, crop_px, 3))

@@ -22,7 +22,7 @@ TEXT = "image/class/text"
 FILENAME = "image/filename"
 
 SPLITS = ("train", "validation")
-ENCODINGS = ("jpeg", "png")
+ENCODINGS = ("jpeg", "png", "raw")
 DATASET_FILE = "dataset.json"
 _FORMAT_VERSION = 1
 
@@ -59,7 +59,7 @@ class DatasetDescription:
     Attributes:
         class_names: names in the order of the labels.
         image_px: side of the stored images, in pixels.
-        encoding: "jpeg" or "png".
+        encoding: one of `ENCODINGS`.
         splits: "train" and "validation" to their `Split`.
         settings: what the builder was asked for, by the names of its arguments.
     """

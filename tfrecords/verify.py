@@ -10,7 +10,7 @@ import sys
 import tensorflow as tf
 from tqdm import tqdm
 
-from alexnet_tf.tfrecords import schema
+from alexnet_tf.tfrecords import images, schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,14 +96,11 @@ def _check_record(record, description):
     name = example[schema.FILENAME].numpy().decode(errors="replace")
     if not 0 <= label < classes:
         return f"the label of {name} must be from 0 to {classes - 1}. Received: {label}"
-    decode = tf.io.decode_jpeg if description.encoding == "jpeg" else tf.io.decode_png
-    try:
-        image = decode(example[schema.ENCODED], channels=3)
-    except tf.errors.OpError as error:
-        return f"{name} can't be decoded as {description.encoding}: {_reason(error)}"
     side = description.image_px
-    if image.shape != (side, side, 3):
-        return f"{name} must be of {side} x {side} pixels. Received: {image.shape[0]} x {image.shape[1]}"
+    try:
+        images.decode_image(example[schema.ENCODED], description.encoding, side)
+    except tf.errors.OpError as error:
+        return f"{name} can't be decoded as {description.encoding} of {side} x {side} pixels: {_reason(error)}"
     return None
 
 
