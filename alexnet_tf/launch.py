@@ -44,6 +44,8 @@ def run_workers(command, num_workers, max_restarts):
     try:
         for restart in range(max_restarts + 1):
             processes[:] = _start(command, num_workers)
+            if asked:  # while they were started
+                pass_on(signal.SIGTERM, None)
             status = _wait(processes)
             can_go_on = status < 0 or status in (EXIT_STOPPED, EXIT_WORKER_LOST)
             if not can_go_on or asked:
