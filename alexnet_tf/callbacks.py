@@ -92,28 +92,31 @@ class Stopped(Exception):
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves a checkpoint after every `every_steps` steps, at the end of every epoch, and when SIGTERM asks to stop.
+    """Saves a checkpoint after every `every_steps` steps, at the end of every epoch, and when a signal asks to stop.
 
-    A machine that is to be switched off gets SIGTERM some seconds before. Then `Stopped` is raised after the step in
-    hand, on all workers after the same, or within the validation, which is done again later; before the first step, at
-    once. From its making this object handles the signal.
+    A machine that is to be switched off gets SIGTERM some seconds before; Ctrl-C is SIGINT. Then `Stopped` is raised
+    after the step in hand, on all workers after the same, or within the validation, which is done again later; before
+    the first step, at once. From its making this object handles both signals.
 
     Args:
         run_dir: the run's folder.
         model: the model that takes pixels alone, whose layers the trained model shares.
         every_steps: steps between checkpoints within an epoch.
         settings: what a resumed run must have in common with this one, a dict that JSON can hold.
+        first_step: steps done before this start. (Not the optimizer's count, which leaves out the steps whose gradients
+            overflowed in half precision.)
         schedule: None or the `DivideRateOnPlateau` whose state is to be saved. It must come earlier in the list of
             callbacks, so that the checkpoint of an epoch knows what the epoch's validation error changed.
         writes: whether this process writes, or another worker.
     """
 
-    def __init__(self, run_dir, model, every_steps, settings, schedule=None, writes=True):
+    def __init__(self, run_dir, model, every_steps, settings, first_step=0, schedule=None, writes=True):
         super().__init__()
         self.run_dir = run_dir
         self.inference_model = model
         self.every_steps = every_steps
         self.settings = settings
+        self.step = first_step
         self.schedule = schedule
         self.writes = writes
         self.has_begun = False
@@ -122,8 +125,11 @@ class SaveCheckpoints(keras.callbacks.Callback):
             0.0, trainable=False
         )  # of this worker: a strategy would mirror it in its scope
         signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
 
     def _on_signal(self, number, frame):
+        if number == signal.SIGINT and self.asked:
+            raise KeyboardInterrupt  # asked twice: at once, then
         if not self.has_begun:
             raise Stopped
         self.asked = True  # and not the variable: the signal may come while TensorFlow traces a graph
@@ -146,8 +152,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def _save(self, validation_due=False):
         if not self.writes:
             return
-        step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
-        progress = {"step": step, "settings": self.settings, "validation_due": validation_due}
+        progress = {"step": self.step, "settings": self.settings, "validation_due": validation_due}
         if self.schedule is not None:
             progress["schedule"] = self.schedule.state
         checkpoint.save(self.run_dir, self.inference_model, self.model, progress)
@@ -159,6 +164,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self._vote()
 
     def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
         # The last step of an epoch is left to the validation, which comes after it, and to on_epoch_end.
         if batch + 1 == self.params["steps"]:
             return

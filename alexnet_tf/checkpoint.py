@@ -103,6 +103,8 @@ def sole_writer(run_dir):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(f"Another process trains in `run_dir` {run_dir}. Wait for it, or give another.") from error
+        except OSError as error:  # some shared disks know no locks
+            logging.warning("Whether another process trains in %s can't be told: %s", run_dir, error)
         yield
 
 

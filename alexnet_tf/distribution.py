@@ -10,8 +10,9 @@ import keras
 import tensorflow as tf
 
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu:NAME")
-# Of SLURM's tasks on a machine each listens at a port of its own, from this one on, as in TensorFlow's resolver.
-_SLURM_FIRST_PORT = 8888
+# Of SLURM's tasks on a machine each listens at a port of its own, from this one on, plus the job's number: two jobs may
+# share a machine.
+_SLURM_FIRST_PORT = 20_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +35,9 @@ class Worker:
 def this_worker():
     """The `Worker` that this process is, by TF_CONFIG or, without it, by SLURM.
 
-    Where SLURM started several tasks, TF_CONFIG is set to what TensorFlow's own resolver says of them. Each task sees
-    the GPUs that SLURM gave to it (`srun --gpus-per-task`).
+    Where SLURM started several tasks, TF_CONFIG is set to what TensorFlow's own resolver says of them, in SLURM's
+    order: the resolver itself sorts node10 before node9. Each task sees the GPUs that SLURM gave to it
+    (`srun --gpus-per-task`).
 
     Raises:
         ValueError: where TF_CONFIG can't be read, or names parameter servers, or a task that trains nothing.
@@ -43,11 +45,16 @@ def this_worker():
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
     if "TF_CONFIG" not in os.environ and tasks > 1 and "SLURM_PROCID" in os.environ:
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-            port_base=_SLURM_FIRST_PORT, gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
+            gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
         )
-        cluster = resolver.cluster_spec().as_dict()
-        task_type, index = resolver.get_task_info()
-        os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": task_type, "index": index}})
+        first_port = _SLURM_FIRST_PORT + int(os.environ.get("SLURM_JOB_ID", 0)) % 10_000
+        addresses = [
+            f"{host}:{first_port + number}"
+            for host, count in resolver._task_configuration.items()
+            for number in range(count)
+        ]
+        task = {"type": "worker", "index": int(os.environ["SLURM_PROCID"])}
+        os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
     text = os.environ.get("TF_CONFIG", "{}")
     try:
         config = json.loads(text)
@@ -164,6 +171,23 @@ class DistributedModel(keras.Model):
             return logs
 
         return step
+
+
+@keras.saving.register_keras_serializable(package="alexnet_tf")
+class AgreedLossScale(keras.optimizers.LossScaleOptimizer):
+    """A `keras.optimizers.LossScaleOptimizer` that leaves a step out on all replicas or on none.
+
+    Keras's own looks at each worker's gradients by themselves: where one overflows on one worker alone, that one leaves
+    the step out while the others wait for its gradients for ever.
+    """
+
+    def check_finite(self, grads):
+        finite = super().check_finite(grads)
+        replica = tf.distribute.get_replica_context()
+        if replica is None or replica.num_replicas_in_sync == 1:
+            return finite
+        overflows = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(tf.logical_not(finite), tf.float32))
+        return tf.equal(overflows, 0.0)
 
 
 def check_workers_agree(strategy, worker, values):

@@ -14,8 +14,9 @@ from absl import logging
 # Of <sysexits.h>. A program that starts training again can tell by them that it is worth it.
 EXIT_STOPPED = os.EX_TEMPFAIL  # 75: asked to stop by SIGTERM; a checkpoint is saved
 EXIT_WORKER_LOST = os.EX_UNAVAILABLE  # 69: another worker is gone
-# How long the others may take to see that a worker is lost, which TensorFlow finds by missing heartbeats.
-_SECONDS_TO_NOTICE = 90
+# How long the others may take to see that a worker is lost, which TensorFlow finds by missing heartbeats, and all to
+# save and stop when they are asked to. Then they are killed.
+_SECONDS_TO_END = 90
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
@@ -23,7 +24,8 @@ def run_workers(command, num_workers, max_restarts):
     """Runs a command as several workers, to their end.
 
     Each gets TF_CONFIG in its environment where there are several. When one is killed, is asked to stop, or loses
-    another, all are ended and started anew. SIGTERM and SIGINT are passed on to all, and then none is started anew.
+    another, all are ended and started anew. SIGTERM and SIGINT ask all to stop, and then none is started anew; asked a
+    second time, all are killed.
 
     Args:
         command: list of strings.
@@ -36,17 +38,18 @@ def run_workers(command, num_workers, max_restarts):
     processes, asked = [], []
 
     def pass_on(number, frame):
-        asked.append(number)
+        asked.append(time.monotonic())
         for process in processes:
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGTERM if len(asked) == 1 else signal.SIGKILL)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         for restart in range(max_restarts + 1):
             processes[:] = _start(command, num_workers)
             if asked:  # while they were started
-                pass_on(signal.SIGTERM, None)
-            status = _wait(processes)
+                for process in processes:
+                    process.send_signal(signal.SIGTERM)
+            status = _wait(processes, asked)
             can_go_on = status < 0 or status in (EXIT_STOPPED, EXIT_WORKER_LOST)
             if not can_go_on or asked:
                 break
@@ -71,7 +74,8 @@ def _start(command, num_workers):
         if num_workers > 1:
             task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
             environment["TF_CONFIG"] = json.dumps(task)
-        processes.append(subprocess.Popen(command, env=environment, preexec_fn=_end_with_parent))
+        # A group of their own: the terminal's Ctrl-C is for this process, which passes it on.
+        processes.append(subprocess.Popen(command, env=environment, preexec_fn=_end_with_parent, process_group=0))
     return processes
 
 
@@ -81,17 +85,18 @@ def _end_with_parent():
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _wait(processes):
+def _wait(processes, asked):
     """Waits until all processes have ended; returns 0, or the return code of the first that did not end well."""
-    first_bad, deadline = 0, None
+    first_bad, ending_since = 0, None
     while True:
         codes = [process.poll() for process in processes]
         if not first_bad:
             first_bad = next((code for code in codes if code), 0)
-            deadline = time.monotonic() + _SECONDS_TO_NOTICE if first_bad else None
         if None not in codes:
             return first_bad
-        if deadline and time.monotonic() > deadline:
+        if ending_since is None and (first_bad or asked):
+            ending_since = time.monotonic()
+        if ending_since and time.monotonic() > ending_since + _SECONDS_TO_END:
             for process in processes:
                 process.kill()
         time.sleep(0.1)

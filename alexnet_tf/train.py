@@ -1,10 +1,12 @@
 """Trains an AlexNet on TFRecords. Start the same command again to go on after a stop."""
 
 import contextlib
-import io
+import dataclasses
 import os
 import pathlib
+import signal
 import sys
+import zlib
 
 import keras
 import tensorflow as tf
@@ -33,16 +35,22 @@ def main(argv):
     if flag.num_local_workers > 1 or flag.max_restarts:
         command = [sys.executable, "-m", "alexnet_tf.train", *sys.argv[1:], "--num_local_workers=1", "--max_restarts=0"]
         sys.exit(launch.run_workers(command, flag.num_local_workers, flag.max_restarts))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(launch.EXIT_STOPPED))  # as yet there is nothing to save
     tf.get_logger().setLevel("WARNING")  # of the strategies, which tell of every collective operation
     worker = distribution.this_worker()
     # One voice: the others only say what goes wrong.
-    with contextlib.redirect_stdout(sys.stdout if worker.is_chief else io.StringIO()):
+    with (
+        pathlib.Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(sys.stdout if worker.is_chief else nowhere),
+    ):
         try:
             train(flag, worker)
         except callbacks.Stopped:
             print("\nAsked to stop. The same command goes on after the last checkpoint.")
             sys.exit(launch.EXIT_STOPPED)
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+            if len(worker.addresses) == 1:
+                raise
             lost = distribution.lost_workers(error, worker)
             print(
                 f"Worker {worker.number} stops: {', '.join(lost) or 'another worker'} is gone. Start all workers again "
@@ -155,10 +163,15 @@ def train(flag, worker):
         progress = checkpoint.restore_newest(run_dir, alexnet, training_model, publish=worker.is_chief)
         first_step = 0
         if progress:
-            # Where the steps of an epoch changed, the same share of the run is behind.
-            first_step = progress["step"] * steps // progress["settings"]["steps_per_epoch"]
-            optimizer.iterations.assign(first_step)
-        distribution.check_workers_agree(strategy, worker, settings | {"checkpoint_step": first_step})
+            first_step = progress["step"]
+            if progress["settings"]["steps_per_epoch"] != steps:  # then the same share of the run is behind
+                first_step = first_step * steps // progress["settings"]["steps_per_epoch"]
+                optimizer.iterations.assign(first_step)
+        own = ("data_dir", "run_dir")  # a machine may have its own path to the same disk
+        all_flags = {f.name: f.value for f in flag.get_flags_for_module(train_flags.__name__) if f.name not in own}
+        data = zlib.crc32(repr(dataclasses.astuple(description)).encode())
+        agreed = all_flags | settings | {"checkpoint_step": first_step, "fingerprint_of_the_data": data}
+        distribution.check_workers_agree(strategy, worker, agreed)
         if flag.schedule != "original":
             optimizer.set_rate_multipliers({"bias": flag.bias_rate} | layer_rates)
 
@@ -176,7 +189,7 @@ def train(flag, worker):
         if progress:
             print(f"Going on after step {first_step}, in epoch {first_step // steps + 1}.")
         save_checkpoints = callbacks.SaveCheckpoints(
-            run_dir, alexnet, flag.checkpoint_every_steps, settings, plateau, writes=worker.is_chief
+            run_dir, alexnet, flag.checkpoint_every_steps, settings, first_step, plateau, writes=worker.is_chief
         )
         with reader.naming_damaged_shards(flag.data_dir):
             diaries = []

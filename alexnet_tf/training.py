@@ -92,6 +92,8 @@ def compile_model(training_model, optimizer, jit, label_smoothing=0.0):
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"`label_smoothing` must be in [0, 1). Received: label_smoothing={label_smoothing}")
     classes = training_model.output_shape[-1]
+    if training_model.dtype_policy.name == "mixed_float16":
+        optimizer = distribution.AgreedLossScale(optimizer)
     optimizer.build(training_model.trainable_variables)  # so that a checkpoint can be restored before the first step
 
     def smoothed_crossentropy(labels, probabilities):

@@ -57,12 +57,16 @@ class TestSlurm:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stdout
 
-    @pytest.mark.parametrize("status, requeued", [(75, True), (69, True), (1, False), (0, False)])
-    def test_script_asks_to_be_started_again_where_that_helps(self, status, requeued, tmp_path):
+    @pytest.mark.parametrize(
+        "status, restarts, requeued",
+        [(75, 0, True), (69, 9, True), (137, 3, True), (143, 0, True), (69, 10, False), (1, 0, False), (0, 0, False)],
+    )
+    def test_script_asks_to_be_started_again_where_that_helps(self, status, restarts, requeued, tmp_path):
         for name, text in (("srun", f"exit {status}"), ("scontrol", f'echo "$@" > {tmp_path / "asked"}')):
             (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
             (tmp_path / name).chmod(0o755)
         environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+        environment |= {"SLURM_RESTART_COUNT": str(restarts)} if restarts else {}
         result = subprocess.run(["bash", DEPLOY / "slurm.sbatch"], env=environment, check=False)
         assert result.returncode == status
         assert (tmp_path / "asked").exists() == requeued

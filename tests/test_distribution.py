@@ -60,13 +60,14 @@ class TestThisWorker:
 
     def test_slurm_tasks_are_workers(self, monkeypatch):
         monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
-        monkeypatch.setenv("SLURM_STEP_NODELIST", "node[01-02]")
+        monkeypatch.setenv("SLURM_STEP_NODELIST", "node[9-10]")  # as text, node10 would come first
+        monkeypatch.setenv("SLURM_JOB_ID", "430007")
         monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "2(x2)")
         monkeypatch.setenv("SLURM_PROCID", "2")
         monkeypatch.setenv("TF_CONFIG", "")  # so that what this_worker sets is undone after the test
         monkeypatch.delenv("TF_CONFIG")
         worker = distribution.this_worker()
-        assert worker == distribution.Worker(2, ("node01:8888", "node01:8889", "node02:8888", "node02:8889"))
+        assert worker == distribution.Worker(2, ("node9:20007", "node9:20008", "node10:20007", "node10:20008"))
 
 
 class TestMakeStrategy:
@@ -264,6 +265,26 @@ class TestWorkersOfTheProgram:
         assert "Worker 1 (localhost:" in result.stderr
 
     @pytest.mark.slow
+    def test_workers_with_unlike_flags_are_refused(self, data_dir, tmp_path):
+        script = textwrap.dedent("""
+            import json, os, sys
+            from alexnet_tf import train
+            if json.loads(os.environ["TF_CONFIG"])["task"]["index"] == 1:
+                sys.argv.append("--layer_rates=fc8=0")
+            train.run()
+        """)
+        launcher = textwrap.dedent("""
+            import sys
+            from alexnet_tf import launch
+            sys.exit(launch.run_workers([sys.executable, "-c", *sys.argv[1:]], 2, 0))
+        """)
+        command = [sys.executable, "-c", launcher, script, *train_flags(data_dir, tmp_path / "run", "--epochs=1")]
+        result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert result.returncode != 0
+        assert "All workers must have the same flags" in result.stderr
+        assert "'layer_rates': ['fc8=0']" in result.stderr
+
+    @pytest.mark.slow
     def test_slurm_starts_workers(self, data_dir, tmp_path):
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=1")
         processes = []
@@ -330,3 +351,38 @@ class TestReducingInHalfPrecision:
     def test_other_types_are_refused(self):
         with pytest.raises(ValueError, match=r"`reduce_dtype` must be one of .*Received: reduce_dtype='int8'"):
             recipe.PaperMomentum(reduce_dtype="int8")
+
+
+class TestLossScale:
+    def test_overflow_on_one_replica_leaves_the_step_out_on_all(self):
+        script = textwrap.dedent("""
+            import tensorflow as tf
+            (cpu,) = tf.config.list_physical_devices("CPU")
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+            import keras, numpy as np
+            from alexnet_tf import distribution, recipe
+            strategy = distribution.make_strategy("mirrored")
+            with strategy.scope():
+                weight = keras.Variable(np.ones((2, 3), "float32"))
+                optimizer = distribution.AgreedLossScale(recipe.PaperMomentum(0.1), initial_scale=8.0)
+                optimizer.build([weight])
+            @tf.function
+            def step(values):
+                def of_each():
+                    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+                    optimizer.apply([tf.fill((2, 3), values[replica])], [weight])
+                strategy.run(of_each)
+            for values in ([np.inf, 1.0], [1.0, np.inf], [np.nan, np.nan]):
+                step(tf.constant(values, tf.float32))
+                assert int(optimizer.iterations.numpy()) == 0
+                copies = [copy.numpy() for copy in strategy.experimental_local_results(weight.value)]
+                assert len(copies) == 2 and all(np.all(copy == 1) for copy in copies), copies
+            assert float(optimizer.dynamic_scale.numpy()) == 1.0  # halved three times
+            step(tf.constant([1.0, 2.0]))
+            copies = [copy.numpy() for copy in strategy.experimental_local_results(weight.value)]
+            assert int(optimizer.iterations.numpy()) == 1
+            np.testing.assert_allclose(copies, 1 - 0.1 * (3 + 0.0005), rtol=1e-6)
+        """)
+        command = [sys.executable, "-c", script]
+        result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120)
+        assert result.returncode == 0, result.stderr

@@ -179,6 +179,35 @@ class TestStopping:
         assert len(set(lost)) > 5, "killed at the same moment again and again"
 
 
+class TestHalfPrecision:
+    @pytest.mark.slow
+    def test_run_whose_first_gradients_overflow_goes_on_at_the_right_image(self, data_dir, tmp_path):
+        # With a loss scale of 2^26 the first steps overflow and are left out: the optimizer counts fewer steps than
+        # were read from the data.
+        script = textwrap.dedent("""
+            import functools
+            from alexnet_tf import distribution, train
+            distribution.AgreedLossScale = functools.partial(distribution.AgreedLossScale, initial_scale=2.0**26)
+            train.run()
+        """)
+        for name in ("whole", "killed"):
+            flags = train_flags(data_dir, tmp_path / name, *FLAGS, "--precision=mixed_float16", "--learning_rate=0.05")
+            process = start([sys.executable, "-c", script, *flags])
+            if name == "killed":
+                wait_for_step(process, tmp_path / name, 77)
+                process.kill()
+                process.communicate()
+                assert steps_saved(tmp_path / name) < STEPS
+                process = start([sys.executable, "-c", script, *flags])
+            output, errors = process.communicate()
+            assert process.returncode == 0, errors
+        assert "Going on after step" in output
+        assert_same_weights(tmp_path / "whole", tmp_path / "killed")
+        with np.load(tmp_path / "killed" / "checkpoints" / "00000180" / "training_state.npz") as arrays:
+            (iterations,) = [arrays[name] for name in arrays.files if name.endswith("paper_momentum.iteration")]
+        assert 100 < iterations < STEPS
+
+
 class TestLostWorkers:
     @pytest.mark.slow
     @pytest.mark.parametrize("victim", [0, 1])
@@ -202,6 +231,25 @@ class TestLostWorkers:
         assert process.returncode == launch.EXIT_STOPPED, errors
         assert "Asked to stop" in output
         assert steps_saved(tmp_path / "run") >= 11
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("mode", ["one", "multi_worker"])
+    def test_ctrl_c_saves_and_stops(self, mode, data_dir, tmp_path):
+        arguments = command(mode, data_dir, tmp_path / "run", "--checkpoint_every_steps=25")
+        process = subprocess.Popen(
+            arguments,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        wait_for_step(process, tmp_path / "run", 25)
+        os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to the program and all that is in its group
+        output, errors = process.communicate()
+        assert process.returncode == launch.EXIT_STOPPED, errors
+        assert "Asked to stop" in output
+        assert steps_saved(tmp_path / "run") > 25
 
     @pytest.mark.slow
     def test_workers_end_with_the_process_that_started_them(self, data_dir, tmp_path):
