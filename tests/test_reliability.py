@@ -218,7 +218,8 @@ class TestLostWorkers:
         output, errors = process.communicate()
         assert process.returncode == 0, errors
         assert f"Worker {1 - victim} stops: worker {victim} (localhost:" in errors
-        assert "A worker ended with status -9. Restart 1 of 1." in errors
+        # -9 or, where the other was quick to notice, its 69.
+        assert re.search(r"A worker ended with status (-9|69)\. Restart 1 of 1\.", errors)
         assert "Going on after step" in output
         assert_same_weights(tmp_path / "run", undisturbed("multi_worker"))
 
