@@ -225,6 +225,7 @@ class TestDropout:
 
 
 class TestWorkersOfTheProgram:
+    @pytest.mark.slow
     def test_only_the_chief_writes_and_all_its_metrics_are_global(self, data_dir, tmp_path):
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=1", "--num_local_workers=2")
         output = run_well("train", *flags)
