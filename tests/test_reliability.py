@@ -300,6 +300,7 @@ class TestDisk:
     def test_second_run_in_the_same_folder_is_refused_while_the_first_lives(self, data_dir, tmp_path):
         process = start(command("one", data_dir, tmp_path / "run"))
         wait_for_step(process, tmp_path / "run", 11)
+        process.send_signal(signal.SIGSTOP)  # else it may be done before the second has begun
         result = run("train", *train_flags(data_dir, tmp_path / "run", *FLAGS))
         assert result.returncode != 0
         assert "Another process trains in `run_dir`" in result.stderr
