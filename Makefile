@@ -6,10 +6,10 @@ demo: .venv/installed
 	.venv/bin/python -m alexnet_tf.demo
 
 test: .venv/test-installed
-	.venv/bin/python -m pytest -m "not slow"
+	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile -m "not slow"
 
 test-all: .venv/test-installed
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile
 
 lint: .venv/test-installed
 	.venv/bin/ruff check .

@@ -38,6 +38,7 @@ setuptools.setup(
         "test": [
             "kubernetes-validate>=1.33",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "pyyaml>=6",
             "ruff>=0.12",
             "scipy>=1.11",

@@ -156,11 +156,11 @@ class TestStopping:
     def test_ten_runs_killed_at_random_moments_end_with_the_very_same_weights(self, data_dir, undisturbed, tmp_path):
         chance = random.Random(2012)
         plan = [
-            (mode, number, chance.randrange(1, STEPS - 60), chance.uniform(0, 1.0))
+            (mode, number, chance.randrange(1, STEPS - 60), chance.uniform(0, 0.5))
             for mode in ("one", "mirrored", "multi_worker")
             for number in (signal.SIGKILL, signal.SIGTERM)
         ]
-        plan += [("one", signal.SIGKILL, chance.randrange(1, STEPS - 60), chance.uniform(0, 1.0)) for _ in range(4)]
+        plan += [("one", signal.SIGKILL, chance.randrange(1, STEPS - 60), chance.uniform(0, 0.5)) for _ in range(4)]
         lost = []
         for index, (mode, number, step, seconds) in enumerate(plan):
             run_dir = tmp_path / str(index)
