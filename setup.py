@@ -49,6 +49,7 @@ setuptools.setup(
     entry_points={
         "console_scripts": [
             "alexnet-tfrecords = alexnet_tf.tfrecords.build:run",
+            "alexnet-data-service = alexnet_tf.tfrecords.service:run",
             "alexnet-train = alexnet_tf.train:run",
             "alexnet-convert = alexnet_tf.convert:run",
             "alexnet-describe = alexnet_tf.describe:run",

@@ -238,9 +238,10 @@ class Diary(keras.callbacks.Callback):
         batch_size: images in a step, on all devices together.
         first_images: uint8 (n, rows, columns, 3): augmented images as the network sees them, written once.
         description: Markdown text, written once: what is trained, on what, with which flags.
+        records_left_out: how many of the data set's records are not read, since they are damaged.
     """
 
-    def __init__(self, run_dir, every_steps, batch_size, first_images, description):
+    def __init__(self, run_dir, every_steps, batch_size, first_images, description, records_left_out=0):
         super().__init__()
         self.run_dir = pathlib.Path(run_dir)
         self.writer = tf.summary.create_file_writer(str(self.run_dir / "tensorboard"))
@@ -248,6 +249,7 @@ class Diary(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.first_images = first_images
         self.description = description
+        self.records_left_out = records_left_out
         self.images_seen = 0
         self.seconds = 0.0
 
@@ -297,6 +299,7 @@ class Diary(keras.callbacks.Callback):
         with self.writer.as_default(step=self._step()):
             kernels = figures.kernel_sheet(self.model.get_layer("conv1"))
             tf.summary.image("conv1 kernels", kernels[None])
+            tf.summary.scalar("data/records_left_out", self.records_left_out)
             for name in ("top1", "top5", "val_top1", "val_top5"):
                 if name in logs:
                     tf.summary.scalar(f"error/{name}", 1 - logs[name])
@@ -306,6 +309,7 @@ class Diary(keras.callbacks.Callback):
             "val_top1_error": 1 - logs["val_top1"],
             "val_top5_error": 1 - logs["val_top5"],
             "images_per_second": self.images_per_second,
+            "records_left_out": self.records_left_out,
         }
         text = json.dumps(summary, indent=2) + "\n"
         schema.write_whole(self.run_dir / "training.json", lambda file: file.write(text.encode()))

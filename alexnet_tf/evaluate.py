@@ -9,7 +9,7 @@ from absl import app, flags
 from tqdm import tqdm
 
 from alexnet_tf import checkpoint, figures, program
-from alexnet_tf.tfrecords import reader, schema
+from alexnet_tf.tfrecords import reader, schema, verify
 
 
 def predict_probabilities(model, dataset):
@@ -62,6 +62,13 @@ def define_flags():
         "output_dir", None, "Where evaluation.json and confusion_matrix.png go: beside the model by default."
     )
     flags.DEFINE_integer("batch_size", 128, "Images in a batch; of ten views, a tenth as many.", lower_bound=1)
+    flags.DEFINE_enum(
+        "on_bad_record",
+        "fail",
+        ["fail", "skip"],
+        "What to do about images that can't be read: stop and name them, or look at all images first and leave such out.",
+    )
+    flags.DEFINE_integer("max_bad_records", 100, "How many records may be left out.", lower_bound=0)
     flags.DEFINE_bool("ten_views", True, "Whether to measure ten views too, which takes ten times as long.")
 
 
@@ -71,6 +78,11 @@ def main(argv):
     flag = flags.FLAGS
     model, learned = checkpoint.load_model(flag.model)
     description = schema.load_description(flag.data_dir)
+    left_out = []
+    if flag.on_bad_record == "skip":
+        description, left_out = verify.leave_out_damaged(flag.data_dir, description, flag.max_bad_records)
+        for problem in left_out:
+            print(f"Left out: {problem}")
     if learned.class_names != description.class_names:
         raise ValueError(
             f"The model must have learned the classes of the data. {flag.model} learned {len(learned.class_names)} "
@@ -81,10 +93,13 @@ def main(argv):
     crop_px = model.input_shape[1]
     chance = {"top1_error": 1 - 1 / classes, "top5_error": 1 - min(5, classes) / classes}
     result = {"split": flag.split, "images": description.splits[flag.split].count, "chance": chance}
+    result["records_left_out"] = len(left_out)
     for name, views in [("center_crop", 1), ("ten_views", 10)][: 2 if flag.ten_views else 1]:
         batch_size = max(1, flag.batch_size // views)
         print(f"{name.replace('_', ' ')}:")
-        dataset = reader.make_evaluation_dataset(flag.data_dir, batch_size, crop_px, split=flag.split, views=views)
+        dataset = reader.make_evaluation_dataset(
+            flag.data_dir, batch_size, crop_px, description=description, split=flag.split, views=views
+        )
         with reader.naming_damaged_shards(flag.data_dir):
             probabilities, labels = predict_probabilities(model, dataset)
         result[name] = {f"top{k}_error": top_k_error(probabilities, labels, k) for k in (1, 5)}

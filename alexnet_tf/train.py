@@ -25,7 +25,7 @@ from alexnet_tf import (
     training,
     variants,
 )
-from alexnet_tf.tfrecords import reader, schema, statistics
+from alexnet_tf.tfrecords import reader, schema, statistics, verify
 
 
 def main(argv):
@@ -84,6 +84,11 @@ def train(flag, worker):
     jit = training.use_jit(flag.jit, strategy, column_devices)
     run_dir = pathlib.Path(flag.run_dir)
     description = schema.load_description(flag.data_dir)
+    left_out = []
+    if flag.on_bad_record == "skip":
+        description, left_out = verify.leave_out_damaged(flag.data_dir, description, flag.max_bad_records)
+        for problem in left_out:
+            print(f"Left out: {problem}")
     classes = len(description.class_names)
     steps = reader.steps_per_epoch(description, flag.batch_size)
     replicas = strategy.num_replicas_in_sync
@@ -96,6 +101,7 @@ def train(flag, worker):
             flag.data_dir,
             flag.batch_size,
             image_px,
+            description=description,
             seed=flag.seed,
             color_noise=flag.color_noise,
             color_noise_epochs=color_noise_epochs,
@@ -104,15 +110,19 @@ def train(flag, worker):
             start_epoch=epoch,
             start_step=step,
             share=share,
+            data_service=flag.data_service,
         )
 
     def validation_data(share):
-        return reader.make_evaluation_dataset(flag.data_dir, flag.batch_size, image_px, share=share)
+        return reader.make_evaluation_dataset(
+            flag.data_dir, flag.batch_size, image_px, description=description, share=share
+        )
 
     validation_data(reader.Share())  # says now what is wrong with the data or the flags
     settings = {name: flag[name].value for name in train_flags.FIXED_FLAGS}
     settings |= {"source": description.settings["source"], "classes": classes, "steps_per_epoch": steps}
     settings |= {"workers": len(worker.addresses)}
+    settings |= {"records_left_out": [f"{problem.path.name}, record {problem.record}" for problem in left_out]}
     checkpoint.refuse_changed_settings(run_dir, settings, flag.allow_changed)
 
     keras.utils.set_random_seed(flag.seed)
@@ -197,7 +207,7 @@ def train(flag, worker):
                 first_images = training.network_inputs(training_data(0, reader.Share()), 8)
                 text = training.describe_run(description, flag.flags_into_string())
                 diaries = [
-                    callbacks.Diary(run_dir, flag.log_every_steps, flag.batch_size, first_images, text),
+                    callbacks.Diary(run_dir, flag.log_every_steps, flag.batch_size, first_images, text, len(left_out)),
                     keras.callbacks.TensorBoard(str(run_dir / "tensorboard"), histogram_freq=1, write_graph=False),
                 ]
             print(

@@ -122,6 +122,21 @@ def define_flags():
         "Whether crops may touch the right and bottom edge: 33 x 33 places, as in the original program, for 32 x 32.",
     )
 
+    flags.DEFINE_enum(
+        "on_bad_record",
+        "fail",
+        ["fail", "skip"],
+        "What to do about images that can't be read. fail: stop there, and name the file and the record. skip: look at "
+        "all images before training, and leave such out.",
+    )
+    flags.DEFINE_integer("max_bad_records", 100, "How many records may be left out.", lower_bound=0)
+    flags.DEFINE_string(
+        "data_service",
+        None,
+        "HOST:PORT of alexnet-data-service, whose processes then read and decode the training images. A run that goes "
+        "on does so at about the same image, not the very same.",
+    )
+
     flags.DEFINE_string(
         "strategy",
         "auto",

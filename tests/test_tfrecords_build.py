@@ -173,6 +173,7 @@ class TestBuildDataset:
         build_small(f"folder:{image_folder}", tmp_path / "data")
         assert sorted(contents(tmp_path / "data")) == [
             "dataset.json",
+            "index.npz",
             "statistics.npz",
             *(f"train-0000{index}-of-00003" for index in range(3)),
             "validation-00000-of-00001",

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from conftest import TINY_IMAGE_PX, tiny_image
 
-from alexnet_tf.tfrecords import build, reader, schema, statistics
+from alexnet_tf.tfrecords import build, reader, records, schema, statistics
 
 CROP_PX = 32
 
@@ -41,9 +41,14 @@ def rewrite_first_shard(data_dir, change):
     examples = [tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
     for example in examples:
         change(example.features.feature)
+    written = [example.SerializeToString() for example in examples]
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for example in examples:
-            writer.write(example.SerializeToString())
+        for record in written:
+            writer.write(record)
+    with np.load(data_dir / records.INDEX_FILE) as index:
+        sizes = dict(index)
+    sizes["train"][: len(written)] = [len(record) for record in written]
+    records.save_index(data_dir, {name: [of_split] for name, of_split in sizes.items()})
     shard = dataclasses.replace(split.shards[0], bytes=path.stat().st_size)
     split = dataclasses.replace(split, shards=(shard, *split.shards[1:]))
     dataclasses.replace(description, splits=description.splits | {"train": split}).save(data_dir)

@@ -14,12 +14,6 @@ def data_dir(tiny_data_dir, tmp_path):
     return shutil.copytree(tiny_data_dir, tmp_path / "data")
 
 
-def flip_byte(path, offset):
-    content = bytearray(path.read_bytes())
-    content[offset] ^= 1
-    path.write_bytes(content)
-
-
 class TestShardName:
     def test_numbers_are_padded(self):
         assert schema.shard_name("train", 3, 16) == "train-00003-of-00016"
@@ -27,8 +21,10 @@ class TestShardName:
 
 class TestDatasetDescription:
     def test_save_then_load_gives_an_equal_one(self, tmp_path):
-        split = schema.Split(3, (1, 2), (schema.Shard("train-00000-of-00001", 3, 40, "ab"),), (("a.png", "broken"),))
-        description = schema.DatasetDescription(("é", "b"), 64, "png", {"train": split}, {"seed": 1})
+        split = schema.Split(
+            3, (1, 2), (schema.Shard("train-00000-of-00001", 3, 40, "ab", (1,)),), (("a.png", "broken"),)
+        )
+        description = schema.DatasetDescription(("é", "b"), 64, False, "png", {"train": split}, {"seed": 1})
         description.save(tmp_path)
         assert schema.load_description(tmp_path) == description
         assert [path.name for path in tmp_path.iterdir()] == ["dataset.json"]
@@ -47,16 +43,16 @@ class TestLoadDescription:
         with pytest.raises(ValueError, match=rf"alexnet-tfrecords .*--data_dir={tmp_path}"):
             schema.load_description(tmp_path)
 
-    @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format_version": 1}', '{"format_version": 99}'])
+    @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format_version": 2}', '{"format_version": 1}'])
     def test_damaged_file_is_named(self, tmp_path, content):
         (tmp_path / "dataset.json").write_text(content)
-        with pytest.raises(ValueError, match=r"dataset\.json (is damaged|must be of format version 1)"):
+        with pytest.raises(ValueError, match=r"dataset\.json (is damaged|must be of format version 2)"):
             schema.load_description(tmp_path)
 
     def test_other_format_version_is_told(self, data_dir):
         path = data_dir / "dataset.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2}))
-        with pytest.raises(ValueError, match="Received: format_version=2"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 3}))
+        with pytest.raises(ValueError, match="Received: format_version=3"):
             schema.load_description(data_dir)
 
 
@@ -80,19 +76,6 @@ class TestCheckShardSizes:
             ValueError, match=rf"train-00002-of-00005 must hold {size:,} bytes.*Found: {size - 7:,} bytes"
         ):
             schema.check_shard_sizes(data_dir, schema.load_description(data_dir).splits["train"])
-
-
-class TestCheckShardContents:
-    def test_whole_data_set_passes(self, tiny_data_dir):
-        for split in schema.load_description(tiny_data_dir).splits.values():
-            schema.check_shard_contents(tiny_data_dir, split)
-
-    def test_flipped_bit_names_the_shard(self, data_dir):
-        flip_byte(data_dir / "validation-00001-of-00002", 500)
-        split = schema.load_description(data_dir).splits["validation"]
-        schema.check_shard_sizes(data_dir, split)  # the size is as it was
-        with pytest.raises(ValueError, match="validation-00001-of-00002 is damaged"):
-            schema.check_shard_contents(data_dir, split)
 
 
 class TestWriteWhole:

@@ -14,7 +14,7 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from alexnet_tf.tfrecords import describe, schema, shards, sources, statistics, verify
+from alexnet_tf.tfrecords import describe, records, schema, shards, sources, statistics, verify
 
 _SETTINGS_FILE = ".building.json"  # what an unfinished data set is built with
 
@@ -24,6 +24,7 @@ def build_dataset(
     data_dir,
     *,
     image_px=256,
+    keep_aspect=False,
     encoding="jpeg",
     quality=95,
     num_train_shards=16,
@@ -41,7 +42,9 @@ def build_dataset(
     Args:
         source: name of the source, as `sources.open_source` takes it.
         data_dir: folder for the shards; made where it is missing.
-        image_px: side of the stored images, in pixels.
+        image_px: shorter side of the stored images, in pixels.
+        keep_aspect: whether the longer side is kept, up to four times the shorter, and not cut to the square in the
+            middle, as in the paper. The statistics are of that square nevertheless.
         encoding, quality: "jpeg" of a quality from 1 to 95, "png", or "raw": bytes of pixels.
         num_train_shards, num_validation_shards: number of files of each split.
         validation_fraction, seed, tfds_data_dir: as `sources.open_source` takes them.
@@ -68,6 +71,7 @@ def build_dataset(
     settings = {
         "source": source,
         "image_px": image_px,
+        "keep_aspect": keep_aspect,
         "encoding": encoding,
         "quality": quality,
         "num_train_shards": num_train_shards,
@@ -89,14 +93,15 @@ def build_dataset(
         bounds = [count * i // num_shards for i in range(num_shards + 1)]
         for index, (start, stop) in enumerate(itertools.pairwise(bounds)):
             path = data_dir / schema.shard_name(split, index, num_shards)
-            tasks.append(shards.ShardTask(split, start, stop, path, image_px, encoding, quality))
+            tasks.append(shards.ShardTask(split, start, stop, path, image_px, keep_aspect, encoding, quality))
     _begin(data_dir, tasks, settings | {split: opened.count(split) for split in schema.SPLITS})
     _run(opened, tasks, max_bad_fraction, num_processes or os.cpu_count())
 
     sums = statistics.PixelSums(image_px)
-    splits = {}
+    splits, record_bytes = {}, {}
     for split in schema.SPLITS:
         parts = [shards.load_part(task, sums) for task in tasks if task.split == split]
+        record_bytes[split] = [part["record_bytes"] for part in parts]
         splits[split] = schema.Split(
             count=sum(part["shard"]["count"] for part in parts),
             count_per_class=tuple(np.sum([part["count_per_class"] for part in parts], axis=0).tolist()),
@@ -106,7 +111,10 @@ def build_dataset(
         if not splits[split].count:
             raise ValueError(f"`source` must hold at least one readable {split} image. Received: {source!r}")
     statistics.Statistics.of(sums).save(data_dir)
-    description = schema.DatasetDescription(tuple(opened.class_names), image_px, encoding, splits, settings)
+    records.save_index(data_dir, record_bytes)
+    description = schema.DatasetDescription(
+        tuple(opened.class_names), image_px, keep_aspect, encoding, splits, settings
+    )
     description.save(data_dir)
     for task in tasks:
         task.part_path.unlink()
@@ -121,8 +129,9 @@ def _finished(data_dir, settings):
     description = schema.load_description(data_dir)
     _refuse_other_settings(data_dir, description.settings, settings)
     try:
-        for split in description.splits.values():
+        for name, split in description.splits.items():
             schema.check_shard_sizes(data_dir, split)
+            records.load_index(data_dir, description, name)
         statistics.Statistics.load(data_dir)
     except ValueError as error:
         print(f"{error}. Building the data set again.")
@@ -228,7 +237,13 @@ def define_flags():
         "Folder of a data set to tell of, and build nothing: counts, classes and statistics are printed; a contact "
         "sheet, the mean image and samples of color noise are written into it.",
     )
-    flags.DEFINE_integer("image_px", 256, "Side of the stored images, in pixels.", lower_bound=1)
+    flags.DEFINE_integer("image_px", 256, "Shorter side of the stored images, in pixels.", lower_bound=1)
+    flags.DEFINE_bool(
+        "keep_aspect",
+        False,
+        "Whether to keep the longer side (up to four times the shorter), for crops from all of the image; the paper "
+        "kept the square in the middle.",
+    )
     flags.DEFINE_enum(
         "encoding",
         "jpeg",

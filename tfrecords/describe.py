@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageDraw
 
-from alexnet_tf.tfrecords import images, schema, statistics
+from alexnet_tf.tfrecords import images, records, schema, statistics
 
 _THUMBNAIL_PX = 112
 _CAPTION_PX = 14
@@ -27,8 +27,8 @@ def describe_dataset(data_dir):
     pixels = statistics.Statistics.load(data_dir)
     lines = [f"# {data_dir}", ""]
     lines += [
-        f"{len(description.class_names)} classes; images of {description.image_px} x {description.image_px} pixels, "
-        f"stored as {description.encoding}.",
+        f"{len(description.class_names)} classes; images of {description.image_px} x {description.image_px} pixels"
+        f"{' or longer' if description.keep_aspect else ''}, stored as {description.encoding}.",
         "",
         "| split | images | shards | MB | bytes an image | images a class: least, median, most | skipped |",
         "|---|---|---|---|---|---|---|",
@@ -82,11 +82,9 @@ def draw_dataset(data_dir):
     examples = []
     for shard in shards:
         for record in tf.data.TFRecordDataset(str(pathlib.Path(data_dir) / shard.name)).take(a_shard):
-            example = tf.train.Example.FromString(record.numpy())
-            label = example.features.feature[schema.LABEL].int64_list.value[0]
-            encoded = example.features.feature[schema.ENCODED].bytes_list.value[0]
-            decoded = images.decode_image(encoded, description.encoding, description.image_px)
-            examples.append((decoded.numpy(), description.class_names[label]))
+            encoded, size, label = records.parse_record(record, description)
+            decoded = images.decode_image(encoded, description.encoding, size).numpy()
+            examples.append((images.central_square(decoded), description.class_names[label]))
     examples = examples[:64]
     draws = np.random.default_rng(0).normal(size=(len(examples[:4]), 7, 3))
     offsets = draws @ pixels.color_noise().T

@@ -7,18 +7,22 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+# How many times longer than the shorter side the longer one may stay: a line of 1 x 5000 pixels would take a gigabyte.
+_MOST_ASPECT = 4
 
-def prepare_image(image, image_px):
-    """Makes the square RGB image of a source's image: shorter side to `image_px`, centre crop, antialiased.
+
+def prepare_image(image, image_px, keep_aspect=False):
+    """Makes the RGB image of a data set from a source's: shorter side to `image_px`, centre crop, antialiased.
 
     What the image is, its content tells, whatever its file is called: grey, palette, CMYK, transparent and 16-bit
     images become 8-bit RGB.
 
     Args:
         image: bytes of an encoded image, or the path of one, or uint8 (rows, columns) or (rows, columns, 3).
-        image_px: side of the result, in pixels.
+        image_px: shorter side of the result, in pixels.
+        keep_aspect: whether the longer side is kept, up to four times the shorter, and not cut to a square.
 
-    Returns: uint8 (image_px, image_px, 3).
+    Returns: uint8 (rows, columns, 3).
 
     Raises:
         Exception: of one of many kinds, where Pillow can't read the image.
@@ -36,12 +40,21 @@ def prepare_image(image, image_px):
         if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
             raise ValueError(f"pixels must be of 8 or 16 bits. Received: {values.dtype} up to {values.max()}")
         opened = Image.fromarray(np.uint8(values >> 8))
-    # Only the central square is resized: 5000 x 1 pixels never become 1,280,000 x 256. A square that can't be quite
-    # central lies half a pixel up or left, as in the served model.
+    # What will be cut off is cut off before the resizing: 5000 x 1 pixels never become 1,280,000 x 256. A square that
+    # can't be quite central lies half a pixel up or left, as in the served model.
     side = min(opened.size)
-    left, top = (opened.width - side) // 2, (opened.height - side) // 2
-    square = opened.convert("RGB").crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((image_px, image_px), Image.Resampling.BILINEAR))
+    width, height = (min(length, (_MOST_ASPECT if keep_aspect else 1) * side) for length in opened.size)
+    left, top = (opened.width - width) // 2, (opened.height - height) // 2
+    kept = opened.convert("RGB").crop((left, top, left + width, top + height))
+    size = tuple(round(length * image_px / side) for length in kept.size)
+    return np.asarray(kept.resize(size, Image.Resampling.BILINEAR))
+
+
+def central_square(image):
+    """The square in the middle of an image, uint8 (rows, columns, 3), as long as its shorter side."""
+    side = min(image.shape[:2])
+    top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+    return image[top : top + side, left : left + side]
 
 
 def encode_image(image, encoding, quality):
@@ -54,21 +67,38 @@ def encode_image(image, encoding, quality):
     return buffer.getvalue()
 
 
-def decode_image(encoded, encoding, image_px):
+def decode_image(encoded, encoding, size):
     """Decodes an image of a data set, eagerly or in a graph.
 
     Args:
         encoded: string scalar.
         encoding: one of `schema.ENCODINGS`.
-        image_px: side of the image, in pixels.
+        size: int32 (2,), its rows and columns.
 
-    Returns: uint8 (image_px, image_px, 3).
+    Returns: uint8 (rows, columns, 3).
 
     Raises:
         tf.errors.InvalidArgumentError: where it can't be decoded, or is of another size.
     """
     if encoding == "raw":
-        return tf.reshape(tf.io.decode_raw(encoded, tf.uint8), (image_px, image_px, 3))
+        return tf.reshape(tf.io.decode_raw(encoded, tf.uint8), tf.concat([size, [3]], axis=0))
     image = tf.io.decode_jpeg(encoded, channels=3) if encoding == "jpeg" else tf.io.decode_png(encoded, channels=3)
-    with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(image), (image_px, image_px, 3))]):
-        return tf.ensure_shape(tf.identity(image), (image_px, image_px, 3))
+    with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(image)[:2], size)]):
+        return tf.identity(image)
+
+
+def decode_crop(encoded, encoding, size, top, left, crop_px):
+    """Decodes a square of an image of a data set.
+
+    Args:
+        encoded, encoding, size: as `decode_image` takes them.
+        top, left: int32 scalars, the square's first row and column.
+        crop_px: its side, in pixels, a Python integer.
+
+    Returns: uint8 (crop_px, crop_px, 3).
+    """
+    if encoding == "jpeg":  # only what is needed of it
+        image = tf.io.decode_and_crop_jpeg(encoded, [top, left, crop_px, crop_px], channels=3)
+    else:
+        image = decode_image(encoded, encoding, size)[top : top + crop_px, left : left + crop_px]
+    return tf.ensure_shape(image, (crop_px, crop_px, 3))

@@ -4,18 +4,14 @@ The pixels stay bytes. That the mean is subtracted and the color noise added in 
 pipeline more than twice as fast as one that hands on floats.
 """
 
+import bisect
 import contextlib
 import dataclasses
 import os
-import pathlib
 
 import tensorflow as tf
 
-from alexnet_tf.tfrecords import images, schema, statistics, verify
-
-# Images in the shuffle buffer: 100 MB of encoded images. The builder has shuffled a folder's images once already.
-_SHUFFLE_BUFFER = 8192
-_SHARDS_READ_AT_ONCE = 16
+from alexnet_tf.tfrecords import images, records, schema, service, statistics, verify
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +63,7 @@ def make_training_dataset(
     batch_size,
     crop_px,
     *,
+    description=None,
     seed=0,
     color_noise="standard_deviation",
     color_noise_epochs=None,
@@ -75,17 +72,21 @@ def make_training_dataset(
     start_epoch=0,
     start_step=0,
     share=Share(),
+    data_service=None,
     num_parallel_calls=None,
 ):
     """Makes the endless training set: shuffled, cropped, flipped, with a color offset for each image.
 
     Whatever is random follows from the seed, the epoch, and the image's place in it alone. So the batches are the same
-    whatever the parallelism, and those from (start_epoch, start_step) on the same as if all before had been read.
+    whatever the parallelism, and those from (start_epoch, start_step) on the same as if all before had been read. To
+    begin there takes no longer than to begin at the beginning: each shard is opened where its next record lies.
 
     Args:
         data_dir: folder of a data set.
         batch_size: images in a step, of all workers and replicas together.
         crop_px: side of the random crop, in pixels.
+        description: the data set's `schema.DatasetDescription` where it is not that of dataset.json but has records
+            left out.
         seed: any integer.
         color_noise: size of the color noise, a key of `statistics.COLOR_NOISE_SCALES`.
         color_noise_epochs: how many epochs, from the first, have color noise; None for all. (66 in the original
@@ -97,6 +98,9 @@ def make_training_dataset(
         start_epoch, start_step: where to begin.
         share: what is read here. Each epoch the shards are dealt out anew, the images of one shard to two workers where
             their shares end within it.
+        data_service: address of a tf.data service that does the work, "host:port" (service.py), or None. Its workers
+            take the windows of an epoch as they come, so the order of the batches is no longer that of the seed, and
+            from (start_epoch, start_step) on, up to a window that was begun is read again.
         num_parallel_calls: images decoded at once; twice the cores by default, which was measured faster than
             tf.data.AUTOTUNE.
 
@@ -108,9 +112,9 @@ def make_training_dataset(
 
     Source: section 4.1.
     """
-    description = schema.load_description(data_dir)
+    description = description or schema.load_description(data_dir)
     split = schema.split_of(description, "train")
-    paths, counts = _shard_paths(data_dir, split), [shard.count for shard in split.shards]
+    parts = records.Parts.of(data_dir, description, "train")
     _check_crop(description, crop_px)
     steps = steps_per_epoch(description, batch_size)
     if start_epoch < 0:
@@ -124,27 +128,38 @@ def make_training_dataset(
         raise ValueError(
             f"`batch_size` must be a multiple of the number of replicas, {share.all_replicas}. Received: {batch_size}"
         )
+    job_name = None
+    if data_service:  # whose workers are others than those that train: it deals the images out between these
+        job_name = f"{data_dir} {seed} {start_epoch} {start_step}" if share.num_workers > 1 else None
+        share = Share(replicas=share.all_replicas)
     local_batch = batch_size // share.num_workers
     begin, end = (split.count * worker // share.num_workers for worker in (share.worker, share.worker + 1))
-    places = max(1, description.image_px - crop_px + (1 if last_offset else 0))
+    windows = parts.windows_per_epoch()
+    first_image = start_step * local_batch
 
-    def read_epoch(epoch):
-        # The seed of this graph, which holds the operations of one epoch: without it the program's global seed would
+    def seed_of(epoch):
+        return tf.random.fold_in(tf.constant([seed, 0], tf.int64), epoch)
+
+    def first_of_window(window):
+        return int(parts.window(seed_of(start_epoch), begin, end, tf.constant(window, tf.int64))[0])
+
+    def read_window(number):
+        # The seed of this graph, which holds the operations of one window: without it the program's global seed would
         # come into the order of the images, and a global seed of 0 fails.
         tf.compat.v1.set_random_seed(None)
-        epoch_seed = tf.random.fold_in(tf.constant([seed, 0], tf.int64), epoch)
-        shuffled = tf.random.experimental.stateless_shuffle(tf.range(len(paths)), epoch_seed)
-        shards = _parts_of_shards(tf.gather(paths, shuffled), tf.gather(counts, shuffled), begin, end)
-        records = shards.interleave(
-            _read_part,
-            cycle_length=_SHARDS_READ_AT_ONCE,
+        epoch, window = number // windows, number % windows
+        epoch_seed = seed_of(epoch)
+        first, slices = parts.window(epoch_seed, begin, end, window)
+        encoded = tf.data.Dataset.from_tensor_slices(slices).interleave(
+            records.read_records,
+            cycle_length=records.SHARDS_IN_WINDOW,
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
-        order = tf.random.stateless_uniform((), epoch_seed, minval=None, maxval=None, dtype=tf.int64)
-        records = records.shuffle(_SHUFFLE_BUFFER, seed=order, reshuffle_each_iteration=False)
-        skipped = tf.where(epoch == start_epoch, tf.constant(start_step * local_batch, tf.int64), 0)
-        numbered = records.take(steps * local_batch).enumerate().skip(skipped)
+        order = tf.random.stateless_uniform((), tf.random.fold_in(epoch_seed, window), None, None, tf.int64)
+        encoded = encoded.shuffle(records.WINDOW + records.SHARDS_IN_WINDOW, seed=order, reshuffle_each_iteration=False)
+        done = tf.where(epoch == start_epoch, tf.maximum(first_image - first, 0), 0)
+        left = tf.maximum(steps * local_batch - first, 0)
         noisy = tf.constant(True) if color_noise_epochs is None else epoch < color_noise_epochs
 
         def with_seeds(local_index, record):
@@ -154,32 +169,42 @@ def make_training_dataset(
             first_of_crop = index - index % images_per_crop
             return tf.random.fold_in(epoch_seed, first_of_crop), tf.random.fold_in(epoch_seed, index), noisy, record
 
-        return numbered.map(with_seeds)
+        return encoded.enumerate(first).take(left).skip(done).map(with_seeds)
 
     def augment(crop_and_flip_seed, image_seed, noisy, record):
-        encoded, label = _parse(record, description)
-        crop_seed, flip_seed, _ = tf.unstack(tf.random.split(crop_and_flip_seed, 3))
+        encoded, size, label = records.parse_record(record, description)
+        top_seed, left_seed, flip_seed = tf.unstack(tf.random.split(crop_and_flip_seed, 3))
         _, _, noise_seed = tf.unstack(tf.random.split(image_seed, 3))
-        top, left = tf.unstack(tf.random.stateless_uniform((2,), crop_seed, 0, places, tf.int32))
-        image = _decode_crop(encoded, description, top, left, crop_px)
+        rows, columns = tf.unstack(tf.maximum(size - crop_px + (1 if last_offset else 0), 1))
+        top = tf.random.stateless_uniform((), top_seed, 0, rows, tf.int32)
+        left = tf.random.stateless_uniform((), left_seed, 0, columns, tf.int32)
+        image = images.decode_crop(encoded, description.encoding, size, top, left, crop_px)
         image = tf.where(tf.random.stateless_uniform((), flip_seed) < 0.5, image[:, ::-1], image)
         color_offset = tf.linalg.matvec(noise, tf.random.stateless_normal((3,), noise_seed))
         color_offset = tf.where(noisy, color_offset, tf.zeros(3))
         return {"image": image, "color_offset": color_offset}, label
 
-    # The epochs are chained before the images are decoded, so that decoding never waits for an epoch to begin.
-    dataset = tf.data.Dataset.range(start_epoch, tf.int64.max).flat_map(read_epoch)
+    first_window = bisect.bisect_right(range(windows), first_image, key=first_of_window) - 1
+    dataset = tf.data.Dataset.range(start_epoch * windows + first_window, tf.int64.max).flat_map(read_window)
+    # While one window is handed on the next is read, across the ends of epochs too: decoding never waits for it.
+    dataset = dataset.prefetch(records.WINDOW // 2)
     dataset = dataset.map(augment, num_parallel_calls=num_parallel_calls or 2 * os.cpu_count(), deterministic=True)
-    return dataset.batch(local_batch // share.replicas, drop_remainder=True).prefetch(2 * share.replicas)
+    dataset = dataset.batch(local_batch // share.replicas, drop_remainder=True)
+    if data_service:
+        dataset = dataset.apply(service.distribute(data_service, job_name))
+    return dataset.prefetch(2 * share.replicas)
 
 
-def make_evaluation_dataset(data_dir, batch_size, crop_px, *, split="validation", views=1, share=Share()):
+def make_evaluation_dataset(
+    data_dir, batch_size, crop_px, *, description=None, split="validation", views=1, share=Share()
+):
     """Makes the data set of a split: once through, in the order of the files, the last batch short.
 
     Args:
         data_dir: folder of a data set.
         batch_size: images in a step, of all workers and replicas together.
-        crop_px: side of the crops, in pixels.
+        crop_px: side of the crops, in pixels, which are all from the square in the middle of the image.
+        description: as `make_training_dataset` takes it.
         split: "train" or "validation".
         views: 1: the centre crop. 10: the paper's ten views, which are the four corners (top left, top right, bottom
             left, bottom right), the centre, and the mirror images of these five in the same order.
@@ -198,30 +223,31 @@ def make_evaluation_dataset(data_dir, batch_size, crop_px, *, split="validation"
         raise ValueError(f"`views` must be 1 or 10. Received: views={views}")
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
-    description = schema.load_description(data_dir)
-    split_description = schema.split_of(description, split)
-    paths = _shard_paths(data_dir, split_description)
+    description = description or schema.load_description(data_dir)
+    parts = records.Parts.of(data_dir, description, split)
     _check_crop(description, crop_px)
-    last = description.image_px - crop_px
+    square_px = description.image_px
+    last = square_px - crop_px
     corners = [(0, 0), (0, last), (last, 0), (last, last), (last // 2, last // 2)]
 
     def prepare(record):
-        encoded, label = _parse(record, description)
+        encoded, size, label = records.parse_record(record, description)
+        top, left = tf.unstack((size - square_px) // 2)
         if views == 1:
-            return _decode_crop(encoded, description, last // 2, last // 2, crop_px), label
-        image = _decode_crop(encoded, description, 0, 0, description.image_px)
-        crops = tf.stack([image[top : top + crop_px, left : left + crop_px] for top, left in corners])
+            top, left = top + last // 2, left + last // 2
+            return images.decode_crop(encoded, description.encoding, size, top, left, crop_px), label
+        square = images.decode_crop(encoded, description.encoding, size, top, left, square_px)
+        crops = tf.stack([square[top : top + crop_px, left : left + crop_px] for top, left in corners])
         return tf.concat([crops, crops[:, :, ::-1]], axis=0), label
 
-    count, replicas = split_description.count, share.all_replicas
-    shard_counts = [shard.count for shard in split_description.shards]
+    count, replicas = description.splits[split].count, share.all_replicas
     local_batch = _evaluation_batch(description, batch_size, split, replicas)
     datasets = []
     for replica in range(share.worker * share.replicas, (share.worker + 1) * share.replicas):
         begin, end = count * replica // replicas, count * (replica + 1) // replicas
-        records = _parts_of_shards(paths, shard_counts, begin, end).flat_map(_read_part)
-        records = records.apply(tf.data.experimental.assert_cardinality(end - begin))
-        dataset = records.map(prepare, num_parallel_calls=2 * os.cpu_count(), deterministic=True)
+        slices = tf.data.Dataset.from_tensor_slices(parts.between(begin, end))
+        dataset = slices.flat_map(records.read_records).apply(tf.data.experimental.assert_cardinality(end - begin))
+        dataset = dataset.map(prepare, num_parallel_calls=2 * os.cpu_count(), deterministic=True)
         datasets.append(dataset.batch(local_batch).prefetch(2))
     if len(datasets) == 1:
         return datasets[0]
@@ -240,36 +266,9 @@ def naming_damaged_shards(data_dir):
             raise
         more = f" And {len(problems) - 1} more: alexnet-tfrecords --verify lists them." if len(problems) > 1 else ""
         worst = next((problem for problem in problems if problem.record is not None), problems[0])
-        raise ValueError(f"The data set is damaged. {worst}.{more}") from error
-
-
-def _shard_paths(data_dir, split):
-    schema.check_shard_sizes(data_dir, split)  # TFRecordDataset takes a shard cut between two records for a whole one
-    return [str(pathlib.Path(data_dir) / shard.name) for shard in split.shards]
-
-
-def _parts_of_shards(paths, counts, begin, end):
-    """Which records of which shards are those from `begin` to before `end`, counted over all shards.
-
-    Args:
-        paths: string (shards,).
-        counts: int (shards,): the records in each.
-        begin, end: ints.
-
-    Returns: a `tf.data.Dataset` of (path, records to skip, records to take), without the shards of which none is taken.
-    """
-    counts = tf.cast(counts, tf.int64)
-    before = tf.cumsum(counts, exclusive=True)
-    skipped = tf.clip_by_value(begin - before, 0, counts)
-    taken = tf.clip_by_value(end - before, 0, counts) - skipped
-    wanted = taken > 0
-    return tf.data.Dataset.from_tensor_slices(
-        tuple(tf.boolean_mask(tensor, wanted) for tensor in (paths, skipped, taken))
-    )
-
-
-def _read_part(path, skipped, taken):
-    return tf.data.TFRecordDataset(path).skip(skipped).take(taken)
+        raise ValueError(
+            f"The data set is damaged. {worst}.{more} --on_bad_record=skip would leave such records out."
+        ) from error
 
 
 def _evaluation_batch(description, batch_size, split, replicas):
@@ -290,25 +289,3 @@ def _check_crop(description, crop_px):
             f"`crop_px` must be at least 1 and at most the image side, {description.image_px}. "
             f"Received: crop_px={crop_px}"
         )
-
-
-def _parse(record, description):
-    """Returns the encoded image and the int32 label of a record. A label out of range is an error that names both."""
-    features = {key: tf.io.FixedLenFeature((), tf.string) for key in (schema.ENCODED, schema.FILENAME)}
-    features[schema.LABEL] = tf.io.FixedLenFeature((), tf.int64)
-    example = tf.io.parse_single_example(record, features)
-    label, classes = example[schema.LABEL], len(description.class_names)
-    message = f"A label must be from 0 to {classes - 1}. Received (filename, label):"
-    in_range = tf.Assert((label >= 0) & (label < classes), [message, example[schema.FILENAME], label])
-    with tf.control_dependencies([in_range]):
-        return tf.identity(example[schema.ENCODED]), tf.cast(label, tf.int32)
-
-
-def _decode_crop(encoded, description, top, left, crop_px):
-    """Decodes the square of `crop_px` at (top, left); returns uint8 (crop_px, crop_px, 3)."""
-    if description.encoding == "jpeg":
-        image = tf.io.decode_and_crop_jpeg(encoded, [top, left, crop_px, crop_px], channels=3)
-    else:
-        whole = images.decode_image(encoded, description.encoding, description.image_px)
-        image = whole[top : top + crop_px, left : left + crop_px]
-    return tf.ensure_shape(image, (crop_px, crop_px, 3))

@@ -21,6 +21,7 @@ class ShardTask:
     stop: int
     path: pathlib.Path
     image_px: int
+    keep_aspect: bool
     encoding: str
     quality: int
 
@@ -46,6 +47,7 @@ def build_shard(task):
     sums = statistics.PixelSums(task.image_px)
     count_per_class = [0] * len(_source.class_names)
     skipped = []
+    record_bytes = []
     temporary = task.path.with_name(f".tmp-{os.getpid()}-{task.path.name}")
     with tf.io.TFRecordWriter(str(temporary)) as writer:
         for filename, image, label in _source.read(task.split, task.start, task.stop):
@@ -55,7 +57,7 @@ def build_shard(task):
                     "(A split without labels has -1.)"
                 )
             try:
-                pixels = images.prepare_image(image, task.image_px)
+                pixels = images.prepare_image(image, task.image_px, task.keep_aspect)
             except UnidentifiedImageError:  # its own text has a memory address, which differs from run to run
                 skipped.append((filename, "UnidentifiedImageError: of no format that Pillow knows"))
                 continue
@@ -63,24 +65,29 @@ def build_shard(task):
                 skipped.append((filename, f"{type(error).__name__}: {error}"))
                 continue
             encoded = images.encode_image(pixels, task.encoding, task.quality)
-            writer.write(_make_example(encoded, label, _source.class_names[label], filename))
+            record = _make_example(encoded, pixels.shape, label, _source.class_names[label], filename)
+            writer.write(record)
+            record_bytes.append(len(record))
             count_per_class[label] += 1
             if task.split == "train":
-                sums.add_image(pixels)
+                sums.add_image(images.central_square(pixels))
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(task.path)
     shard = schema.Shard(task.path.name, sum(count_per_class), task.path.stat().st_size, schema.sha256(task.path))
-    facts = json.dumps({"shard": dataclasses.asdict(shard), "count_per_class": count_per_class, "skipped": skipped})
+    facts = {
+        "shard": dataclasses.asdict(shard),
+        "record_bytes": record_bytes,
+        "count_per_class": count_per_class,
+        "skipped": skipped,
+    }
+    arrays = {"count": sums.count, "image": sums.image, "products": sums.products}
     schema.write_whole(
-        task.part_path,
-        lambda file: np.savez_compressed(
-            file, facts=np.array(facts), count=sums.count, image=sums.image, products=sums.products
-        ),
+        task.part_path, lambda file: np.savez_compressed(file, facts=np.array(json.dumps(facts)), **arrays)
     )
 
 
-def _make_example(encoded, label, text, filename):
+def _make_example(encoded, shape, label, text, filename):
     def feature(value):
         if isinstance(value, int):
             return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
@@ -88,6 +95,8 @@ def _make_example(encoded, label, text, filename):
 
     features = {
         schema.ENCODED: feature(encoded),
+        schema.HEIGHT: feature(shape[0]),
+        schema.WIDTH: feature(shape[1]),
         schema.LABEL: feature(label),
         schema.TEXT: feature(text.encode()),
         schema.FILENAME: feature(filename.encode("utf-8", "surrogateescape")),

@@ -7,10 +7,11 @@ import pathlib
 import re
 import sys
 
+import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from alexnet_tf.tfrecords import images, schema
+from alexnet_tf.tfrecords import images, records, schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,66 +42,118 @@ def verify_dataset(data_dir):
     Returns: a list of `Problem`s, empty where the data set is whole.
 
     Raises:
-        ValueError: where dataset.json is missing or damaged.
+        ValueError: where dataset.json or index.npz is missing or damaged.
     """
     description = schema.load_description(data_dir)
-    shards = [(split, shard) for split in description.splits.values() for shard in split.shards]
+    tasks = [
+        (shard, offsets)
+        for name, split in description.splits.items()
+        for shard, offsets in zip(split.shards, records.load_index(data_dir, description, name), strict=True)
+    ]
     problems = []
     # Threads, since TensorFlow decodes outside of Python's lock.
     with (
-        tqdm(total=sum(shard.count for _, shard in shards), unit=" images", file=sys.stdout) as bar,
+        tqdm(total=sum(shard.count for shard, _ in tasks), unit=" images", file=sys.stdout) as bar,
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
-        futures = {pool.submit(check_shard, data_dir, shard, description): shard for _, shard in shards}
+        futures = {pool.submit(check_shard, data_dir, *task, description): task[0] for task in tasks}
         for future in concurrent.futures.as_completed(futures):
             problems += future.result()
             bar.update(futures[future].count)
     return sorted(problems, key=lambda problem: (problem.path, -1 if problem.record is None else problem.record))
 
 
-def check_shard(data_dir, shard, description):
-    """The `Problem`s of a `schema.Shard`. After a record whose CRC is wrong the rest of its shard can't be read."""
+def check_shard(data_dir, shard, offsets, description):
+    """The `Problem`s of a `schema.Shard` whose records begin at `offsets`."""
     path = pathlib.Path(data_dir) / shard.name
-    if not path.is_file():
-        return [Problem(path, None, "no such file")]
     problems = []
-    size = path.stat().st_size
-    if size != shard.bytes:
+    size = path.stat().st_size if path.is_file() else None
+    if size is None:
+        problems.append(Problem(path, None, "no such file"))
+    elif size != shard.bytes:
         problems.append(Problem(path, None, f"it must hold {shard.bytes:,} bytes. Found: {size:,}"))
-    elif schema.sha256(path) != shard.sha256:
-        problems.append(Problem(path, None, f"its SHA-256 must be {shard.sha256}. Found: {schema.sha256(path)}"))
+    elif (found := schema.sha256(path)) != shard.sha256:
+        problems.append(Problem(path, None, f"its SHA-256 must be {shard.sha256}. Found: {found}"))
+    try:  # all at once, which is much faster and says no more than that all are good
+        dataset = tf.data.TFRecordDataset(str(path)).map(lambda record: _decode(record, description))
+        whole = int(dataset.reduce(0, lambda count, _: count + 1)) == shard.count
+    except tf.errors.OpError:
+        whole = False
+    if whole and size == shard.bytes:
+        return problems
     number = 0
-    try:
-        for record in tf.data.TFRecordDataset(str(path)):
-            reason = _check_record(record.numpy(), description)
-            if reason:
-                problems.append(Problem(path, number, reason))
+    while number < shard.count:
+        try:
+            rest = tf.data.Dataset.from_tensors((str(path), offsets[number], np.int64(shard.count - number)))
+            for record in rest.flat_map(records.read_records):
+                reason = _check_record(record, description)
+                if reason:
+                    problems.append(Problem(path, number, reason))
+                number += 1
+            reason = "it is missing"
+        except tf.errors.OpError as error:
+            reason = f"it can't be read: {_reason(error)}"
+        if number < shard.count:  # goes on behind it
+            problems.append(Problem(path, number, reason))
             number += 1
-    except tf.errors.OpError as error:
-        problems.append(Problem(path, number, f"it can't be read: {_reason(error)}"))
-    else:
-        if number != shard.count:
-            problems.append(Problem(path, None, f"it must hold {shard.count} records. Found: {number}"))
     return problems
+
+
+def leave_out_damaged(data_dir, description, most):
+    """Leaves the damaged records of a data set out, as long as they are few.
+
+    Args:
+        data_dir: folder of the data set, of which every image is read.
+        description: its `schema.DatasetDescription`.
+        most: how many records may be left out.
+
+    Returns:
+        (description, problems): without them, that is with other `left_out` and `count`; and what was left out.
+
+    Raises:
+        ValueError: where more are damaged.
+    """
+    damaged = {}
+    for problem in verify_dataset(data_dir):
+        if problem.record is not None:
+            damaged.setdefault(problem.path.name, []).append(problem)
+    listed = [problem for problems in damaged.values() for problem in problems]
+    if len(listed) > most:
+        shown = "; ".join(map(str, listed[:3]))
+        raise ValueError(
+            f"At most {most} records may be damaged (--max_bad_records). Found: {len(listed)}. The first: {shown}"
+        )
+    splits = {}
+    for name, split in description.splits.items():
+        shards = tuple(
+            dataclasses.replace(shard, left_out=tuple(problem.record for problem in damaged.get(shard.name, ())))
+            for shard in split.shards
+        )
+        count = sum(shard.count - len(shard.left_out) for shard in shards)
+        splits[name] = dataclasses.replace(split, count=count, shards=shards)
+    return dataclasses.replace(description, splits=splits), listed
+
+
+def _decode(record, description):
+    encoded, size, label = records.parse_record(record, description)
+    with tf.control_dependencies([images.decode_image(encoded, description.encoding, size)]):
+        return tf.identity(label)
 
 
 def _check_record(record, description):
     """What is wrong with a record, or None."""
-    features = {key: tf.io.FixedLenFeature((), tf.string) for key in (schema.ENCODED, schema.FILENAME)}
-    features[schema.LABEL] = tf.io.FixedLenFeature((), tf.int64)
     try:
-        example = tf.io.parse_single_example(record, features)
+        encoded, size, _ = records.parse_record(record, description)
     except tf.errors.OpError as error:
-        return f"it must have the features {', '.join(features)}. {_reason(error)}"
-    label, classes = int(example[schema.LABEL]), len(description.class_names)
-    name = example[schema.FILENAME].numpy().decode(errors="replace")
-    if not 0 <= label < classes:
-        return f"the label of {name} must be from 0 to {classes - 1}. Received: {label}"
-    side = description.image_px
+        return f"it can't be parsed: {_reason(error)}"
     try:
-        images.decode_image(example[schema.ENCODED], description.encoding, side)
+        images.decode_image(encoded, description.encoding, size)
     except tf.errors.OpError as error:
-        return f"{name} can't be decoded as {description.encoding} of {side} x {side} pixels: {_reason(error)}"
+        name = tf.train.Example.FromString(record.numpy()).features.feature[schema.FILENAME].bytes_list.value[0]
+        return (
+            f"{name.decode(errors='replace')} can't be decoded as {description.encoding} of "
+            f"{' x '.join(map(str, size.numpy()))} pixels: {_reason(error)}"
+        )
     return None
 
 
