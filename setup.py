@@ -32,6 +32,7 @@ setuptools.setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "bench": ["simplejpeg>=1.8", "torch>=2.6"],  # what benchmarks/ compares with
         "ilsvrc": ["scipy>=1.11"],  # alexnet-tfrecords reads ImageNet's devkit
         "torch": ["torch>=2.6"],  # alexnet-convert reads PyTorch's files
         # PyTorch's release with which the tests' independent networks were written.

@@ -1,23 +1,15 @@
-"""What happens beside the training steps: the schedule, the diary in TensorBoard, the alarms, the checkpoints."""
+"""What happens beside the training steps: the schedule, the diary in TensorBoard, the checkpoints."""
 
 import json
-import math
 import pathlib
 import signal
 import time
 
 import keras
 import tensorflow as tf
-from absl import logging
 
 from alexnet_tf import checkpoint, distribution, figures, recipe
 from alexnet_tf.tfrecords import schema
-
-# A network that tells nothing apart has a loss within this fraction of ln(classes). All networks begin there, so it
-# takes this many steps in a row to be worth a word, by the mean loss of so many at a time.
-_CHANCE_MARGIN = 0.01
-_CHANCE_STEPS = 100
-_CHANCE_WINDOW = 20
 
 
 class DivideRateOnPlateau(keras.callbacks.Callback):
@@ -183,50 +175,6 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self._save()
         if self._stop_agreed():
             raise Stopped
-
-
-class Alarms(keras.callbacks.Callback):
-    """Watches the loss. Raises FloatingPointError in the step in which it is not finite, before anything is saved, and
-    warns, with advice, while it sits at ln(classes), where the network tells nothing apart.
-
-    Args:
-        classes: number of classes.
-    """
-
-    def __init__(self, classes):
-        super().__init__()
-        self.chance_loss = math.log(classes)
-        self.steps_at_chance = 0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._window_batch = 0
-        self._window_loss = 0.0
-
-    def on_train_batch_end(self, batch, logs=None):
-        loss = logs["loss"]  # the mean over the epoch so far
-        if not math.isfinite(loss):
-            step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
-            raise FloatingPointError(
-                f"The loss of step {step} is {loss}. The newest checkpoint is from before it. "
-                "A lower --learning_rate, or inputs of unit variance (--input_scale=0.0125), may help."
-            )
-        steps = batch + 1 - self._window_batch
-        if steps < _CHANCE_WINDOW:
-            return
-        window_loss = (loss * (batch + 1) - self._window_loss * self._window_batch) / steps
-        self._window_batch, self._window_loss = batch + 1, loss
-        before = self.steps_at_chance
-        at_chance = abs(window_loss - self.chance_loss) < _CHANCE_MARGIN * self.chance_loss
-        self.steps_at_chance = before + steps if at_chance else 0
-        if before < _CHANCE_STEPS <= self.steps_at_chance:
-            logging.warning(
-                "The loss has been at %.3f, which is ln(classes), for %d steps: so far the network tells nothing "
-                "apart. With the paper's first weights (standard deviation 0.01) that can last for hundreds of steps. "
-                "If it does not end: try --initializer=he_normal --input_scale=0.0125, or another --learning_rate; "
-                "and look at the augmented inputs in TensorBoard.",
-                window_loss,
-                self.steps_at_chance,
-            )
 
 
 class Diary(keras.callbacks.Callback):

@@ -66,7 +66,7 @@ def define_flags():
         "on_bad_record",
         "fail",
         ["fail", "skip"],
-        "What to do about images that can't be read: stop and name them, or look at all images first and leave such out.",
+        "What to do about images that can't be read: stop and name them, or look at all first and leave those out.",
     )
     flags.DEFINE_integer("max_bad_records", 100, "How many records may be left out.", lower_bound=0)
     flags.DEFINE_bool("ten_views", True, "Whether to measure ten views too, which takes ten times as long.")

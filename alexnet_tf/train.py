@@ -13,6 +13,7 @@ import tensorflow as tf
 from absl import app, flags
 
 from alexnet_tf import (
+    alarms,
     callbacks,
     checkpoint,
     convert,
@@ -223,7 +224,7 @@ def train(flag, worker):
                     first_step,
                     steps,
                     flag.epochs,
-                    [callbacks.Alarms(classes), *schedule, *diaries[:1], save_checkpoints, *diaries[1:]],
+                    [alarms.Alarms(classes), *schedule, *diaries[:1], save_checkpoints, *diaries[1:]],
                     validation_steps=validation_steps,
                     validation_due=validation_due,
                     worker=worker,

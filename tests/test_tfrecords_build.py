@@ -113,6 +113,18 @@ class TestPrepareImage:
         assert images.prepare_image(encoded(Image.new("RGB", size, "red"), "PNG"), 256).shape == (256, 256, 3)
         assert max(largest) == 256 * 256
 
+    @pytest.mark.parametrize(
+        "size, shape", [((300, 200), (20, 30)), ((200, 300), (30, 20)), ((1, 5000), (80, 20)), ((5000, 1), (20, 80))]
+    )
+    def test_longer_side_is_kept_up_to_four_times_the_shorter(self, size, shape):
+        columns, rows = np.meshgrid(*(np.linspace(0, 250, length) for length in size))
+        photo = np.stack([rows, columns, 0 * rows], axis=-1).astype("uint8")
+        result = images.prepare_image(photo, 20, keep_aspect=True)
+        assert result.shape == (*shape, 3)
+        if max(size) == 300:
+            assert np.abs(result[0, 0].astype(int) - [4, 4, 0]).max() <= 4
+            assert np.abs(result[-1, -1].astype(int) - [246, 246, 0]).max() <= 4
+
     def test_reduction_is_antialiased(self):
         checkers = (np.indices((256, 256)).sum(axis=0) % 2 * 255).astype("uint8")
         assert np.abs(images.prepare_image(checkers, 32).astype(int) - 127).max() < 12

@@ -79,6 +79,7 @@ def run_worker(dispatcher, host):
             heartbeat_interval_ms=_HEARTBEAT_MS,
         )
     )
+    print(f"Process {os.getpid()} serves images.", flush=True)
     server.join()
 
 
@@ -109,7 +110,8 @@ def keep_workers(dispatcher, host, num_workers):
                 continue
             print(
                 f"Worker {number} (process {worker.pid}) ended with status {worker.exitcode}; it is started again. The "
-                "images that it held, a few thousand at most, are missing from this epoch.",
+                "rest of the window that it was reading, and of the one after it, is missing from this epoch: 8,192 "
+                "images at most.",
                 file=sys.stderr,
                 flush=True,
             )

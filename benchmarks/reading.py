@@ -1,0 +1,253 @@
+"""How fast the training images come, beside bare JPEG decoders and PyTorch's DataLoader, and how fast they are built.
+
+    pip install alexnet-tf[bench]
+    python benchmarks/reading.py
+
+Makes photographs (noise with the spectrum of natural images, 500 x 375 pixels), builds data sets of them in each
+encoding, and then lets all candidates work in turn, each in a process of its own that is idle while another is timed:
+once on one core and once on all. Prints a table in Markdown last, medians over the rounds.
+"""
+
+import concurrent.futures
+import io
+import itertools
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+from absl import app, flags
+from PIL import Image
+
+BATCH = 128
+CROP_PX = 224
+_WARM_IMAGES = 3000
+_TIMED_IMAGES = 6000
+DATA_SETS = {
+    "jpeg95": {},
+    "jpeg85": {"quality": 85},
+    "png": {"encoding": "png"},
+    "raw": {"encoding": "raw"},
+    "aspect": {"keep_aspect": True},
+}
+
+
+def define_flags():
+    flags.DEFINE_integer("rounds", 5, "How often each candidate is timed, in turn.")
+    flags.DEFINE_integer("photos", 2048, "How many photographs are made.")
+    flags.DEFINE_list("candidates", list(CANDIDATES), "What is timed.")
+    flags.DEFINE_string("candidate", None, "What this process times. Set by this program.")
+    flags.DEFINE_integer("cores", None, "On how many cores. Set by this program.")
+    flags.DEFINE_string("work_dir", None, "Folder of the photographs and data sets; a temporary one by default.")
+
+
+def make_photo(seed):
+    """The bytes of a JPEG whose amplitudes fall as 1/f, with edges: about as large as a photograph's."""
+    random = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(375)[:, None], np.fft.rfftfreq(500)[None])
+    spectrum = random.normal(size=(3, *frequency.shape, 2)) @ [1, 1j] / np.maximum(frequency, 1 / 500)
+    spectrum[1:] = 0.8 * spectrum[0] + 0.2 * spectrum[1:]  # the three colors go together
+    waves = np.fft.irfft2(spectrum, s=(375, 500))
+    waves = np.where(waves > 0, waves, 0.3 * waves) / waves.std() * 60 + 110
+    buffer = io.BytesIO()
+    Image.fromarray(np.uint8(np.clip(waves, 0, 255)).transpose(1, 2, 0)).save(buffer, "JPEG", quality=92)
+    return buffer.getvalue()
+
+
+def encoded_images(work_dir):
+    """The JPEGs of a data set, in memory."""
+    import tensorflow as tf
+
+    from alexnet_tf.tfrecords import schema
+
+    paths = [str(path) for path in sorted((work_dir / "jpeg95").glob("train-*"))]
+    examples = (tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(paths))
+    return [example.features.feature[schema.ENCODED].bytes_list.value[0] for example in examples]
+
+
+def ours(data_set, num_parallel_calls=None):
+    def candidate(work_dir, cores):
+        from alexnet_tf.tfrecords import reader
+
+        calls = num_parallel_calls or 2 * cores
+        for _, labels in reader.make_training_dataset(work_dir / data_set, BATCH, CROP_PX, num_parallel_calls=calls):
+            yield len(labels)
+
+    return candidate
+
+
+def float32_out(work_dir, cores):
+    """The same, but with mean and noise applied in the pipeline and not on the device."""
+    import tensorflow as tf
+
+    from alexnet_tf.tfrecords import reader
+    from alexnet_tf.tfrecords import statistics as pixel_statistics
+
+    mean = pixel_statistics.Statistics.load(work_dir / "jpeg95").mean_image[16:240, 16:240]
+
+    def apply(inputs, labels):
+        return tf.cast(inputs["image"], tf.float32) - mean + inputs["color_offset"][:, None, None, :], labels
+
+    dataset = reader.make_training_dataset(work_dir / "jpeg95", BATCH, CROP_PX, num_parallel_calls=2 * cores)
+    for _, labels in dataset.map(apply, num_parallel_calls=2 * cores).prefetch(2):
+        yield len(labels)
+
+
+def bare_tf(work_dir, cores):
+    """TensorFlow's decoder, cropping as it decodes, and nothing else."""
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_tensor_slices(encoded_images(work_dir)).repeat()
+    window = [16, 16, CROP_PX, CROP_PX]
+    dataset = dataset.map(
+        lambda encoded: tf.reduce_max(tf.io.decode_and_crop_jpeg(encoded, window, channels=3)[0, 0]),
+        num_parallel_calls=2 * cores,
+    )
+    for labels in dataset.batch(BATCH).prefetch(2):
+        yield len(labels)
+
+
+def bare_libjpeg(work_dir, cores):
+    """libjpeg-turbo through simplejpeg, a thread a core, and nothing else."""
+    import simplejpeg
+
+    encoded = encoded_images(work_dir)
+
+    def decode(first):
+        for image in itertools.islice(itertools.cycle(encoded), first, first + BATCH):
+            simplejpeg.decode_jpeg(image)
+        return BATCH
+
+    with concurrent.futures.ThreadPoolExecutor(cores) as pool:
+        futures = [pool.submit(decode, 0) for _ in range(2 * cores)]
+        for number in itertools.count():
+            yield futures.pop(0).result()
+            futures.append(pool.submit(decode, BATCH * (number % 8)))
+
+
+def torch_loader(decoder):
+    """PyTorch's DataLoader with a worker a core: shuffle, decode, crop, flip, draw the noise, batch."""
+
+    def candidate(work_dir, cores):
+        import torch
+
+        torch.set_num_threads(cores)
+        encoded = encoded_images(work_dir)
+
+        class Images(torch.utils.data.Dataset):
+            def __len__(self):
+                return 1000 * len(encoded)
+
+            def __getitem__(self, index):
+                content = encoded[index % len(encoded)]
+                if decoder == "PIL":
+                    image = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+                else:
+                    import simplejpeg
+
+                    image = simplejpeg.decode_jpeg(content)
+                top, left, flipped = (int(torch.randint(most, ())) for most in (32, 32, 2))
+                image = image[top : top + CROP_PX, left : left + CROP_PX]
+                image = image[:, ::-1] if flipped else image
+                return torch.from_numpy(image.copy()), 0.1 * torch.randn(3), 0
+
+        order = torch.utils.data.RandomSampler(range(len(encoded)), replacement=True, num_samples=10**7)
+        loader = torch.utils.data.DataLoader(
+            Images(), BATCH, sampler=order, num_workers=cores, drop_last=True, prefetch_factor=2
+        )
+        for _, _, labels in loader:
+            yield len(labels)
+
+    return candidate
+
+
+CANDIDATES = {
+    "this pipeline": ours("jpeg95"),
+    "bare tf.io.decode_and_crop_jpeg": bare_tf,
+    "bare libjpeg-turbo (simplejpeg)": bare_libjpeg,
+    "PyTorch DataLoader, PIL": torch_loader("PIL"),
+    "PyTorch DataLoader, simplejpeg": torch_loader("simplejpeg"),
+    "this pipeline, AUTOTUNE": ours("jpeg95", -1),
+    "this pipeline, float32 out": float32_out,
+    "this pipeline, jpeg of quality 85": ours("jpeg85"),
+    "this pipeline, png": ours("png"),
+    "this pipeline, raw": ours("raw"),
+    "this pipeline, jpeg with --keep_aspect": ours("aspect"),
+}
+
+
+def time_candidate(flag):
+    """What a candidate's process does: on each line that comes in it times some thousand images."""
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: flag.cores]))
+    batches = CANDIDATES[flag.candidate](pathlib.Path(flag.work_dir), flag.cores)
+    for _ in sys.stdin:
+        for least in (_WARM_IMAGES, _TIMED_IMAGES):  # the first are for the buffers, which filled while it was idle
+            begin, images = time.perf_counter(), 0
+            while images < least:
+                images += next(batches)
+        print(json.dumps(images / (time.perf_counter() - begin)), flush=True)
+
+
+def build_data_sets(work_dir, photos):
+    """Makes the photographs and the data sets; returns the builder's images/s of each, with its processes' start."""
+    from alexnet_tf.tfrecords import schema
+
+    for number in range(photos):
+        path = work_dir / "photos" / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(make_photo(number))
+    lines = ["| stored as | bytes an image | built, images/s |", "|---|---|---|"]
+    for name, settings in DATA_SETS.items():
+        arguments = [f"--{key}={value}" for key, value in settings.items()]
+        source = [f"--source=folder:{work_dir / 'photos'}", f"--data_dir={work_dir / name}"]
+        begin = time.perf_counter()
+        command = [sys.executable, "-m", "alexnet_tf.tfrecords.build", *source, *arguments]
+        subprocess.run(command, check=True, capture_output=True)
+        rate = photos / (time.perf_counter() - begin)
+        description = schema.load_description(work_dir / name)
+        size = sum(shard.bytes for split in description.splits.values() for shard in split.shards) / photos
+        lines.append(f"| {name} | {size:,.0f} | {rate:,.0f} |")
+    return lines
+
+
+def main(argv):
+    flag = flags.FLAGS
+    if flag.candidate:
+        time_candidate(flag)
+        return
+    work_dir = pathlib.Path(flag.work_dir or tempfile.mkdtemp())
+    lines = build_data_sets(work_dir, flag.photos)
+    all_cores = len(os.sched_getaffinity(0))
+    table = {}
+    for cores in (1, all_cores):
+        processes = {}
+        for name in flag.candidates:
+            command = [sys.executable, __file__, f"--candidate={name}", f"--cores={cores}", f"--work_dir={work_dir}"]
+            processes[name] = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+        for _ in range(flag.rounds):
+            for name, process in processes.items():
+                process.stdin.write("\n")
+                process.stdin.flush()
+                table.setdefault((name, cores), []).append(float(process.stdout.readline()))
+                print(f"{name}, {cores} cores: {table[name, cores][-1]:,.0f} images/s", flush=True)
+        for process in processes.values():
+            process.kill()
+    lines += ["", f"| images/s | one core | {all_cores} cores | of the first, {all_cores} cores |", "|---|---|---|---|"]
+    first = statistics.median(table[flag.candidates[0], all_cores])
+    for name in flag.candidates:
+        one, all_of = (statistics.median(table[name, cores]) for cores in (1, all_cores))
+        spread = f"{min(table[name, all_cores]):,.0f} to {max(table[name, all_cores]):,.0f}"
+        lines.append(f"| {name} | {one:,.0f} | {all_of:,.0f} ({spread}) | {first / all_of:.2f} |")
+    print("\n".join(["", *lines]))
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

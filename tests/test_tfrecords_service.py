@@ -1,0 +1,122 @@
+"""Reading through tf.data service: other processes, the same images; and what is left when one of them is killed."""
+
+import contextlib
+import itertools
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+
+import numpy as np
+import pytest
+from programs import ENVIRONMENT, program, run_well, train_flags
+
+from alexnet_tf.tfrecords import reader, records
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def data_service(*flags, num_workers=2):
+    """Starts alexnet-data-service; gives the process and its address when it listens."""
+    process = subprocess.Popen(
+        program("tfrecords.service", "--host=localhost", f"--num_workers={num_workers}", *flags),
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        address = re.match(r"Dispatcher: (\S+)\. ", process.stdout.readline())[1]
+        yield process, address
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def workers_of(process):
+    """The process numbers of the service's workers, as soon as they serve."""
+    workers = set()
+    while len(workers) < 2:
+        line = process.stdout.readline()
+        assert line, "the service has ended"
+        workers.update(int(number) for number in re.findall(r"Process (\d+) serves images", line))
+    return workers
+
+
+class TestService:
+    def test_images_are_those_read_here_and_none_comes_twice(self, tiny_data_dir, monkeypatch):
+        monkeypatch.setattr(records, "WINDOW", 8)
+        monkeypatch.setattr(records, "SHARDS_IN_WINDOW", 2)
+
+        def images(count, **arguments):
+            dataset = reader.make_training_dataset(tiny_data_dir, 5, 32, **arguments)
+            for inputs, labels in itertools.islice(dataset, count):
+                for values in zip(inputs["image"].numpy(), inputs["color_offset"].numpy(), labels.numpy(), strict=True):
+                    yield b"".join(np.asarray(value).tobytes() for value in values)
+
+        here = list(images(10 * 9))  # of ten epochs; nine batches of five images in each
+        with data_service() as (_, address):
+            through = list(images(3 * 9, data_service=address))
+        assert len(set(through)) == len(through) == 3 * 45
+        assert set(through) <= set(here)
+        # Which worker takes which window is chance, but no window is left lying.
+        assert len(set(through) & set(here[: 5 * 45])) > 2 * 45
+
+    @pytest.mark.slow
+    def test_killed_worker_is_told_and_training_goes_on(self, data_dir, tmp_path):
+        with data_service() as (service, address):
+            workers = workers_of(service)
+            flags = train_flags(data_dir, tmp_path / "run", "--epochs=4", f"--data_service={address}")
+            training = subprocess.Popen(
+                program("train", *flags), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            shown = ""
+            while "60/60" not in shown:
+                part = training.stdout.read(50)
+                assert part, "training has ended"
+                shown = (shown + part)[-100:]
+            victim = min(workers)
+            os.kill(victim, signal.SIGKILL)
+            output, _ = training.communicate(timeout=120)
+            assert training.returncode == 0, output
+            service.kill()
+            _, errors = service.communicate()
+            assert f"(process {victim}) ended with status -9; it is started again." in errors
+
+    @pytest.mark.slow
+    def test_killed_dispatcher_started_again_with_its_journal_serves_on(self, data_dir, tmp_path):
+        port = free_port()
+        flags = [f"--port={port}", f"--work_dir={tmp_path / 'journal'}"]
+        with contextlib.ExitStack() as stack:
+            dispatcher, address = stack.enter_context(data_service(*flags, num_workers=0))
+            stack.enter_context(data_service(f"--dispatcher={address}"))
+            batches = iter(reader.make_training_dataset(data_dir, 50, 56, data_service=address))
+            seen = [next(batches)[1] for _ in range(20)]
+            dispatcher.kill()
+            dispatcher.wait()
+            stack.enter_context(data_service(*flags, num_workers=0))
+            seen += [next(batches)[1] for _ in range(400)]
+        assert len(seen) == 420
+
+    @pytest.mark.slow
+    def test_several_trainers_share_what_the_service_reads(self, data_dir, tmp_path):
+        with data_service() as (_, address):
+            flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", f"--data_service={address}")
+            output = run_well("train", *flags, "--num_local_workers=2")
+        assert "on 2 workers" in output
+        assert pathlib.Path(tmp_path / "run" / "model.keras").exists()
+
+    def test_workers_end_with_the_service(self):
+        with data_service() as (service, _):
+            workers = workers_of(service)
+        for worker in workers:
+            with contextlib.suppress(ProcessLookupError):
+                while True:
+                    os.kill(worker, 0)
