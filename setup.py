@@ -33,10 +33,12 @@ setuptools.setup(
     ],
     extras_require={
         "bench": ["simplejpeg>=1.8", "torch>=2.6"],  # what benchmarks/ compares with
+        "beam": ["apache-beam>=2.77"],  # alexnet-tfrecords --runner
         "ilsvrc": ["scipy>=1.11"],  # alexnet-tfrecords reads ImageNet's devkit
         "torch": ["torch>=2.6"],  # alexnet-convert reads PyTorch's files
         # PyTorch's release with which the tests' independent networks were written.
         "test": [
+            "apache-beam>=2.77",
             "kubernetes-validate>=1.33",
             "pytest>=8",
             "pytest-xdist>=3.6",

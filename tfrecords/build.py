@@ -1,21 +1,17 @@
 """Builds TFRecords of 256 x 256 images, and their statistics, from images. A second start goes on with the first."""
 
-import concurrent.futures
 import itertools
 import json
-import multiprocessing
-import os
 import pathlib
 import sys
-import threading
 import time
 
 import numpy as np
 from absl import app, flags
-from tqdm import tqdm
 
-from alexnet_tf.tfrecords import describe, records, schema, shards, sources, statistics, verify
+from alexnet_tf.tfrecords import describe, pool, records, schema, shards, sources, statistics, verify
 
+RUNNERS = ("DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner")  # of Apache Beam
 _SETTINGS_FILE = ".building.json"  # what an unfinished data set is built with
 
 
@@ -33,11 +29,14 @@ def build_dataset(
     seed=0,
     max_bad_fraction=0.01,
     num_processes=None,
+    runner=None,
+    runner_arguments=(),
     tfds_data_dir=None,
 ):
     """Builds a data set, or finishes one whose building was broken off, or finds that it is whole.
 
-    The same arguments give the same bytes, however many processes build them.
+    The same arguments give the same bytes, however many processes or workers build them, and one kind of them may
+    finish what another began.
 
     Args:
         source: name of the source, as `sources.open_source` takes it.
@@ -50,13 +49,16 @@ def build_dataset(
         validation_fraction, seed, tfds_data_dir: as `sources.open_source` takes them.
         max_bad_fraction: share of a split's images that may be unreadable before the building stops. They are
             skipped, and listed in dataset.json.
-        num_processes: processes that build; None for one a core. 1 builds in this process.
+        num_processes: processes of this machine that build; None for one a core. 1 builds in this process.
+        runner: None, or one of `RUNNERS`, whose workers build then. The images and `data_dir` must lie on a disk that
+            every worker mounts under the same path.
+        runner_arguments: strings, command-line arguments of Apache Beam's `PipelineOptions`.
 
     Returns: the `schema.DatasetDescription`.
 
     Raises:
-        ValueError: where an argument is out of its range, the folder holds another data set, or too many images are
-            unreadable.
+        ValueError: where an argument is out of its range, Apache Beam is needed and missing, the folder holds another
+            data set, or too many images are unreadable.
         OSError: where the folder can't be written.
 
     Source: section 2.
@@ -67,7 +69,16 @@ def build_dataset(
         raise ValueError(f"`quality` must be from 1 to 95, the range Pillow gives a meaning to. Received: {quality}")
     if image_px < 1:
         raise ValueError(f"`image_px` must be at least 1. Received: image_px={image_px}")
-    data_dir = pathlib.Path(data_dir)
+    if runner is not None:
+        if runner not in RUNNERS:
+            raise ValueError(f"`runner` must be one of {RUNNERS}. Received: runner={runner!r}")
+        if num_processes is not None:
+            raise ValueError(f"`num_processes` must be None where a `runner` builds. Received: {num_processes}")
+        try:
+            from alexnet_tf.tfrecords import beam_pipeline
+        except ImportError as error:
+            raise ValueError(f"runner={runner!r} needs Apache Beam: pip install alexnet-tf[beam]") from error
+    data_dir = pathlib.Path(data_dir).absolute()
     settings = {
         "source": source,
         "image_px": image_px,
@@ -95,31 +106,11 @@ def build_dataset(
             path = data_dir / schema.shard_name(split, index, num_shards)
             tasks.append(shards.ShardTask(split, start, stop, path, image_px, keep_aspect, encoding, quality))
     _begin(data_dir, tasks, settings | {split: opened.count(split) for split in schema.SPLITS})
-    _run(opened, tasks, max_bad_fraction, num_processes or os.cpu_count())
-
-    sums = statistics.PixelSums(image_px)
-    splits, record_bytes = {}, {}
-    for split in schema.SPLITS:
-        parts = [shards.load_part(task, sums) for task in tasks if task.split == split]
-        record_bytes[split] = [part["record_bytes"] for part in parts]
-        splits[split] = schema.Split(
-            count=sum(part["shard"]["count"] for part in parts),
-            count_per_class=tuple(np.sum([part["count_per_class"] for part in parts], axis=0).tolist()),
-            shards=tuple(schema.Shard(**part["shard"]) for part in parts),
-            skipped=tuple(tuple(entry) for part in parts for entry in part["skipped"]),
-        )
-        if not splits[split].count:
-            raise ValueError(f"`source` must hold at least one readable {split} image. Received: {source!r}")
-    statistics.Statistics.of(sums).save(data_dir)
-    records.save_index(data_dir, record_bytes)
-    description = schema.DatasetDescription(
-        tuple(opened.class_names), image_px, keep_aspect, encoding, splits, settings
-    )
-    description.save(data_dir)
-    for task in tasks:
-        task.part_path.unlink()
-    (data_dir / _SETTINGS_FILE).unlink()
-    return description
+    if runner is None:
+        sums = pool.build_shards(opened, tasks, max_bad_fraction, num_processes)
+    else:
+        sums = beam_pipeline.build_shards(opened, tasks, max_bad_fraction, runner, runner_arguments)
+    return _finish(data_dir, opened, tasks, settings, sums)
 
 
 def _finished(data_dir, settings):
@@ -170,53 +161,37 @@ def _refuse_other_settings(data_dir, before, now):
         )
 
 
-def _run(source, tasks, max_bad_fraction, num_processes):
-    """Builds all shards, and stops as soon as too many images have turned out unreadable."""
-    images = {split: sum(t.stop - t.start for t in tasks if t.split == split) for split in schema.SPLITS}
-    skipped = {split: [] for split in schema.SPLITS}
-
-    def finish(task, bar):
-        skipped[task.split].extend(shards.load_part(task)["skipped"])
-        bar.update(task.stop - task.start)
-        bad = skipped[task.split]
-        if len(bad) > max_bad_fraction * images[task.split]:
-            listed = "; ".join(f"{name} ({reason})" for name, reason in bad[:3])
+def _finish(data_dir, source, tasks, settings, sums):
+    """Writes what is of all shards, dataset.json last, and returns the `schema.DatasetDescription`."""
+    splits, record_bytes = {}, {}
+    for split in schema.SPLITS:
+        parts = [shards.load_part(task) for task in tasks if task.split == split]
+        record_bytes[split] = [part["record_bytes"] for part in parts]
+        splits[split] = schema.Split(
+            count=sum(part["shard"]["count"] for part in parts),
+            count_per_class=tuple(np.sum([part["count_per_class"] for part in parts], axis=0).tolist()),
+            shards=tuple(schema.Shard(**part["shard"]) for part in parts),
+            skipped=tuple(tuple(entry) for part in parts for entry in part["skipped"]),
+        )
+        if not splits[split].count:
             raise ValueError(
-                f"More than {max_bad_fraction:.2%} of the {images[task.split]:,} {task.split} images can't be read "
-                f"(--max_bad_fraction). The first: {listed}"
+                f"`source` must hold at least one readable {split} image. Received: {settings['source']!r}"
             )
-
-    with tqdm(total=sum(images.values()), unit=" images", file=sys.stdout) as bar:
-        if num_processes == 1:
-            shards.set_source(source)
-            for task in tasks:
-                shards.build_shard(task)
-                finish(task, bar)
-            return
-        # Spawned, not forked: a fork of a process that runs TensorFlow's threads can hang.
-        context = multiprocessing.get_context("spawn")
-        processes = min(num_processes, len(tasks))
-        with concurrent.futures.ProcessPoolExecutor(processes, context, _begin_process, (source,)) as pool:
-            futures = {pool.submit(shards.build_shard, task): task for task in tasks}
-            try:
-                for future in concurrent.futures.as_completed(futures):
-                    future.result()
-                    finish(futures[future], bar)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-
-
-def _begin_process(source):
-    """Begins a process that builds shards. It ends when the builder dies, which one that waits for its next task would
-    not notice."""
-    shards.set_source(source)
-
-    def watch():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    statistics.Statistics.of(sums).save(data_dir)
+    records.save_index(data_dir, record_bytes)
+    description = schema.DatasetDescription(
+        class_names=tuple(source.class_names),
+        image_px=settings["image_px"],
+        keep_aspect=settings["keep_aspect"],
+        encoding=settings["encoding"],
+        splits=splits,
+        settings=settings,
+    )
+    description.save(data_dir)
+    for task in tasks:
+        task.part_path.unlink()
+    (data_dir / _SETTINGS_FILE).unlink()
+    return description
 
 
 def define_flags():
@@ -265,14 +240,22 @@ def define_flags():
         upper_bound=1,
     )
     flags.DEFINE_integer("num_processes", None, "Processes that build; one a core by default.", lower_bound=1)
+    flags.DEFINE_enum(
+        "runner",
+        None,
+        RUNNERS,
+        "Runner of Apache Beam (pip install alexnet-tf[beam]) whose workers build, for data sets past one machine. "
+        "Without it processes of this machine do. All arguments after a bare -- go to Beam. The images and --data_dir "
+        "must lie on a disk that every worker mounts under the same path.",
+    )
     flags.DEFINE_string(
         "tfds_data_dir", None, "Where TensorFlow Datasets keeps its data; its own default if not given."
     )
 
 
 def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"This program takes flags only. Received: {argv[1:]}")
+    if len(argv) > 1 and not flags.FLAGS.runner:
+        raise app.UsageError(f"This program takes flags only, unless --runner is given. Received: {argv[1:]}")
     start_seconds = time.perf_counter()
     arguments = {flag.name: flag.value for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])}
     folder, verified = arguments.pop("describe"), arguments.pop("verify")
@@ -293,7 +276,7 @@ def main(argv):
             f"{arguments['data_dir']}: {len(problems)} problems" if problems else f"{arguments['data_dir']} is whole."
         )
         sys.exit(1 if problems else 0)
-    description = build_dataset(**arguments)
+    description = build_dataset(**arguments, runner_arguments=argv[1:])
     seconds = time.perf_counter() - start_seconds
     for name, split in description.splits.items():
         print(f"{name}: {split.count:,} images in {len(split.shards)} shards, {len(split.skipped)} skipped")

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import pathlib
+import uuid
 
 # The keys of the ImageNet convention, as in TensorFlow's first ImageNet scripts. Those counted labels from 1 and kept
 # 0 for "background"; here, as in TensorFlow Datasets, labels count from 0.
@@ -162,7 +163,8 @@ def write_whole(path, write):
         write: a function that is given the open binary file.
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    # Not named by the process: two containers on different machines can each have one of the same number.
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
     with temporary.open("wb") as file:
         write(file)
         file.flush()

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import uuid
 
 import numpy as np
 import tensorflow as tf
@@ -48,7 +49,7 @@ def build_shard(task):
     count_per_class = [0] * len(_source.class_names)
     skipped = []
     record_bytes = []
-    temporary = task.path.with_name(f".tmp-{os.getpid()}-{task.path.name}")
+    temporary = task.path.with_name(f".tmp-{uuid.uuid4().hex}-{task.path.name}")
     with tf.io.TFRecordWriter(str(temporary)) as writer:
         for filename, image, label in _source.read(task.split, task.start, task.stop):
             if not 0 <= label < len(count_per_class):
@@ -113,3 +114,21 @@ def load_part(task, sums=None):
             of_part.count, of_part.image, of_part.products = int(part["count"]), part["image"], part["products"]
             sums.add(of_part)
         return json.loads(str(part["facts"]))
+
+
+def refuse_unreadable(tasks, split, skipped, max_bad_fraction):
+    """Raises ValueError where too many images of a split can't be read.
+
+    Args:
+        tasks: the `ShardTask`s of all shards.
+        split: "train" or "validation".
+        skipped: (filename, reason) of each unreadable image found so far.
+        max_bad_fraction: share of the split's images that may be unreadable.
+    """
+    count = sum(task.stop - task.start for task in tasks if task.split == split)
+    if len(skipped) > max_bad_fraction * count:
+        listed = "; ".join(f"{name} ({reason})" for name, reason in skipped[:3])
+        raise ValueError(
+            f"More than {max_bad_fraction:.2%} of the {count:,} {split} images can't be read "
+            f"(--max_bad_fraction). The first: {listed}"
+        )

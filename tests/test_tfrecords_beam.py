@@ -1,0 +1,186 @@
+"""The builder as a pipeline of Apache Beam, against the local one."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from programs import ENVIRONMENT, program, run, run_well
+
+import alexnet_tf.tfrecords
+from alexnet_tf.tfrecords import beam_pipeline, build, schema, statistics
+
+FASHION_MNIST_FLAGS = ("--source=fashion_mnist", "--image_px=48")
+BEAM_FLAGS = ("--runner=DirectRunner", "--", "--direct_num_workers=2", "--direct_running_mode=multi_processing")
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def fashion_mnist(tmp_path_factory):
+    """The contents of the folder that the local builder makes of `FASHION_MNIST_FLAGS`."""
+    folder = tmp_path_factory.mktemp("local") / "data"
+    build.build_dataset("fashion_mnist", folder, image_px=48, num_processes=1)
+    return contents(folder)
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """30 images in 2 classes, of which 3 can't be read."""
+    random = np.random.default_rng(0)
+    for number in range(30):
+        path = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (20 + number, 30, 3)).astype("uint8")).save(path)
+    for name in ("a/0.png", "b/1.png", "b/21.png"):
+        (tmp_path / "images" / name).write_bytes(b"text, not an image")
+    return tmp_path / "images"
+
+
+def build_small(source, data_dir, **arguments):
+    defaults = {"image_px": 16, "num_train_shards": 5, "num_validation_shards": 1, "max_bad_fraction": 0.9}
+    return build.build_dataset(source, data_dir, **defaults | arguments)
+
+
+class TestMergePixelSums:
+    def test_parts_merged_in_any_order_and_grouping_give_the_identical_sums(self):
+        random = np.random.default_rng(0)
+        parts = [statistics.PixelSums(9) for _ in range(12)]
+        whole = statistics.PixelSums(9)
+        for image in random.integers(0, 256, (50, 9, 9, 3)).astype("uint8"):
+            whole.add_image(image)
+            parts[random.integers(12)].add_image(image)
+        merge = beam_pipeline.MergePixelSums(9)
+        for groups in (1, 2, 5, 12, 20):  # of 20 some are empty
+            accumulators = [merge.create_accumulator() for _ in range(groups)]
+            for index in random.permutation(len(parts)):
+                group = random.integers(groups)
+                accumulators[group] = merge.add_input(accumulators[group], parts[index])
+            while len(accumulators) > 1:
+                random.shuffle(accumulators)
+                taken = random.integers(2, len(accumulators), endpoint=True)
+                accumulators[:taken] = [merge.merge_accumulators(accumulators[:taken])]
+            result = merge.extract_output(accumulators[0])
+            assert result.count == whole.count == 50
+            np.testing.assert_array_equal(result.image, whole.image)
+            np.testing.assert_array_equal(result.products, whole.products)
+
+    def test_nothing_merged_is_no_image(self):
+        merge = beam_pipeline.MergePixelSums(9)
+        assert merge.extract_output(merge.merge_accumulators([])).count == 0
+
+
+class TestBuildDataset:
+    """In this process, by the runner's default."""
+
+    def test_folder_with_unreadable_images_becomes_the_same_bytes_as_by_the_local_builder(self, image_folder, tmp_path):
+        description = build_small(f"folder:{image_folder}", tmp_path / "beam", runner="DirectRunner")
+        assert sum(len(split.skipped) for split in description.splits.values()) == 3
+        assert build_small(f"folder:{image_folder}", tmp_path / "local", num_processes=1) == description
+        assert contents(tmp_path / "beam") == contents(tmp_path / "local")
+
+    def test_too_many_unreadable_images_stop_it_with_the_local_builders_error(self, image_folder, tmp_path):
+        for path in (image_folder / "a").iterdir():
+            path.write_bytes(b"text, not an image")
+        errors = []
+        for name, arguments in (("local", {"num_processes": 1}), ("beam", {"runner": "DirectRunner"})):
+            with pytest.raises(ValueError, match=r"/images/\w/\d+\.png \(") as caught:
+                build_small(f"folder:{image_folder}", tmp_path / name, max_bad_fraction=0.0, **arguments)
+            errors.append(str(caught.value).partition(" The first: ")[0])
+            built = [path for path in (tmp_path / name).iterdir() if path.name.startswith(".part-")]
+            assert 0 < len(built) < 6
+            assert not (tmp_path / name / schema.DATASET_FILE).exists()
+        assert errors == ["More than 0.00% of the 26 train images can't be read (--max_bad_fraction)."] * 2
+
+    def test_what_one_builder_began_the_other_finishes(self, image_folder, tmp_path):
+        for order in (("beam", "local"), ("local", "beam")):
+            folder = tmp_path / order[0]
+            how = {"local": {"num_processes": 1}, "beam": {"runner": "DirectRunner"}}
+            with pytest.raises(ValueError, match="max_bad_fraction"):
+                build_small(f"folder:{image_folder}", folder, max_bad_fraction=0.0, **how[order[0]])
+            build_small(f"folder:{image_folder}", folder, **how[order[1]])
+        assert contents(tmp_path / "beam") == contents(tmp_path / "local")
+
+    def test_arguments_go_to_beam_which_refuses_a_wrong_one(self, image_folder, tmp_path, capsys):
+        with pytest.raises(SystemExit):
+            build_small(
+                f"folder:{image_folder}",
+                tmp_path / "data",
+                runner="DirectRunner",
+                runner_arguments=["--direct_running_mode=nothing"],
+            )
+        assert "invalid choice: 'nothing'" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"runner": "Nothing"}, r"`runner` must be one of .*SparkRunner.*Received: runner='Nothing'"),
+            ({"runner": "DirectRunner", "num_processes": 2}, r"`num_processes` must be None .*Received: 2"),
+        ],
+        ids=["unknown runner", "processes"],
+    )
+    def test_argument_that_is_refused_is_named(self, tmp_path, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            build.build_dataset("fashion_mnist", tmp_path / "data", **arguments)
+
+    def test_missing_beam_is_named_with_what_installs_it(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "apache_beam", None)
+        monkeypatch.delitem(sys.modules, "alexnet_tf.tfrecords.beam_pipeline")
+        monkeypatch.delattr(alexnet_tf.tfrecords, "beam_pipeline")
+        with pytest.raises(ValueError, match=r"pip install alexnet-tf\[beam\]"):
+            build.build_dataset("fashion_mnist", tmp_path / "data", runner="DirectRunner")
+
+
+class TestRun:
+    """The program, in a process of its own, with workers in processes of their own."""
+
+    @pytest.mark.slow
+    def test_fashion_mnist_becomes_the_same_bytes_as_by_the_local_builder(self, fashion_mnist, tmp_path):
+        run_well("tfrecords.build", *FASHION_MNIST_FLAGS, f"--data_dir={tmp_path / 'beam'}", *BEAM_FLAGS)
+        assert contents(tmp_path / "beam") == fashion_mnist
+
+    @pytest.mark.slow
+    def test_folder_with_unreadable_images_becomes_the_same_bytes_as_by_the_local_builder(self, image_folder, tmp_path):
+        flags = ("--image_px=16", "--num_train_shards=5", "--num_validation_shards=1", "--max_bad_fraction=0.9")
+        places = (f"--source=folder:{image_folder}", f"--data_dir={tmp_path / 'beam'}")
+        run_well("tfrecords.build", *places, *flags, *BEAM_FLAGS)
+        build_small(f"folder:{image_folder}", tmp_path / "local", num_processes=1)
+        assert contents(tmp_path / "beam") == contents(tmp_path / "local")
+
+    @pytest.mark.slow
+    def test_killed_in_the_middle_the_same_command_ends_with_the_same_bytes(self, fashion_mnist, tmp_path):
+        data_dir = tmp_path / "killed"
+        command = program("tfrecords.build", *FASHION_MNIST_FLAGS, f"--data_dir={data_dir}", *BEAM_FLAGS)
+        process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 60
+            while len(parts := set(data_dir.glob(".part-*.npz"))) < 3 and time.monotonic() < deadline:
+                time.sleep(0.005)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert parts
+        assert not (data_dir / schema.DATASET_FILE).exists()
+        kept = {path.name.removeprefix(".part-").removesuffix(".npz") for path in parts}
+        written = {name: (data_dir / name).stat().st_mtime_ns for name in kept}
+
+        subprocess.run(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        assert {name: (data_dir / name).stat().st_mtime_ns for name in kept} == written  # not built twice
+        assert contents(data_dir) == fashion_mnist
+
+    def test_unknown_runner_ends_with_an_error_that_lists_the_known(self, tmp_path):
+        result = run("tfrecords.build", "--source=fashion_mnist", f"--data_dir={tmp_path}", "--runner=Nothing")
+        assert result.returncode != 0
+        assert "DirectRunner|FlinkRunner|SparkRunner|DataflowRunner" in result.stderr
+
+    def test_arguments_without_a_runner_are_refused(self, tmp_path):
+        result = run(
+            "tfrecords.build", "--source=fashion_mnist", f"--data_dir={tmp_path}", "--", "--direct_num_workers=2"
+        )
+        assert result.returncode != 0
+        assert "--runner" in result.stdout + result.stderr
