@@ -15,7 +15,7 @@ from alexnet_tf.tfrecords import reader, schema, sources
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory):
-    return make_ilsvrc(tmp_path_factory.mktemp("ilsvrc"))
+    return make_ilsvrc(tmp_path_factory.mktemp("ilsvrc"), images_per_class=600)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ class TestBuilding:
         train = description.splits["train"]
         skipped = dict(train.skipped)
         assert {name.split("_")[-1] for name in skipped} == {"short.JPEG", "text.JPEG"}
-        assert train.count == 4 * 20 + 5
+        assert train.count == 4 * 600 + 5
         assert train.count_per_class == (20, 20, 25, 20)
         assert description.splits["validation"].count == 12
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import tensorflow as tf
 from PIL import Image
 from programs import ENVIRONMENT, program, run, run_well, train_flags
 
-from alexnet_tf import checkpoint, training
+from alexnet_tf import alarms, checkpoint, training
 from alexnet_tf.model import build_alexnet, with_color_offset
 from alexnet_tf.recipe import PaperMomentum
 from alexnet_tf.tfrecords import schema, sources
@@ -96,17 +97,6 @@ class TestTrain:
         assert result.returncode != 0
         assert "batch_size was 50 and is now 25" in result.stderr
 
-    def test_damaged_shard_is_named(self, data_dir, tmp_path):
-        damaged = tmp_path / "data"
-        shutil.copytree(data_dir, damaged)
-        shard = damaged / "train-00003-of-00016"
-        content = bytearray(shard.read_bytes())
-        content[len(content) // 2] ^= 1
-        shard.write_bytes(content)
-        result = run("train", *train_flags(damaged, tmp_path / "run", "--epochs=1"))
-        assert result.returncode != 0
-        assert f"The data set is damaged. {shard}, record " in result.stderr.splitlines()[-1]
-
     def test_loss_that_is_no_number_stops_the_run(self, data_dir, tmp_path):
         result = run("train", *train_flags(data_dir, tmp_path / "run", "--learning_rate=1e9"))
         assert result.returncode != 0
@@ -183,6 +173,64 @@ class TestTrain:
         difference = next(line.split()[1] for line in result.stdout.splitlines() if line.startswith("difference"))
         assert float(difference) < 1e-6
         assert (tmp_path / "run" / "model.keras").exists()
+
+
+class TestBadRecords:
+    @pytest.fixture
+    def damaged(self, data_dir, tmp_path):
+        """A copy of the data with a bit flipped in the record in the middle of a shard of training images."""
+        folder = shutil.copytree(data_dir, tmp_path / "data")
+        shard = folder / "train-00003-of-00016"
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content)
+        return folder
+
+    def test_damaged_shard_is_named_and_stops_the_run(self, damaged, tmp_path):
+        result = run("train", *train_flags(damaged, tmp_path / "run", "--epochs=1"))
+        assert result.returncode != 0
+        last_line = result.stderr.splitlines()[-1]
+        assert f"The data set is damaged. {damaged / 'train-00003-of-00016'}, record " in last_line
+        assert "--on_bad_record=skip" in last_line
+
+    def test_skip_trains_without_it_counts_it_and_keeps_to_that(self, damaged, data_dir, tmp_path):
+        flags = train_flags(damaged, tmp_path / "run", "--on_bad_record=skip", "--epochs=1")
+        output = run_well("train", *flags)
+        assert re.search(r"Left out: .*train-00003-of-00016, record \d+: it can't be read: corrupted record", output)
+        assert "2,999 images, 59 steps an epoch" in output
+        assert json.loads((tmp_path / "run" / "training.json").read_text())["records_left_out"] == 1
+        output = run_well(
+            "evaluate",
+            f"--model={tmp_path / 'run'}",
+            f"--data_dir={damaged}",
+            "--split=train",
+            "--on_bad_record=skip",
+            "--noten_views",
+        )
+        assert "2,999 images of train" in output
+        assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["records_left_out"] == 1
+        shutil.copy(data_dir / "train-00003-of-00016", damaged)  # mended: then the epochs are others
+        result = run("train", *flags, "--epochs=2")
+        assert result.returncode != 0
+        assert "records_left_out was ['train-00003-of-00016, record " in result.stderr
+
+    def test_more_than_allowed_stop_the_run(self, damaged, tmp_path):
+        flags = train_flags(damaged, tmp_path / "run", "--on_bad_record=skip", "--max_bad_records=0")
+        result = run("train", *flags)
+        assert result.returncode != 0
+        assert "At most 0 records may be damaged (--max_bad_records). Found: 1." in result.stderr
+
+
+class TestAlarms:
+    def test_standstill_is_told_once(self, caplog):
+        alarm = alarms.Alarms(10, patience_seconds=0.2)
+        alarm.on_train_begin()
+        time.sleep(0.8)
+        alarm.on_test_batch_end(0)
+        time.sleep(0.1)
+        alarm.on_train_end()
+        told = [record for record in caplog.records if "No step has ended for" in record.message]
+        assert len(told) == 1
 
 
 class TestSchedules:

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import os
 
+import numpy as np
 import tensorflow as tf
 
 from alexnet_tf.tfrecords import images, records, schema, service, statistics, verify
@@ -160,30 +161,29 @@ def make_training_dataset(
         encoded = encoded.shuffle(records.WINDOW + records.SHARDS_IN_WINDOW, seed=order, reshuffle_each_iteration=False)
         done = tf.where(epoch == start_epoch, tf.maximum(first_image - first, 0), 0)
         left = tf.maximum(steps * local_batch - first, 0)
-        noisy = tf.constant(True) if color_noise_epochs is None else epoch < color_noise_epochs
+        noisy = 1.0 if color_noise_epochs is None else tf.cast(epoch < color_noise_epochs, tf.float32)
 
-        def with_seeds(local_index, record):
-            # Its place among the images of all workers, of which each takes its part of every batch.
-            step, place = local_index // local_batch, local_index % local_batch
-            index = step * batch_size + share.worker * local_batch + place
-            first_of_crop = index - index % images_per_crop
-            return tf.random.fold_in(epoch_seed, first_of_crop), tf.random.fold_in(epoch_seed, index), noisy, record
+        def draw(step):
+            """What is random about the images of a step, all workers' at once: image by image it took longer."""
+            crop_seed, noise_seed = tf.unstack(tf.random.split(tf.random.fold_in(epoch_seed, windows + step)))
+            own = slice(share.worker * local_batch, (share.worker + 1) * local_batch)
+            first_of_crop = np.arange(batch_size) // images_per_crop * images_per_crop
+            crops = tf.gather(tf.random.stateless_uniform((batch_size, 3), crop_seed), first_of_crop[own])
+            offsets = noisy * tf.random.stateless_normal((batch_size, 3), noise_seed) @ tf.transpose(noise)
+            return tf.data.Dataset.from_tensor_slices((crops, offsets[own]))
 
-        return encoded.enumerate(first).take(left).skip(done).map(with_seeds)
+        begun = first + done
+        draws = tf.data.Dataset.range(begun // local_batch, steps).flat_map(draw).skip(begun % local_batch)
+        return tf.data.Dataset.zip(encoded.take(left).skip(done), draws)
 
-    def augment(crop_and_flip_seed, image_seed, noisy, record):
+    def augment(record, draws):
+        (top, left, flip), color_offset = tf.unstack(draws[0]), draws[1]
         encoded, size, label = records.parse_record(record, description)
-        top_seed, left_seed, flip_seed = tf.unstack(tf.random.split(crop_and_flip_seed, 3))
-        _, _, noise_seed = tf.unstack(tf.random.split(image_seed, 3))
-        rows, columns = tf.unstack(tf.maximum(size - crop_px + (1 if last_offset else 0), 1))
-        top = tf.random.stateless_uniform((), top_seed, 0, rows, tf.int32)
-        left = tf.random.stateless_uniform((), left_seed, 0, columns, tf.int32)
+        places = tf.cast(tf.maximum(size - crop_px + (1 if last_offset else 0), 1), tf.float32)
+        top, left = tf.cast(top * places[0], tf.int32), tf.cast(left * places[1], tf.int32)
         image = images.decode_crop(encoded, description.encoding, size, top, left, crop_px)
         # Four times as fast as image[:, ::-1], and only for those that are flipped.
-        flipped = tf.random.stateless_uniform((), flip_seed) < 0.5
-        image = tf.cond(flipped, lambda: tf.reverse(image, [1]), lambda: image)
-        color_offset = tf.linalg.matvec(noise, tf.random.stateless_normal((3,), noise_seed))
-        color_offset = tf.where(noisy, color_offset, tf.zeros(3))
+        image = tf.cond(flip < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
         return {"image": image, "color_offset": color_offset}, label
 
     first_window = bisect.bisect_right(range(windows), first_image, key=first_of_window) - 1
