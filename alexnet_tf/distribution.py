@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import random
 import re
 import zlib
 
@@ -205,12 +206,7 @@ def check_workers_agree(strategy, worker, values):
     if len(worker.addresses) == 1:
         return
     fingerprint = zlib.crc32(json.dumps(values, sort_keys=True).encode())
-
-    @tf.function
-    def fingerprints():
-        return strategy.gather(strategy.run(lambda: tf.constant([fingerprint], tf.int64)), axis=0)
-
-    chiefs, *others = fingerprints().numpy()[:: strategy.num_replicas_in_sync // len(worker.addresses)]
+    chiefs, *others = _of_all_workers(strategy, worker, fingerprint)
     unlike = [f"{number} ({worker.addresses[number]})" for number, each in enumerate(others, 1) if each != chiefs]
     if unlike:
         raise ValueError(
@@ -218,6 +214,27 @@ def check_workers_agree(strategy, worker, values):
             f"the same checkpoint. Worker {', '.join(unlike)} differs from worker 0. "
             f"Worker {worker.number} has {values}"
         )
+
+
+def number_of_this_start(strategy, worker):
+    """A random number that all workers have in common, and another in each start of a run.
+
+    Args:
+        strategy: the distribution strategy of the run.
+        worker: this `Worker`.
+    """
+    own = random.SystemRandom().getrandbits(62)
+    return int(own if len(worker.addresses) == 1 else _of_all_workers(strategy, worker, own)[0])
+
+
+def _of_all_workers(strategy, worker, number):
+    """An int64 of each worker, in their order, as an array."""
+
+    @tf.function
+    def gather():
+        return strategy.gather(strategy.run(lambda: tf.constant([number], tf.int64)), axis=0)
+
+    return gather().numpy()[:: strategy.num_replicas_in_sync // len(worker.addresses)]
 
 
 def lost_workers(error, worker):

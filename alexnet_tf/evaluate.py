@@ -1,65 +1,134 @@
-"""Top-1 and top-5 error of a trained model: centre crop and the paper's ten views, side by side."""
+"""Errors of trained models, alone and averaged: centre crop and the paper's ten views, side by side."""
 
 import json
 import pathlib
-import sys
 
 import numpy as np
 from absl import app, flags
-from tqdm import tqdm
 
-from alexnet_tf import checkpoint, figures, program
-from alexnet_tf.tfrecords import reader, schema, verify
+from alexnet_tf import checkpoint, distribution, figures, predictions, program, scores
+from alexnet_tf.tfrecords import schema, verify
 
-
-def predict_probabilities(model, dataset):
-    """Class probabilities of every image of a data set, averaged over its views where it has several.
-
-    Args:
-        model: from RGB pixels (batch, side, side, 3) to probabilities (batch, classes).
-        dataset: `tf.data.Dataset` of (uint8 images (batch, side, side, 3) or (batch, views, side, side, 3), labels).
-
-    Returns:
-        (probabilities, labels): float32 (n, classes) and int32 (n,).
-
-    Source: section 4.1: the softmax outputs of the ten views are averaged.
-    """
-    probabilities, labels = [], []
-    for images, batch_labels in tqdm(dataset, unit="batch", file=sys.stdout):
-        batch, side = images.shape[0], images.shape[-2]
-        outputs = model.predict_on_batch(images.numpy().reshape(-1, side, side, 3))
-        probabilities.append(outputs.reshape(batch, -1, outputs.shape[-1]).mean(axis=1))
-        labels.append(batch_labels.numpy())
-    return np.concatenate(probabilities), np.concatenate(labels)
+_CLASSES_IN_TABLE = 20
 
 
-def top_k_error(probabilities, labels, k):
-    """Share of images whose class is not among the k most probable.
-
-    Among equal probabilities the class of the lower number counts as the more probable.
+def evaluate(models, view, class_names):
+    """What one kind of predictions of one or several models is worth.
 
     Args:
-        probabilities: float (n, classes).
-        labels: int (n,).
-        k: how many classes count; with fewer classes than k, all.
+        models: list of `predictions.Predictions` of the same images.
+        view: "center_crop" or "ten_views".
+        class_names: names in the order of the labels.
 
-    Returns: a float in [0, 1].
-
-    Source: section 2.
+    Returns: a dict that JSON can hold: the errors of the models' average with equal weights, which of one model is the
+    model itself, its calibration, and its classes.
     """
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    return float(np.mean(~np.any(best == labels[:, None], axis=1)))
+    labels = models[0].labels
+    probabilities = scores.average([model.views[view] for model in models])
+    return {
+        **scores.errors(probabilities, labels),
+        "calibration": scores.calibration(probabilities, labels),
+        "classes": scores.errors_by_class(probabilities, labels, class_names),
+    }
+
+
+def search_ensemble(models, view):
+    """The average whose weights were searched on every second image, measured on the others, beside that of equal ones.
+
+    Args:
+        models: list of two or more `predictions.Predictions` of the same images.
+        view: "center_crop" or "ten_views".
+
+    Returns: a dict that JSON can hold.
+
+    Source: the original program's notes: its ensembles' weights were searched on validation images.
+    """
+    labels = models[0].labels
+    searched_on, measured_on = slice(0, None, 2), slice(1, None, 2)
+    weights = scores.search_weights([model.views[view][searched_on] for model in models], labels[searched_on])
+    held_out = [model.views[view][measured_on] for model in models]
+    return {
+        "weights": weights.tolist(),
+        "images": len(labels[measured_on]),
+        "searched_weights": scores.errors(scores.average(held_out, weights), labels[measured_on]),
+        "equal_weights": scores.errors(scores.average(held_out), labels[measured_on]),
+    }
+
+
+def as_markdown(result):
+    """The result as tables: one row a model and one for their average, as in table 2; calibration; classes."""
+    views = [view for view in ("center_crop", "ten_views") if view in result]
+    header = [f"{k}, {view.replace('_', ' ')}" for view in views for k in ("top-1", "top-5")]
+    lines = [
+        f"# {result['images']:,} images of {result['split']}",
+        "",
+        "Errors in percent, and the 95 % confidence interval.",
+        "",
+        f"| model | {' | '.join(header)} |",
+        "|---" * (len(header) + 1) + "|",
+    ]
+
+    def row(name, of_views):
+        cells = []
+        for errors in of_views:
+            for k in (1, 5):
+                low, high = errors[f"top{k}_error_interval_95"]
+                cells.append(f"{100 * errors[f'top{k}_error']:.2f} ({100 * low:.2f} to {100 * high:.2f})")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+
+    for model in result["models"]:
+        row(model["name"], [model[view] for view in views])
+    if len(result["models"]) > 1:
+        row(f"{len(result['models'])} averaged", [result[view] for view in views])
+    of_chance = [f"{100 * result['chance'][f'top{k}_error']:.2f}" for _ in views for k in (1, 5)]
+    lines.append(f"| chance | {' | '.join(of_chance)} |")
+    if "searched" in result:
+        searched = [result["searched"][view] for view in views]
+        lines += ["", f"Weights searched on every second image; errors on the other {searched[0]['images']:,}:", ""]
+        lines += lines[4:6]
+        row("equal weights", [of_view["equal_weights"] for of_view in searched])
+        row("searched weights", [of_view["searched_weights"] for of_view in searched])
+        for view, of_view in zip(views, searched, strict=True):
+            weights = ", ".join(
+                f"{model['name']} {weight:.3f}"
+                for model, weight in zip(result["models"], of_view["weights"], strict=True)
+            )
+            lines.append(f"\nWeights, {view.replace('_', ' ')}: {weights}.")
+    best = result[views[-1]]
+    lines += [
+        "",
+        f"Of {views[-1].replace('_', ' ')}: expected calibration error "
+        f"{100 * best['calibration']['expected_calibration_error']:.2f} %, negative log-likelihood "
+        f"{best['calibration']['negative_log_likelihood']:.4f}.",
+        "",
+        "| class | images | top-1 error, % | top-5 error, % | most often taken for |",
+        "|---|---|---|---|---|",
+    ]
+    for of_class in best["classes"][:_CLASSES_IN_TABLE]:
+        lines.append(
+            f"| {of_class['name']} | {of_class['images']:,} | {100 * of_class['top1_error']:.2f} | "
+            f"{100 * of_class['top5_error']:.2f} | {of_class['taken_for'] or ''} |"
+        )
+    if len(best["classes"]) > _CLASSES_IN_TABLE:
+        lines.append(f"\nThe {_CLASSES_IN_TABLE} worst of {len(best['classes'])} classes; all are in evaluation.json.")
+    return "\n".join(lines) + "\n"
 
 
 def define_flags():
     """Defines the flags. Not at import: then two programs could not be imported together."""
-    flags.DEFINE_string(
-        "model", None, "A run's folder (the --run_dir of alexnet-train) or a .keras file in one.", required=True
+    flags.DEFINE_list(
+        "model",
+        None,
+        "One or several, to be averaged: a run's folder (the --run_dir of alexnet-train), a .keras file in one, or an "
+        ".npz file of --save_predictions.",
+        required=True,
     )
     flags.DEFINE_string("data_dir", None, "Folder of TFRecords made by alexnet-tfrecords.", required=True)
     flags.DEFINE_string("split", "validation", "Which images: train or validation.")
     flags.DEFINE_string(
-        "output_dir", None, "Where evaluation.json and confusion_matrix.png go: beside the model by default."
+        "output_dir",
+        None,
+        "Where evaluation.json, evaluation.md and the pictures go: beside a single model by default.",
     )
     flags.DEFINE_integer("batch_size", 128, "Images in a batch; of ten views, a tenth as many.", lower_bound=1)
     flags.DEFINE_enum(
@@ -70,57 +139,111 @@ def define_flags():
     )
     flags.DEFINE_integer("max_bad_records", 100, "How many records may be left out.", lower_bound=0)
     flags.DEFINE_bool("ten_views", True, "Whether to measure ten views too, which takes ten times as long.")
+    flags.DEFINE_bool(
+        "search_weights",
+        False,
+        "With several models: whether to search the average's weights too, on every second image, and measure it on "
+        "the others.",
+    )
+    flags.DEFINE_string(
+        "save_predictions", None, "Folder for each model's probabilities, NAME.npz, which --model takes for the model."
+    )
+    flags.DEFINE_enum("strategy", "auto", ["auto", "one", "mirrored"], "Devices, as alexnet-train takes them.")
 
 
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"This program takes flags only. Received: {argv[1:]}")
     flag = flags.FLAGS
-    model, learned = checkpoint.load_model(flag.model)
+    if flag.search_weights and len(flag.model) == 1:
+        raise ValueError(f"`search_weights` needs several models. Received: --model={flag.model[0]}")
+    if not flag.output_dir and (len(flag.model) > 1 or flag.model[0].endswith(".npz")):
+        raise ValueError("`output_dir` must be given where there are several models, or their predictions alone.")
+    strategy = distribution.make_strategy(flag.strategy)
     description = schema.load_description(flag.data_dir)
+    schema.split_of(description, flag.split)
     left_out = []
     if flag.on_bad_record == "skip":
-        description, left_out = verify.leave_out_damaged(flag.data_dir, description, flag.max_bad_records)
+        description, left_out = verify.leave_out_damaged(
+            flag.data_dir, description, flag.max_bad_records, (flag.split,)
+        )
         for problem in left_out:
             print(f"Left out: {problem}")
-    if learned.class_names != description.class_names:
-        raise ValueError(
-            f"The model must have learned the classes of the data. {flag.model} learned {len(learned.class_names)} "
-            f"({', '.join(learned.class_names[:3])}, ...); {flag.data_dir} holds {len(description.class_names)} "
-            f"({', '.join(description.class_names[:3])}, ...)."
-        )
+    models = [_predictions(path, description, flag, strategy) for path in flag.model]
+    names = [model.name for model in models]
+    if len(set(names)) < len(names) and flag.save_predictions:
+        raise ValueError(f"`model` must name models of different folders, to save their predictions. Received: {names}")
+    for model in models if flag.save_predictions else ():
+        folder = pathlib.Path(flag.save_predictions)
+        folder.mkdir(parents=True, exist_ok=True)
+        model.save(folder / f"{model.name}.npz")
+
     classes = len(description.class_names)
-    crop_px = model.input_shape[1]
-    chance = {"top1_error": 1 - 1 / classes, "top5_error": 1 - min(5, classes) / classes}
-    result = {"split": flag.split, "images": description.splits[flag.split].count, "chance": chance}
-    result["records_left_out"] = len(left_out)
-    for name, views in [("center_crop", 1), ("ten_views", 10)][: 2 if flag.ten_views else 1]:
-        batch_size = max(1, flag.batch_size // views)
-        print(f"{name.replace('_', ' ')}:")
-        dataset = reader.make_evaluation_dataset(
-            flag.data_dir, batch_size, crop_px, description=description, split=flag.split, views=views
+    views = [view for view in ("center_crop", "ten_views") if all(view in model.views for model in models)]
+    result = {
+        "split": flag.split,
+        "images": len(models[0].labels),
+        "records_left_out": len(left_out),
+        "chance": {f"top{k}_error": 1 - min(k, classes) / classes for k in (1, 5)},
+        "models": [
+            {"name": model.name} | {view: scores.errors(model.views[view], model.labels) for view in views}
+            for model in models
+        ],
+    }
+    result |= {view: evaluate(models, view, description.class_names) for view in views}
+    if flag.search_weights:
+        result["searched"] = {view: search_ensemble(models, view) for view in views}
+    output_dir = pathlib.Path(flag.output_dir or _folder_of(flag.model[0]))
+    _write(output_dir, result, models, views[-1], description.class_names)
+    if len(flag.model) == 1 and not flag.model[0].endswith(".npz"):
+        conv1 = checkpoint.load_model(flag.model[0])[0].get_layer("conv1")
+        figures.save_png(output_dir / "conv1_kernels.png", figures.kernel_sheet(conv1))
+
+    print(f"\n{result['images']:,} images of {flag.split}  top-1 error (95 % interval)     top-5 error")
+    rows = [(name.replace("_", " "), result[name]) for name in views] + [("chance", result["chance"])]
+    for name, errors in rows:
+        low, high = errors.get("top1_error_interval_95", (None, None))
+        interval = f"({low:.2%} to {high:.2%})" if low is not None else ""
+        print(f"  {name:<24}{errors['top1_error']:>9.2%} {interval:<20}{errors['top5_error']:>13.2%}")
+    print(f"Written: evaluation.json, evaluation.md and pictures in {output_dir}")
+
+
+def _predictions(path, description, flag, strategy):
+    """Those of a model, or those that were saved of one; refused where they are of other images or classes."""
+    if not path.endswith(".npz"):
+        return predictions.predict(
+            path, flag.data_dir, description, flag.split, flag.batch_size, flag.ten_views, strategy
         )
-        with reader.naming_damaged_shards(flag.data_dir):
-            probabilities, labels = predict_probabilities(model, dataset)
-        result[name] = {f"top{k}_error": top_k_error(probabilities, labels, k) for k in (1, 5)}
-        if views == 1:
-            confusion = figures.confusion_matrix(labels, probabilities.argmax(axis=1), description.class_names)
+    saved = predictions.Predictions.load(path)
+    expected = (flag.split, predictions.checksum(description, flag.split))
+    if (saved.split, saved.images) != expected:
+        raise ValueError(
+            f"`model` {path} must hold predictions of the split {flag.split} of {flag.data_dir}. Received: those of "
+            f"{len(saved.labels)} images of {saved.split} with the checksum {saved.images[:12]}, not {expected[1][:12]}"
+        )
+    return saved
 
-    output_dir = pathlib.Path(
-        flag.output_dir or (pathlib.Path(flag.model).parent if flag.model.endswith(".keras") else flag.model)
-    )
+
+def _folder_of(model):
+    return pathlib.Path(model).parent if model.endswith(".keras") else pathlib.Path(model)
+
+
+def _write(output_dir, result, models, view, class_names):
     output_dir.mkdir(parents=True, exist_ok=True)
-    figures.save_png(output_dir / "confusion_matrix.png", confusion)
-    figures.save_png(output_dir / "conv1_kernels.png", figures.kernel_sheet(model.get_layer("conv1")))
-    text = json.dumps(result, indent=2) + "\n"
-    schema.write_whole(output_dir / "evaluation.json", lambda file: file.write(text.encode()))
-
-    print(f"\n{result['images']:,} images of {flag.split}  top-1 error  top-5 error")
-    for name in ("center_crop", "ten_views", "chance"):
-        if name in result:
-            errors = result[name]
-            print(f"  {name.replace('_', ' '):<24}{errors['top1_error']:>11.2%}{errors['top5_error']:>13.2%}")
-    print(f"Written: evaluation.json, confusion_matrix.png and conv1_kernels.png in {output_dir}")
+    for name, text in (
+        ("evaluation.json", json.dumps(result, indent=2) + "\n"),
+        ("evaluation.md", as_markdown(result)),
+    ):
+        schema.write_whole(output_dir / name, lambda file, text=text: file.write(text.encode()))
+    probabilities = scores.average([model.views[view] for model in models])
+    pictures = {
+        "confusion_matrix.png": figures.confusion_matrix(
+            models[0].labels, np.argmax(probabilities, axis=1), class_names
+        ),
+        "calibration.png": figures.reliability_diagram(result[view]["calibration"]),
+    }
+    for name, picture in pictures.items():
+        figures.save_png(output_dir / name, picture)
 
 
 def run():

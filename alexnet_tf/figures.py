@@ -72,6 +72,32 @@ def confusion_matrix(labels, predictions, class_names):
     return _pixels(figure)
 
 
+def reliability_diagram(calibration):
+    """How often the network is right against how sure it is of it; below, of how many images it is so sure.
+
+    Args:
+        calibration: what `scores.calibration` returns.
+
+    Returns: uint8 (rows, columns, 3).
+    """
+    rows = calibration["bins"]
+    confidences, accuracies, images = ([row[key] for row in rows] for key in ("confidence", "accuracy", "images"))
+    figure = Figure(figsize=(5, 6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    upper.plot([0, 1], [0, 1], "--", color="grey", label="as sure as right")
+    upper.plot(confidences, accuracies, "o-", color="#2171b5", label="the network")
+    upper.set(
+        xlim=(0, 1),
+        ylim=(0, 1),
+        ylabel="share that is right",
+        title=f"Expected calibration error {calibration['expected_calibration_error']:.1%}",
+    )
+    upper.legend(loc="upper left")
+    lower.bar(confidences, images, width=0.04, color="#9ecae1")
+    lower.set(xlabel="largest probability", ylabel="images")
+    return _pixels(figure)
+
+
 def prediction_panel(images, answers, titles=None):
     """Images with the bars of their most probable classes beneath them.
 

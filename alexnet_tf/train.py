@@ -26,7 +26,7 @@ from alexnet_tf import (
     training,
     variants,
 )
-from alexnet_tf.tfrecords import reader, schema, statistics, verify
+from alexnet_tf.tfrecords import reader, schema, service, statistics, verify
 
 
 def main(argv):
@@ -76,6 +76,8 @@ def train(flag, worker):
             raise ValueError("`bias_rate` and `layer_rates` can't be given with schedule=original, which sets them.")
         if color_noise_epochs is None:
             color_noise_epochs = recipe.ORIGINAL_COLOR_NOISE_EPOCHS
+    if flag.data_service:
+        service.check_reachable(flag.data_service)
     if flag.new_head and not flag.init_from:
         raise ValueError("`new_head` needs `init_from`: without it every layer begins anew.")
 
@@ -112,6 +114,7 @@ def train(flag, worker):
             start_step=step,
             share=share,
             data_service=flag.data_service,
+            data_service_job=f"{number_of_this_start} {first_step}",
         )
 
     def validation_data(share):
@@ -171,6 +174,7 @@ def train(flag, worker):
             run_dir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(checkpoint.sole_writer(run_dir))
             description.save(run_dir)
+            pixels.save(run_dir)  # of the images that it learns, beside the model: where its mean and noise are from
         progress = checkpoint.restore_newest(run_dir, alexnet, training_model, publish=worker.is_chief)
         first_step = 0
         if progress:
@@ -183,6 +187,7 @@ def train(flag, worker):
         data = zlib.crc32(repr(dataclasses.astuple(description)).encode())
         agreed = all_flags | settings | {"checkpoint_step": first_step, "fingerprint_of_the_data": data}
         distribution.check_workers_agree(strategy, worker, agreed)
+        number_of_this_start = distribution.number_of_this_start(strategy, worker)
         if flag.schedule != "original":
             optimizer.set_rate_multipliers({"bias": flag.bias_rate} | layer_rates)
 
@@ -202,7 +207,7 @@ def train(flag, worker):
         save_checkpoints = callbacks.SaveCheckpoints(
             run_dir, alexnet, flag.checkpoint_every_steps, settings, first_step, plateau, writes=worker.is_chief
         )
-        with reader.naming_damaged_shards(flag.data_dir):
+        with reader.naming_damaged_shards(flag.data_dir, description):
             diaries = []
             if worker.is_chief:
                 first_images = training.network_inputs(training_data(0, reader.Share()), 8)

@@ -232,7 +232,15 @@ class TestWorkersOfTheProgram:
         assert "2 replicas on 2 workers" in output
         assert output.count("Trained to the end of epoch 1") == 1
         written = sorted(path.name for path in (tmp_path / "run").iterdir())
-        expected = [".lock", "checkpoints", "dataset.json", "model.keras", "tensorboard", "training.json"]
+        expected = [
+            ".lock",
+            "checkpoints",
+            "dataset.json",
+            "model.keras",
+            "statistics.npz",
+            "tensorboard",
+            "training.json",
+        ]
         assert written == expected
         event_files = [path.name for path in (tmp_path / "run" / "tensorboard").rglob("events*")]
         assert len({name.split(".")[5] for name in event_files}) == 1  # events.out.tfevents.TIME.HOST.PROCESS

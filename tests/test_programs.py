@@ -1,6 +1,5 @@
-"""The programs after training, as a user runs them: evaluation, export, prediction."""
+"""The programs after training, as a user runs them: export and prediction."""
 
-import json
 import pathlib
 import subprocess
 import sys
@@ -12,8 +11,7 @@ from PIL import Image
 from programs import ENVIRONMENT, run, run_well
 
 from alexnet_tf import checkpoint, preprocessing
-from alexnet_tf.evaluate import top_k_error
-from alexnet_tf.tfrecords import images, reader, sources
+from alexnet_tf.tfrecords import images, sources
 
 
 @pytest.fixture(scope="module")
@@ -30,59 +28,6 @@ def image_files(folder, count):
         paths.append(folder / f"image-{index}.png")
         Image.fromarray(image).save(paths[-1])
     return paths
-
-
-class TestEvaluate:
-    def test_errors_and_pictures_are_those_of_the_model(self, data_dir, run_dir, tmp_path):
-        output = run_well("evaluate", f"--model={run_dir}", f"--data_dir={data_dir}", f"--output_dir={tmp_path}")
-        result = json.loads((tmp_path / "evaluation.json").read_text())
-        model, _ = checkpoint.load_model(run_dir)
-        for name, views in (("center_crop", 1), ("ten_views", 10)):
-            dataset = reader.make_evaluation_dataset(data_dir, 64, 56, views=views)
-            probabilities, labels = [], []
-            for pixels, batch_labels in dataset:
-                each = [model(pixels[:, v] if views == 10 else pixels).numpy() for v in range(views)]
-                probabilities.append(np.mean(each, axis=0))
-                labels.append(batch_labels.numpy())
-            probabilities, labels = np.concatenate(probabilities), np.concatenate(labels)
-            ranks = (probabilities > probabilities[np.arange(len(labels)), labels][:, None]).sum(axis=1)
-            assert result[name]["top1_error"] == pytest.approx(np.mean(ranks >= 1), abs=0.0015)
-            assert result[name]["top5_error"] == pytest.approx(np.mean(ranks >= 5), abs=0.0015)
-        assert result["images"] == len(labels) == 1000
-        assert result["chance"] == {"top1_error": pytest.approx(0.9), "top5_error": pytest.approx(0.5)}
-        assert f"{result['ten_views']['top1_error']:.2%}" in output
-        for picture in ("confusion_matrix.png", "conv1_kernels.png"):
-            assert np.asarray(Image.open(tmp_path / picture)).std() > 10
-
-    def test_model_of_other_classes_is_refused(self, run_dir, tmp_path):
-        for name, color in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
-            (tmp_path / "images" / name).mkdir(parents=True)
-            for index in range(8):
-                Image.new("RGB", (64, 64), color).save(tmp_path / "images" / name / f"{index}.png")
-        build = [f"--source=folder:{tmp_path / 'images'}", f"--data_dir={tmp_path / 'data'}", "--image_px=64"]
-        run_well("tfrecords.build", *build, "--num_train_shards=2", "--num_validation_shards=1", "--num_processes=1")
-        result = run("evaluate", f"--model={run_dir}", f"--data_dir={tmp_path / 'data'}")
-        assert result.returncode != 0
-        assert "must have learned the classes of the data" in result.stderr
-        assert "blue" in result.stderr
-
-    def test_file_that_is_no_model_is_refused(self, data_dir, tmp_path):
-        (tmp_path / "model.keras").write_bytes(b"PK no model")
-        result = run("evaluate", f"--model={tmp_path}", f"--data_dir={data_dir}")
-        assert result.returncode != 0
-        assert "is not a whole Keras model" in result.stderr
-
-
-class TestTopKError:
-    def test_counts_images_whose_class_is_not_among_the_best(self):
-        probabilities = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.2, 0.5, 0.3], [0.4, 0.3, 0.3]])
-        labels = np.array([0, 0, 2, 1])
-        assert top_k_error(probabilities, labels, 1) == 0.75
-        assert top_k_error(probabilities, labels, 2) == 0.25
-        assert top_k_error(probabilities, labels, 5) == 0
-
-    def test_equal_probabilities_are_no_free_hits(self):
-        assert top_k_error(np.full((10, 10), 0.1), np.arange(10), 1) == 0.9
 
 
 class TestExport:

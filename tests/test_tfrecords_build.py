@@ -252,6 +252,26 @@ class TestBuildDataset:
         build_small(f"folder:{image_folder}", tmp_path / "data")
         assert contents(tmp_path / "data") == before
 
+    @pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_bytes(p.read_bytes()[:100])])
+    def test_damaged_index_is_made_anew_without_the_images(self, damage, image_folder, tmp_path):
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        before = contents(tmp_path / "data")
+        damage(tmp_path / "data" / "index.npz")
+        image_folder.rename(tmp_path / "elsewhere")
+        with pytest.raises(ValueError, match=r"index\.npz must hold the sizes of all records"):
+            reader.make_training_dataset(tmp_path / "data", 2, 12)
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        assert contents(tmp_path / "data") == before
+
+    def test_damaged_data_set_is_not_deleted_before_its_images_are_found(self, image_folder, tmp_path):
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        (tmp_path / "data" / "train-00001-of-00003").write_bytes(b"")
+        before = contents(tmp_path / "data")
+        image_folder.rename(tmp_path / "elsewhere")
+        with pytest.raises(ValueError, match="must be a folder"):
+            build_small(f"folder:{image_folder}", tmp_path / "data")
+        assert contents(tmp_path / "data") == before
+
     def test_shard_that_vanished_from_a_stopped_build_is_built_again(self, image_folder, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(build.statistics.Statistics, "save", lambda *_: 1 / 0)

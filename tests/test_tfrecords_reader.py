@@ -248,27 +248,52 @@ class TestWindows:
             numbers = [n for images, _, _ in batches[first : first + 4] for n in numbers_in(images)]
             assert len(numbers) == len(set(numbers)) == 40
 
-    def test_images_that_follow_one_another_are_of_several_shards(self, tiny_data_dir):
-        split = schema.load_description(tiny_data_dir).splits["train"]
-        shard_of = {}
-        for shard, offsets in zip(
-            split.shards,
-            records.load_index(tiny_data_dir, schema.load_description(tiny_data_dir), "train"),
-            strict=True,
-        ):
-            dataset = tf.data.TFRecordDataset(str(tiny_data_dir / shard.name))
-            assert len(offsets) == shard.count
-            for record in dataset:
-                encoded = tf.train.Example.FromString(record.numpy()).features.feature[schema.ENCODED]
-                shard_of[int(tf.io.decode_png(encoded.bytes_list.value[0])[0, 0, 2])] = shard.name
-        for images, _, _ in training_batches(tiny_data_dir, 4):
-            assert len({shard_of[number] for number in numbers_in(images)}) >= 2
+    def test_shards_are_mixed_and_the_mixture_is_another_in_each_epoch(self, tiny_data_dir):
+        shard_of = {number: name for name, _, number in self.places(tiny_data_dir)}
+        batches = [numbers_in(images) for images, _, _ in training_batches(tiny_data_dir, 12)]
+        changes = [
+            sum(shard_of[one] != shard_of[other] for one, other in itertools.pairwise(batch)) for batch in batches
+        ]
+        assert np.mean(changes) > 4  # of nine neighbors; read one after another it would be one or two
+        epochs = [[frozenset(batch) for batch in batches[first : first + 4]] for first in (0, 4, 8)]
+        assert not set(epochs[0]) & set(epochs[1])
+        assert len({frozenset().union(*epoch) for epoch in epochs}) == 3  # the six left out are others
 
-    @pytest.mark.parametrize("epoch, step", [(0, 1), (0, 3), (1, 0), (1, 2), (2, 3)])
-    def test_started_in_the_middle_it_is_the_rest_of_the_whole(self, tiny_data_dir, epoch, step):
-        whole = training_batches(tiny_data_dir, 16)
-        begun = training_batches(tiny_data_dir, 16 - 4 * epoch - step, start_epoch=epoch, start_step=step)
-        assert_equal_batches(begun, whole[4 * epoch + step :])
+    @pytest.mark.parametrize("left_out", [(), ((0, 3), (2, 5), (4, 1), (4, 8))], ids=str)
+    @pytest.mark.parametrize("share", [reader.Share(), reader.Share(1, 2), reader.Share(2, 3)], ids=str)
+    def test_started_at_any_step_it_is_the_rest_of_the_whole(self, tiny_data_dir, left_out, share):
+        # With records left out, the parts are of all sizes.
+        description = schema.load_description(tiny_data_dir)
+        split = description.splits["train"]
+        shards = tuple(
+            dataclasses.replace(shard, left_out=tuple(record for number, record in left_out if number == index))
+            for index, shard in enumerate(split.shards)
+        )
+        split = dataclasses.replace(split, count=46 - len(left_out), shards=shards)
+        description = dataclasses.replace(description, splits=description.splits | {"train": split})
+        steps = reader.steps_per_epoch(description, 6)
+
+        def batches(count, **arguments):
+            dataset = reader.make_training_dataset(
+                tiny_data_dir, 6, CROP_PX, description=description, share=share, **arguments
+            )
+            return [(i["image"], i["color_offset"], labels) for i, labels in itertools.islice(dataset, count)]
+
+        whole = batches(3 * steps)
+        for epoch, step in itertools.product(range(2), range(steps)):
+            begun = batches(2, start_epoch=epoch, start_step=step)
+            assert_equal_batches(begun, whole[steps * epoch + step :][:2])
+
+    def test_windows_are_of_one_size_whatever_the_number_of_parts(self, tiny_data_dir):
+        parts = records.Parts.of(tiny_data_dir, schema.load_description(tiny_data_dir), "train")
+        sizes = []
+        for window in range(parts.windows_per_epoch()):
+            seed = tf.constant([3, 4], tf.int64)
+            _, (paths, _, counts) = parts.window(seed, 0, 46, tf.constant(window, tf.int64))
+            assert len(set(paths.numpy())) <= 2
+            sizes.append(int(tf.reduce_sum(counts)))
+        assert sum(sizes) == 46  # of 9 or 10 in a shard, two shards or one at a time
+        assert min(sizes) >= 3 and max(sizes) <= 8
 
     @pytest.mark.parametrize("epoch, step", [(0, 2), (1, 1)])
     def test_shares_of_two_workers_are_the_rest_of_the_whole_too(self, tiny_data_dir, epoch, step):
@@ -287,7 +312,7 @@ class TestWindows:
         needed = {(name, record) for name, record, number in self.places(data_dir) if number in numbers_in(last[0])}
         damaged = 0
         for shard, offsets in zip(
-            description.splits["train"].shards, records.load_index(data_dir, description, "train"), strict=True
+            description.splits["train"].shards, records.load_index(data_dir, description)["train"], strict=True
         ):
             content = bytearray((data_dir / shard.name).read_bytes())
             first_needed = min((record for name, record in needed if name == shard.name), default=shard.count)
@@ -315,7 +340,7 @@ class TestLeftOut:
         description = schema.load_description(data_dir)
         split = name.partition("-")[0]
         names = [shard.name for shard in description.splits[split].shards]
-        offset = records.load_index(data_dir, description, split)[names.index(name)][record]
+        offset = records.load_index(data_dir, description)[split][names.index(name)][record]
         content = bytearray((data_dir / name).read_bytes())
         content[offset + 30] ^= 1
         (data_dir / name).write_bytes(content)
@@ -347,6 +372,20 @@ class TestLeftOut:
         description, problems = verify.leave_out_damaged(data_dir, schema.load_description(data_dir), 9)
         assert description.splits["train"].count == 46 - len(problems) == 37
         assert len(training_batches(data_dir, 3, description=description)) == 3
+
+    def test_split_without_any_left_is_named(self, data_dir):
+        for path in data_dir.glob("validation-*"):
+            path.unlink()
+        description, _ = verify.leave_out_damaged(data_dir, schema.load_description(data_dir), 10, ("validation",))
+        with pytest.raises(ValueError, match=r"'validation' of .* must have a record\. All 10 are left out"):
+            reader.make_evaluation_dataset(data_dir, 10, CROP_PX, description=description)
+
+    def test_other_errors_are_not_blamed_on_what_is_left_out(self, data_dir):
+        self.damage(data_dir, "train-00001-of-00005", 3)
+        description, _ = verify.leave_out_damaged(data_dir, schema.load_description(data_dir), 1)
+        error = tf.errors.InvalidArgumentError(None, None, "of the model")
+        with pytest.raises(tf.errors.InvalidArgumentError), reader.naming_damaged_shards(data_dir, description):
+            raise error
 
     def test_more_than_allowed_are_refused_and_named(self, data_dir):
         self.damage(data_dir, "train-00001-of-00005", 3)
@@ -460,13 +499,19 @@ class TestNamingDamagedShards:
         path.write_bytes(content)
         with (
             pytest.raises(ValueError, match=r"train-00002-of-00005, record \d+: it can't be read: corrupted record"),
-            reader.naming_damaged_shards(data_dir),
+            reader.naming_damaged_shards(data_dir, schema.load_description(data_dir)),
         ):
             training_batches(data_dir, 5)
 
     def test_other_errors_pass_through(self, tiny_data_dir):
-        with pytest.raises(KeyError), reader.naming_damaged_shards(tiny_data_dir):
+        with (
+            pytest.raises(KeyError),
+            reader.naming_damaged_shards(tiny_data_dir, schema.load_description(tiny_data_dir)),
+        ):
             raise KeyError
         error = tf.errors.DataLossError(None, None, "of another file")
-        with pytest.raises(tf.errors.DataLossError), reader.naming_damaged_shards(tiny_data_dir):
+        with (
+            pytest.raises(tf.errors.DataLossError),
+            reader.naming_damaged_shards(tiny_data_dir, schema.load_description(tiny_data_dir)),
+        ):
             raise error

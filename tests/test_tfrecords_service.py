@@ -8,12 +8,13 @@ import re
 import signal
 import socket
 import subprocess
+import time
 
 import numpy as np
 import pytest
-from programs import ENVIRONMENT, program, run_well, train_flags
+from programs import ENVIRONMENT, program, run, run_well, train_flags
 
-from alexnet_tf.tfrecords import reader, records
+from alexnet_tf.tfrecords import reader, records, service
 
 
 def free_port():
@@ -71,8 +72,8 @@ class TestService:
 
     @pytest.mark.slow
     def test_killed_worker_is_told_and_training_goes_on(self, data_dir, tmp_path):
-        with data_service() as (service, address):
-            workers = workers_of(service)
+        with data_service() as (process, address):
+            workers = workers_of(process)
             flags = train_flags(data_dir, tmp_path / "run", "--epochs=4", f"--data_service={address}")
             training = subprocess.Popen(
                 program("train", *flags), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -86,8 +87,8 @@ class TestService:
             os.kill(victim, signal.SIGKILL)
             output, _ = training.communicate(timeout=120)
             assert training.returncode == 0, output
-            service.kill()
-            _, errors = service.communicate()
+            process.kill()
+            _, errors = process.communicate()
             assert f"(process {victim}) ended with status -9; it is started again." in errors
 
     @pytest.mark.slow
@@ -114,9 +115,36 @@ class TestService:
         assert pathlib.Path(tmp_path / "run" / "model.keras").exists()
 
     def test_workers_end_with_the_service(self):
-        with data_service() as (service, _):
-            workers = workers_of(service)
-        for worker in workers:
-            with contextlib.suppress(ProcessLookupError):
-                while True:
-                    os.kill(worker, 0)
+        with data_service() as (process, _):
+            workers = workers_of(process)
+        deadline = time.monotonic() + 30
+        while any(pathlib.Path(f"/proc/{worker}/cmdline").exists() for worker in workers):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_dispatcher_alone_stops_when_asked_to(self, number):
+        with data_service(num_workers=0) as (process, _):
+            process.send_signal(number)
+            assert process.wait(timeout=20) == 0
+
+    def test_what_can_not_be_is_refused(self):
+        with socket.create_server(("", 0)) as listener:
+            port = listener.getsockname()[1]
+            for flags, message in (
+                ([f"--port={port}"], f"`port` must be free. Received: {port}"),
+                (["--dispatcher=localhost:1", "--num_workers=0"], "--num_workers must be at least 1"),
+            ):
+                result = run("tfrecords.service", *flags)
+                assert result.returncode != 0
+                assert message in result.stdout + result.stderr
+
+    @pytest.mark.parametrize("address", ["localhost:1", "localhost", "localhost:port"])
+    def test_address_at_which_nothing_listens_is_named(self, address):
+        with pytest.raises(ValueError, match=rf"`data_service` must be .*{address}"):
+            service.check_reachable(address, seconds=0)
+
+    def test_trainers_that_share_must_name_their_job(self, tiny_data_dir):
+        with socket.create_server(("localhost", 0)) as listener, pytest.raises(ValueError, match="`data_service_job`"):
+            address = f"localhost:{listener.getsockname()[1]}"
+            reader.make_training_dataset(tiny_data_dir, 10, 32, share=reader.Share(0, 2), data_service=address)

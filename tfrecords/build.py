@@ -7,6 +7,7 @@ import sys
 import time
 
 import numpy as np
+import tensorflow as tf
 from absl import app, flags
 
 from alexnet_tf.tfrecords import describe, pool, records, schema, shards, sources, statistics, verify
@@ -94,6 +95,7 @@ def build_dataset(
     if description:
         return description
     opened = sources.open_source(source, seed, validation_fraction, tfds_data_dir)
+    _delete_damaged(data_dir)  # not before it is known that it can be built again
     tasks = []
     for split, num_shards in (("train", num_train_shards), ("validation", num_validation_shards)):
         count = opened.count(split)
@@ -120,19 +122,30 @@ def _finished(data_dir, settings):
     description = schema.load_description(data_dir)
     _refuse_other_settings(data_dir, description.settings, settings)
     try:
-        for name, split in description.splits.items():
-            schema.check_shard_sizes(data_dir, split)
-            records.load_index(data_dir, description, name)
-        statistics.Statistics.load(data_dir)
-    except ValueError as error:
-        print(f"{error}. Building the data set again.")
         for split in description.splits.values():
-            for shard in split.shards:
-                (data_dir / shard.name).unlink(missing_ok=True)
-        (data_dir / schema.DATASET_FILE).unlink()
+            schema.check_shard_sizes(data_dir, split)
+        statistics.Statistics.load(data_dir)
+        try:
+            records.load_index(data_dir, description)
+        except ValueError as error:
+            print(f"{error}. Making it anew from the shards.")
+            records.rebuild_index(data_dir, description)
+            records.load_index(data_dir, description)
+    except (ValueError, tf.errors.DataLossError) as error:
+        print(f"{error}. Building the data set again.")
         return None
     print(f"{data_dir} is whole: nothing to build.")
     return description
+
+
+def _delete_damaged(data_dir):
+    """Deletes the shards of a data set that `_finished` did not find whole."""
+    if not (data_dir / schema.DATASET_FILE).exists():
+        return
+    for split in schema.load_description(data_dir).splits.values():
+        for shard in split.shards:
+            (data_dir / shard.name).unlink(missing_ok=True)
+    (data_dir / schema.DATASET_FILE).unlink()
 
 
 def _begin(data_dir, tasks, settings):

@@ -74,6 +74,7 @@ def make_training_dataset(
     start_step=0,
     share=Share(),
     data_service=None,
+    data_service_job=None,
     num_parallel_calls=None,
 ):
     """Makes the endless training set: shuffled, cropped, flipped, with a color offset for each image.
@@ -100,8 +101,11 @@ def make_training_dataset(
         share: what is read here. Each epoch the shards are dealt out anew, the images of one shard to two workers where
             their shares end within it.
         data_service: address of a tf.data service that does the work, "host:port" (service.py), or None. Its workers
-            take the windows of an epoch as they come, so the order of the batches is no longer that of the seed, and
-            from (start_epoch, start_step) on, up to a window that was begun is read again.
+            take the windows of an epoch as they come, so the order of the images is no longer that of the seed. From
+            (start_epoch, start_step) on those windows are read that by the seed's order come then: of what its workers
+            had in hand some is read again, and as much is not.
+        data_service_job: name under which several workers share what the service reads, the same on all, another in
+            each start of a run.
         num_parallel_calls: images decoded at once; twice the cores by default, which was measured faster than
             tf.data.AUTOTUNE.
 
@@ -129,9 +133,12 @@ def make_training_dataset(
         raise ValueError(
             f"`batch_size` must be a multiple of the number of replicas, {share.all_replicas}. Received: {batch_size}"
         )
-    job_name = None
-    if data_service:  # whose workers are others than those that train: it deals the images out between these
-        job_name = f"{data_dir} {seed} {start_epoch} {start_step}" if share.num_workers > 1 else None
+    if data_service:
+        service.check_reachable(data_service)
+        if share.num_workers > 1 and not data_service_job:
+            raise ValueError("`data_service_job` must be given where several workers share a data service.")
+        data_service_job = data_service_job if share.num_workers > 1 else None
+        # Its workers are others than those that train, between which it deals out the images.
         share = Share(replicas=share.all_replicas)
     local_batch = batch_size // share.num_workers
     begin, end = (split.count * worker // share.num_workers for worker in (share.worker, share.worker + 1))
@@ -139,7 +146,7 @@ def make_training_dataset(
     first_image = start_step * local_batch
 
     def seed_of(epoch):
-        return tf.random.fold_in(tf.constant([seed, 0], tf.int64), epoch)
+        return tf.random.fold_in(tf.constant([seed, 0], tf.int64), tf.cast(epoch, tf.int64))
 
     def first_of_window(window):
         return int(parts.window(seed_of(start_epoch), begin, end, tf.constant(window, tf.int64))[0])
@@ -158,7 +165,9 @@ def make_training_dataset(
             deterministic=True,
         )
         order = tf.random.stateless_uniform((), tf.random.fold_in(epoch_seed, window), None, None, tf.int64)
-        encoded = encoded.shuffle(records.WINDOW + records.SHARDS_IN_WINDOW, seed=order, reshuffle_each_iteration=False)
+        encoded = encoded.shuffle(
+            parts.window_size + records.SHARDS_IN_WINDOW, seed=order, reshuffle_each_iteration=False
+        )
         done = tf.where(epoch == start_epoch, tf.maximum(first_image - first, 0), 0)
         left = tf.maximum(steps * local_batch - first, 0)
         noisy = 1.0 if color_noise_epochs is None else tf.cast(epoch < color_noise_epochs, tf.float32)
@@ -189,11 +198,13 @@ def make_training_dataset(
     first_window = bisect.bisect_right(range(windows), first_image, key=first_of_window) - 1
     dataset = tf.data.Dataset.range(start_epoch * windows + first_window, tf.int64.max).flat_map(read_window)
     # While one window is handed on the next is read, across the ends of epochs too: decoding never waits for it.
-    dataset = dataset.prefetch(records.WINDOW // 2)
-    dataset = dataset.map(augment, num_parallel_calls=num_parallel_calls or 2 * os.cpu_count(), deterministic=True)
+    dataset = dataset.prefetch(max(1, parts.window_size // 2))
+    # The service's machines may have more cores than this one.
+    calls = num_parallel_calls or (tf.data.AUTOTUNE if data_service else 2 * os.cpu_count())
+    dataset = dataset.map(augment, num_parallel_calls=calls, deterministic=True)
     dataset = dataset.batch(local_batch // share.replicas, drop_remainder=True)
     if data_service:
-        dataset = dataset.apply(service.distribute(data_service, job_name))
+        dataset = dataset.apply(service.distribute(data_service, data_service_job))
     return dataset.prefetch(2 * share.replicas)
 
 
@@ -256,14 +267,36 @@ def make_evaluation_dataset(
     return tf.data.Dataset.choose_from_datasets(datasets, tf.data.Dataset.range(len(datasets)).repeat())
 
 
+def read_labels(data_dir, description, split):
+    """The labels of a split in the order of `make_evaluation_dataset`, without decoding an image; int32 (n,)."""
+    parts = records.Parts.of(data_dir, description, split)
+    slices = tf.data.Dataset.from_tensor_slices(parts.between(0, description.splits[split].count))
+    labels = slices.flat_map(records.read_records).map(lambda record: records.parse_record(record, description)[2])
+    return np.fromiter(labels.as_numpy_iterator(), "int32")
+
+
 @contextlib.contextmanager
-def naming_damaged_shards(data_dir):
-    """Turns TensorFlow's error about a damaged record, which names no file, into a ValueError that names the record."""
+def naming_damaged_shards(data_dir, description):
+    """Turns TensorFlow's error about a damaged record, which names no file, into a ValueError that names the record.
+
+    Args:
+        data_dir: folder of the data set.
+        description: its `schema.DatasetDescription`. What is wrong with records left out is not the reason.
+    """
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
         print("\nA record can't be read. Looking for it:")
-        problems = verify.verify_dataset(data_dir)
+        left_out = {
+            (s.name, number) for split in description.splits.values() for s in split.shards for number in s.left_out
+        }
+        damaged = {name for name, _ in left_out}
+        problems = [
+            problem
+            for problem in verify.verify_dataset(data_dir)
+            if (problem.path.name, problem.record) not in left_out
+            and not (problem.record is None and problem.path.name in damaged)
+        ]
         if not problems:
             raise
         more = f" And {len(problems) - 1} more: alexnet-tfrecords --verify lists them." if len(problems) > 1 else ""

@@ -12,10 +12,11 @@ INDEX_FILE = "index.npz"
 _FRAME_BYTES = 16  # of TFRecord around each record: its length and two checksums
 _BUFFER_BYTES = 256 * 1024  # read at once from a shard
 
-# An epoch is read in windows: a part of each of so many shards, so many images in all, in random order. So any place in
-# an epoch is found by arithmetic. A window takes 150 MB, and the builder has shuffled the images once already.
-WINDOW = 4096
+# An epoch is read in windows: a slice of each of up to so many shards, so many images or bytes in all, in random order.
+# So any place in an epoch is found by arithmetic, and memory is bounded. The builder has shuffled the images once.
 SHARDS_IN_WINDOW = 16
+WINDOW = 4096
+_WINDOW_BYTES = 256e6
 
 
 def save_index(data_dir, record_bytes):
@@ -30,35 +31,46 @@ def save_index(data_dir, record_bytes):
     schema.write_whole(path, lambda file: np.savez_compressed(file, **arrays))
 
 
-def load_index(data_dir, description, split):
-    """Where each record of a split begins.
+def rebuild_index(data_dir, description):
+    """Writes index.npz anew from the shards, each of which is read. Raises tf.errors.OpError where one is damaged."""
+    sizes = {}
+    for name, split in description.splits.items():
+        paths = [str(pathlib.Path(data_dir) / shard.name) for shard in split.shards]
+        lengths = tf.data.TFRecordDataset(paths).map(tf.strings.length, num_parallel_calls=tf.data.AUTOTUNE)
+        sizes[name] = [np.fromiter(lengths.as_numpy_iterator(), "int32")]
+    save_index(data_dir, sizes)
+
+
+def load_index(data_dir, description):
+    """Where each record begins.
 
     Args:
         data_dir: folder of the data set.
         description: its `schema.DatasetDescription`.
-        split: "train" or "validation".
 
-    Returns: a list of int64 (records,), one a shard, in bytes from the shard's beginning.
+    Returns: a dict from a split to a list of int64 (records,), one a shard, in bytes from the shard's beginning.
 
     Raises:
         ValueError: where index.npz is missing or damaged, or not of these shards.
     """
-    shards = schema.split_of(description, split).shards
     path = pathlib.Path(data_dir) / INDEX_FILE
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            sizes = arrays[split].astype("int64") + _FRAME_BYTES
+            sizes = {name: arrays[name].astype("int64") + _FRAME_BYTES for name in description.splits}
     except Exception as error:  # a damaged archive raises one of half a dozen kinds
         raise ValueError(f"{path} must hold the sizes of all records. Reading it failed: {error!r}") from error
-    counts = [shard.count for shard in shards]
-    of_shards = np.split(sizes, np.cumsum(counts)[:-1])
-    for shard, sizes_of_shard in zip(shards, of_shards, strict=True):
-        if len(sizes_of_shard) != shard.count or sizes_of_shard.sum() != shard.bytes:
-            raise ValueError(
-                f"{path} must hold the sizes of the {shard.count} records of {shard.name}, {shard.bytes:,} bytes in "
-                f"all. Found: {len(sizes_of_shard)} records, {sizes_of_shard.sum():,} bytes"
-            )
-    return [np.cumsum(sizes_of_shard) - sizes_of_shard for sizes_of_shard in of_shards]
+    offsets = {}
+    for name, split in description.splits.items():
+        of_shards = np.split(sizes[name], np.cumsum([shard.count for shard in split.shards])[:-1])
+        for shard, of_shard in zip(split.shards, of_shards, strict=True):
+            if len(of_shard) != shard.count or of_shard.sum() != shard.bytes:
+                raise ValueError(
+                    f"{path} must hold the sizes of the {shard.count} records of {shard.name}, {shard.bytes:,} bytes "
+                    f"in all. Found: {len(of_shard)} records, {of_shard.sum():,} bytes. alexnet-tfrecords, with the "
+                    "flags that built the data set, mends it"
+                )
+        offsets[name] = [np.cumsum(of_shard) - of_shard for of_shard in of_shards]
+    return offsets
 
 
 def read_records(path, offset, count):
@@ -92,19 +104,22 @@ class Parts:
         firsts: int64 (parts,), the place in `offsets` of each part's first record.
         counts: int64 (parts,), the records in each.
         offsets: int64 (records,), where the records of all shards begin, in bytes from each shard's beginning.
+        window_size: how many records are read into one window, about.
     """
 
     paths: tf.Tensor
     firsts: tf.Tensor
     counts: tf.Tensor
     offsets: tf.Tensor
+    window_size: int
 
     @classmethod
     def of(cls, data_dir, description, split):
+        """Those of a split of a data set. Raises ValueError where it is damaged, or has no record that is read."""
         shards = schema.split_of(description, split).shards
         # TFRecordDataset takes a shard cut between two records for a whole one.
         schema.check_shard_sizes(data_dir, description.splits[split])
-        offsets = np.concatenate(load_index(data_dir, description, split))
+        offsets = np.concatenate(load_index(data_dir, description)[split])
         parts, first = [], 0
         for shard in shards:
             begin = 0
@@ -113,9 +128,12 @@ class Parts:
                     parts.append((str(pathlib.Path(data_dir) / shard.name), first + begin, end - begin))
                 begin = end + 1
             first += shard.count
+        if not parts:
+            raise ValueError(f"The split {split!r} of {data_dir} must have a record. All {len(offsets)} are left out.")
         paths, firsts, counts = zip(*parts, strict=True)
         integers = (tf.constant(values, tf.int64) for values in (firsts, counts, offsets))
-        return cls(tf.constant(paths), *integers)
+        record_bytes = sum(shard.bytes for shard in shards) / len(offsets)
+        return cls(tf.constant(paths), *integers, max(1, min(WINDOW, int(_WINDOW_BYTES / record_bytes))))
 
     def between(self, begin, end):
         """The records from `begin` to before `end`, counted over all parts.
@@ -127,10 +145,22 @@ class Parts:
         return self._slices(tf.range(tf.size(self.paths)), skipped, taken)
 
     def windows_per_epoch(self):
-        """How many windows an epoch has: as many for each group of shards."""
-        largest = np.sort(self.counts.numpy())[::-1][:SHARDS_IN_WINDOW]
-        groups = -(-len(self.paths) // SHARDS_IN_WINDOW)
-        return int(groups * -(-largest.sum() // WINDOW))
+        """How many windows an epoch has, the same number in each epoch and for each worker."""
+        groups, windows = self._groups_and_windows()
+        return len(groups) * windows
+
+    def _groups_and_windows(self):
+        """The parts of an epoch, in its random order, as groups of nearly one size that are read together.
+
+        Returns: (int (groups, parts of a group), the places of the parts in the epoch's order, -1 where a group has
+        one less; the number of windows that each group is read in).
+        """
+        parts = len(self.paths)
+        count = -(-parts // SHARDS_IN_WINDOW)
+        bounds = np.arange(count + 1) * parts // count
+        places = bounds[:-1, None] + np.arange(np.diff(bounds).max())
+        largest = np.sort(self.counts.numpy())[::-1][: places.shape[1]]
+        return np.where(places < bounds[1:, None], places, -1), int(-(-largest.sum() // self.window_size))
 
     def window(self, epoch_seed, begin, end, window):
         """One window of a worker's share of an epoch, eagerly or in a graph.
@@ -143,14 +173,23 @@ class Parts:
         Returns: (first, slices): how many records of the share come before it, and what it consists of, as `between`
         returns it.
         """
-        order = tf.random.experimental.stateless_shuffle(tf.range(tf.size(self.paths)), epoch_seed)
+        order_seed, slices_seed, windows_seed = tf.unstack(tf.random.split(epoch_seed, 3))
+        order = tf.random.experimental.stateless_shuffle(tf.range(tf.size(self.paths)), order_seed)
         skipped, taken = _clip(tf.gather(self.counts, order), begin, end)
-        in_group = self.windows_per_epoch() // -(-len(self.paths) // SHARDS_IN_WINDOW)
-        group, window = window // in_group * SHARDS_IN_WINDOW, window % in_group
-        before = tf.reduce_sum(taken[:group])
-        order, skipped, taken = (tensor[group : group + SHARDS_IN_WINDOW] for tensor in (order, skipped, taken))
-        from_, to = taken * window // in_group, taken * (window + 1) // in_group
-        return before + tf.reduce_sum(from_), self._slices(order, skipped + from_, to - from_)
+        places, windows = self._groups_and_windows()
+        in_group = tf.where(places < 0, tf.constant(0, tf.int64), tf.gather(taken, np.maximum(places, 0)))
+        # Each part is cut into as many slices as there are windows. Which slices meet in a window is another in each
+        # epoch, and so is the order of the windows.
+        turns = tf.random.stateless_uniform(places.shape, slices_seed, 0, windows, tf.int64)
+        slices = (tf.range(windows, dtype=tf.int64)[:, None, None] + turns) % windows  # (windows, groups, parts)
+        from_, to = in_group * slices // windows, in_group * (slices + 1) // windows
+        sizes = tf.reshape(tf.reduce_sum(to - from_, axis=2), (-1,))
+        in_turn = tf.random.experimental.stateless_shuffle(tf.range(tf.size(sizes)), windows_seed)
+        first = tf.cumsum(tf.gather(sizes, in_turn), exclusive=True)[window]
+        number, group = in_turn[window] // len(places), in_turn[window] % len(places)
+        numbers = tf.gather(np.maximum(places, 0), group)  # in the epoch's order; what is no part has an empty slice
+        from_, to = from_[number, group], to[number, group]
+        return first, self._slices(tf.gather(order, numbers), tf.gather(skipped, numbers) + from_, to - from_)
 
     def _slices(self, numbers, skipped, taken):
         numbers, skipped, taken = (tf.boolean_mask(tensor, taken > 0) for tensor in (numbers, skipped, taken))

@@ -112,7 +112,10 @@ def load_description(data_dir):
         raise ValueError(f"{path} is damaged: {error}") from error
     version = content.pop("format_version", None) if isinstance(content, dict) else None
     if version != _FORMAT_VERSION:
-        raise ValueError(f"{path} must be of format version {_FORMAT_VERSION}. Received: format_version={version}")
+        raise ValueError(
+            f"{path} must be of format version {_FORMAT_VERSION}. Received: format_version={version}. "
+            "Build it again in another folder."
+        )
     try:
         splits = {
             name: Split(

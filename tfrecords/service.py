@@ -24,6 +24,9 @@ from absl import app, flags
 # After so long without a word from a worker the dispatcher gives it up, and the trainers ask it for nothing more.
 _WORKER_TIMEOUT_MS = 20_000
 _HEARTBEAT_MS = 2_000
+# A worker that ends so soon has not begun to serve; so often one after another, and nobody will.
+_START_SECONDS = 30
+_MOST_FAILURES = 5
 
 
 def distribute(address, job_name=None):
@@ -43,6 +46,30 @@ def distribute(address, job_name=None):
     )
 
 
+def check_reachable(address, seconds=30):
+    """Raises ValueError where nothing listens at "host:port": TensorFlow would wait for ever, without a word.
+
+    Args:
+        address: of the dispatcher.
+        seconds: how long it may take to come up.
+    """
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if not host or not port.isdecimal():
+                raise ValueError(f"`data_service` must be HOST:PORT. Received: {address!r}")
+            socket.create_connection((host, int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise ValueError(
+                    f"`data_service` must be the address of a dispatcher that runs (alexnet-data-service). Nothing "
+                    f"listens at {address}: {error}"
+                ) from error
+            time.sleep(1)
+
+
 def start_dispatcher(port, work_dir=None):
     """Starts a dispatcher in this process.
 
@@ -51,7 +78,17 @@ def start_dispatcher(port, work_dir=None):
         work_dir: folder of its journal, from which one that is started again goes on; None for none.
 
     Returns: a `tf.data.experimental.service.DispatchServer`.
+
+    Raises:
+        ValueError: where something else listens there. (TensorFlow would share the port with it.)
     """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that has just ended is no hindrance
+        try:
+            probe.bind(("", port))
+            probe.listen()
+        except OSError as error:
+            raise ValueError(f"`port` must be free. Received: {port}, {error}") from error
     return tf.data.experimental.service.DispatchServer(
         tf.data.experimental.service.DispatcherConfig(
             port=port,
@@ -103,20 +140,27 @@ def keep_workers(dispatcher, host, num_workers):
         return worker
 
     workers = [start() for _ in range(num_workers)]
+    started, failures = [time.monotonic()] * num_workers, 0
     while True:
         multiprocessing.connection.wait([worker.sentinel for worker in workers])
         for number, worker in enumerate(workers):
             if worker.exitcode is None:
                 continue
+            failures = failures + 1 if time.monotonic() - started[number] < _START_SECONDS else 0
+            if failures > _MOST_FAILURES:
+                raise RuntimeError(
+                    f"Workers ended {failures} times within {_START_SECONDS} seconds of their start, the last with "
+                    f"status {worker.exitcode}. Is there a dispatcher at {dispatcher}?"
+                )
             print(
-                f"Worker {number} (process {worker.pid}) ended with status {worker.exitcode}; it is started again. The "
-                "rest of the window that it was reading, and of the one after it, is missing from this epoch: 8,192 "
-                "images at most.",
+                f"Worker {number} (process {worker.pid}) ended with status {worker.exitcode}; it is started again. "
+                "What it had read and not yet handed on is missing from this epoch: two windows, 8,192 images, at "
+                "most.",
                 file=sys.stderr,
                 flush=True,
             )
-            time.sleep(1)  # one that dies at once is not started a hundred times a second
-            workers[number] = start()
+            time.sleep(1)
+            workers[number], started[number] = start(), time.monotonic()
 
 
 def define_flags():
@@ -135,13 +179,18 @@ def main(argv):
         raise app.UsageError(f"This program takes flags only. Received: {argv[1:]}")
     flag = flags.FLAGS
     address = flag.dispatcher
+    if address and not flag.num_workers:
+        raise app.UsageError("--num_workers must be at least 1 with --dispatcher: there is nothing else to start.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if not address:
         server = start_dispatcher(flag.port, flag.work_dir)
         address = f"{flag.host}:{server.target.rpartition(':')[2]}"
     print(f"Dispatcher: {address}. {flag.num_workers} workers here.", flush=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        keep_workers(address, flag.host, flag.num_workers) if flag.num_workers else server.join()
+        if flag.num_workers:
+            keep_workers(address, flag.host, flag.num_workers)
+        while True:  # and not server.join(), which no signal interrupts
+            signal.pause()
     except KeyboardInterrupt:
         print("Asked to stop.")
 

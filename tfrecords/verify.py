@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 from tqdm import tqdm
 
 from alexnet_tf.tfrecords import images, records, schema
@@ -33,11 +34,12 @@ class Problem:
         return f"{self.path}{where}: {self.reason}"
 
 
-def verify_dataset(data_dir):
+def verify_dataset(data_dir, splits=schema.SPLITS):
     """Checks all shards: size and SHA-256, each record's CRC and features, its label, and that its image decodes.
 
     Args:
         data_dir: folder of a data set.
+        splits: which of them.
 
     Returns: a list of `Problem`s, empty where the data set is whole.
 
@@ -45,10 +47,11 @@ def verify_dataset(data_dir):
         ValueError: where dataset.json or index.npz is missing or damaged.
     """
     description = schema.load_description(data_dir)
+    index = records.load_index(data_dir, description)
     tasks = [
         (shard, offsets)
-        for name, split in description.splits.items()
-        for shard, offsets in zip(split.shards, records.load_index(data_dir, description, name), strict=True)
+        for name in splits
+        for shard, offsets in zip(description.splits[name].shards, index[name], strict=True)
     ]
     problems = []
     # Threads, since TensorFlow decodes outside of Python's lock.
@@ -99,13 +102,14 @@ def check_shard(data_dir, shard, offsets, description):
     return problems
 
 
-def leave_out_damaged(data_dir, description, most):
+def leave_out_damaged(data_dir, description, most, splits=schema.SPLITS):
     """Leaves the damaged records of a data set out, as long as they are few.
 
     Args:
         data_dir: folder of the data set, of which every image is read.
         description: its `schema.DatasetDescription`.
         most: how many records may be left out.
+        splits: where it looks for them.
 
     Returns:
         (description, problems): without them, that is with other `left_out` and `count`; and what was left out.
@@ -114,8 +118,10 @@ def leave_out_damaged(data_dir, description, most):
         ValueError: where more are damaged.
     """
     damaged = {}
-    for problem in verify_dataset(data_dir):
-        if problem.record is not None:
+    for problem in verify_dataset(data_dir, splits):
+        if problem.record is None:
+            logging.warning("%s", problem)
+        else:
             damaged.setdefault(problem.path.name, []).append(problem)
     listed = [problem for problems in damaged.values() for problem in problems]
     if len(listed) > most:
