@@ -7,7 +7,7 @@ import numpy as np
 from absl import app, flags
 
 from alexnet_tf import checkpoint, distribution, figures, predictions, program, scores
-from alexnet_tf.tfrecords import schema, verify
+from alexnet_tf.tfrecords import ilsvrc, schema, verify
 
 _CLASSES_IN_TABLE = 20
 
@@ -148,6 +148,13 @@ def define_flags():
     flags.DEFINE_string(
         "save_predictions", None, "Folder for each model's probabilities, NAME.npz, which --model takes for the model."
     )
+    flags.DEFINE_string(
+        "submission",
+        None,
+        "Text file for the five most probable classes of each image, as ILSVRC's evaluation server takes them. Needs "
+        "--devkit.",
+    )
+    flags.DEFINE_string("devkit", None, "ILSVRC's devkit, ILSVRC2012_devkit_t12.tar.gz, which numbers the classes.")
     flags.DEFINE_enum("strategy", "auto", ["auto", "one", "mirrored"], "Devices, as alexnet-train takes them.")
 
 
@@ -159,6 +166,12 @@ def main(argv):
         raise ValueError(f"`search_weights` needs several models. Received: --model={flag.model[0]}")
     if not flag.output_dir and (len(flag.model) > 1 or flag.model[0].endswith(".npz")):
         raise ValueError("`output_dir` must be given where there are several models, or their predictions alone.")
+    if flag.submission:
+        if not flag.devkit:
+            raise ValueError("`submission` needs `devkit`, whose numbers of the classes are others than the labels.")
+        year = "2010" if "2010" in pathlib.Path(flag.devkit).name else "2012"
+        ids, _, _ = ilsvrc.read_devkit(pathlib.Path(flag.devkit), year)
+        devkit_numbers = {class_id: number for number, class_id in ids.items()}
     strategy = distribution.make_strategy(flag.strategy)
     description = schema.load_description(flag.data_dir)
     schema.split_of(description, flag.split)
@@ -195,6 +208,9 @@ def main(argv):
         result["searched"] = {view: search_ensemble(models, view) for view in views}
     output_dir = pathlib.Path(flag.output_dir or _folder_of(flag.model[0]))
     _write(output_dir, result, models, views[-1], description.class_names)
+    if flag.submission:
+        probabilities = scores.average([model.views[views[-1]] for model in models])
+        predictions.write_submission(flag.submission, probabilities, description.class_names, devkit_numbers)
     if len(flag.model) == 1 and not flag.model[0].endswith(".npz"):
         conv1 = checkpoint.load_model(flag.model[0])[0].get_layer("conv1")
         figures.save_png(output_dir / "conv1_kernels.png", figures.kernel_sheet(conv1))

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from alexnet_tf import checkpoint
-from alexnet_tf.tfrecords import reader, schema
+from alexnet_tf.tfrecords import reader, schema, verify
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +59,31 @@ def checksum(description, split):
     return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
+def write_submission(path, probabilities, class_names, numbers):
+    """Writes the five most probable classes of each image as ILSVRC's evaluation server takes them.
+
+    Args:
+        path: of the text file: a line for each image, in the order of the validation images, the most probable first.
+        probabilities: float (n, classes).
+        class_names: names in the order of the labels, each of which begins with its WordNet id.
+        numbers: a dict from WordNet ids to the devkit's class numbers.
+
+    Raises:
+        ValueError: where a class is none of the devkit's.
+    """
+    ids = [name.split()[0] for name in class_names]
+    unknown = [class_id for class_id in ids if class_id not in numbers]
+    if unknown:
+        raise ValueError(
+            f"The classes of a submission must be the devkit's WordNet ids. Received {len(unknown)} others: "
+            f"{unknown[:3]}"
+        )
+    numbers_of_labels = np.array([numbers[class_id] for class_id in ids])
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+    lines = "".join(" ".join(map(str, numbers_of_labels[labels])) + "\n" for labels in best)
+    schema.write_whole(path, lambda file: file.write(lines.encode()))
+
+
 def predict(path, data_dir, description, split, batch_size, ten_views, strategy):
     """Asks a model about all images of a split.
 
@@ -104,7 +129,7 @@ def predict(path, data_dir, description, split, batch_size, ten_views, strategy)
             data_dir, images_in_batch, side, description=description, split=split, views=number
         )
         print(f"{name_of_model}, {name.replace('_', ' ')}:")
-        with reader.naming_damaged_shards(data_dir, description):
+        with verify.naming_damaged_shards(data_dir, description):
             of_crops = model.predict(dataset.map(as_batch))[: number * len(labels)]
         views[name] = of_crops.reshape(len(labels), number, -1).mean(axis=1)
     return Predictions(name_of_model, description.class_names, split, checksum(description, split), labels, views)

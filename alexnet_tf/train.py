@@ -207,7 +207,7 @@ def train(flag, worker):
         save_checkpoints = callbacks.SaveCheckpoints(
             run_dir, alexnet, flag.checkpoint_every_steps, settings, first_step, plateau, writes=worker.is_chief
         )
-        with reader.naming_damaged_shards(flag.data_dir, description):
+        with verify.naming_damaged_shards(flag.data_dir, description):
             diaries = []
             if worker.is_chief:
                 first_images = training.network_inputs(training_data(0, reader.Share()), 8)

@@ -10,7 +10,8 @@ import tensorflow as tf
 from made_ilsvrc import DEVKIT, encode, image_of, make_ilsvrc, tar_of
 from programs import run, run_well
 
-from alexnet_tf.tfrecords import reader, schema, sources
+from alexnet_tf import predictions
+from alexnet_tf.tfrecords import ilsvrc, reader, schema, sources
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +115,35 @@ class TestBuilding:
         recipe = ["--initializer=he_normal", "--input_scale=0.0125", "--schedule=constant", "--learning_rate=0.01"]
         run_well("train", *flags, *recipe, f"--run_dir={tmp_path / 'run'}")
         assert json.loads((tmp_path / "run" / "training.json").read_text())["epochs"] == 2
+
+
+class TestSubmission:
+    def test_lines_are_the_devkits_numbers_of_the_five_most_probable(self, archives, tmp_path):
+        ids, _, truth = ilsvrc.read_devkit(archives / "ILSVRC2012_devkit_t12.tar.gz", "2012")
+        source = sources.open_source(f"ilsvrc2012:{archives}")
+        labels = [label for *_, label in source.read("validation", 0, source.count("validation"))]
+        certain = np.eye(4)[labels]  # as one would say that knows the labels
+        numbers = {class_id: number for number, class_id in ids.items()}
+        predictions.write_submission(tmp_path / "submission.txt", certain, source.class_names, numbers)
+        lines = [line.split() for line in (tmp_path / "submission.txt").read_text().splitlines()]
+        assert [int(line[0]) for line in lines] == truth  # the ground truth that the server holds them against
+        assert all(sorted(line) == ["1", "2", "3", "4"] for line in lines)
+        with pytest.raises(ValueError, match=r"must be the devkit's WordNet ids. Received 1 others: \['cat'\]"):
+            predictions.write_submission(tmp_path / "s.txt", certain, ["cat", *source.class_names[1:]], numbers)
+
+    def test_evaluation_writes_one(self, archives, ilsvrc_data_dir, tmp_path):
+        flags = ["--variant=testing", "--batch_size=17", "--epochs=1", f"--data_dir={ilsvrc_data_dir}"]
+        recipe = ["--initializer=he_normal", "--input_scale=0.0125", "--schedule=constant", "--learning_rate=0.01"]
+        run_well("train", *flags, *recipe, f"--run_dir={tmp_path / 'run'}")
+        evaluate = [
+            f"--model={tmp_path / 'run'}",
+            f"--data_dir={ilsvrc_data_dir}",
+            f"--submission={tmp_path / 's.txt'}",
+        ]
+        refused = run("evaluate", *evaluate)
+        assert "`submission` needs `devkit`" in refused.stderr
+        run_well("evaluate", *evaluate, f"--devkit={archives / 'ILSVRC2012_devkit_t12.tar.gz'}", "--noten_views")
+        assert len((tmp_path / "s.txt").read_text().splitlines()) == 12
 
 
 class TestRefusals:

@@ -384,7 +384,7 @@ class TestLeftOut:
         self.damage(data_dir, "train-00001-of-00005", 3)
         description, _ = verify.leave_out_damaged(data_dir, schema.load_description(data_dir), 1)
         error = tf.errors.InvalidArgumentError(None, None, "of the model")
-        with pytest.raises(tf.errors.InvalidArgumentError), reader.naming_damaged_shards(data_dir, description):
+        with pytest.raises(tf.errors.InvalidArgumentError), verify.naming_damaged_shards(data_dir, description):
             raise error
 
     def test_more_than_allowed_are_refused_and_named(self, data_dir):
@@ -499,19 +499,19 @@ class TestNamingDamagedShards:
         path.write_bytes(content)
         with (
             pytest.raises(ValueError, match=r"train-00002-of-00005, record \d+: it can't be read: corrupted record"),
-            reader.naming_damaged_shards(data_dir, schema.load_description(data_dir)),
+            verify.naming_damaged_shards(data_dir, schema.load_description(data_dir)),
         ):
             training_batches(data_dir, 5)
 
     def test_other_errors_pass_through(self, tiny_data_dir):
         with (
             pytest.raises(KeyError),
-            reader.naming_damaged_shards(tiny_data_dir, schema.load_description(tiny_data_dir)),
+            verify.naming_damaged_shards(tiny_data_dir, schema.load_description(tiny_data_dir)),
         ):
             raise KeyError
         error = tf.errors.DataLossError(None, None, "of another file")
         with (
             pytest.raises(tf.errors.DataLossError),
-            reader.naming_damaged_shards(tiny_data_dir, schema.load_description(tiny_data_dir)),
+            verify.naming_damaged_shards(tiny_data_dir, schema.load_description(tiny_data_dir)),
         ):
             raise error

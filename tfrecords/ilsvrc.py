@@ -68,7 +68,8 @@ def make_ilsvrc_source(year, path, seed):
     ids = sorted({class_id for class_id, *_ in train})
     devkit = sorted(folder.glob(f"ILSVRC{year}_devkit*"))
     if devkit:
-        words, truth = _read_devkit(devkit[0], year)
+        ids_of_devkit, words, truth = read_devkit(devkit[0], year)
+        truth = [ids_of_devkit[number] for number in truth]
     elif year == "2012":
         words, truth = _labels_of_tfds()
     else:
@@ -167,8 +168,20 @@ class _Part(io.RawIOBase):
         return True
 
 
-def _read_devkit(path, year):
-    """Returns (a dict from WordNet ids to words, the WordNet id of each validation image) of a devkit."""
+def read_devkit(path, year):
+    """What a devkit says of classes and validation images.
+
+    Args:
+        path: the devkit's tar file, or its folder, unpacked.
+        year: "2010" or "2012".
+
+    Returns:
+        (ids, words, truth): a dict from the devkit's class numbers to WordNet ids; one from these to words; and the
+        class number of each validation image.
+
+    Raises:
+        ValueError: where it is no whole devkit of that year.
+    """
     try:
         import scipy.io
     except ImportError as error:
@@ -195,11 +208,11 @@ def _read_devkit(path, year):
     unknown = set(truth) - ids.keys()
     if unknown:
         raise ValueError(f"{path}: the validation images' classes must be of meta.mat. Received: {sorted(unknown)[:5]}")
-    return words, [ids[number] for number in truth]
+    return ids, words, truth
 
 
 def _labels_of_tfds():
-    """The same of ILSVRC2012 from the lists that TensorFlow Datasets ships, which have no words."""
+    """(words, WordNet id of each validation image) of ILSVRC2012, by TensorFlow Datasets' lists, which have no words."""
     import tensorflow_datasets as tfds
 
     folder = pathlib.Path(tfds.__file__).parent / "datasets" / "imagenet2012"

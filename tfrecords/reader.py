@@ -5,14 +5,13 @@ pipeline more than twice as fast as one that hands on floats.
 """
 
 import bisect
-import contextlib
 import dataclasses
 import os
 
 import numpy as np
 import tensorflow as tf
 
-from alexnet_tf.tfrecords import images, records, schema, service, statistics, verify
+from alexnet_tf.tfrecords import images, records, schema, service, statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,37 +272,6 @@ def read_labels(data_dir, description, split):
     slices = tf.data.Dataset.from_tensor_slices(parts.between(0, description.splits[split].count))
     labels = slices.flat_map(records.read_records).map(lambda record: records.parse_record(record, description)[2])
     return np.fromiter(labels.as_numpy_iterator(), "int32")
-
-
-@contextlib.contextmanager
-def naming_damaged_shards(data_dir, description):
-    """Turns TensorFlow's error about a damaged record, which names no file, into a ValueError that names the record.
-
-    Args:
-        data_dir: folder of the data set.
-        description: its `schema.DatasetDescription`. What is wrong with records left out is not the reason.
-    """
-    try:
-        yield
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-        print("\nA record can't be read. Looking for it:")
-        left_out = {
-            (s.name, number) for split in description.splits.values() for s in split.shards for number in s.left_out
-        }
-        damaged = {name for name, _ in left_out}
-        problems = [
-            problem
-            for problem in verify.verify_dataset(data_dir)
-            if (problem.path.name, problem.record) not in left_out
-            and not (problem.record is None and problem.path.name in damaged)
-        ]
-        if not problems:
-            raise
-        more = f" And {len(problems) - 1} more: alexnet-tfrecords --verify lists them." if len(problems) > 1 else ""
-        worst = next((problem for problem in problems if problem.record is not None), problems[0])
-        raise ValueError(
-            f"The data set is damaged. {worst}.{more} --on_bad_record=skip would leave such records out."
-        ) from error
 
 
 def _evaluation_batch(description, batch_size, split, replicas):

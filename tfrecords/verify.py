@@ -1,6 +1,7 @@
 """Whether a data set on disk is what was built: every shard, every record, every image."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -138,6 +139,32 @@ def leave_out_damaged(data_dir, description, most, splits=schema.SPLITS):
         count = sum(shard.count - len(shard.left_out) for shard in shards)
         splits[name] = dataclasses.replace(split, count=count, shards=shards)
     return dataclasses.replace(description, splits=splits), listed
+
+
+@contextlib.contextmanager
+def naming_damaged_shards(data_dir, description):
+    """Turns TensorFlow's error about a damaged record, which names no file, into a ValueError that names the record.
+
+    Args:
+        data_dir: folder of the data set.
+        description: its `schema.DatasetDescription`. What is wrong with records left out is not the reason.
+    """
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        print("\nA record can't be read. Looking for it:")
+        shards = [shard for split in description.splits.values() for shard in split.shards if shard.left_out]
+        known = {shard.name: (None, *shard.left_out) for shard in shards}
+        problems = [
+            problem for problem in verify_dataset(data_dir) if problem.record not in known.get(problem.path.name, ())
+        ]
+        if not problems:
+            raise
+        more = f" And {len(problems) - 1} more: alexnet-tfrecords --verify lists them." if len(problems) > 1 else ""
+        worst = next((problem for problem in problems if problem.record is not None), problems[0])
+        raise ValueError(
+            f"The data set is damaged. {worst}.{more} --on_bad_record=skip would leave such records out."
+        ) from error
 
 
 def _decode(record, description):
