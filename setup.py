@@ -57,6 +57,8 @@ setuptools.setup(
             "alexnet-convert = alexnet_tf.convert:run",
             "alexnet-describe = alexnet_tf.describe:run",
             "alexnet-evaluate = alexnet_tf.evaluate:run",
+            "alexnet-features = alexnet_tf.features:run",
+            "alexnet-neighbours = alexnet_tf.neighbours:run",
             "alexnet-export = alexnet_tf.export:run",
             "alexnet-predict = alexnet_tf.predict:run",
         ]

@@ -149,6 +149,7 @@ def save_converted(converted, class_names, source, output_dir):
         schema.DatasetDescription(
             class_names=tuple(class_names),
             image_px=max(_MEAN_IMAGE_PX, converted.input_shape[1]),
+            keep_aspect=False,
             encoding="jpeg",
             splits={},
             settings={"source": f"converted from {source}"},

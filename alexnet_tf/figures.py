@@ -132,6 +132,29 @@ def prediction_panel(images, answers, titles=None):
     return _pixels(figure)
 
 
+def image_rows(rows):
+    """Rows of captioned images, the first of each set apart from the others.
+
+    Args:
+        rows: lists of one length of (uint8 (rows, columns, 3), caption).
+
+    Returns: uint8 (rows, columns, 3).
+
+    Source: figure 4, right.
+    """
+    columns = len(rows[0])
+    figure = Figure(figsize=(1.5 * columns + 0.3, 1.75 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), columns + 1, squeeze=False, width_ratios=[1, 0.15, *[1] * (columns - 1)])
+    for panel in panels.flat:
+        panel.set_axis_off()
+    for row, images in enumerate(rows):
+        for column, (image, caption) in enumerate(images):
+            panel = panels[row, column + (column > 0)]
+            panel.imshow(image)
+            panel.set_title(caption if len(caption) < 22 else caption[:20] + "…", fontsize=8)
+    return _pixels(figure)
+
+
 def save_png(path, pixels):
     """Writes uint8 (rows, columns, 3) as a PNG, under a temporary name first."""
     path = pathlib.Path(path)

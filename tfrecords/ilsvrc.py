@@ -212,7 +212,7 @@ def read_devkit(path, year):
 
 
 def _labels_of_tfds():
-    """(words, WordNet id of each validation image) of ILSVRC2012, by TensorFlow Datasets' lists, which have no words."""
+    """(words, WordNet id of each validation image) of ILSVRC2012 by TensorFlow Datasets' lists, without words."""
     import tensorflow_datasets as tfds
 
     folder = pathlib.Path(tfds.__file__).parent / "datasets" / "imagenet2012"
