@@ -28,7 +28,7 @@ TRAIN_FLAGS = (
     "--initializer=he_normal",
     "--input_scale=0.0125",
     "--schedule=cosine",
-    "--learning_rate=0.2",
+    "--learning_rate=0.1",
     "--seed=3",
 )
 
