@@ -88,7 +88,7 @@ class TestBuilding:
         skipped = dict(train.skipped)
         assert {name.split("_")[-1] for name in skipped} == {"short.JPEG", "text.JPEG"}
         assert train.count == 4 * 600 + 5
-        assert train.count_per_class == (20, 20, 25, 20)
+        assert train.count_per_class == (600, 600, 605, 600)
         assert description.splits["validation"].count == 12
 
     def test_pixels_are_those_of_the_archive(self, ilsvrc_data_dir):
