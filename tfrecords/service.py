@@ -181,18 +181,16 @@ def main(argv):
     address = flag.dispatcher
     if address and not flag.num_workers:
         raise app.UsageError("--num_workers must be at least 1 with --dispatcher: there is nothing else to start.")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell starts what is in its background with SIGINT ignored
+        signal.signal(number, lambda *_: sys.exit(0))
     if not address:
         server = start_dispatcher(flag.port, flag.work_dir)
         address = f"{flag.host}:{server.target.rpartition(':')[2]}"
     print(f"Dispatcher: {address}. {flag.num_workers} workers here.", flush=True)
-    try:
-        if flag.num_workers:
-            keep_workers(address, flag.host, flag.num_workers)
-        while True:  # and not server.join(), which no signal interrupts
-            signal.pause()
-    except KeyboardInterrupt:
-        print("Asked to stop.")
+    if flag.num_workers:
+        keep_workers(address, flag.host, flag.num_workers)
+    while True:  # and not server.join(), which no signal interrupts
+        signal.pause()
 
 
 def run():
