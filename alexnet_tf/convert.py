@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import app, flags
 
-from alexnet_tf import foreign, layers, model, program, variants
-from alexnet_tf.tfrecords import schema
+from alexnet_tf import foreign, layers, model, variants
+from alexnet_tf.tfrecords import program, schema
 
 _MEAN_IMAGE_PX = 256  # section 2
 

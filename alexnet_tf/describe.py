@@ -10,8 +10,8 @@ import shlex
 import keras
 from absl import app, flags
 
-from alexnet_tf import architecture, layers, model, program, variants
-from alexnet_tf.tfrecords import schema
+from alexnet_tf import architecture, layers, model, variants
+from alexnet_tf.tfrecords import program, schema
 
 COLUMNS = (
     "layer",

@@ -6,8 +6,8 @@ import pathlib
 import numpy as np
 from absl import app, flags
 
-from alexnet_tf import checkpoint, distribution, figures, predictions, program, scores
-from alexnet_tf.tfrecords import ilsvrc, schema, verify
+from alexnet_tf import checkpoint, distribution, figures, predictions, scores
+from alexnet_tf.tfrecords import ilsvrc, program, schema, verify
 
 _CLASSES_IN_TABLE = 20
 

@@ -8,7 +8,8 @@ import keras
 import tensorflow as tf
 from absl import app, flags
 
-from alexnet_tf import checkpoint, preprocessing, program
+from alexnet_tf import checkpoint, preprocessing
+from alexnet_tf.tfrecords import program
 
 
 def export_model(model, class_names, image_px, base_dir, version=None):

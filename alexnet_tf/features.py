@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from alexnet_tf import checkpoint, predictions, program
-from alexnet_tf.tfrecords import reader, schema, verify
+from alexnet_tf import checkpoint, predictions
+from alexnet_tf.tfrecords import program, reader, schema, verify
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,8 @@ from absl import app, flags
 from tqdm import tqdm
 
 from alexnet_tf import features as features_of_images
-from alexnet_tf import figures, predictions, program
-from alexnet_tf.tfrecords import reader, schema
+from alexnet_tf import figures, predictions
+from alexnet_tf.tfrecords import program, reader, schema
 
 _BLOCK = 16_384  # vectors that are compared at once: of 4,096 numbers 268 MB
 

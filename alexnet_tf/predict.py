@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from alexnet_tf import checkpoint, figures, preprocessing, program
+from alexnet_tf import checkpoint, figures, preprocessing
+from alexnet_tf.tfrecords import program
 
 
 def open_classifier(path):

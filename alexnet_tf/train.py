@@ -20,13 +20,12 @@ from alexnet_tf import (
     distribution,
     launch,
     model,
-    program,
     recipe,
     train_flags,
     training,
     variants,
 )
-from alexnet_tf.tfrecords import reader, schema, service, statistics, verify
+from alexnet_tf.tfrecords import program, reader, schema, service, statistics, verify
 
 
 def main(argv):

@@ -3,8 +3,8 @@
     alexnet-tfrecords --source=... --data_dir=... --runner=FlinkRunner -- --flink_master=host:8081 ...
 
 The images and the data set's folder must lie on a disk that every worker mounts under the same path, and each worker's
-Python must have this package. On one machine the pool of processes (pool.py) is more than twice as fast: Beam's
-DirectRunner is there to try a pipeline out.
+Python must have this package. On one machine the pool of processes (pool.py) is there: Beam's DirectRunner is for
+trying a pipeline out.
 """
 
 import pickle

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from alexnet_tf.tfrecords import describe, pool, records, schema, shards, sources, statistics, verify
+from alexnet_tf.tfrecords import describe, pool, program, records, schema, shards, sources, statistics, verify
 
 RUNNERS = ("DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner")  # of Apache Beam
 _SETTINGS_FILE = ".building.json"  # what an unfinished data set is built with
@@ -300,11 +300,7 @@ def main(argv):
 
 def run():
     """Entry point, as a module and as a console script."""
-    define_flags()
-    # absl's --help lists the flags of the main module, which this one is not when a console script calls it.
-    for flag in flags.FLAGS.get_flags_for_module(__name__):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(main)
+    program.start(__name__, define_flags, main)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ import time
 import tensorflow as tf
 from absl import app, flags
 
+from alexnet_tf.tfrecords import program
+
 # After so long without a word from a worker the dispatcher gives it up, and the trainers ask it for nothing more.
 _WORKER_TIMEOUT_MS = 20_000
 _HEARTBEAT_MS = 2_000
@@ -195,10 +197,7 @@ def main(argv):
 
 def run():
     """Entry point, as a module and as a console script."""
-    define_flags()
-    for flag in flags.FLAGS.get_flags_for_module(__name__):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(main)
+    program.start(__name__, define_flags, main)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,8 @@ def leave_out_damaged(data_dir, description, most, splits=schema.SPLITS):
         splits: where it looks for them.
 
     Returns:
-        (description, problems): without them, that is with other `left_out` and `count`; and what was left out.
+        (description, problems): without them, that is with other `left_out` and `count` (`count_per_class` stays that
+        of all records); and what was left out.
 
     Raises:
         ValueError: where more are damaged.
