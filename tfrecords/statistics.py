@@ -33,28 +33,33 @@ class PixelSums:
 
     Attributes:
         count: number of images.
-        image: int64 (side, side, 3), sum of the images.
+        image: (side, side, 3), sum of the images: uint32, which is enough for the 16 million images that one shard
+            never has, and added to several times as fast as int64; int64 once sums of parts were added.
         products: int64 (3, 3), sums over all pixels of the products of two of red, green and blue.
     """
 
     def __init__(self, image_px):
         self.count = 0
-        self.image = np.zeros((image_px, image_px, 3), "int64")
+        self.image = np.zeros((image_px, image_px, 3), "uint32")
         self.products = np.zeros((3, 3), "int64")
+        # The pixels of an image in blocks of 256 rows, eight pixels in each; zeros fill the last.
+        self._blocks = np.zeros((-(-image_px * image_px // 2048), 256, 24), "float32")
 
     def add_image(self, image):
         """Adds an image, uint8 (side, side, 3)."""
         self.count += 1
         self.image += image
-        # float64 holds these integers exactly: a product of two pixels is below 2^16, and 2^53 / 2^16 is more pixels
-        # than an image has. Integer products have no fast routine.
-        pixels = image.reshape(-1, 3).astype("float64")
-        self.products += np.int64(pixels.T @ pixels)
+        # Integer products have no fast routine. float32 holds these exactly: the 256 products of two bytes that are
+        # summed up in a block are below 2^24 together. Of eight pixels beside one another those of a pixel with
+        # itself are kept. Four times as fast as a product of (pixels, 3) in float64.
+        self._blocks.reshape(-1)[: image.size] = image.reshape(-1)
+        products = np.matmul(self._blocks.transpose(0, 2, 1), self._blocks).sum(axis=0, dtype="float64")
+        self.products += np.int64(products).reshape(8, 3, 8, 3).trace(axis1=0, axis2=2)
 
     def add(self, other):
         """Adds the sums of another part."""
         self.count += other.count
-        self.image += other.image
+        self.image = np.add(self.image, other.image, dtype="int64")
         self.products += other.products
 
 
