@@ -162,6 +162,22 @@ def _replace_names(then, *pairs):
     return then
 
 
+_FOUR_LAYER = dataclasses.replace(
+    _PAPER,
+    title="figure 1's four layers, for images of 32 x 32 pixels",
+    source="[paper] figure 1, which gives no sizes: they are those of cuda-convnet's four layers for CIFAR-10, "
+    "example-layers/layers-18pct.cfg, less its LRN, and with max-pooling throughout",
+    image_px=32,
+    columns=1,
+    conv_names=("conv1", "conv2", "conv3"),
+    conv_kernels=(32, 32, 64),
+    conv_px=(5, 5, 5), conv_strides=(1, 1, 1), conv_padding=("same",) * 3, conv_sees=("all",) * 3,
+    conv_std=(0.0001, 0.01, 0.01), conv_bias=(0.0, 0.0, 0.0),
+    conv_then=(("relu1", "pool1"), ("relu2", "pool2"), ("relu3", "pool3")),
+    pool_padding="same",                                       # its pooling takes the ceiling
+    fc_names=("fc4",), fc_units=(), fc_sees=("all",), fc_std=(0.01,), fc_bias=(0.0,), fc_then=((),),
+)
+
 VARIANTS = {
     "paper": _PAPER,
     "original": dataclasses.replace(
@@ -273,6 +289,12 @@ VARIANTS = {
         conv_then=(*_PAPER.conv_then, ("relu_conv6",)),
     ),
     **{f"no_{layer}": _without(_PAPER, layer) for layer in ("conv2", "conv3", "conv4", "conv5", "fc6", "fc7")},
+    "four_layer": _FOUR_LAYER,
+    "four_layer_tanh": dataclasses.replace(
+        _FOUR_LAYER,
+        title="the same with tanh in place of ReLU",
+        conv_then=_replace_names(_FOUR_LAYER.conv_then, ("relu", "tanh")),
+    ),
     "testing": dataclasses.replace(
         _PAPER,
         title="the paper's wiring with a few kernels on a small image: for tests, where it trains in seconds",

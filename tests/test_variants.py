@@ -150,6 +150,18 @@ GOLDENS = {
         "13x13x384, relu3, conv4, relu4, conv5 13x13x256, relu5, pool5 6x6x256, fc6 4096, relu6, drop6, fc8 1000, "
         "softmax",
     ),
+    "four_layer": (
+        1_104_328,
+        13_312_000,
+        "conv1 32x32x32, relu1, pool1 16x16x32, conv2, relu2, pool2 8x8x32, conv3 8x8x64, relu3, pool3 4x4x64, fc4 "
+        "1000, softmax",
+    ),
+    "four_layer_tanh": (
+        1_104_328,
+        13_312_000,
+        "conv1 32x32x32, tanh1, pool1 16x16x32, conv2, tanh2, pool2 8x8x32, conv3 8x8x64, tanh3, pool3 4x4x64, fc4 "
+        "1000, softmax",
+    ),
     "testing": (
         46_776,
         1_442_712,

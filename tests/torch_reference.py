@@ -84,6 +84,8 @@ class Variant:
     side: int = 224
     # Kernels, groups and padding of conv1, conv2, ...; groups = 2 where a layer sees only its own column.
     kernels: tuple[int, ...] = (96, 256, 384, 384, 256, 256)
+    sizes: tuple[int, ...] = (11, 5, 3, 3, 3, 3)
+    strides: tuple[int, ...] = (4, 1, 1, 1, 1, 1)
     groups: tuple[int, ...] = (1, 2, 1, 2, 2, 1)
     padding: tuple[int, ...] = (0, 2, 1, 1, 1, 1)
     no_bias: tuple[str, ...] = ()
@@ -106,6 +108,18 @@ def _without(*names: str, order: str = ORDER) -> str:
 
 # 227 pixels need no padding; the maps of both columns lie in one blob, and the normalization sees them all.
 _CAFFE = Variant(order=_without("pad1"), side=227, lrn_k=1.0, lrn_alpha=1e-4 / 5, lrn_columns=1, rescaled_dropout=True)
+
+# The maps' sides are 32, 16, 8 and 4: each pooling takes partial windows at the bottom and right too.
+_FOUR_LAYER = Variant(
+    order="conv1 relu1 pool1 conv2 relu2 pool2 conv3 relu3 pool3 flatten fc4",
+    side=32,
+    kernels=(32, 32, 64),
+    sizes=(5, 5, 5),
+    strides=(1, 1, 1),
+    groups=(1, 1, 1),
+    padding=(2, 2, 2),
+    pool_ceil=True,
+)
 
 _VARIANTS = {
     "paper": Variant(),
@@ -151,6 +165,8 @@ _VARIANTS = {
     "no_conv5": Variant(order=_without("conv5", "relu5")),
     "no_fc6": Variant(order=_without("fc6", "relu6", "drop6")),
     "no_fc7": Variant(order=_without("fc7", "relu7", "drop7")),
+    "four_layer": _FOUR_LAYER,
+    "four_layer_tanh": dataclasses.replace(_FOUR_LAYER, order=_FOUR_LAYER.order.replace("relu", "tanh"), tanh=True),
 }
 
 NAMES = tuple(_VARIANTS)
@@ -168,8 +184,7 @@ class AlexNet(nn.Module):
         for name in variant.order.split():
             if name.startswith("conv"):
                 index = int(name[4:]) - 1
-                size, stride = (11, 4) if index == 0 else (5, 1) if index == 1 else (3, 1)
-                padding = variant.padding[index]
+                size, stride, padding = variant.sizes[index], variant.strides[index], variant.padding[index]
                 layer = nn.Conv2d(
                     maps,
                     variant.kernels[index],
@@ -191,8 +206,9 @@ class AlexNet(nn.Module):
                 layer = nn.Flatten()
                 maps, side = maps * side * side, 1
             elif name.startswith("fc"):
-                units = num_classes if name == "fc8" else variant.units[int(name[2:]) - 6]
-                if variant.split_fc and name != "fc8":
+                is_last = name == variant.order.split()[-1]
+                units = num_classes if is_last else variant.units[int(name[2:]) - 6]
+                if variant.split_fc and not is_last:
                     layer = nn.ModuleList(nn.Linear(maps // 2, units // 2) for _ in range(2))
                 else:
                     layer = nn.Linear(maps, units)
