@@ -27,7 +27,7 @@ COLUMNS = (
 )
 
 
-@functools.cache
+@functools.lru_cache(maxsize=2)  # each holds its 244 MB of weights
 def _built(variant, num_classes):
     return model.build_alexnet(variant, num_classes, initializer="zeros")
 

@@ -1,5 +1,7 @@
 """Images and data sets that several tests use."""
 
+import gc
+
 import numpy as np
 import programs
 import pytest
@@ -8,6 +10,15 @@ from PIL import Image
 from alexnet_tf.tfrecords import build
 
 TINY_IMAGE_PX = 40
+
+gc.freeze()  # what was imported stays: a collection then takes milliseconds
+
+
+@pytest.fixture(autouse=True)
+def collect_garbage():
+    """Models hold themselves in cycles of few but huge objects, so that Python would collect them gigabytes late."""
+    yield
+    gc.collect()
 
 
 def tiny_image(number):
