@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import gc
 import math
 import pathlib
 import re
@@ -27,8 +28,9 @@ COLUMNS = (
 )
 
 
-@functools.lru_cache(maxsize=2)  # each holds its 244 MB of weights
+@functools.lru_cache(maxsize=2)
 def _built(variant, num_classes):
+    gc.collect()  # networks dropped from the cache hold themselves in cycles, with their 244 MB each
     return model.build_alexnet(variant, num_classes, initializer="zeros")
 
 
