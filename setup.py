@@ -34,11 +34,13 @@ setuptools.setup(
     extras_require={
         "bench": ["simplejpeg>=1.8", "torch>=2.6"],  # what benchmarks/ compares with
         "beam": ["apache-beam>=2.77"],  # alexnet-tfrecords --runner
+        "faiss": ["faiss-cpu>=1.11"],  # alexnet-neighbours among a million images
         "ilsvrc": ["scipy>=1.11"],  # alexnet-tfrecords reads ImageNet's devkit
         "torch": ["torch>=2.6"],  # alexnet-convert reads PyTorch's files
         # PyTorch's release with which the tests' independent networks were written.
         "test": [
             "apache-beam>=2.77",
+            "faiss-cpu>=1.11",
             "kubernetes-validate>=1.33",
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -58,6 +60,7 @@ setuptools.setup(
             "alexnet-describe = alexnet_tf.describe:run",
             "alexnet-evaluate = alexnet_tf.evaluate:run",
             "alexnet-features = alexnet_tf.features:run",
+            "alexnet-figures = alexnet_tf.paper_figures:run",
             "alexnet-neighbours = alexnet_tf.neighbours:run",
             "alexnet-export = alexnet_tf.export:run",
             "alexnet-predict = alexnet_tf.predict:run",

@@ -7,22 +7,28 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from alexnet_tf import model, variants
+from alexnet_tf import figures, model, variants
 
 _COLORS = ("#9ecae1", "#fdd0a2")  # of the columns
 _BOX = (1.7, 1.5)
 
 
 def save_architecture(path, variant, num_classes=1000):
-    """Writes the picture as SVG: a box for each layer and column, an arrow wherever a layer sees a column below.
+    """Writes the picture: a box for each layer and column, an arrow wherever a layer sees a column below.
 
     Args:
-        path: where to write.
+        path: where to write, a name that ends in .svg or .png.
         variant: a key of `variants.VARIANTS`.
         num_classes: number of classes.
 
+    Raises:
+        ValueError: where `path` ends in something else.
+
     Source: figure 2.
     """
+    path = pathlib.Path(path)
+    if path.suffix not in (".svg", ".png"):
+        raise ValueError(f"`path` must end in .svg or .png. Received: {path}")
     row = variants.VARIANTS[variant]
     network = model.build_alexnet(variant, num_classes, initializer="zeros")
     columns = 1 if row.columns_merged else row.columns
@@ -68,7 +74,9 @@ def save_architecture(path, variant, num_classes=1000):
     if columns > 1:
         for index, y in enumerate(heights):
             axes.text(-1.2, y + 1.0 * (1 if index == 0 else -1), f"column {index + 1}", fontsize=8, va="center")
-    path = pathlib.Path(path)
+    if path.suffix == ".png":
+        figures.save_png(path, figures.pixels_of(figure))
+        return
     temporary = path.with_name(f".tmp-{path.name}")
     # Without a date and with names that do not change, so that the same network gives the same file.
     with matplotlib.rc_context({"svg.hashsalt": "alexnet", "svg.fonttype": "none"}):

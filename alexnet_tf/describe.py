@@ -247,7 +247,7 @@ def define_flags():
     flags.DEFINE_enum("against", None, names, "Print only what differs from this one.")
     flags.DEFINE_integer("num_classes", 1000, "Number of classes.", lower_bound=2)
     flags.DEFINE_enum("format", "text", ["text", "markdown"], "How tables are written.")
-    flags.DEFINE_string("picture", None, "Where to draw the variant as SVG, in the manner of the paper's figure 2.")
+    flags.DEFINE_string("picture", None, "A .svg or .png file for the variant's picture, in the manner of figure 2.")
     flags.DEFINE_string("fill_in", None, "A Markdown file whose tables are made anew in place, as docs/variants.md's.")
 
 

@@ -1,5 +1,6 @@
 """Pictures of a network and of what it says. All of them are RGB arrays, uint8 (rows, columns, 3)."""
 
+import itertools
 import os
 import pathlib
 
@@ -69,7 +70,7 @@ def confusion_matrix(labels, predictions, class_names):
             text = f"{share:.2f}".lstrip("0") if share < 1 else "1"
             color = "white" if share > 0.5 else "black"
             axes.text(predicted, true, text, ha="center", va="center", color=color, fontsize=8)
-    return _pixels(figure)
+    return pixels_of(figure)
 
 
 def reliability_diagram(calibration):
@@ -95,7 +96,34 @@ def reliability_diagram(calibration):
     upper.legend(loc="upper left")
     lower.bar(confidences, images, width=0.04, color="#9ecae1")
     lower.set(xlabel="largest probability", ylabel="images")
-    return _pixels(figure)
+    return pixels_of(figure)
+
+
+def training_curves(curves, labels, goal_error, title):
+    """The training error of several trainings by epoch, with the epoch in which each came to a goal.
+
+    Args:
+        curves: lists of the training error of each epoch.
+        labels: what each is called.
+        goal_error: where the horizontal line is.
+        title: of the picture.
+
+    Returns: uint8 (rows, columns, 3).
+
+    Source: figure 1: ReLU solid, tanh dashed.
+    """
+    figure = Figure(figsize=(6.5, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axhline(goal_error, color="grey", linewidth=0.8)
+    looks = itertools.cycle([("-", "#08519c"), ("--", "#a50f15")])
+    for errors, label, (style, color) in zip(curves, labels, looks, strict=False):
+        epochs = len(errors) if errors[-1] <= goal_error else f"more than {len(errors)}"
+        axes.plot(range(1, len(errors) + 1), errors, style, color=color, label=f"{label}: {epochs} epochs")
+        axes.plot([len(errors)], errors[-1:], "o", color=color, markersize=4)
+    axes.set(xlabel="epochs", ylabel="training error", ylim=(0, 0.8), title=f"{title}: epochs to {goal_error:.0%}")
+    axes.set_xlim(left=0)
+    axes.legend()
+    return pixels_of(figure)
 
 
 def prediction_panel(images, answers, titles=None):
@@ -129,7 +157,7 @@ def prediction_panel(images, answers, titles=None):
         bars.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6))
         for place, name in enumerate(names):
             bars.text(0.02, place, name if len(name) < 30 else name[:28] + "…", va="center", fontsize=8)
-    return _pixels(figure)
+    return pixels_of(figure)
 
 
 def image_rows(rows):
@@ -152,7 +180,28 @@ def image_rows(rows):
             panel = panels[row, column + (column > 0)]
             panel.imshow(image)
             panel.set_title(caption if len(caption) < 22 else caption[:20] + "…", fontsize=8)
-    return _pixels(figure)
+    return pixels_of(figure)
+
+
+def patch_rows(rows, names):
+    """Rows of small pictures without captions, each row with its name at the left.
+
+    Args:
+        rows: lists of one length of uint8 (side, side, 3).
+        names: what stands at the left of each row; may have several lines.
+
+    Returns: uint8 (rows, columns, 3).
+    """
+    columns = len(rows[0])
+    figure = Figure(figsize=(1.1 * columns + 1.1, 1.12 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), columns + 1, squeeze=False)
+    for panel in panels.flat:
+        panel.set_axis_off()
+    for row, (patches, name) in enumerate(zip(rows, names, strict=True)):
+        panels[row, 0].text(0.95, 0.5, name, ha="right", va="center", fontsize=8, transform=panels[row, 0].transAxes)
+        for panel, patch in zip(panels[row, 1:], patches, strict=True):
+            panel.imshow(patch, interpolation="nearest")
+    return pixels_of(figure)
 
 
 def save_png(path, pixels):
@@ -163,7 +212,8 @@ def save_png(path, pixels):
     temporary.replace(path)
 
 
-def _pixels(figure):
+def pixels_of(figure):
+    """A matplotlib figure as uint8 (rows, columns, 3), of 100 pixels an inch."""
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(100)
     canvas.draw()

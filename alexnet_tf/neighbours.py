@@ -11,6 +11,7 @@ from alexnet_tf import figures, predictions
 from alexnet_tf.tfrecords import program, reader, schema
 
 _BLOCK = 16_384  # vectors that are compared at once: of 4,096 numbers 268 MB
+_FEWEST_FOR_FAISS = 10_000
 
 
 def nearest(queries, vectors, count):
@@ -28,10 +29,7 @@ def nearest(queries, vectors, count):
     Raises:
         ValueError: where the vectors are of unlike lengths, or fewer than `count`.
     """
-    if queries.shape[1] != vectors.shape[1]:
-        raise ValueError(f"Vectors must be of one length. Received: {queries.shape[1]} and {vectors.shape[1]}")
-    if not 1 <= count <= len(vectors):
-        raise ValueError(f"`count` must be from 1 to the number of vectors, {len(vectors)}. Received: {count}")
+    _check_vectors(queries, vectors, count)
     best = np.full((len(queries), count), np.inf)
     numbers = np.zeros((len(queries), count), "int64")
     squares = np.square(queries, dtype="float64").sum(axis=1)[:, None]
@@ -46,18 +44,76 @@ def nearest(queries, vectors, count):
     return numbers, np.sqrt(np.maximum(best, 0)).astype("float32")
 
 
-def read_images(data_dir, split, numbers):
-    """The images of these numbers in a split's order, uint8 (image_px, image_px, 3) each, in a dict by number."""
-    wanted = set(map(int, numbers))
-    description = schema.load_description(data_dir)
-    dataset = reader.make_evaluation_dataset(data_dir, 1, description.image_px, split=split)
-    images = {}
-    for number, (image, _) in enumerate(dataset):
-        if number in wanted:
-            images[number] = image[0].numpy()
-        if len(images) == len(wanted):
-            break
-    return images
+def nearest_of_many(queries, vectors, count, cells_searched=32, candidates=200):
+    """As `nearest`, for a million vectors: only those that faiss takes for near are compared.
+
+    faiss brings the vectors to 128 numbers by their principal components, parts them into 4 √m cells, and looks into
+    the cells nearest to a query. What it finds is compared exactly.
+
+    Args:
+        queries, vectors, count: as `nearest` takes them.
+        cells_searched: how many cells faiss looks into.
+        candidates: how many vectors, `count` at least, are compared exactly.
+
+    Returns: as `nearest`. Some of the nearest may be missing, others then come in their place; the distances are exact.
+
+    Raises:
+        ValueError: as `nearest`, and where there are fewer than 10,000 vectors: too few to learn cells from.
+        ImportError: without faiss: pip install alexnet-tf[faiss].
+    """
+    import faiss
+
+    _check_vectors(queries, vectors, count)
+    if len(vectors) < _FEWEST_FOR_FAISS:
+        raise ValueError(f"faiss must have {_FEWEST_FOR_FAISS:,} vectors to learn from. Received: {len(vectors):,}")
+    cells = int(4 * np.sqrt(len(vectors)))
+    components = min(128, vectors.shape[1])
+    index = faiss.index_factory(vectors.shape[1], f"PCA{components},IVF{cells},Flat")
+    learned_from = np.random.default_rng(0).choice(len(vectors), min(len(vectors), 50 * cells), replace=False)
+    index.train(np.ascontiguousarray(vectors[np.sort(learned_from)]))
+    for begin in tqdm(range(0, len(vectors), _BLOCK), unit="block"):
+        index.add(np.ascontiguousarray(vectors[begin : begin + _BLOCK]))
+    faiss.extract_index_ivf(index).nprobe = cells_searched
+    _, found = index.search(np.ascontiguousarray(queries), min(max(count, candidates), len(vectors)))
+    numbers, distances = np.zeros((len(queries), count), "int64"), np.zeros((len(queries), count), "float32")
+    for row, near in enumerate(found):
+        near = np.sort(near[near >= 0])  # -1 where the cells hold fewer; sorted, so that twins come in order
+        chosen, distances[row] = (array[0] for array in nearest(queries[row : row + 1], vectors[near], count))
+        numbers[row] = near[chosen]
+    return numbers, distances
+
+
+def _check_vectors(queries, vectors, count):
+    if queries.shape[1] != vectors.shape[1]:
+        raise ValueError(f"Vectors must be of one length. Received: {queries.shape[1]} and {vectors.shape[1]}")
+    if not 1 <= count <= len(vectors):
+        raise ValueError(f"`count` must be from 1 to the number of vectors, {len(vectors)}. Received: {count}")
+
+
+def draw(queries, searched, numbers, data_dir, description, pictured):
+    """Draws images with the nearest that were found for each.
+
+    Args:
+        queries, searched: `features.Features` of the images of one data set.
+        numbers: int (queries, count), from `nearest`.
+        data_dir, description: of the data set.
+        pictured: how many of the queries are drawn: the first of as many classes.
+
+    Returns: uint8 (rows, columns, 3).
+
+    Source: figure 4, right.
+    """
+    _, firsts = np.unique(queries.labels, return_index=True)
+    drawn = np.sort(firsts)[:pictured]
+    own = reader.read_images(data_dir, description, queries.split, drawn)
+    found = reader.read_images(data_dir, description, searched.split, numbers[drawn].ravel())
+    found = found.reshape(*numbers[drawn].shape, *found.shape[1:])
+    rows = []
+    for row, query in enumerate(drawn):
+        names = [description.class_names[label] for label in searched.labels[numbers[query]]]
+        nearest_images = list(zip(found[row], names, strict=True))
+        rows.append([(own[row], description.class_names[queries.labels[query]]), *nearest_images])
+    return figures.image_rows(rows)
 
 
 def define_flags():
@@ -67,6 +123,12 @@ def define_flags():
     )
     flags.DEFINE_string("queries", None, "Another, of images whose nearest are looked for.", required=True)
     flags.DEFINE_string("data_dir", None, "Folder of the TFRecords that both are of.", required=True)
+    flags.DEFINE_bool(
+        "approximate",
+        False,
+        "Whether faiss picks candidates, of which the nearest are then exact: for a million vectors. Needs "
+        "`pip install alexnet-tf[faiss]`.",
+    )
     flags.DEFINE_integer("count", 6, "How many of the nearest.", lower_bound=1)
     flags.DEFINE_integer(
         "pictured", 5, "How many of the queries are drawn: the first of as many classes.", lower_bound=1
@@ -89,19 +151,12 @@ def main(argv):
             raise ValueError(f"{path} must hold features of the images in {flag.data_dir}. It holds those of others.")
     if searched.layer != queries.layer:
         raise ValueError(f"Both must be of one layer. Received: {searched.layer} and {queries.layer}")
-    numbers, distances = nearest(queries.vectors, searched.vectors, flag.count)
+    search = nearest_of_many if flag.approximate else nearest
+    numbers, distances = search(queries.vectors, searched.vectors, flag.count)
     agree = np.mean(searched.labels[numbers[:, 0]] == queries.labels)
 
-    _, firsts = np.unique(queries.labels, return_index=True)
-    drawn = np.sort(firsts)[: flag.pictured]
-    own = read_images(flag.data_dir, queries.split, drawn)
-    found = read_images(flag.data_dir, searched.split, numbers[drawn].ravel())
-    rows = [
-        [(own[query], description.class_names[queries.labels[query]])]
-        + [(found[number], description.class_names[searched.labels[number]]) for number in numbers[query]]
-        for query in map(int, drawn)
-    ]
-    figures.save_png(flag.output, figures.image_rows(rows))
+    picture = draw(queries, searched, numbers, flag.data_dir, description, flag.pictured)
+    figures.save_png(flag.output, picture)
     table = pathlib.Path(flag.output).with_suffix(".npz")
     schema.write_whole(table, lambda file: np.savez_compressed(file, numbers=numbers, distances=distances))
     print(f"The nearest of {len(searched.vectors):,} is of the same class for {agree:.1%} of {len(numbers):,} images.")
