@@ -37,11 +37,13 @@ def save_architecture(path, variant, num_classes=1000):
     layers = [(name, row.conv_sees[i], row.conv_then[i]) for i, name in enumerate(row.conv_names)]
     layers += [(name, row.fc_sees[i], row.fc_then[i]) for i, name in enumerate(row.fc_names)]
 
-    figure = Figure(figsize=(1.35 * (len(layers) + 1), 1.5 + 1.5 * columns), layout="constrained")
+    right, top = 2.6 * len(layers) + 1.4, heights[0] + 1.4
+    width_inches = 1.35 * (len(layers) + 1)
+    figure = Figure(figsize=(width_inches, width_inches * (top + 2.2) / (right + 1.4) + 0.4), layout="constrained")
     axes = figure.subplots()
     axes.set_axis_off()
     axes.set_aspect("equal")
-    axes.set(xlim=(-1.4, 2.6 * len(layers) + 1.4), ylim=(-2.2, heights[0] + 2.0))
+    axes.set(xlim=(-1.4, right), ylim=(-2.2, top))
     axes.set_title(f"{variant}: {row.title}", fontsize=11)
 
     def box(x, y, text, color):

@@ -193,8 +193,8 @@ def patch_rows(rows, names):
     Returns: uint8 (rows, columns, 3).
     """
     columns = len(rows[0])
-    figure = Figure(figsize=(1.1 * columns + 1.1, 1.12 * len(rows)), layout="constrained")
-    panels = figure.subplots(len(rows), columns + 1, squeeze=False)
+    figure = Figure(figsize=(1.1 * columns + 0.9, 1.12 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), columns + 1, squeeze=False, width_ratios=[0.8] + [1] * columns)
     for panel in panels.flat:
         panel.set_axis_off()
     for row, (patches, name) in enumerate(zip(rows, names, strict=True)):

@@ -44,7 +44,9 @@ def draw_strongest(model, layer, data_dir, description, split, num_maps, count):
         [strongest.seen_pixels(images[m, i], field, rows[m, i], columns[m, i]) for i in range(count)]
         for m in range(len(maps))
     ]
-    names = [f"{layer}\nmap {number}\n{value:.3g}" for number, value in zip(maps, values[:, 0], strict=True)]
+    answers = layer in (each.name for each in model.layers[-2:])  # the classifier and its softmax
+    titles = [description.class_names[number] if answers else f"map {number}" for number in maps]
+    names = [f"{layer}\n{title}\n{value:.3g}" for title, value in zip(titles, values[:, 0], strict=True)]
     return figures.patch_rows(patches, names)
 
 
