@@ -41,7 +41,9 @@ setuptools.setup(
         "test": [
             "apache-beam>=2.77",
             "faiss-cpu>=1.11",
+            "ipykernel>=6.29",
             "kubernetes-validate>=1.33",
+            "nbclient>=0.10",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "pyyaml>=6",

@@ -1,1 +1,36 @@
-"""AlexNet for TensorFlow and Keras."""
+"""AlexNet (Krizhevsky, Sutskever, Hinton, 2012) for TensorFlow and Keras.
+
+What a program or a notebook needs first can be had from here; TensorFlow is imported when it is asked for.
+"""
+
+import importlib
+
+_MODULES = {
+    "VARIANTS": "variants",
+    "build_alexnet": "model",
+    "with_color_offset": "model",
+    "load_model": "checkpoint",
+    "PaperMomentum": "recipe",
+    "make_dataset": "interactive",
+    "preprocess": "interactive",
+    "decode_predictions": "interactive",
+    "GroupedConv2D": "layers",
+    "ColumnDense": "layers",
+    "ColumnWise": "layers",
+    "LocalResponseNormalization": "layers",
+    "MeanImage": "layers",
+    "PaperDropout": "layers",
+    "ReplicaDropout": "layers",
+    "WithinMapNormalization": "layers",
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__():
+    return [*globals(), *_MODULES]

@@ -1,0 +1,97 @@
+"""What `import alexnet_tf` offers, and the tutorial."""
+
+import pathlib
+import subprocess
+import sys
+
+import nbformat
+import numpy as np
+import pytest
+from nbclient import NotebookClient
+from PIL import Image
+
+import alexnet_tf
+from alexnet_tf.tfrecords import reader
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+class TestNames:
+    def test_every_name_is_there(self):
+        for name in alexnet_tf.__all__:
+            assert getattr(alexnet_tf, name).__module__.startswith("alexnet_tf") or name == "VARIANTS"
+        assert set(alexnet_tf.__all__) <= set(dir(alexnet_tf))
+
+    def test_name_that_is_not_there_is_an_attribute_error(self):
+        with pytest.raises(AttributeError, match="has no attribute 'build_vgg'"):
+            _ = alexnet_tf.build_vgg
+
+    def test_import_alone_brings_no_tensorflow(self):
+        code = "import sys, alexnet_tf; alexnet_tf.VARIANTS; sys.exit('tensorflow' in sys.modules)"
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class TestPreprocess:
+    def test_paths_bytes_and_arrays_of_any_size_give_the_same_crop(self, tmp_path):
+        pixels = np.random.default_rng(0).integers(0, 256, (90, 60, 3)).astype("uint8")
+        path = tmp_path / "image.png"
+        Image.fromarray(pixels).save(path)
+        crops = alexnet_tf.preprocess([path, str(path), path.read_bytes(), pixels], crop_px=28, image_px=32)
+        assert crops.shape == (4, 28, 28, 3) and crops.dtype == np.uint8
+        assert all(np.array_equal(crop, crops[0]) for crop in crops)
+        square = Image.fromarray(pixels[15:75]).resize((32, 32), Image.Resampling.BILINEAR)
+        np.testing.assert_array_equal(crops[0], np.asarray(square)[2:30, 2:30])
+
+    def test_single_image_and_batch_are_taken(self):
+        pixels = np.zeros((2, 50, 50, 3), "uint8")
+        assert alexnet_tf.preprocess(pixels).shape == (2, 224, 224, 3)
+        assert alexnet_tf.preprocess(pixels[0]).shape == (1, 224, 224, 3)
+
+    @pytest.mark.parametrize(
+        "images, crop_px, message", [([b"none"], 224, "Received at 0: bytes"), (b"", 257, "`crop_px` must be from 1")]
+    )
+    def test_what_is_no_image_or_no_crop_is_refused(self, images, crop_px, message):
+        with pytest.raises(ValueError, match=message):
+            alexnet_tf.preprocess(images, crop_px=crop_px)
+
+
+class TestDecodePredictions:
+    def test_most_probable_come_first_with_their_names(self):
+        probabilities = np.array([[0.1, 0.6, 0.3], [0.5, 0.25, 0.25]])
+        assert alexnet_tf.decode_predictions(probabilities, ("a", "b", "c"), top=2) == [
+            [("b", 0.6), ("c", 0.3)],
+            [("a", 0.5), ("b", 0.25)],
+        ]
+
+    def test_other_number_of_names_is_refused(self):
+        with pytest.raises(ValueError, match=r"must be \(n, 2\)"):
+            alexnet_tf.decode_predictions(np.zeros((1, 3)), ("a", "b"))
+
+
+class TestMakeDataset:
+    def test_training_images_are_the_readers_with_their_noise(self, data_dir):
+        images, labels = next(iter(alexnet_tf.make_dataset(data_dir, batch_size=8, crop_px=56, seed=4)))
+        inputs, expected_labels = next(iter(reader.make_training_dataset(data_dir, 8, 56, seed=4)))
+        offsets = np.asarray(inputs["color_offset"])
+        assert np.abs(offsets).max() > 0
+        np.testing.assert_array_equal(images, np.float32(inputs["image"]) + offsets[:, None, None])
+        np.testing.assert_array_equal(labels, expected_labels)
+
+    def test_validation_images_come_once_and_ten_views_beside_one_another(self, data_dir):
+        assert sum(len(labels) for _, labels in alexnet_tf.make_dataset(data_dir, "validation", 300, 56)) == 1000
+        views, _ = next(iter(alexnet_tf.make_dataset(data_dir, "validation", 5, 56, views=10)))
+        assert views.shape == (5, 10, 56, 56, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / "docs").exists(), reason="a Bazel sandbox holds no docs")
+def test_tutorial_runs_from_top_to_bottom_and_says_what_it_found(tmp_path):
+    notebook = nbformat.read(ROOT / "docs" / "tutorial.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = "\n".join(
+        output.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
+    )
+    (line,) = [line for line in outputs.splitlines() if line.startswith("top-1 error")]
+    center, ten = (float(word.rstrip("%,")) for word in line.split() if "%" in word)
+    assert center < 60 and ten < 60  # chance is 90
+    assert (tmp_path / "data" / "dataset.json").exists()
