@@ -1,0 +1,28 @@
+"""Batches of the tiny data set, whose images tell where each pixel is from."""
+
+import itertools
+
+import numpy as np
+
+from alexnet_tf.tfrecords import reader
+
+CROP_PX = 32
+
+
+def training_batches(data_dir, count, **arguments):
+    dataset = reader.make_training_dataset(data_dir, 10, CROP_PX, **arguments)
+    return [
+        (inputs["image"].numpy(), inputs["color_offset"].numpy(), labels.numpy())
+        for inputs, labels in itertools.islice(dataset, count)
+    ]
+
+
+def numbers_in(images):
+    return images[:, 0, 0, 2].tolist()
+
+
+def assert_equal_batches(batches, expected):
+    assert len(batches) == len(expected)
+    for batch, other in zip(batches, expected, strict=True):
+        for array, other_array in zip(batch, other, strict=True):
+            np.testing.assert_array_equal(array, other_array)
