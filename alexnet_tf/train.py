@@ -17,6 +17,7 @@ from alexnet_tf import (
     callbacks,
     checkpoint,
     convert,
+    diary,
     distribution,
     launch,
     model,
@@ -69,6 +70,7 @@ def train(flag, worker):
         worker: the `distribution.Worker` that this process is.
     """
     layer_rates = train_flags.parse_layer_rates(flag.layer_rates)
+    profile_steps = train_flags.parse_profile_steps(flag.profile_steps)
     color_noise_epochs = flag.color_noise_epochs
     if flag.schedule == "original":
         if layer_rates or flag.bias_rate != 1:
@@ -161,7 +163,8 @@ def train(flag, worker):
             )
         else:
             optimizer = recipe.PaperMomentum(rate, flag.momentum, flag.weight_decay, flag.reduce_in)
-        training.compile_model(training_model, optimizer, jit, flag.label_smoothing)
+        confusion_matrix = training.compile_model(training_model, optimizer, jit, flag.label_smoothing)
+        optimizer.measure_gradients(always=jit)
         if source:
             try:
                 convert.copy_weights(source, alexnet, flag.new_head)
@@ -182,7 +185,8 @@ def train(flag, worker):
                 first_step = first_step * steps // progress["settings"]["steps_per_epoch"]
                 optimizer.iterations.assign(first_step)
         own = ("data_dir", "run_dir")  # a machine may have its own path to the same disk
-        all_flags = {f.name: f.value for f in flag.get_flags_for_module(train_flags.__name__) if f.name not in own}
+        program_flags = flag.get_flags_for_module(train_flags.__name__)
+        all_flags = {f.name: f.value for f in program_flags if f.name not in own}
         data = zlib.crc32(repr(dataclasses.astuple(description)).encode())
         agreed = all_flags | settings | {"checkpoint_step": first_step, "fingerprint_of_the_data": data}
         distribution.check_workers_agree(strategy, worker, agreed)
@@ -207,13 +211,24 @@ def train(flag, worker):
             run_dir, alexnet, flag.checkpoint_every_steps, settings, first_step, plateau, writes=worker.is_chief
         )
         with verify.naming_damaged_shards(flag.data_dir, description):
+            input_clock = training.InputClock()
             diaries = []
             if worker.is_chief:
-                first_images = training.network_inputs(training_data(0, reader.Share()), 8)
-                text = training.describe_run(description, flag.flags_into_string())
                 diaries = [
-                    callbacks.Diary(run_dir, flag.log_every_steps, flag.batch_size, first_images, text, len(left_out)),
-                    keras.callbacks.TensorBoard(str(run_dir / "tensorboard"), histogram_freq=1, write_graph=False),
+                    diary.Diary(
+                        run_dir,
+                        flag.log_every,
+                        flag.batch_size,
+                        first_step,
+                        first_images=training.network_inputs(training_data(0, reader.Share()), 8),
+                        texts=training.describe_run(description, len(left_out), program_flags),
+                        class_names=description.class_names,
+                        confusion_matrix=confusion_matrix,
+                        hparams=train_flags.hparams(flag) | {"training_images": description.splits["train"].count},
+                        input_clock=input_clock,
+                        profile_steps=profile_steps,
+                        records_left_out=len(left_out),
+                    )
                 ]
             print(
                 f"Training {flag.variant}: {alexnet.count_params():,} parameters, {classes} classes, "
@@ -228,15 +243,18 @@ def train(flag, worker):
                     first_step,
                     steps,
                     flag.epochs,
-                    [alarms.Alarms(classes), *schedule, *diaries[:1], save_checkpoints, *diaries[1:]],
+                    [alarms.Alarms(classes), *schedule, *diaries, save_checkpoints],
                     validation_steps=validation_steps,
                     validation_due=validation_due,
                     worker=worker,
+                    input_clock=input_clock,
                 )
             except callbacks.Stopped:
                 if save_checkpoints.has_begun:  # all stop together
                     distribution.check_workers_agree(strategy, worker, {"stopped": True})
                 raise
+            for each in diaries:
+                each.finish(alexnet, validation_data(reader.Share()))
         # The chief may still be writing when the others are done: they wait, for it would see them as lost.
         distribution.check_workers_agree(strategy, worker, {"finished": True})
     print(finished)

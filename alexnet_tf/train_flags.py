@@ -32,6 +32,18 @@ FIXED_FLAGS = (
 )
 
 
+# By these TensorBoard compares runs, beside the flags above: they too decide what a run comes to.
+_HPARAMS = (
+    *FIXED_FLAGS,
+    "epochs",
+    "initializer",
+    "bias_rate",
+    "layer_rates",
+    "plateau_patience",
+    "reduce_in",
+)
+
+
 def define_flags():
     """Defines the flags. Not at import: then two programs could not be imported together."""
     flags.DEFINE_string("data_dir", None, "Folder of TFRecords made by alexnet-tfrecords.", required=True)
@@ -185,7 +197,12 @@ def define_flags():
     flags.DEFINE_integer(
         "checkpoint_every_steps", 1000, "Steps between checkpoints, beside one at each epoch's end.", lower_bound=1
     )
-    flags.DEFINE_integer("log_every_steps", 20, "Steps between entries in TensorBoard.", lower_bound=1)
+    flags.DEFINE_integer("log_every", 20, "Steps between entries in TensorBoard.", lower_bound=1)
+    flags.DEFINE_list(
+        "profile_steps",
+        [],
+        "FIRST,LAST: steps of the run, counted from 1, that TensorFlow's profiler records for TensorBoard.",
+    )
 
 
 def parse_layer_rates(items):
@@ -198,3 +215,27 @@ def parse_layer_rates(items):
         except ValueError as error:
             raise ValueError(f"`layer_rates` must be a list such as conv1=0.1,fc8=2. Received: {item!r}") from error
     return rates
+
+
+def parse_profile_steps(items):
+    """Returns (10, 12) for ["10", "12"], None for []. Raises ValueError where the items are not two such steps."""
+    if not items:
+        return None
+    steps = tuple(int(item) for item in items if item.isdecimal())
+    if len(steps) != 2 or len(items) != 2 or not 1 <= steps[0] <= steps[1]:
+        raise ValueError(
+            "`profile_steps` must be the first and the last step, counted from 1, such as 10,12. "
+            f"Received: {','.join(items)}"
+        )
+    return steps
+
+
+def hparams(flag):
+    """The flags by which runs are compared: a dict from names to numbers, strings and bools, without those not given.
+
+    Args:
+        flag: absl's values of the flags.
+    """
+    values = {name: flag[name].value for name in _HPARAMS}
+    values = {name: ",".join(value) if isinstance(value, list) else value for name, value in values.items()}
+    return {name: value for name, value in values.items() if value not in (None, "")}

@@ -1,5 +1,7 @@
 """What alexnet-train does, in pieces that a program of one's own can call."""
 
+import time
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -8,6 +10,62 @@ from absl import logging
 from alexnet_tf import distribution
 from alexnet_tf.layers import columns
 from alexnet_tf.tfrecords import reader
+
+# Beyond so many classes nobody reads a confusion matrix, and its counts would take more memory than the network.
+_MOST_CLASSES_OF_CONFUSION = 1000
+
+
+class ConfusionMatrix(keras.metrics.Metric):
+    """Top-1 accuracy, from counts of how often each class was taken for each.
+
+    Args:
+        classes: number of classes.
+
+    Attributes:
+        counts: a variable, (classes, classes): rows are true classes, columns the most probable ones.
+    """
+
+    def __init__(self, classes, name="top1"):
+        super().__init__(name=name)
+        self.classes = classes
+        self.counts = self.add_weight(shape=(classes, classes), initializer="zeros", name="counts")
+
+    def update_state(self, labels, probabilities, sample_weight=None):
+        labels = tf.cast(tf.reshape(labels, (-1,)), tf.int32)
+        places = tf.stack([labels, tf.argmax(probabilities, axis=-1, output_type=tf.int32)], axis=1)
+        # Not tf.math.confusion_matrix, whose checks of the labels would have a GPU wait.
+        self.counts.assign_add(tf.scatter_nd(places, tf.ones_like(labels, self.dtype), self.counts.shape))
+
+    def result(self):
+        return tf.math.divide_no_nan(tf.linalg.trace(self.counts.value), tf.reduce_sum(self.counts.value))
+
+
+class InputClock:
+    """Measures how long training waits for its batches.
+
+    Attributes:
+        seconds: how long it has waited so far, in all.
+    """
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def wrap(self, train_function):
+        """A Keras train function like another, but that takes each batch from the data itself, by the clock.
+
+        Keras would take it inside of its graph, where nobody sees when it came.
+        """
+
+        def step(iterator):
+            return train_function(self._batch(iterator))
+
+        return step
+
+    def _batch(self, iterator):
+        start = time.perf_counter()
+        batch = next(iterator)
+        self.seconds += time.perf_counter() - start
+        yield batch
 
 
 def usable_column_devices(devices, allow_fewer):
@@ -84,6 +142,8 @@ def compile_model(training_model, optimizer, jit, label_smoothing=0.0):
         label_smoothing: in [0, 1): the share of each label's weight that is spread evenly over all classes. The paper
             has none.
 
+    Returns: the `ConfusionMatrix` that counts, or None where the classes are too many.
+
     Raises:
         ValueError: where `label_smoothing` is outside [0, 1).
 
@@ -100,15 +160,17 @@ def compile_model(training_model, optimizer, jit, label_smoothing=0.0):
         one_hot = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), classes)
         return keras.losses.categorical_crossentropy(one_hot, probabilities, label_smoothing=label_smoothing)
 
+    confusion = ConfusionMatrix(classes) if classes <= _MOST_CLASSES_OF_CONFUSION else None
     training_model.compile(
         optimizer,
         loss=smoothed_crossentropy if label_smoothing else "sparse_categorical_crossentropy",
         metrics=[
-            keras.metrics.SparseCategoricalAccuracy(name="top1"),
+            confusion or keras.metrics.SparseCategoricalAccuracy(name="top1"),
             keras.metrics.SparseTopKCategoricalAccuracy(min(5, classes), name="top5"),
         ],
         jit_compile=jit,
     )
+    return confusion
 
 
 def fit(
@@ -123,6 +185,7 @@ def fit(
     validation_steps=None,
     validation_due=False,
     worker=None,
+    input_clock=None,
 ):
     """Trains from a step to the end of the last epoch.
 
@@ -140,6 +203,7 @@ def fit(
         validation_steps: batches of each replica in a validation; needed where there are several replicas.
         validation_due: whether `first_step` ended an epoch whose validation is still to be done.
         worker: None, or the `distribution.Worker` that this process is.
+        input_clock: None, or the `InputClock` that is to measure the wait for batches.
     """
     strategy = training_model.distribute_strategy
     worker = worker or distribution.Worker()
@@ -155,6 +219,9 @@ def fit(
         return {"image": images, "color_offset": tf.zeros([tf.shape(images)[0], 3])}, labels
 
     validation_dataset = distributed(lambda share: validation_data(share).map(with_no_offset))
+    if input_clock is not None:
+        training_model.make_train_function()
+        training_model.train_function = input_clock.wrap(training_model.train_function)
 
     def fit_epochs(step, end_epoch, steps):
         training_model.fit(
@@ -193,9 +260,18 @@ def network_inputs(dataset, count):
     return np.uint8(np.clip(np.round(pixels), 0, 255))
 
 
-def describe_run(description, flags):
-    """The data and the flags of a run as Markdown, for TensorBoard's text page."""
-    data = "\n".join(f"* {name}: {split.count:,} images" for name, split in description.splits.items())
+def describe_run(description, left_out, flags):
+    """What is trained on what, as Markdown for TensorBoard's text page.
+
+    Args:
+        description: the `schema.DatasetDescription` of the data.
+        left_out: how many of its records are not read, since they are damaged.
+        flags: list of absl's flags.
+
+    Returns: a dict from titles to texts.
+    """
+    settings = "\n".join(f"* {name}: {value}" for name, value in description.settings.items())
+    counts = "\n".join(f"* {name}: {split.count:,} images" for name, split in description.splits.items())
     names = ", ".join(description.class_names[:20]) + (", ..." if len(description.class_names) > 20 else "")
-    flag_lines = "\n".join(f"    {line}" for line in flags.splitlines())
-    return f"## Data\n{data}\n* {len(description.class_names)} classes: {names}\n\n## Flags\n{flag_lines}\n"
+    data = f"{counts}\n* records left out: {left_out}\n* {len(description.class_names)} classes: {names}\n{settings}"
+    return {"data": data, "flags": "\n".join(f"    {flag.serialize()}" for flag in flags if flag.value is not None)}
