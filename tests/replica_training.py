@@ -39,7 +39,9 @@ def main(data_dir, output, name, as_workers, steps="20"):
         # Without top5, which TensorFlow can't count in float64.
         optimizer = recipe.PaperMomentum(0.05)
         optimizer.build(trained.trainable_variables)
-        accuracy = keras.metrics.SparseCategoricalAccuracy(name="top1")
+        optimizer.measure_gradients()
+        optimizer.measuring.assign(True)
+        accuracy = training.ConfusionMatrix(10)
         trained.compile(optimizer, "sparse_categorical_crossentropy", metrics=[accuracy], jit_compile=False)
 
     def training_data(step, share):
@@ -67,6 +69,7 @@ def main(data_dir, output, name, as_workers, steps="20"):
         output.format(worker=worker.number),
         *alexnet.get_weights(),
         **{key: values[0] for key, values in history.history.items()},
+        gradient_norms=[optimizer.gradient_norm(v) for v in trained.trainable_variables if len(v.shape) > 1],
         replicas=replicas,
     )
     distribution.check_workers_agree(strategy, worker, {"finished": True})
