@@ -89,6 +89,7 @@ class Diary(keras.callbacks.Callback):
         self.profiling = False
         self.images_seen = 0
         self.seconds = 0.0
+        self._write_hparams()
 
     def set_model(self, model):
         super().set_model(model)
@@ -104,7 +105,6 @@ class Diary(keras.callbacks.Callback):
         if self.has_begun:  # the rest of a broken epoch was a fit of its own
             return
         self.has_begun = True
-        self._write_hparams()
         with self.train_writer.as_default(step=self.step):
             for title, text in self.texts.items():
                 tf.summary.text(title, text)

@@ -134,6 +134,7 @@ def main(argv):
                     epochs=turn + 1,
                     callbacks=[clocks[name]],
                     verbose=0,
+                    shuffle=False,
                 )
                 if turn:  # the first compiles
                     times[name].append(clocks[name].seconds / flag.log_every)

@@ -119,6 +119,7 @@ class TestDiary:
         flags = entries(tmp_path / "run" / "tensorboard")
         assert "_hparams_/session_end_info" in flags
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("strategy", ["one", "mirrored"])
     def test_slow_input_is_told(self, strategy, data_dir, tmp_path):
         script = textwrap.dedent("""
@@ -152,7 +153,7 @@ class TestDiary:
 
 
 class TestMeasureGradients:
-    @pytest.mark.parametrize("jit", [False, True])
+    @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
     def test_norms_are_those_of_the_gradients(self, jit):
         keras.utils.set_random_seed(1)
         alexnet = build_alexnet("testing", 10, initializer="he_normal", input_scale=0.0125)
