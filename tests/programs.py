@@ -4,6 +4,10 @@ import os
 import subprocess
 import sys
 
+from PIL import Image
+
+from alexnet_tf.tfrecords import sources
+
 ENVIRONMENT = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -35,3 +39,12 @@ TRAIN_FLAGS = (
 
 def train_flags(data_dir, run_dir, *others):
     return (*TRAIN_FLAGS, f"--data_dir={data_dir}", f"--run_dir={run_dir}", *others)
+
+
+def image_files(folder, count):
+    """The first validation images, written as PNG files."""
+    paths = []
+    for index, (_, image, _) in enumerate(sources.open_source("fashion_mnist").read("validation", 0, count)):
+        paths.append(folder / f"image-{index}.png")
+        Image.fromarray(image).save(paths[-1])
+    return paths

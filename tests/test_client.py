@@ -1,0 +1,278 @@
+"""alexnet-client, against a server that speaks TF Serving's protos over an exported model."""
+
+import json
+import pathlib
+import socket
+import socketserver
+import subprocess
+import threading
+import time
+
+import grpc
+import model_server
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from programs import image_files, run, run_well
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from alexnet_tf import remote
+
+PROTOCOLS = ("grpc", "http")
+
+
+@pytest.fixture(scope="module")
+def server(export_dir):
+    with model_server.ModelServer(model_server.Model(export_dir, "alexnet")) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def saved(export_dir):
+    return tf.saved_model.load(str(export_dir / "1"))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of five images and a file that is none."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "nested").mkdir()
+    for number, path in enumerate(image_files(folder, 5)):
+        path.rename(folder / ("nested" if number % 2 else "") / path.name)
+    (folder / "notes.txt").write_text("no image")
+    (folder / ".hidden").write_text("not to be sent")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """A certificate for localhost and its key, and one of somebody else, all of authorities of their own."""
+    folder = tmp_path_factory.mktemp("certificates")
+    for name, host in (("ours", "localhost"), ("other", "localhost"), ("elsewhere", "elsewhere.test")):
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={host}"]
+        command += ["-addext", f"subjectAltName=DNS:{host}"]
+        command += ["-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem"]
+        subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+def address(server, protocol):
+    port = server.grpc_port if protocol.startswith("grpc") else server.rest_port
+    return f"{protocol}://localhost:{port}"
+
+
+def expected(saved, content, signature="serving_default"):
+    outputs = saved.signatures[signature](images=tf.constant([content]))
+    names = tuple(name.decode() for name in outputs["class_names"].numpy()[0])
+    return names, outputs["probabilities"].numpy()[0]
+
+
+class TestAsk:
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    @pytest.mark.parametrize("signature", ["serving_default", "ten_view"])
+    def test_answers_are_the_models(self, protocol, signature, server, saved, photos):
+        contents = [path.read_bytes() for path in sorted(photos.rglob("*.png"))]
+        connection = remote.connect(address(server, protocol), "alexnet", signature=signature)
+        answers = remote.ask_persistently(connection, [*contents, b"no image"], 30)
+        for content, answer in zip(contents, answers, strict=False):
+            names, probabilities = expected(saved, content, signature)
+            assert answer.valid
+            assert answer.class_names == names
+            np.testing.assert_allclose(answer.probabilities, probabilities, rtol=1e-5)
+        assert answers[-1] == remote.Answer(False, (), ())
+        assert len(answers) == len(contents) + 1
+
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    def test_server_that_is_away_is_asked_again_and_later_each_time(self, protocol, server, photos):
+        connection = remote.connect(address(server, protocol), "alexnet")
+        content = next(photos.glob("*.png")).read_bytes()
+        waits, server.failures = [], 4
+        (answer,) = remote.ask_persistently(connection, [content], 30, sleep=waits.append)
+        assert answer.valid
+        assert len(waits) == 4
+        assert all(0.05 * 2**number <= wait <= 0.1 * 2**number for number, wait in enumerate(waits))
+
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    @pytest.mark.parametrize(
+        "model, options, message",
+        [
+            ("other", {}, "not found"),
+            ("alexnet", {"version": 9}, "not found"),
+            ("alexnet", {"signature": "no_such"}, "not found: no_such"),
+            ("alexnet", {"signature": "predict"}, "[Ii]nputs|JSON"),
+        ],
+    )
+    def test_refusals_are_told_and_not_repeated(self, protocol, model, options, message, server):
+        connection = remote.connect(address(server, protocol), model, **options)
+        before = server.requests
+        with pytest.raises(remote.RequestFailed, match=message) as failure:
+            remote.ask_persistently(connection, [b"x"], 30)
+        assert not failure.value.transient
+        assert server.requests == before + 1
+
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    def test_deadline_ends_the_retries(self, protocol):
+        with socket.socket() as unused:  # bound, but nobody listens there
+            unused.bind(("127.0.0.1", 0))
+            connection = remote.connect(f"{protocol}://127.0.0.1:{unused.getsockname()[1]}", "alexnet")
+            begin = time.monotonic()
+            with pytest.raises(remote.RequestFailed, match=r"asked \d times"):
+                remote.ask_persistently(connection, [b"x"], 1.0)
+            assert time.monotonic() - begin < 5
+
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    @pytest.mark.parametrize("drips", [False, True])
+    def test_server_that_never_answers_can_not_hang_it(self, protocol, drips):
+        class Silent(socketserver.BaseRequestHandler):
+            def handle(self):
+                try:
+                    while not over.wait(0.05):
+                        if drips:
+                            self.request.sendall(b"H")
+                except OSError:
+                    pass
+
+        over = threading.Event()
+        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Silent) as silent:
+            threading.Thread(target=silent.serve_forever, daemon=True).start()
+            connection = remote.connect(f"{protocol}://127.0.0.1:{silent.server_address[1]}", "alexnet")
+            begin = time.monotonic()
+            with pytest.raises(remote.RequestFailed):
+                remote.ask_persistently(connection, [b"x"], 1.0)
+            assert time.monotonic() - begin < 5
+            over.set()
+            silent.shutdown()
+
+    @pytest.mark.parametrize(
+        "body", [b"", b"nonsense", b"[]", b"{}", b'{"predictions": []}', b'{"predictions": [{"valid": true}]}', b"\xff"]
+    )
+    def test_answers_in_another_form_are_failures_and_no_crashes(self, body):
+        class Strange(socketserver.StreamRequestHandler):
+            def handle(self):
+                while self.rfile.readline().strip():
+                    pass
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Strange) as strange:
+            threading.Thread(target=strange.serve_forever, daemon=True).start()
+            connection = remote.connect(f"http://127.0.0.1:{strange.server_address[1]}", "alexnet")
+            with pytest.raises(remote.RequestFailed):
+                remote.ask_persistently(connection, [b"x"], 0.3)
+            strange.shutdown()
+
+
+class TestTransportSecurity:
+    @pytest.mark.parametrize("scheme", ["grpcs", "https", "grpc", "http"])
+    def test_certificate_is_verified_by_default(self, scheme, server, certificates, photos):
+        content = next(photos.glob("*.png")).read_bytes()
+        keys = {"certificate": certificates / "ours.pem", "key": certificates / "ours.key"}
+        with model_server.ModelServer(server.model, **keys) as secure:
+            trusting = remote.connect(address(secure, scheme), "alexnet", ca_certificate=certificates / "ours.pem")
+            assert remote.ask_persistently(trusting, [content], 30)[0].valid
+            for authority in (None, certificates / "other.pem"):
+                if authority is None and scheme in ("grpc", "http"):
+                    continue  # no TLS was asked for
+                connection = remote.connect(address(secure, scheme), "alexnet", ca_certificate=authority)
+                before = secure.requests
+                with pytest.raises(remote.RequestFailed, match=r"(?i)certificate.verify.failed") as failure:
+                    remote.ask_persistently(connection, [content], 10)
+                assert not failure.value.transient
+                assert secure.requests == before
+
+    @pytest.mark.parametrize("scheme", ["grpcs", "https"])
+    def test_certificate_of_another_name_is_refused(self, scheme, server, certificates):
+        keys = {"certificate": certificates / "elsewhere.pem", "key": certificates / "elsewhere.key"}
+        with model_server.ModelServer(server.model, **keys) as secure:
+            authority = certificates / "elsewhere.pem"
+            connection = remote.connect(address(secure, scheme), "alexnet", ca_certificate=authority)
+            with pytest.raises(remote.RequestFailed):
+                remote.ask_persistently(connection, [b"x"], 2)
+            assert secure.requests == 0
+
+    @pytest.mark.parametrize("scheme", ["grpcs", "https"])
+    def test_plain_server_gets_no_image_where_tls_was_asked_for(self, scheme, server):
+        before = server.requests
+        with pytest.raises(remote.RequestFailed):
+            remote.ask_persistently(remote.connect(address(server, scheme), "alexnet"), [b"x"], 1)
+        assert server.requests == before
+
+
+class TestConnect:
+    @pytest.mark.parametrize("wrong", ["localhost:8500", "ftp://host", "http://", "http://host/v1/models"])
+    def test_wrong_address_is_refused(self, wrong):
+        with pytest.raises(ValueError, match="`server` must be grpc://"):
+            remote.connect(wrong, "alexnet")
+
+    def test_file_that_is_no_certificate_is_refused(self, tmp_path):
+        (tmp_path / "none.pem").write_text("no certificate")
+        for name in ("none.pem", "missing.pem"):
+            with pytest.raises(ValueError, match="`ca_certificate` must be a PEM file"):
+                remote.connect("https://localhost", "alexnet", ca_certificate=tmp_path / name)
+
+
+class TestProgram:
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    def test_folders_become_json_lines_and_a_panel(self, protocol, server, saved, photos, tmp_path):
+        arguments = [f"--server={address(server, protocol)}", "--format=jsonl", "--batch_size=2"]
+        result = run("client", *arguments, f"--panel={tmp_path / 'panel.png'}", photos)
+        assert result.returncode == 1  # for the one that is no image
+        lines = [json.loads(line) for line in result.stdout.splitlines()]
+        names = ["image-0.png", "image-2.png", "image-4.png", "nested/image-1.png", "nested/image-3.png", "notes.txt"]
+        assert [line["file"] for line in lines] == [str(photos / name) for name in names]
+        for line in lines[:-1]:
+            names, probabilities = expected(saved, pathlib.Path(line["file"]).read_bytes())
+            assert line["error"] is None
+            assert [row["class"] for row in line["classes"]] == list(names)
+            np.testing.assert_allclose([row["probability"] for row in line["classes"]], probabilities, rtol=1e-5)
+        assert lines[-1]["classes"] == []
+        assert lines[-1]["error"] == "not an image that can be read"
+        assert "1 of 6 files without an answer" in result.stderr
+        assert Image.open(tmp_path / "panel.png").size[0] > 500
+
+    def test_table_has_a_line_for_each_file(self, server, saved, photos):
+        path = photos / "image-0.png"
+        output = run_well("client", f"--server={address(server, 'http')}", "--signature=ten_view", path)
+        names, probabilities = expected(saved, path.read_bytes(), "ten_view")
+        row = "  ".join(f"{p:6.2%} {name}" for name, p in zip(names, probabilities, strict=True))
+        assert output == f"{path}  {row}\n"
+
+    def test_missing_path_and_absent_server_are_told(self, photos):
+        result = run("client", "--server=http://localhost:1", "nowhere")
+        assert "There is no file or folder nowhere" in result.stderr
+        result = run("client", "--server=http://localhost:1", "--deadline=0.5", photos / "image-0.png")
+        assert result.returncode == 1
+        assert "gives no answer" in result.stderr
+
+
+class TestModelServer:
+    """That the tests' server speaks as TF Serving does where the client does not ask."""
+
+    def test_classify_and_metadata_by_grpc(self, server, saved, photos):
+        content = (photos / "image-0.png").read_bytes()
+        with grpc.insecure_channel(f"localhost:{server.grpc_port}") as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            request = classification_pb2.ClassificationRequest()
+            request.model_spec.name, request.model_spec.signature_name = "alexnet", "classify"
+            example = request.input.example_list.examples.add()
+            example.features.feature["image/encoded"].bytes_list.value.append(content)
+            (classes,) = stub.Classify(request, timeout=30).result.classifications
+            names, probabilities = expected(saved, content)
+            assert tuple(each.label for each in classes.classes) == names
+            np.testing.assert_allclose([each.score for each in classes.classes], probabilities, rtol=1e-5)
+            request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+            request.model_spec.name = "alexnet"
+            metadata = stub.GetModelMetadata(request, timeout=30).metadata["signature_def"]
+            signatures = get_model_metadata_pb2.SignatureDefMap()
+            assert metadata.Unpack(signatures)
+            assert signatures.signature_def["classify"].method_name == "tensorflow/serving/classify"
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = "alexnet"
+            request.inputs["images"].CopyFrom(tf.make_tensor_proto([1.0]))
+            with pytest.raises(grpc.RpcError, match="images must be"):
+                stub.Predict(request, timeout=30)
