@@ -8,6 +8,8 @@ import sys
 import kubernetes_validate
 import pytest
 import yaml
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+from tensorflow_serving.config import model_server_config_pb2
 
 from alexnet_tf import distribution
 
@@ -15,8 +17,8 @@ DEPLOY = pathlib.Path(__file__).parent.parent / "deploy"
 PROGRAMS = pathlib.Path(sys.executable).parent
 
 
-def documents():
-    return list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+def documents(name="kubernetes.yaml"):
+    return list(yaml.safe_load_all((DEPLOY / name).read_text()))
 
 
 class TestKubernetes:
@@ -72,3 +74,82 @@ class TestSlurm:
         assert (tmp_path / "asked").exists() == requeued
         if requeued:
             assert (tmp_path / "asked").read_text() == "requeue 7\n"
+
+
+SERVING = DEPLOY / "serving"
+
+
+def config_messages():
+    """The messages that batching.config and monitoring.config hold, by TF Serving's own field names and types.
+
+    Their protos (servables/tensorflow/session_bundle_config.proto and config/monitoring_config.proto) are in no Python
+    package, so they stand here again.
+    """
+    file = descriptor_pb2.FileDescriptorProto(
+        name="serving_config.proto", package="tensorflow.serving", syntax="proto3"
+    )
+    file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
+    kinds = descriptor_pb2.FieldDescriptorProto
+    batching = file.message_type.add(name="BatchingParameters")
+    names = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
+    for number, name in enumerate(names, start=1):
+        batching.field.add(
+            name=name, number=number, type=kinds.TYPE_MESSAGE, label=kinds.LABEL_OPTIONAL,
+            type_name=".google.protobuf.Int64Value",
+        )  # fmt: skip
+    prometheus = file.message_type.add(name="PrometheusConfig")
+    prometheus.field.add(name="enable", number=1, type=kinds.TYPE_BOOL, label=kinds.LABEL_OPTIONAL)
+    prometheus.field.add(name="path", number=2, type=kinds.TYPE_STRING, label=kinds.LABEL_OPTIONAL)
+    monitoring = file.message_type.add(name="MonitoringConfig")
+    monitoring.field.add(
+        name="prometheus_config", number=1, type=kinds.TYPE_MESSAGE, label=kinds.LABEL_OPTIONAL,
+        type_name=".tensorflow.serving.PrometheusConfig",
+    )  # fmt: skip
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    pool.Add(file)
+    of_name = message_factory.GetMessageClassesForFiles([file.name], pool)
+    return of_name["tensorflow.serving.BatchingParameters"](), of_name["tensorflow.serving.MonitoringConfig"]()
+
+
+class TestServing:
+    def test_models_config_is_of_the_servers_own_proto(self):
+        config = model_server_config_pb2.ModelServerConfig()
+        text_format.Parse((SERVING / "models.config").read_text(), config)
+        (model,) = config.model_config_list.config
+        # The names that alexnet-client asks for and that the README exports to.
+        assert (model.name, model.base_path, model.model_platform) == ("alexnet", "/models/alexnet", "tensorflow")
+        assert model.model_version_policy.latest.num_versions == 2
+
+    def test_batching_and_monitoring_configs_have_the_servers_fields(self):
+        batching, monitoring = config_messages()
+        text_format.Parse((SERVING / "batching.config").read_text(), batching)
+        assert batching.max_batch_size.value == 32
+        assert batching.num_batch_threads.value >= 1
+        text_format.Parse((SERVING / "monitoring.config").read_text(), monitoring)
+        assert monitoring.prometheus_config.enable
+        with pytest.raises(text_format.ParseError):
+            text_format.Parse("max_batchsize { value: 1 }", batching)
+
+    @pytest.mark.parametrize("document", documents("serving/kubernetes.yaml"), ids=lambda document: document["kind"])
+    def test_manifest_is_of_kubernetes_own_schema(self, document):
+        kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+
+    def test_manifest_and_compose_file_start_the_same_server(self):
+        service, deployment = documents("serving/kubernetes.yaml")
+        pod = deployment["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        (compose,) = yaml.safe_load((SERVING / "docker-compose.yml").read_text())["services"].values()
+        assert container["args"] == compose["command"]
+        assert compose["image"] == "${TENSORFLOW_SERVING_IMAGE:-" + container["image"] + "}"
+        configs = {argument.split("=/config/")[1] for argument in compose["command"] if "=/config/" in argument}
+        assert configs == {path.name for path in SERVING.glob("*.config")}
+        mounted = dict(volume.removesuffix(":ro").rsplit(":", 1)[::-1] for volume in compose["volumes"])
+        assert mounted.pop("/models") == "${SERVED:-../../served}"
+        assert mounted == {f"/config/{name}": f"./{name}" for name in configs}
+        assert all(volume.endswith(":ro") for volume in compose["volumes"])
+        assert {mount["mountPath"] for mount in container["volumeMounts"]} >= {"/models", "/config"}
+        assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
+        ports = [port["port"] for port in service["spec"]["ports"]]
+        assert ports == [port["containerPort"] for port in container["ports"]] == [8500, 8501]
+        assert compose["ports"] == [f"127.0.0.1:{port}:{port}" for port in ports]
