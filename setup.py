@@ -35,12 +35,12 @@ setuptools.setup(
         "bench": ["simplejpeg>=1.8", "torch>=2.6"],  # what benchmarks/ compares with
         "beam": ["apache-beam>=2.77"],  # alexnet-tfrecords --runner
         "faiss": ["faiss-cpu>=1.11"],  # alexnet-neighbours among a million images
+        "ilsvrc": ["scipy>=1.11"],  # alexnet-tfrecords reads ImageNet's devkit
         "litert": ["ai-edge-litert>=2.1"],  # alexnet-export --format
         "onnx": ["onnxruntime>=1.22", "tf2onnx>=1.17"],
         "openvino": ["nncf>=3.0", "openvino>=2025.4"],
-        "serving": ["grpcio>=1.70", "tensorflow-serving-api>=2.19"],  # alexnet-client by gRPC; warm-up requests
-        "ilsvrc": ["scipy>=1.11"],  # alexnet-tfrecords reads ImageNet's devkit
         "profile": ["tensorboard-plugin-profile>=2.20"],  # TensorBoard shows what --profile_steps recorded
+        "serving": ["grpcio>=1.70", "tensorflow-serving-api>=2.19"],  # alexnet-client by gRPC; warm-up requests
         "torch": ["torch>=2.6"],  # alexnet-convert reads PyTorch's files
         # PyTorch's release with which the tests' independent networks were written.
         "test": [

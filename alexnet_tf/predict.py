@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from alexnet_tf import checkpoint, figures, formats, preprocessing
+from alexnet_tf import checkpoint, client, figures, formats, preprocessing
 from alexnet_tf.tfrecords import program
 
 
@@ -75,6 +75,8 @@ def main(argv):
     if len(argv) < 2:
         raise app.UsageError("Give at least one image file: alexnet-predict --model=runs/demo photo.jpg")
     flag = flags.FLAGS
+    if flag.panel:
+        client.check_panel(flag.panel, argv[1:])
     classify = open_classifier(flag.model)
     pictures, answers, titles = [], [], []
     failed = False

@@ -87,7 +87,7 @@ class TestSignatures:
         assert names == [[description.class_names[c] for c in row] for row in order]
         assert served["valid"].all()
 
-    def test_views_and_features_are_those_of_evaluation(self, saved, trained, tiny_data_dir, tmp_path):
+    def test_views_and_features_are_those_of_evaluation(self, saved, trained, tmp_path):
         # Images that are PNG in the data set, 64 pixels large: what is served of them is what evaluation reads.
         model, _ = trained
         for number in range(3):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from programs import image_files, run, run_well
 
-from alexnet_tf import export, formats, parity
-from alexnet_tf.tfrecords import reader, schema
+from alexnet_tf import checkpoint, export, formats, parity
+from alexnet_tf.tfrecords import reader
 
 FILES = {"onnx": "model.onnx", "litert": "model.tflite", "openvino": "model.bin"}
 # On 200 images, of a network of 23,514 parameters which is sure of little: a few change places.
@@ -18,21 +18,27 @@ class TestConversions:
     @pytest.mark.slow
     @pytest.mark.parametrize("model_format", FILES)
     def test_every_precision_says_what_the_saved_model_says(self, model_format, run_dir, data_dir, tmp_path):
-        description = schema.load_description(data_dir)
+        model, description = checkpoint.load_model(run_dir)
         ((images, _),) = reader.make_evaluation_dataset(data_dir, 200, 56, description=description).take(1)
         images = np.float32(images)
         sizes, answers = {}, {}
         for precision, (agreement, difference) in WORST.items():
-            arguments = [f"--model={run_dir}", f"--data_dir={data_dir}", f"--export_dir={tmp_path / precision}"]
-            arguments += [f"--format={model_format}", f"--precision={precision}", "--num_images=200"]
-            output = run_well("export", *arguments)
-            folder = tmp_path / precision / "1"
+            folder = export.export_model(
+                model,
+                description,
+                tmp_path / precision,
+                model_format=model_format,
+                precision=precision,
+                data_dir=data_dir,
+                num_images=200,
+            )
             report = json.loads((folder / export.EXTRA / "parity.json").read_text())
             assert report["images"] == 200
             assert report["top1_agreement"] >= agreement
             assert report["largest_difference"] <= difference
             assert {batch for batch in report["latency_ms"]} == {"1", "32"}
-            assert f"{100 * report['top1_error']['candidate']:.2f}" in output
+            page = (folder / export.EXTRA / "parity.md").read_text()
+            assert f"| {model_format}, {precision} | {100 * report['top1_error']['candidate']:.2f} |" in page
             sizes[precision] = (folder / FILES[model_format]).stat().st_size
             # The file itself, asked here once more: any number of images at once, and the report tells the truth.
             answers[precision] = formats.open_predictor(folder)(images)
@@ -46,8 +52,10 @@ class TestConversions:
         assert [path.name for path in (tmp_path / "int8").rglob("float32*")] == []
 
     @pytest.mark.slow
-    def test_prediction_takes_other_formats_too(self, run_dir, tmp_path):
-        run_well("export", f"--model={run_dir}", f"--export_dir={tmp_path / 'served'}", "--format=openvino")
+    def test_prediction_takes_other_formats_too(self, run_dir, data_dir, tmp_path):
+        arguments = [f"--model={run_dir}", f"--export_dir={tmp_path / 'served'}", "--num_images=50"]
+        output = run_well("export", *arguments, "--format=openvino", f"--data_dir={data_dir}")
+        assert "| openvino, float32 |" in output
         (path,) = image_files(tmp_path, 1)
         converted = run_well("predict", f"--model={tmp_path / 'served' / '1'}", path)
         assert converted == run_well("predict", f"--model={run_dir}", path)

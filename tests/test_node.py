@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -63,6 +64,7 @@ def test_every_signature_says_in_node_what_keras_says(export_dir, run_dir, node_
     (tmp_path / "inputs.json").write_text(json.dumps(inputs))
     script = pathlib.Path(__file__).with_name("served_by_node.js")
     environment = os.environ | {"NODE_PATH": str(node_modules), "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
+    environment |= {"LD_LIBRARY_PATH": tf.sysconfig.get_lib()}
     command = ["node", script, export_dir / "1", tmp_path / "inputs.json"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stderr
@@ -89,5 +91,5 @@ def test_every_signature_says_in_node_what_keras_says(export_dir, run_dir, node_
     order = np.argsort(-of_crops, axis=1)[:, :5]
     np.testing.assert_array_equal(served["classify"]["classes"][good], names[order])
     np.testing.assert_allclose(served["classify"]["scores"][good], np.take_along_axis(of_crops, order, 1), atol=1e-5)
-    hidden = tf.keras.Model(model.input, model.get_layer("relu7").output).predict(pixels, verbose=0)
+    hidden = keras.Model(model.input, model.get_layer("relu7").output).predict(pixels, verbose=0)
     np.testing.assert_allclose(served["features"]["features"][good], hidden, rtol=1e-5, atol=1e-5)

@@ -32,7 +32,7 @@ def test_wheel_runs_beside_a_layers_module_of_the_users_own(tmp_path):
     for name in ("layers.py", "tfrecords.py"):
         (folder / name).write_text("raise ImportError('the user own module')")
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    for name in ("tfrecords", "train", "describe", "convert", "evaluate", "export", "predict"):
+    for name in ("tfrecords", "train", "describe", "convert", "evaluate", "export", "predict", "client"):
         command = [environment / "bin" / f"alexnet-{name}", "--help"]
         result = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
         assert "USAGE" in result.stdout, result.stderr
