@@ -99,7 +99,9 @@ def define_flags():
     flags.DEFINE_string(
         "ca_certificate", None, "PEM file of the authority that signed the server's certificate; makes it TLS."
     )
-    flags.DEFINE_integer("batch_size", 16, "Images in a request, at most.", lower_bound=1)
+    flags.DEFINE_integer(
+        "batch_size", 16, "Images in a request, at most; no more than the server's max_batch_size.", lower_bound=1
+    )
     flags.DEFINE_float("deadline", 30.0, "Seconds for a request, all its tries included.", lower_bound=0.001)
     flags.DEFINE_enum("format", "table", ["table", "jsonl"], "What is printed: a table, or a JSON object a line.")
     flags.DEFINE_string("panel", None, "Where to write the first 40 images with their classes as a PNG.")

@@ -126,7 +126,8 @@ def as_markdown(card):
         lines.append("No variant of this project by its name: how it differs from the paper's is not known.")
     lines += ["", "## Data", "", f"{data['source']}: {data['classes']:,} classes, "]
     lines[-1] += ", ".join(f"{count:,} images of {split}" for split, count in data["images"].items())
-    lines += [f"in squares of {data['image_px']} pixels. What the server does with an image: {data['preprocessing']}."]
+    lines[-1] += f", in squares of {data['image_px']} pixels."
+    lines += ["", f"What the server does with an image: {data['preprocessing']}."]
     lines += ["", "## Recipe", ""]
     if recipe is None:
         lines.append("Not known: the model's run holds no checkpoint.")

@@ -1,5 +1,6 @@
 """alexnet-client, against a server that speaks TF Serving's protos over an exported model."""
 
+import concurrent.futures
 import json
 import pathlib
 import socket
@@ -87,6 +88,24 @@ class TestAsk:
             np.testing.assert_allclose(answer.probabilities, probabilities, rtol=1e-5)
         assert answers[-1] == remote.Answer(False, (), ())
         assert len(answers) == len(contents) + 1
+
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    def test_good_images_are_answered_among_bad_ones_of_other_clients(self, protocol, server, saved, photos):
+        contents = [path.read_bytes() for path in sorted(photos.rglob("*.png"))]
+        rows = [expected(saved, content) for content in contents]
+        bad = [b"", b"no image", contents[0][:100]]
+
+        def ask(number):
+            connection = remote.connect(address(server, protocol), "alexnet")
+            if number % 3 == 0:
+                (answer,) = remote.ask_persistently(connection, [bad[number // 3 % 3]], 60)
+                return not answer.valid
+            names, probabilities = rows[number % 5]
+            (answer,) = remote.ask_persistently(connection, [contents[number % 5]], 60)
+            return answer.class_names == names and np.allclose(answer.probabilities, probabilities, atol=1e-5)
+
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            assert all(pool.map(ask, range(96)))
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     def test_server_that_is_away_is_asked_again_and_later_each_time(self, protocol, server, photos):
