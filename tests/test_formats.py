@@ -89,7 +89,7 @@ class TestCheck:
         assert not (tmp_path / "served" / "1").exists()
 
     def test_folder_without_a_model_is_refused(self, tmp_path):
-        with pytest.raises(ValueError, match="It holds none"):
+        with pytest.raises(ValueError, match="must hold an exported model"):
             formats.open_predictor(tmp_path)
 
 
