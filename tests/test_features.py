@@ -81,6 +81,29 @@ class TestNearest:
             neighbours.nearest(np.zeros((1, units), "float32"), np.zeros((50, 8), "float32"), count)
 
 
+class TestNearestOfMany:
+    @pytest.fixture(scope="class")
+    def vectors(self):
+        """12,000 that lie about a surface of 16 dimensions in 96, as features do."""
+        random = np.random.default_rng(0)
+        surface = random.normal(size=(16, 96))
+        return np.float32(np.maximum(random.normal(size=(12_000, 16)) @ surface, 0))
+
+    def test_nearly_all_of_the_nearest_are_found_and_distances_are_exact(self, vectors):
+        queries = vectors[::200] + np.float32(0.01)
+        numbers, distances = neighbours.nearest_of_many(queries, vectors, 6)
+        expected, expected_distances = neighbours.nearest(queries, vectors, 6)
+        assert np.mean([len(set(a) & set(b)) for a, b in zip(numbers, expected, strict=True)]) > 5.7
+        np.testing.assert_array_equal(numbers[:, 0], np.arange(0, 12_000, 200))
+        found = numbers == expected
+        np.testing.assert_allclose(distances[found], expected_distances[found], rtol=1e-6)
+        assert np.all(np.diff(distances, axis=1) >= 0)
+
+    def test_too_few_to_learn_from_are_refused(self, vectors):
+        with pytest.raises(ValueError, match=r"must have 10,000 vectors .* Received: 9,999"):
+            neighbours.nearest_of_many(vectors[:1], vectors[:9_999], 6)
+
+
 class TestNeighbours:
     def test_picture_and_table_are_of_the_nearest(self, features_dir, data_dir, tmp_path):
         flags = [f"--features={features_dir / 'train.npz'}", f"--queries={features_dir / 'validation.npz'}"]
