@@ -92,4 +92,20 @@ class ColumnDense(keras.layers.Layer):
 
 
 def _flatten_and_affine(x, kernel, *bias):
-    return ops.matmul(ops.reshape(x, (-1, math.prod(x.shape[1:]))), kernel) + sum(bias)
+    return _product(ops.reshape(x, (-1, math.prod(x.shape[1:]))), kernel) + sum(bias)
+
+
+@ops.custom_gradient
+def _product(x, kernel):
+    """x @ kernel. Its gradient with respect to x is computed as (kernel @ upstream^T)^T: on a CPU the large kernel is then
+    read in the order in which it lies in memory, which was measured three times as fast for fc6 and 32 images."""
+
+    def gradient(*arguments, upstream=None):
+        if upstream is None:
+            (upstream,) = arguments
+        return (
+            ops.transpose(ops.matmul(kernel, ops.transpose(upstream))),
+            ops.matmul(ops.transpose(x), upstream),
+        )
+
+    return ops.matmul(x, kernel), gradient

@@ -53,6 +53,15 @@ def run_on_device(device, function, *tensors):
         return placed(*tensors)
 
 
+def read(variable):
+    """The tensor that a Keras variable holds: what a function with a gradient of its own takes."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.convert_to_tensor(variable)
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(variable)  # Keras's would hand on TensorFlow's variable
+
+
 def fan_out(device, x, count):
     """Returns `count` tensors equal to x, whose gradients are added up on `device`.
 
@@ -145,7 +154,8 @@ def apply(layer, function, inputs):
     outputs = []
     for group, (device, parts) in enumerate(zip(devices, seen, strict=True)):
         weights = [layer.kernels[group], *(layer.biases[group : group + 1])]
-
+        if device is None:
+            weights = [read(variable) for variable in weights]
         merged = functools.partial(_merge_and_apply, function, len(parts))
         outputs.append(run_on_device(device, merged, *parts, *weights))
     if layer.output_per_group:
