@@ -55,9 +55,14 @@ class LocalResponseNormalization(keras.layers.Layer):
     def call(self, inputs):
         alpha = self.alpha / self.n if self.alpha_divided_by_n else self.alpha
 
-        def sum_neighbors(x):
+        def sum_neighbors(x, weight, offset=None):
+            # Weight and offset cost no pass over the maps of their own: one is in the matrix, and the other, as a
+            # vector, is to TensorFlow a bias, which it adds within the product.
             one_group_in_a_row = ops.reshape(x, (-1, len(self._neighbors)))
-            return ops.reshape(ops.matmul(one_group_in_a_row, ops.cast(self._neighbors, x.dtype)), ops.shape(x))
+            sums = ops.matmul(one_group_in_a_row, ops.cast(weight * self._neighbors, x.dtype))
+            if offset is not None:
+                sums = sums + ops.full((len(self._neighbors),), offset, x.dtype)
+            return ops.reshape(sums, ops.shape(x))
 
         return divide_by_neighbors(inputs, sum_neighbors, self.k, alpha, self.beta)
 
@@ -80,8 +85,9 @@ def divide_by_neighbors(inputs, sum_neighbors, k, alpha, beta):
 
     Args:
         inputs: a, a tensor of any shape and float dtype. The arithmetic is float32, or float64 where a is.
-        sum_neighbors: a linear function from a tensor to one of the same shape: the sums over the neighbours. Of two
-            elements each must be a neighbour of the other, or neither, so that its gradient is the same function.
+        sum_neighbors: a function of (x, weight, offset=None) to a tensor of x's shape: weight times the sums over the
+            neighbours, plus the offset. Of two elements each must be a neighbour of the other, or neither, so that the
+            gradient is the same function without offset.
         k, alpha, beta: numbers.
 
     Returns: a tensor of the shape and dtype of `inputs`.
@@ -91,14 +97,14 @@ def divide_by_neighbors(inputs, sum_neighbors, k, alpha, beta):
     # compute two more, and was measured twice as fast as TensorFlow's own kernel on a CPU.
     @ops.custom_gradient
     def normalize(a):
-        scale = k + alpha * sum_neighbors(ops.square(a))
+        scale = sum_neighbors(ops.square(a), alpha, offset=k)
         factor = _negative_power(scale, beta)
 
         def gradient(*arguments, upstream=None):
             if upstream is None:
                 (upstream,) = arguments
-            shared = sum_neighbors(upstream * a * factor / scale)
-            return upstream * factor - 2.0 * alpha * beta * a * shared
+            direct = upstream * factor
+            return direct - a * sum_neighbors(direct * a / scale, 2.0 * alpha * beta)
 
         return a * factor, gradient
 

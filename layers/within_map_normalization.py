@@ -40,10 +40,11 @@ class WithinMapNormalization(keras.layers.Layer):
     def call(self, inputs):
         margin = self.n // 2
 
-        def mean_neighbors(x):
+        def mean_neighbors(x, weight, offset=0.0):
             # Zeros by hand: TensorFlow's own padding would leave them out of the mean.
             x = ops.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
-            return ops.average_pool(x, self.n, strides=1, padding="valid", data_format="channels_last")
+            mean = ops.average_pool(x, self.n, strides=1, padding="valid", data_format="channels_last")
+            return offset + weight * mean
 
         return divide_by_neighbors(inputs, mean_neighbors, self.k, self.alpha, self.beta)
 
