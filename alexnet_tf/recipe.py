@@ -137,12 +137,21 @@ class PaperMomentum(keras.optimizers.Optimizer):
             momentum = tf.constant(self.momentum, variable.dtype)
             local_rate = self.local_rate(gradient, variable)
             self._measure(gradient, index)
+            rate = tf.cast(learning_rate, variable.dtype) * multiplier * local_rate
+            accumulated = self.momentums[index].value.handle
             if self.decay and len(variable.shape) > 1:
-                gradient = gradient + self.decay * variable
+                if self.momentum:
+                    # momentum * (v - rate * decay / momentum * w) is the decayed v, computed in place: gradient + decay
+                    # * w would be two passes and two temporary copies of the weights.
+                    tf.raw_ops.ResourceApplyGradientDescent(
+                        var=accumulated, alpha=rate * (self.decay / self.momentum), delta=variable
+                    )
+                else:
+                    gradient = gradient + self.decay * variable
             tf.raw_ops.ResourceApplyKerasMomentum(
                 var=variable.handle,
-                accum=self.momentums[index].value.handle,
-                lr=tf.cast(learning_rate, variable.dtype) * multiplier * local_rate,
+                accum=accumulated,
+                lr=rate,
                 grad=gradient,
                 momentum=tf.where(multiplier > 0, momentum, tf.zeros_like(momentum)),
             )

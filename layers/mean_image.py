@@ -77,7 +77,9 @@ class MeanImage(keras.layers.Layer):
             if self.noise_divisor != 1:
                 noisy = ops.any(color_offset != 0, axis=-1, keepdims=True)
                 x = ops.where(noisy, x / self.noise_divisor, x)
-        return ops.cast(x * ops.array(self.scale, "float32"), self.compute_dtype)
+        if self.scale != 1:
+            x = x * ops.array(self.scale, "float32")
+        return ops.cast(x, self.compute_dtype)
 
     def compute_output_shape(self, images_shape, color_offset_shape=None):
         return images_shape
