@@ -32,7 +32,8 @@ setuptools.setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "bench": ["simplejpeg>=1.8", "torch>=2.6"],  # what benchmarks/ compares with
+        # What benchmarks/ compares with.
+        "bench": ["onnx>=1.16", "onnxruntime>=1.19", "simplejpeg>=1.8", "tf2onnx>=1.17", "torch==2.13.0"],
         "beam": ["apache-beam>=2.77"],  # alexnet-tfrecords --runner
         "faiss": ["faiss-cpu>=1.11"],  # alexnet-neighbours among a million images
         "ilsvrc": ["scipy>=1.11"],  # alexnet-tfrecords reads ImageNet's devkit
@@ -49,6 +50,7 @@ setuptools.setup(
             "faiss-cpu>=1.11",
             "grpcio>=1.70",
             "ipykernel>=6.29",
+            "jax>=0.10",
             "kubernetes-validate>=1.33",
             "nbclient>=0.10",
             "nncf>=3.0",
