@@ -1,7 +1,7 @@
 # Python 3.11 or newer.
 PYTHON ?= python3
 
-.PHONY: demo test test-all lint
+.PHONY: demo test test-all lint bench
 demo: .venv/installed
 	.venv/bin/python -m alexnet_tf.demo
 
@@ -15,6 +15,10 @@ lint: .venv/test-installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
+# Rewrites the tables of docs/performance.md. `make bench BENCH_FLAGS=--quick` only tries it out.
+bench: .venv/bench-installed
+	.venv/bin/python benchmarks/speed.py $(BENCH_FLAGS)
+
 # The file says that the installation came to its end: one that broke off is begun anew.
 .venv/installed: setup.py pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, e.g.: make PYTHON=python3.12 " + " ".join(sys.argv[1:]))' demo
@@ -24,4 +28,8 @@ lint: .venv/test-installed
 
 .venv/test-installed: .venv/installed
 	.venv/bin/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+.venv/bench-installed: .venv/installed
+	.venv/bin/python -m pip install --quiet --editable '.[bench]'
 	touch $@

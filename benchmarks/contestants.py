@@ -1,0 +1,237 @@
+"""The paper's network as it is timed: this project's, plain Keras's, PyTorch's, onnxruntime's; and a matrix product.
+
+    python benchmarks/contestants.py "this project"
+
+is a process of one contestant, which waits for lines such as `train 32 3` (what, batch size, how often) and answers
+each with the seconds of every call and the memory that it used at most, in JSON. `benchmarks/speed.py` starts one for
+each contestant and lets them work in turn; `benchmarks/gpu.py` does so on a GPU.
+
+Each contestant is a function that returns a function `make_call(what, batch_size)`, whose value is to be called
+once for each "train" step (forward, backward, update) or "infer" (probabilities or logits of a batch that is there).
+"""
+
+import functools
+import json
+import pathlib
+import resource
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+IMAGE_PX, CLASSES = 224, 1000
+RATE, MOMENTUM, DECAY = 1e-4, 0.9, 5e-4  # so small a rate that the weights stay as good as they were
+TRAINING_GFLOP, INFERENCE_GFLOP = 4.13, 1.449  # an image: two for each multiply-add of `alexnet-describe`
+_PRODUCT_SIDE = 2048
+
+
+def random_batch(batch_size):
+    """Pixels, uint8 (batch_size, 224, 224, 3), and labels, int32 (batch_size,)."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (batch_size, IMAGE_PX, IMAGE_PX, 3)).astype("uint8")
+    return pixels, generator.integers(0, CLASSES, batch_size).astype("int32")
+
+
+def _keras_call(model, what, inputs, labels):
+    """A step as `fit` makes it, or a call of the compiled model."""
+    import tensorflow as tf
+
+    if what == "train":
+        model.make_train_function()
+        batches = iter(tf.data.Dataset.from_tensors((inputs, labels)).repeat())
+        return lambda: model.train_function(batches)
+    infer = tf.function(functools.partial(model, training=False), jit_compile=model.jit_compile)
+    inputs = tf.nest.map_structure(tf.constant, inputs)
+    return lambda: infer(inputs).numpy()
+
+
+def this_project(precision="float32", jit="auto"):
+    import keras
+    import tensorflow as tf
+
+    from alexnet_tf import distribution, model, recipe, training
+
+    keras.config.set_dtype_policy(precision)
+    alexnet = model.build_alexnet("paper", CLASSES)
+    trained = model.with_color_offset(alexnet)
+    jit = training.use_jit(jit, distribution.make_strategy("one"))
+    training.compile_model(trained, recipe.PaperMomentum(RATE, MOMENTUM, DECAY), jit)
+    alexnet.compile(jit_compile=jit)
+
+    def make_call(what, batch_size):
+        pixels, labels = random_batch(batch_size)
+        if what == "infer":
+            return _keras_call(alexnet, what, pixels, None)
+        return _keras_call(trained, what, {"image": pixels, "color_offset": tf.zeros((batch_size, 3))}, labels)
+
+    return make_call
+
+
+def plain_keras_network():
+    """The same network of Keras's own layers and TensorFlow's own LRN, as its users write it: dropout rescales."""
+    import keras
+    import tensorflow as tf
+    from keras import layers
+
+    def normalize(x):
+        return tf.nn.local_response_normalization(x, depth_radius=2, bias=2.0, alpha=1e-4, beta=0.75)
+
+    def split(x):
+        return x[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]
+
+    image = keras.Input((IMAGE_PX, IMAGE_PX, 3))
+    x = layers.ZeroPadding2D(((0, 3), (0, 3)))(image)
+    x = layers.Conv2D(96, 11, strides=4, activation="relu", name="conv1")(x)
+    columns = []
+    for number, column in enumerate(split(x), 1):
+        x = layers.MaxPooling2D(3, 2)(layers.Lambda(normalize)(column))
+        x = layers.Conv2D(128, 5, padding="same", activation="relu", name=f"conv2_{number}")(x)
+        columns.append(layers.MaxPooling2D(3, 2)(layers.Lambda(normalize)(x)))
+    x = layers.Conv2D(384, 3, padding="same", activation="relu", name="conv3")(layers.concatenate(columns))
+    columns = []
+    for number, column in enumerate(split(x), 1):
+        x = layers.Conv2D(192, 3, padding="same", activation="relu", name=f"conv4_{number}")(column)
+        x = layers.Conv2D(128, 3, padding="same", activation="relu", name=f"conv5_{number}")(x)
+        columns.append(layers.MaxPooling2D(3, 2)(x))
+    x = layers.Flatten()(layers.concatenate(columns))
+    for name in ("fc6", "fc7"):
+        x = layers.Dropout(0.5)(layers.Dense(4096, activation="relu", name=name)(x))
+    return keras.Model(image, layers.Dense(CLASSES, activation="softmax", dtype="float32", name="fc8")(x))
+
+
+def plain_keras(precision="float32", jit=False):
+    import keras
+
+    keras.config.set_dtype_policy(precision)
+    model = plain_keras_network()
+    optimizer = keras.optimizers.SGD(RATE, momentum=MOMENTUM, weight_decay=DECAY)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=jit)
+
+    def make_call(what, batch_size):
+        pixels, labels = random_batch(batch_size)
+        return _keras_call(model, what, np.float32(pixels) - 128, labels)
+
+    return make_call
+
+
+def torch_network():
+    """The independent network with which the tests compare, in PyTorch."""
+    sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "tests"))
+    import torch_reference
+
+    return torch_reference.build("paper", CLASSES)
+
+
+def pytorch(compiled=False, precision="float32", device="cpu"):
+    import torch
+
+    network = torch_network().to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), RATE, MOMENTUM, weight_decay=DECAY)
+    dtype = getattr(torch, precision.removeprefix("mixed_"))
+    scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
+    run = torch.compile(network, dynamic=False) if compiled else network
+
+    def forward(images):
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            return run(images)
+
+    def make_call(what, batch_size):
+        pixels, labels = random_batch(batch_size)
+        images = torch.from_numpy(np.float32(pixels) - 128).permute(0, 3, 1, 2).to(device)
+        images, labels = images.to(memory_format=torch.channels_last), torch.from_numpy(labels).long().to(device)
+
+        def train():
+            optimizer.zero_grad(set_to_none=True)
+            loss = torch.nn.functional.cross_entropy(forward(images), labels)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            return loss.item()
+
+        def infer():
+            with torch.inference_mode():
+                return forward(images).float().cpu().numpy()
+
+        network.train(what == "train")
+        return train if what == "train" else infer
+
+    return make_call
+
+
+def onnx_runtime():
+    """This project's network, converted by tf2onnx; inference only."""
+    import onnxruntime
+    import tensorflow as tf
+    import tf2onnx
+
+    from alexnet_tf import model
+
+    alexnet = model.build_alexnet("paper", CLASSES)
+    signature = [tf.TensorSpec((None, IMAGE_PX, IMAGE_PX, 3), tf.float32, name="image")]
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/model.onnx"
+        infer = tf.function(functools.partial(alexnet, training=False), input_signature=signature)
+        tf2onnx.convert.from_function(infer, input_signature=signature, opset=17, output_path=path)
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def make_call(what, batch_size):
+        pixels = np.float32(random_batch(batch_size)[0]) - 128
+        return lambda: session.run(None, {session.get_inputs()[0].name: pixels})
+
+    return make_call
+
+
+def matrix_product():
+    """As much arithmetic as the network's, in square products of 2048: what this machine can do at most."""
+    import tensorflow as tf
+
+    matrix = tf.random.normal((_PRODUCT_SIDE, _PRODUCT_SIDE))
+    product = tf.function(lambda: tf.matmul(matrix, matrix))
+
+    def make_call(what, batch_size):
+        gflop = batch_size * (TRAINING_GFLOP if what == "train" else INFERENCE_GFLOP)
+        products = gflop / (2 * _PRODUCT_SIDE**3 / 1e9)
+
+        def call():
+            count = max(1, round(products))
+            begin = time.perf_counter()
+            for _ in range(count):
+                product()
+            return (time.perf_counter() - begin) * products / count  # exactly that much arithmetic
+
+        return call
+
+    return make_call
+
+
+CONTESTANTS = {
+    "this project": this_project,
+    "plain Keras": plain_keras,
+    "plain Keras, XLA": functools.partial(plain_keras, jit=True),
+    "PyTorch": pytorch,
+    "PyTorch, torch.compile": functools.partial(pytorch, compiled=True),
+    "onnxruntime": onnx_runtime,
+    "matrix product": matrix_product,
+}
+
+
+def main():
+    make_call = CONTESTANTS[sys.argv[1]]()
+    calls = {}
+    for line in sys.stdin:
+        what, batch_size, repeats = line.split()
+        if (what, batch_size) not in calls:
+            calls = {(what, batch_size): make_call(what, int(batch_size))}  # the memory of the last one is given back
+            calls[what, batch_size]()
+        call, seconds = calls[what, batch_size], []
+        for _ in range(int(repeats)):
+            begin = time.perf_counter()
+            result = call()
+            seconds.append(result if sys.argv[1] == "matrix product" else time.perf_counter() - begin)
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"seconds": seconds, "peak_mb": peak_mb}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

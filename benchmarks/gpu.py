@@ -1,0 +1,180 @@
+"""How fast the network trains and answers on a GPU, beside PyTorch's same network on the same card.
+
+    pip install alexnet-tf[bench] tensorflow[and-cuda]      # and a PyTorch that knows the card
+    python benchmarks/gpu.py                                # prints its table last
+    python benchmarks/gpu.py --quick                        # two images, on a CPU too: only to see that all of it runs
+
+Times training and inference in float32 (as TF32), bfloat16 and float16 over batch sizes: this project with XLA and
+without, PyTorch eager and compiled, channels last, under autocast. Each is a process of its own, since two programs
+share a card's memory badly; they follow one another, and the whole is repeated. Then trains fashion_mnist.flags to its
+end and tells its accuracy and time.
+
+Beside images/s it prints the share of the card's arithmetic (`--peak_tflops`: for that type, from the maker's table)
+and an estimate of the least bytes that a step must move, as a share of `--peak_gbs`.
+
+It has run on CPUs with --quick alone: no GPU was at hand when it was written.
+"""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import contestants
+from absl import app, flags
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+_PARAMETERS = 60_965_224
+# Numbers that the layers of `paper` put out for each image, those of pooling and normalization included.
+_ACTIVATIONS = (
+    2 * 55 * 55 * 96 + 27 * 27 * 96 + 2 * 27 * 27 * 256 + 13 * 13 * (2 * 256 + 2 * 384) + 6 * 6 * 256 + 2 * 4096
+)
+
+
+def define_flags():
+    flags.DEFINE_boolean("quick", False, "Two images, one repeat, float32 and no run of Fashion-MNIST.")
+    flags.DEFINE_list("batch_sizes", ["128", "256", "512", "1024", "2048", "4096"], "Images in a step.")
+    flags.DEFINE_list("precisions", list(PRECISIONS), "Types of the arithmetic.")
+    flags.DEFINE_integer("rounds", 3, "How often the whole is repeated.")
+    flags.DEFINE_integer("steps", 20, "Calls that are timed each time.")
+    flags.DEFINE_list(
+        "peak_tflops", ["494", "989", "989"], "The card's dense TFLOP/s for each type: here an H100's or H200's."
+    )
+    flags.DEFINE_float("peak_gbs", 4800, "GB/s of the card's memory: here an H200's.")
+    flags.DEFINE_string(
+        "fashion_mnist", "installed", "All of Fashion-MNIST, as in --source=fashion_mnist:...; empty: no run."
+    )
+    flags.DEFINE_string("contestant", None, "What this process times, as JSON. Set by this program.")
+
+
+def make_contestant(name, precision, device):
+    """The `make_call` of one of the four."""
+    if name.startswith("PyTorch"):
+        import torch
+
+        torch.set_float32_matmul_precision("high")  # TF32, as TensorFlow does by itself
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+        return contestants.pytorch("compile" in name, precision, device)
+    return contestants.this_project(precision, "true" if "XLA" in name else "false")
+
+
+NAMES = ("this project", "this project, XLA", "PyTorch", "PyTorch, torch.compile")
+
+
+def time_contestant(name, precision, batch_sizes, steps, device):
+    """Prints, as it goes, one line of JSON for each case: [what, batch size, median seconds], or null for the seconds
+    where the memory is too small."""
+    make_call = make_contestant(name, precision, device)
+    for what in ("train", "infer"):
+        for batch_size in batch_sizes:
+            try:
+                call = make_call(what, batch_size)
+                for _ in range(3):
+                    result = call()
+                seconds = []
+                for _ in range(steps):
+                    begin = time.perf_counter()
+                    result = call()
+                    # Keras hands its logs on before the device is done with them.
+                    json.dumps({key: float(value) for key, value in result.items()} if isinstance(result, dict) else 0)
+                    seconds.append(time.perf_counter() - begin)
+                print(json.dumps([what, batch_size, statistics.median(seconds)]), flush=True)
+            except Exception as error:  # each framework has its own error for memory that does not suffice
+                print(f"{name}, {precision}, {what} {batch_size}: {type(error).__name__}: {error}", file=sys.stderr)
+                print(json.dumps([what, batch_size, None]), flush=True)
+
+
+def least_bytes(what, batch_size, bytes_each):
+    """Bytes that must go through the memory: weights, gradients and momenta once each way, activations written and read
+    once in each direction."""
+    passes = 4 if what == "train" else 2
+    weights = 5 * 4 if what == "train" else bytes_each  # w and v read and written, the gradient read
+    return _PARAMETERS * weights + passes * _ACTIVATIONS * batch_size * bytes_each
+
+
+def table(results, peak_tflops, peak_gbs):
+    """Lines of Markdown: one for each type, contestant and case."""
+    lines = [
+        "| type | what | batch | who | images/s | / PyTorch's best | of the arithmetic | of the bandwidth, at least |"
+    ]
+    lines += ["|---" * 8 + "|"]
+    for (precision, what, batch_size, name), rounds in sorted(results.items(), key=str):
+        times = [seconds for seconds in rounds if seconds]
+        if not times:
+            lines.append(f"| {precision} | {what} | {batch_size} | {name} | did not run | | | |")
+            continue
+        seconds = statistics.median(times)
+        rivals = [results.get((precision, what, batch_size, n), []) for n in NAMES if n.startswith("PyTorch")]
+        best = min((statistics.median([s for s in r if s]) for r in rivals if any(r)), default=None)
+        gflop = contestants.TRAINING_GFLOP if what == "train" else contestants.INFERENCE_GFLOP
+        arithmetic = gflop * batch_size / seconds / 1000 / peak_tflops[precision]
+        moved = least_bytes(what, batch_size, 4 if precision == "float32" else 2) / seconds / 1e9 / peak_gbs
+        ratio = f"{best / seconds:.2f}" if best else ""
+        lines.append(
+            f"| {precision} | {what} | {batch_size} | {name} | {batch_size / seconds:,.0f} | {ratio} | "
+            f"{arithmetic:.1%} | {moved:.1%} |"
+        )
+    return lines
+
+
+def train_fashion_mnist(source):
+    """Trains fashion_mnist.flags from the beginning; returns a sentence on accuracy and time."""
+    recipe = pathlib.Path(__file__).parent.parent / "alexnet_tf" / "recipes" / "fashion_mnist.flags"
+    with tempfile.TemporaryDirectory() as folder:
+
+        def run(module, *arguments):
+            begin = time.perf_counter()
+            subprocess.run([sys.executable, "-m", f"alexnet_tf.{module}", *arguments], check=True)
+            return time.perf_counter() - begin
+
+        run("tfrecords.build", f"--source=fashion_mnist:{source}", f"--data_dir={folder}/data")
+        seconds = run("train", f"--flagfile={recipe}", f"--data_dir={folder}/data", f"--run_dir={folder}/run")
+        run("evaluate", f"--model={folder}/run", f"--data_dir={folder}/data")
+        errors = json.loads(pathlib.Path(folder, "run", "evaluation.json").read_text())
+    center, ten = (errors[view]["top1_error"] for view in ("center_crop", "ten_views"))
+    return (
+        f"fashion_mnist.flags: {1 - center:.2%} right on the center crop, {1 - ten:.2%} on ten views, {seconds:,.0f} s."
+    )
+
+
+def main(argv):
+    del argv
+    flag = flags.FLAGS
+    if flag.contestant:
+        time_contestant(**json.loads(flag.contestant))
+        return
+    device, batch_sizes, precisions = "cuda", [int(size) for size in flag.batch_sizes], flag.precisions
+    rounds, steps, source = flag.rounds, flag.steps, flag.fashion_mnist
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+    if flag.quick:
+        device, batch_sizes, precisions, rounds, steps, source = "cpu", [2], ["float32"], 1, 1, ""
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    results = {}
+    for _ in range(rounds):
+        for precision in precisions:
+            for name in NAMES:
+                settings = {"name": name, "precision": precision, "batch_sizes": batch_sizes}
+                settings |= {"steps": steps, "device": device}
+                command = [sys.executable, __file__, f"--contestant={json.dumps(settings)}"]
+                process = subprocess.run(
+                    command, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=False
+                )
+                for line in process.stdout.splitlines():
+                    what, batch_size, seconds = json.loads(line)
+                    results.setdefault((precision, what, batch_size, name), []).append(seconds)
+                    print(name, precision, line, flush=True)
+    lines = [train_fashion_mnist(source), ""] if source else []
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("tensorflow", "keras", "torch"))
+    lines += table(results, dict(zip(PRECISIONS, map(float, flag.peak_tflops), strict=True)), flag.peak_gbs)
+    print("\n".join(["", f"{device}; {versions}", "", *lines]))
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
