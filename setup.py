@@ -33,7 +33,7 @@ setuptools.setup(
     ],
     extras_require={
         # What benchmarks/ compares with.
-        "bench": ["onnx>=1.16", "onnxruntime>=1.19", "simplejpeg>=1.8", "tf2onnx>=1.17", "torch==2.13.0"],
+        "bench": ["onnx>=1.16", "onnxruntime>=1.19", "simplejpeg>=1.8", "torch==2.13.0"],
         "beam": ["apache-beam>=2.77"],  # alexnet-tfrecords --runner
         "faiss": ["faiss-cpu>=1.11"],  # alexnet-neighbours among a million images
         "ilsvrc": ["scipy>=1.11"],  # alexnet-tfrecords reads ImageNet's devkit

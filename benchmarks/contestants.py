@@ -160,24 +160,20 @@ def pytorch(compiled=False, precision="float32", device="cpu"):
 
 
 def onnx_runtime():
-    """This project's network, converted by tf2onnx; inference only."""
+    """PyTorch's network, exported; inference only."""
     import onnxruntime
-    import tensorflow as tf
-    import tf2onnx
+    import torch
 
-    from alexnet_tf import model
-
-    alexnet = model.build_alexnet("paper", CLASSES)
-    signature = [tf.TensorSpec((None, IMAGE_PX, IMAGE_PX, 3), tf.float32, name="image")]
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/model.onnx"
-        infer = tf.function(functools.partial(alexnet, training=False), input_signature=signature)
-        tf2onnx.convert.from_function(infer, input_signature=signature, opset=17, output_path=path)
+        image = torch.zeros(1, 3, IMAGE_PX, IMAGE_PX)
+        free = {"dynamic_axes": {"image": {0: "batch"}}, "dynamo": False}
+        torch.onnx.export(torch_network().eval(), (image,), path, input_names=["image"], **free)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def make_call(what, batch_size):
-        pixels = np.float32(random_batch(batch_size)[0]) - 128
-        return lambda: session.run(None, {session.get_inputs()[0].name: pixels})
+        pixels = (np.float32(random_batch(batch_size)[0]) - 128).transpose(0, 3, 1, 2).copy()
+        return lambda: session.run(None, {"image": pixels})
 
     return make_call
 
