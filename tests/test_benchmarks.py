@@ -1,0 +1,67 @@
+"""The benchmark of speed compares like with like, and runs."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from programs import ENVIRONMENT
+from test_torch_reference import torch_parameters
+
+from alexnet_tf.model import build_alexnet
+
+BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
+sys.path.append(str(BENCHMARKS))
+import contestants  # noqa: E402
+
+
+@pytest.mark.slow
+def test_plain_keras_and_pytorch_networks_compute_the_same_function():
+    random = np.random.default_rng(0)
+    ours = build_alexnet("paper", contestants.CLASSES, initializer="he_normal", input_scale=1 / 80)
+    for layer in ours.layers:
+        for bias in getattr(layer, "biases", []):
+            bias.assign(random.normal(scale=0.1, size=bias.shape))
+    images = random.integers(0, 256, (2, contestants.IMAGE_PX, contestants.IMAGE_PX, 3))
+    expected = ours(images.astype("uint8"), training=False).numpy()
+    assert np.max(np.std(expected, axis=0)) > 1e-4
+
+    keras_network = contestants.plain_keras_network()
+    for layer in keras_network.layers:
+        if layer.weights:
+            name, _, column = layer.name.partition("_")
+            own = ours.get_layer(name)
+            if column:  # a column of conv2, conv4 or conv5
+                weights = [own.kernels[int(column) - 1], own.biases[int(column) - 1]]
+            else:
+                weights = [np.concatenate(parts, axis=-1) for parts in (own.kernels, own.biases)]
+            # Its dropout rescales in training, ours halves what fc7 and fc8 get at test time.
+            factor = 0.5 if name in ("fc7", "fc8") else 1.0
+            layer.set_weights([factor * np.asarray(weights[0]), np.asarray(weights[1])])
+    scaled = np.float32(images) / 80
+    np.testing.assert_allclose(keras_network(scaled, training=False), expected, rtol=1e-3, atol=1e-6)
+
+    network = contestants.torch_network().eval()
+    with torch.no_grad():
+        for variable, parameter, convert in torch_parameters(ours, network):
+            # `convert` goes from theirs to ours: converted places tell where each of our numbers is in theirs.
+            places = convert(np.arange(parameter.numel()).reshape(parameter.shape)).reshape(-1)
+            parameter.view(-1)[torch.tensor(places)] = torch.tensor(variable.numpy().reshape(-1))
+        logits = network(torch.from_numpy(scaled.transpose(0, 3, 1, 2).copy()))
+    probabilities = torch.softmax(logits, dim=1).numpy()
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_quick_run_prints_every_contestants_speed():
+    names = "this project,plain Keras,matrix product"
+    command = [sys.executable, str(BENCHMARKS / "speed.py"), "--quick", f"--contestants={names}"]
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    rows = [line.split(" | ") for line in result.stdout.splitlines() if line.startswith(("| this", "| plain", "| *m"))]
+    speeds = {row[0]: [float(cell.split(" ")[0]) for cell in row[1:3]] for row in rows[:3]}
+    assert len(speeds) == 3
+    assert all(speed > 0 for values in speeds.values() for speed in values)
+    assert "in `model.fit`, TensorBoard on" in result.stdout
