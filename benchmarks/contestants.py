@@ -204,9 +204,9 @@ def matrix_product():
 CONTESTANTS = {
     "this project": this_project,
     "plain Keras": plain_keras,
-    "plain Keras, XLA": functools.partial(plain_keras, jit=True),
+    "plain Keras with XLA": functools.partial(plain_keras, jit=True),
     "PyTorch": pytorch,
-    "PyTorch, torch.compile": functools.partial(pytorch, compiled=True),
+    "PyTorch compiled": functools.partial(pytorch, compiled=True),
     "onnxruntime": onnx_runtime,
     "matrix product": matrix_product,
 }

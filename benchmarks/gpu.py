@@ -60,11 +60,11 @@ def make_contestant(name, precision, device):
         torch.set_float32_matmul_precision("high")  # TF32, as TensorFlow does by itself
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
-        return contestants.pytorch("compile" in name, precision, device)
+        return contestants.pytorch("compiled" in name, precision, device)
     return contestants.this_project(precision, "true" if "XLA" in name else "false")
 
 
-NAMES = ("this project", "this project, XLA", "PyTorch", "PyTorch, torch.compile")
+NAMES = ("this project", "this project with XLA", "PyTorch", "PyTorch compiled")
 
 
 def time_contestant(name, precision, batch_sizes, steps, device):

@@ -26,11 +26,11 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 OURS, LIMIT = "this project", "matrix product"
-PYTORCH = ("PyTorch", "PyTorch, torch.compile")
-KERAS = ("plain Keras", "plain Keras, XLA")
+PYTORCH = ("PyTorch", "PyTorch compiled")
+KERAS = ("plain Keras", "plain Keras with XLA")
 # What, batch size, calls a round. The large ones come last, without Keras under XLA: seven processes would fill 23 GB.
 CASES = (("train", 32, 3), ("infer", 1, 20), ("infer", 32, 5), ("train", 128, 1), ("infer", 128, 2))
-LARGE, NOT_IN_LARGE = 128, "plain Keras, XLA"
+LARGE, NOT_IN_LARGE = 128, "plain Keras with XLA"
 QUICK_CASES = (("train", 4, 2), ("infer", 1, 4))
 PACKAGES = ("tensorflow", "keras", "torch", "onnxruntime", "numpy")
 BEGIN, END = "<!-- From here to the next such line: written by `make bench`. -->", "<!-- End of `make bench`. -->"
