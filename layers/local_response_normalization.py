@@ -50,7 +50,7 @@ class LocalResponseNormalization(keras.layers.Layer):
             raise ValueError(f"The number of maps must be a multiple of `groups`, {self.groups}. Received: {maps} maps")
         index = np.arange(maps // self.groups)
         # Entry (i, j) says whether maps i and j of a group are neighbours: a product with it sums over neighbours.
-        self._neighbors = (np.abs(index[:, None] - index) <= self.n // 2).astype("float32")
+        self._neighbors = (np.abs(index[:, None] - index) <= self.n // 2).astype("float64")
 
     def call(self, inputs):
         alpha = self.alpha / self.n if self.alpha_divided_by_n else self.alpha
@@ -59,7 +59,7 @@ class LocalResponseNormalization(keras.layers.Layer):
             # Weight and offset cost no pass over the maps of their own: one is in the matrix, and the other, as a
             # vector, is to TensorFlow a bias, which it adds within the product.
             one_group_in_a_row = ops.reshape(x, (-1, len(self._neighbors)))
-            sums = ops.matmul(one_group_in_a_row, ops.cast(weight * self._neighbors, x.dtype))
+            sums = ops.matmul(one_group_in_a_row, ops.convert_to_tensor(weight * self._neighbors, x.dtype))
             if offset is not None:
                 sums = sums + ops.full((len(self._neighbors),), offset, x.dtype)
             return ops.reshape(sums, ops.shape(x))
