@@ -1,6 +1,7 @@
 """The input pipelines: what they give, that it follows from the seed alone, and going on in the middle."""
 
 import dataclasses
+import io
 import itertools
 import shutil
 
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 from batches import CROP_PX, assert_equal_batches, numbers_in, training_batches
 from conftest import TINY_IMAGE_PX, tiny_image
+from PIL import Image
 
 from alexnet_tf.tfrecords import build, reader, records, schema, statistics, verify
 
@@ -173,7 +175,7 @@ class TestMakeTrainingDataset:
         ((inputs, _),) = reader.make_training_dataset(tiny_data_dir, 10, TINY_IMAGE_PX).take(1)
         assert set(inputs["image"][:, 0, 0, 0].numpy()) == {0}
 
-    def test_jpeg_crop_equals_the_crop_of_the_decoded_image(self, tmp_path):
+    def test_jpeg_crop_equals_the_crop_of_the_image_that_pillow_decodes(self, tmp_path):
         build.build_dataset(
             "fashion_mnist", tmp_path, image_px=40, num_train_shards=1, num_validation_shards=1, num_processes=1
         )
@@ -182,6 +184,10 @@ class TestMakeTrainingDataset:
         )
         # The decoder interpolates color over the crop's border, which the images, grey, do not show.
         np.testing.assert_array_equal(crop, whole[:, 4:36, 4:36])
+        (shard,) = tmp_path.glob("validation-*")
+        record = next(iter(tf.data.TFRecordDataset(str(shard)))).numpy()
+        (encoded,) = tf.train.Example.FromString(record).features.feature[schema.ENCODED].bytes_list.value
+        np.testing.assert_array_equal(whole[0], np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")))
 
     def test_cut_short_shard_is_named_when_it_is_made(self, data_dir):
         path = data_dir / "train-00003-of-00005"

@@ -9,6 +9,9 @@ from PIL import Image
 
 # How many times longer than the shorter side the longer one may stay: a line of 1 x 5000 pixels would take a gigabyte.
 _MOST_ASPECT = 4
+# As exact as Pillow and the served model, and measured to be as fast as TensorFlow's default, which is off by up to 12
+# grey levels.
+_DCT = "INTEGER_ACCURATE"
 
 
 def prepare_image(image, image_px, keep_aspect=False):
@@ -82,7 +85,10 @@ def decode_image(encoded, encoding, size):
     """
     if encoding == "raw":
         return tf.reshape(tf.io.decode_raw(encoded, tf.uint8), tf.concat([size, [3]], axis=0))
-    image = tf.io.decode_jpeg(encoded, channels=3) if encoding == "jpeg" else tf.io.decode_png(encoded, channels=3)
+    if encoding == "jpeg":
+        image = tf.io.decode_jpeg(encoded, channels=3, dct_method=_DCT)
+    else:
+        image = tf.io.decode_png(encoded, channels=3)
     with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(image)[:2], size)]):
         return tf.identity(image)
 
@@ -98,7 +104,7 @@ def decode_crop(encoded, encoding, size, top, left, crop_px):
     Returns: uint8 (crop_px, crop_px, 3).
     """
     if encoding == "jpeg":  # only what is needed of it
-        image = tf.io.decode_and_crop_jpeg(encoded, [top, left, crop_px, crop_px], channels=3)
+        image = tf.io.decode_and_crop_jpeg(encoded, [top, left, crop_px, crop_px], channels=3, dct_method=_DCT)
     else:
         image = decode_image(encoded, encoding, size)[top : top + crop_px, left : left + crop_px]
     return tf.ensure_shape(image, (crop_px, crop_px, 3))
