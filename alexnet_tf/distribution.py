@@ -237,6 +237,31 @@ def _of_all_workers(strategy, worker, number):
     return gather().numpy()[:: strategy.num_replicas_in_sync // len(worker.addresses)]
 
 
+def gather_rows(strategy, worker, rows):
+    """What all workers computed, on each of them.
+
+    Args:
+        strategy: the distribution strategy of the run.
+        worker: this `Worker`.
+        rows: array (n, ...) of this worker; n may be another on each.
+
+    Returns: array (sum of all n, ...), the workers' rows in their order.
+    """
+    if len(worker.addresses) == 1:
+        return rows
+    local_replicas = strategy.num_replicas_in_sync // len(worker.addresses)
+
+    def of_first_replica(rows):
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return rows[: tf.where(number % local_replicas == 0, tf.shape(rows)[0], 0)]
+
+    @tf.function
+    def gather(rows):
+        return strategy.gather(strategy.run(of_first_replica, args=(rows,)), axis=0)
+
+    return gather(tf.constant(rows)).numpy()
+
+
 def lost_workers(error, worker):
     """The workers that an error of TensorFlow says are gone: a list such as ["worker 1 (10.0.0.2:2222)"].
 

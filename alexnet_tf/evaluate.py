@@ -1,12 +1,15 @@
 """Errors of trained models, alone and averaged: centre crop and the paper's ten views, side by side."""
 
+import contextlib
 import json
+import os
 import pathlib
+import sys
 
 import numpy as np
 from absl import app, flags
 
-from alexnet_tf import checkpoint, distribution, figures, predictions, scores
+from alexnet_tf import checkpoint, distribution, figures, launch, predictions, scores
 from alexnet_tf.tfrecords import ilsvrc, program, schema, verify
 
 _CLASSES_IN_TABLE = 20
@@ -155,13 +158,40 @@ def define_flags():
         "--devkit.",
     )
     flags.DEFINE_string("devkit", None, "ILSVRC's devkit, ILSVRC2012_devkit_t12.tar.gz, which numbers the classes.")
-    flags.DEFINE_enum("strategy", "auto", ["auto", "one", "mirrored"], "Devices, as alexnet-train takes them.")
+    flags.DEFINE_enum(
+        "strategy",
+        "auto",
+        ["auto", "one", "mirrored", "multi_worker"],
+        "Devices, as alexnet-train takes them; of multi_worker's each worker uses one.",
+    )
+    flags.DEFINE_integer(
+        "num_local_workers", 1, "Workers to start on this machine, to try multi_worker out.", lower_bound=1
+    )
 
 
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"This program takes flags only. Received: {argv[1:]}")
     flag = flags.FLAGS
+    if flag.num_local_workers > 1:
+        command = [sys.executable, "-m", "alexnet_tf.evaluate", *sys.argv[1:], "--num_local_workers=1"]
+        sys.exit(launch.run_workers(command, flag.num_local_workers, max_restarts=0))
+    worker = distribution.this_worker()
+    # One voice: the others only say what goes wrong.
+    with (
+        pathlib.Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(sys.stdout if worker.is_chief else nowhere),
+    ):
+        evaluate_models(flag, worker)
+
+
+def evaluate_models(flag, worker):
+    """Does what the flags say. The chief alone writes.
+
+    Args:
+        flag: absl's values of the flags.
+        worker: the `distribution.Worker` that this process is.
+    """
     if flag.search_weights and len(flag.model) == 1:
         raise ValueError(f"`search_weights` needs several models. Received: --model={flag.model[0]}")
     if not flag.output_dir and (len(flag.model) > 1 or flag.model[0].endswith(".npz")):
@@ -172,7 +202,7 @@ def main(argv):
         year = "2010" if "2010" in pathlib.Path(flag.devkit).name else "2012"
         ids, _, _ = ilsvrc.read_devkit(pathlib.Path(flag.devkit), year)
         devkit_numbers = {class_id: number for number, class_id in ids.items()}
-    strategy = distribution.make_strategy(flag.strategy)
+    strategy = distribution.make_strategy(flag.strategy, worker)
     description = schema.load_description(flag.data_dir)
     schema.split_of(description, flag.split)
     left_out = []
@@ -182,7 +212,10 @@ def main(argv):
         )
         for problem in left_out:
             print(f"Left out: {problem}")
-    models = [_predictions(path, description, flag, strategy) for path in flag.model]
+    models = [_predictions(path, description, flag, strategy, worker) for path in flag.model]
+    distribution.check_workers_agree(strategy, worker, {"finished": True})  # then none waits for another any more
+    if not worker.is_chief:
+        return
     names = [model.name for model in models]
     if len(set(names)) < len(names) and flag.save_predictions:
         raise ValueError(f"`model` must name models of different folders, to save their predictions. Received: {names}")
@@ -224,11 +257,11 @@ def main(argv):
     print(f"Written: evaluation.json, evaluation.md and pictures in {output_dir}")
 
 
-def _predictions(path, description, flag, strategy):
+def _predictions(path, description, flag, strategy, worker):
     """Those of a model, or those that were saved of one; refused where they are of other images or classes."""
     if not path.endswith(".npz"):
         return predictions.predict(
-            path, flag.data_dir, description, flag.split, flag.batch_size, flag.ten_views, strategy
+            path, flag.data_dir, description, flag.split, flag.batch_size, flag.ten_views, strategy, worker
         )
     saved = predictions.Predictions.load(path)
     expected = (flag.split, predictions.checksum(description, flag.split))

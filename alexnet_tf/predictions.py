@@ -1,5 +1,6 @@
 """What models say of the images of a split, kept so that nobody has to ask them again."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -8,7 +9,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from alexnet_tf import checkpoint
+from alexnet_tf import checkpoint, distribution
 from alexnet_tf.tfrecords import reader, schema, verify
 
 
@@ -84,7 +85,7 @@ def write_submission(path, probabilities, class_names, numbers):
     schema.write_whole(path, lambda file: file.write(lines.encode()))
 
 
-def predict(path, data_dir, description, split, batch_size, ten_views, strategy):
+def predict(path, data_dir, description, split, batch_size, ten_views, strategy, worker=None):
     """Asks a model about all images of a split.
 
     Args:
@@ -94,7 +95,9 @@ def predict(path, data_dir, description, split, batch_size, ten_views, strategy)
         split: "train" or "validation".
         batch_size: images in a batch, on all devices together; of ten views, a tenth as many.
         ten_views: whether to ask for the ten views too.
-        strategy: the `tf.distribute.Strategy` whose devices work.
+        strategy: the `tf.distribute.Strategy` whose devices work. Of several workers each asks about its share of the
+            images, on one of its devices.
+        worker: None, or the `distribution.Worker` that this process is.
 
     Returns: `Predictions`.
 
@@ -103,7 +106,10 @@ def predict(path, data_dir, description, split, batch_size, ten_views, strategy)
 
     Source: section 4.1: the softmax outputs of the ten views are averaged.
     """
-    with strategy.scope():
+    worker = worker or distribution.Worker()
+    num_workers = len(worker.addresses)
+    share = reader.Share(worker.number, num_workers)
+    with strategy.scope() if num_workers == 1 else contextlib.nullcontext():
         model, learned = checkpoint.load_model(path)
     if learned.class_names != description.class_names:
         raise ValueError(
@@ -115,7 +121,10 @@ def predict(path, data_dir, description, split, batch_size, ten_views, strategy)
     name_of_model = (folder if folder.is_dir() else folder.parent).name
     side = model.input_shape[1]
     views = {}
-    replicas = strategy.num_replicas_in_sync
+    replicas = strategy.num_replicas_in_sync if num_workers == 1 else 1
+    begin, end = (
+        description.splits[split].count * number // num_workers for number in (worker.number, worker.number + 1)
+    )
     labels = reader.read_labels(data_dir, description, split)
 
     def as_batch(images, _):
@@ -126,10 +135,11 @@ def predict(path, data_dir, description, split, batch_size, ten_views, strategy)
     for name, number in [("center_crop", 1), ("ten_views", 10)][: 2 if ten_views else 1]:
         images_in_batch = -(-max(1, batch_size // number) // replicas) * replicas
         dataset = reader.make_evaluation_dataset(
-            data_dir, images_in_batch, side, description=description, split=split, views=number
+            data_dir, images_in_batch, side, description=description, split=split, views=number, share=share
         )
         print(f"{name_of_model}, {name.replace('_', ' ')}:")
         with verify.naming_damaged_shards(data_dir, description):
-            of_crops = model.predict(dataset.map(as_batch))[: number * len(labels)]
-        views[name] = of_crops.reshape(len(labels), number, -1).mean(axis=1)
+            of_crops = model.predict(dataset.map(as_batch))[: number * (end - begin)]
+        means = of_crops.reshape(end - begin, number, -1).mean(axis=1)
+        views[name] = distribution.gather_rows(strategy, worker, means)
     return Predictions(name_of_model, description.class_names, split, checksum(description, split), labels, views)

@@ -259,3 +259,15 @@ class TestEvaluate:
             assert result.returncode == 0, result.stderr
         one, two = (predictions.Predictions.load(tmp_path / name / "undisturbed.npz") for name in ("one", "mirrored"))
         np.testing.assert_allclose(two.views["center_crop"], one.views["center_crop"], atol=1e-6)
+
+    @pytest.mark.slow
+    def test_three_workers_say_what_one_says_and_the_chief_alone_writes(self, run_dir, data_dir, tmp_path):
+        flags = [f"--model={run_dir}", f"--data_dir={data_dir}", "--batch_size=111"]
+        said = {}
+        for name, workers in (("one", 1), ("three", 3)):  # 333, 333 and 334 images
+            own = [f"--output_dir={tmp_path / name}", f"--save_predictions={tmp_path / name}"]
+            said[name] = run_well("evaluate", *flags, *own, f"--num_local_workers={workers}")
+        one, three = (predictions.Predictions.load(tmp_path / name / "undisturbed.npz") for name in ("one", "three"))
+        for view in ("center_crop", "ten_views"):
+            np.testing.assert_allclose(three.views[view], one.views[view], atol=1e-6)
+        assert said["three"].count("Written: evaluation.json") == 1
