@@ -1,12 +1,16 @@
 # Python 3.11 or newer.
 PYTHON ?= python3
 
-.PHONY: demo test test-all lint bench
+.PHONY: demo test test-ci test-all lint bench
 demo: .venv/installed
 	.venv/bin/python -m alexnet_tf.demo
 
 test: .venv/test-installed
 	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile -m "not slow"
+
+# All but what takes so long that continuous integration would not be done in 40 minutes.
+test-ci: .venv/test-installed
+	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile -m "not long"
 
 test-all: .venv/test-installed
 	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile

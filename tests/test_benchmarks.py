@@ -55,6 +55,7 @@ def test_plain_keras_and_pytorch_networks_compute_the_same_function():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_quick_run_prints_every_contestants_speed():
     names = "this project,plain Keras,matrix product"
     command = [sys.executable, str(BENCHMARKS / "speed.py"), "--quick", f"--contestants={names}"]

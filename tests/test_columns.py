@@ -156,8 +156,12 @@ class TestSameWeights:
             ("testing", "same form", "1"),
             ("testing", "one tensor", "0"),
             *(
-                pytest.param(variant, form, onednn, marks=pytest.mark.slow)
-                for variant in ("paper", "original", "independent_columns")
+                pytest.param(variant, form, onednn, marks=marks)
+                for variant, marks in (
+                    ("paper", [pytest.mark.slow]),
+                    ("original", [pytest.mark.slow, pytest.mark.long]),
+                    ("independent_columns", [pytest.mark.slow, pytest.mark.long]),
+                )
                 for form, onednn in (("same form", "1"), ("one tensor", "0"))
             ),
         ],

@@ -153,6 +153,7 @@ class TestStopping:
         assert "Asked to stop" in output
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_ten_runs_killed_at_random_moments_end_with_the_very_same_weights(self, data_dir, undisturbed, tmp_path):
         chance = random.Random(2012)
         plan = [

@@ -79,8 +79,18 @@ def float64():
     keras.config.set_dtype_policy("float32")
 
 
+# The paper's ablations are the paper with something left out.
+ABLATIONS = [name for name in sorted(torch_reference.NAMES) if name.startswith("no_")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(torch_reference.NAMES))
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(name for name in sorted(torch_reference.NAMES) if name not in ABLATIONS),
+        *(pytest.param(name, marks=pytest.mark.long) for name in ABLATIONS),
+    ],
+)
 def test_logits_and_gradients_equal_an_independent_pytorch_build(name, float64):
     model = build_alexnet(name, CLASSES, initializer="zeros", input_scale=1.0)
     network = torch_reference.build(name, CLASSES).double().eval()
@@ -115,6 +125,7 @@ def test_logits_and_gradients_equal_an_independent_pytorch_build(name, float64):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_hundred_steps_of_the_paper_follow_its_rule_in_float64(float64):
     # float64 here too: in float32 the first maximum that is chosen otherwise grows to a tenth of what training changes
     # within ten steps, whoever computes it.

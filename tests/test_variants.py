@@ -299,6 +299,7 @@ class TestForms:
         assert split.count_params() == merged.count_params()
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_layers_that_the_paper_has_not_train_and_save(self, tmp_path):
         for name in ("original", "batch_norm", "independent_columns"):
             model = build_alexnet(name, 3, initializer="he_normal", input_scale=0.01)
