@@ -10,6 +10,7 @@ import tensorflow as tf
 from absl import app, flags
 
 from alexnet_tf import checkpoint, predictions
+from alexnet_tf.model import layer_output
 from alexnet_tf.tfrecords import program, reader, schema, verify
 
 
@@ -72,7 +73,7 @@ def extract(model, layer, data_dir, description, split, batch_size):
     names = [each.name for each in model.layers]
     if layer not in names:
         raise ValueError(f"`layer` must be one of {', '.join(names)}. Received: layer={layer!r}")
-    output = keras.layers.Flatten()(model.get_layer(layer).output)
+    output = keras.layers.Flatten()(layer_output(model, layer))
     dataset = reader.make_evaluation_dataset(
         data_dir, batch_size, model.input_shape[1], description=description, split=split
     )

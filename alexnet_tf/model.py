@@ -151,6 +151,12 @@ def build_alexnet(
     return keras.Model(image, x, name=f"alexnet_{variant}")
 
 
+def layer_output(model, name):
+    """The output of a layer as one tensor: where each column has a tensor of its own, theirs one after another."""
+    output = model.get_layer(name).output
+    return keras.layers.Concatenate()(output) if isinstance(output, list) else output
+
+
 def _operation(row, name, column_devices):
     """The layer of a name in `conv_then` or `fc_then`."""
     kind = re.match("[a-z]+", name).group()

@@ -7,6 +7,7 @@ from absl import app, flags
 
 from alexnet_tf import architecture, checkpoint, features, figures, neighbours, relu_against_tanh, strongest
 from alexnet_tf.layers import GroupedConv2D
+from alexnet_tf.model import layer_output
 from alexnet_tf.tfrecords import program, reader, schema
 
 FIGURES = {
@@ -33,7 +34,7 @@ def draw_strongest(model, layer, data_dir, description, split, num_maps, count):
     Returns: uint8 (rows, columns, 3).
     """
     field = strongest.receptive_field(model, layer)
-    units = model.get_layer(layer).output.shape[-1]
+    units = layer_output(model, layer).shape[-1]
     maps = np.unique(np.linspace(0, units - 1, num_maps).round().astype(int))
     numbers, values, rows, columns = strongest.strongest(model, layer, maps, data_dir, description, split, count)
     side = model.input_shape[1]

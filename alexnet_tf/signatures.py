@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from alexnet_tf import preprocessing
+from alexnet_tf.model import layer_output
 from alexnet_tf.tfrecords import schema
 
 _BEST = 5
@@ -61,7 +62,7 @@ def make_signatures(model, class_names, image_px, max_pixels=preprocessing.MAX_P
     if len(class_names) != classes:
         raise ValueError(f"`class_names` must name the model's {classes} classes. Received: {len(class_names)} names")
     names = tf.constant(class_names)
-    last_hidden = keras.Model(model.input, keras.layers.Flatten()(model.get_layer(feature_layer(model)).output))
+    last_hidden = keras.Model(model.input, keras.layers.Flatten()(layer_output(model, feature_layer(model))))
 
     def decode(encoded):
         return preprocessing.decode_square(encoded, image_px, max_pixels)

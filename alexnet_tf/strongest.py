@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 
-from alexnet_tf.layers import GroupedConv2D
+from alexnet_tf.layers import ColumnWise, GroupedConv2D
+from alexnet_tf.model import layer_output
 from alexnet_tf.tfrecords import reader, verify
 
 
@@ -11,7 +12,7 @@ def receptive_field(model, layer):
     """Which pixels a unit of a layer sees.
 
     Args:
-        model: from `model.build_alexnet`, without `column_devices`.
+        model: from `model.build_alexnet`.
         layer: name of one of its layers.
 
     Returns:
@@ -27,8 +28,10 @@ def receptive_field(model, layer):
         raise ValueError(f"`layer` must be one of {', '.join(names)}. Received: layer={layer!r}")
     size, step, start = 1, 1, 0
     for each in model.layers[1 : names.index(layer) + 1]:
-        if len(each.output.shape) != 4:
+        inputs, outputs = (x[0] if isinstance(x, list) else x for x in (each.input, each.output))  # of one column
+        if len(outputs.shape) != 4:
             return model.input_shape[1], 1, 0
+        each = each.layer if isinstance(each, ColumnWise) else each
         if isinstance(each, GroupedConv2D):
             window, stride = each.kernel_size, each.strides
         elif isinstance(each, keras.layers.MaxPooling2D):
@@ -36,7 +39,7 @@ def receptive_field(model, layer):
         else:
             continue
         if each.padding == "same":
-            side = each.input.shape[1]
+            side = inputs.shape[1]
             zeros_before = max((-(-side // stride) - 1) * stride + window - side, 0) // 2
         else:
             zeros_before = 0 if each.padding == "valid" else each.padding[0][0]
@@ -65,7 +68,7 @@ def strongest(model, layer, maps, data_dir, description, split, count, batch_siz
         ValueError: where the layer or a map does not exist, or the split has fewer images.
     """
     receptive_field(model, layer)  # says what is wrong with the layer's name
-    output = model.get_layer(layer).output
+    output = layer_output(model, layer)
     images = description.splits[split].count
     if not 1 <= count <= images:
         raise ValueError(f"`count` must be from 1 to the number of images, {images}. Received: count={count}")

@@ -196,6 +196,8 @@ class TestTrain:
         assert errors["top1_error"] == pytest.approx(summary["val_top1_error"], abs=0.0015)
         run_well("export", f"--model={tmp_path / 'run'}", f"--export_dir={tmp_path / 'served'}")
         assert b"CPU:1" not in (tmp_path / "served" / "1" / "saved_model.pb").read_bytes()
+        figures = ["--figure=strongest", "--layers=pool2", "--maps=2", "--images=2", f"--output_dir={tmp_path}"]
+        run_well("paper_figures", *figures, f"--model={tmp_path / 'run'}", f"--data_dir={data_dir}")
 
         # The same command without devices goes on from where it stopped, and then with them again.
         output = run_well("train", *flags, "--epochs=2")
