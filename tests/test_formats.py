@@ -16,7 +16,9 @@ WORST = {"float32": (1.0, 1e-5), "float16": (0.98, 0.005), "int8": (0.8, 0.6)}
 
 class TestConversions:
     @pytest.mark.slow
-    @pytest.mark.parametrize("model_format", FILES)
+    @pytest.mark.parametrize(
+        "model_format", ["onnx", *(pytest.param(name, marks=pytest.mark.long) for name in ("litert", "openvino"))]
+    )
     def test_every_precision_says_what_the_saved_model_says(self, model_format, run_dir, data_dir, tmp_path):
         model, description = checkpoint.load_model(run_dir)
         ((images, _),) = reader.make_evaluation_dataset(data_dir, 200, 56, description=description).take(1)
