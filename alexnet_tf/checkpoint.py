@@ -80,12 +80,12 @@ def _save(folder, model, training_model, progress):
     np.savez(temporary / "training_state.npz", **{name: v.numpy() for name, v in _state(training_model).items()})
     (temporary / "progress.json").write_text(json.dumps(progress, indent=2))
     for path in [*temporary.iterdir(), temporary]:
-        _sync(path)
+        sync(path)
     temporary.chmod(0o755)  # mkdtemp's folders are for their owner alone
     if whole.exists():  # damaged, or saved with its validation still due
         whole.rename(folder / ".tmp-replaced")
     temporary.rename(whole)
-    _sync(folder)
+    sync(folder)
     shutil.rmtree(folder / ".tmp-replaced", ignore_errors=True)
     for old in _whole_checkpoints(folder.parent)[:-_CHECKPOINTS_KEPT]:
         shutil.rmtree(old)
@@ -240,7 +240,8 @@ def _publish(source, target):
     temporary.replace(target)
 
 
-def _sync(path):
+def sync(path):
+    """Waits until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -52,21 +52,13 @@ def new_version(base_dir, version=None):
         try:
             yield temporary, target
             for path in [*temporary.rglob("*"), temporary]:
-                _sync(path)
+                checkpoint.sync(path)
             temporary.rename(target)
-            _sync(base_dir)
+            checkpoint.sync(base_dir)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     finally:
         os.close(lock)
-
-
-def _sync(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_saved_model(folder, model, class_names, image_px, max_pixels=preprocessing.MAX_PIXELS):

@@ -81,14 +81,15 @@ class TestNearest:
             neighbours.nearest(np.zeros((1, units), "float32"), np.zeros((50, 8), "float32"), count)
 
 
-class TestNearestOfMany:
-    @pytest.fixture(scope="class")
-    def vectors(self):
-        """12,000 that lie about a surface of 16 dimensions in 96, as features do."""
-        random = np.random.default_rng(0)
-        surface = random.normal(size=(16, 96))
-        return np.float32(np.maximum(random.normal(size=(12_000, 16)) @ surface, 0))
+@pytest.fixture(scope="module")
+def vectors():
+    """12,000 that lie about a surface of 16 dimensions in 96, as features do."""
+    random = np.random.default_rng(0)
+    surface = random.normal(size=(16, 96))
+    return np.float32(np.maximum(random.normal(size=(12_000, 16)) @ surface, 0))
 
+
+class TestNearestOfMany:
     def test_nearly_all_of_the_nearest_are_found_and_distances_are_exact(self, vectors):
         queries = vectors[::200] + np.float32(0.01)
         numbers, distances = neighbours.nearest_of_many(queries, vectors, 6)
