@@ -5,7 +5,7 @@ import signal
 import keras
 import tensorflow as tf
 
-from alexnet_tf import checkpoint, distribution, recipe
+from alexnet_tf import checkpoint, distribution, schedules
 
 
 class DivideRateOnPlateau(keras.callbacks.Callback):
@@ -55,7 +55,7 @@ class FollowOriginalSchedule(keras.callbacks.Callback):
         optimizer: the `recipe.PaperMomentum` that trains.
         learning_rate: the first rate, 0.01 in the original program.
 
-    Source: the original program's notes; see `recipe.ORIGINAL_PHASES`.
+    Source: the original program's notes; see `schedules.ORIGINAL_PHASES`.
     """
 
     def __init__(self, optimizer, learning_rate):
@@ -64,7 +64,7 @@ class FollowOriginalSchedule(keras.callbacks.Callback):
         self.first_learning_rate = learning_rate
 
     def on_epoch_begin(self, epoch, logs=None):
-        phase = recipe.original_phase(epoch)
+        phase = schedules.original_phase(epoch)
         self.optimizer.learning_rate = self.first_learning_rate * phase.weights
         self.optimizer.set_rate_multipliers(
             {

@@ -22,6 +22,7 @@ from alexnet_tf import (
     launch,
     model,
     recipe,
+    schedules,
     train_flags,
     training,
     variants,
@@ -76,7 +77,7 @@ def train(flag, worker):
         if layer_rates or flag.bias_rate != 1:
             raise ValueError("`bias_rate` and `layer_rates` can't be given with schedule=original, which sets them.")
         if color_noise_epochs is None:
-            color_noise_epochs = recipe.ORIGINAL_COLOR_NOISE_EPOCHS
+            color_noise_epochs = schedules.ORIGINAL_COLOR_NOISE_EPOCHS
     if flag.data_service:
         service.check_reachable(flag.data_service)
     if flag.new_head and not flag.init_from:
@@ -149,8 +150,8 @@ def train(flag, worker):
         training_model = model.with_color_offset(
             alexnet, distribution.DistributedModel if replicas > 1 else keras.Model
         )
-        learning_rate = recipe.scale_learning_rate(flag.learning_rate, flag.scale_lr, flag.batch_size)
-        rate = recipe.make_learning_rate(
+        learning_rate = schedules.scale_learning_rate(flag.learning_rate, flag.scale_lr, flag.batch_size)
+        rate = schedules.make_learning_rate(
             flag.schedule,
             learning_rate,
             flag.epochs * steps,

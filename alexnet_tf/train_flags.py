@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from alexnet_tf import recipe, variants
+from alexnet_tf import recipe, schedules, variants
 from alexnet_tf.tfrecords import statistics
 
 # A run that goes on must agree with its checkpoint in these: with any other the numbers would no longer be one run's.
@@ -71,7 +71,7 @@ def define_flags():
     flags.DEFINE_enum(
         "schedule",
         "plateau",
-        recipe.SCHEDULES,
+        schedules.SCHEDULES,
         "How the learning rate changes. plateau: divided by 10, three times at most, when the validation error stops "
         "improving (the paper's); original: by epoch, with rates of its own for biases and conv1, as the original "
         "program's notes say; step: divided by 10 every --step_epochs; cosine, poly: falls to 0 over all epochs, "
