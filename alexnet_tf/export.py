@@ -14,7 +14,7 @@ from absl import app, flags
 from alexnet_tf import checkpoint, formats, model_card, parity, preprocessing, signatures, warm_up
 from alexnet_tf.tfrecords import program, schema
 
-EXTRA = "assets.extra"  # TF Serving's name for the folder of what is not the model itself
+ASSETS = "assets"  # labels, model card and parity report, where a SavedModel keeps files that go with it
 
 
 @contextlib.contextmanager
@@ -89,7 +89,7 @@ def export_model(
     data_dir=None,
     num_images=1000,
 ):
-    """Writes a version of a model: the model itself, and in `assets.extra` what belongs to it.
+    """Writes a version of a model: the model itself, and in `assets` what belongs to it.
 
     `labels.txt` names the classes, one a line; `model_card.json` and `.md` tell where the model comes from;
     `parity.json` and `.md`, of images of a data set, how far it is from the trained model; and
@@ -126,12 +126,12 @@ def export_model(
         else:
             calibration = parity.read_images(data_dir, measured, "train", model, num_images) if measured else None
             formats.write(folder, model, model_format, precision, calibration)
-        extra = folder / EXTRA
-        extra.mkdir()
-        (extra / "labels.txt").write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
+        assets = folder / ASSETS
+        assets.mkdir(exist_ok=True)
+        (assets / "labels.txt").write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
         card = model_card.collect(model, description, run, target.parent.name, int(target.name))
-        model_card.write(extra, card | {"format": model_format, "precision": precision})
-        if model_format == "savedmodel" and not warm_up.write(extra, target.parent.name, model.input_shape[1]):
+        model_card.write(assets, card | {"format": model_format, "precision": precision})
+        if model_format == "savedmodel" and not warm_up.write(folder, target.parent.name, model.input_shape[1]):
             print("No warm-up requests are written: they need `pip install alexnet-tf[serving]`.")
         if measured:
             if model_format == "savedmodel":
@@ -144,7 +144,7 @@ def export_model(
             images = parity.read_images(data_dir, measured, "validation", model, num_images)
             report = parity.measure(formats.open_predictor(folder), baseline, *images)
             sizes = {"megabytes": formats.size(folder), "reference_megabytes": reference_megabytes}
-            parity.write(extra, report | sizes | {"format": model_format, "precision": precision, "reference": name})
+            parity.write(assets, report | sizes | {"format": model_format, "precision": precision, "reference": name})
     return target
 
 
@@ -196,7 +196,7 @@ def main(argv):
         data_dir=flag.data_dir,
         num_images=flag.num_images,
     )
-    report = folder / EXTRA / "parity.md"
+    report = folder / ASSETS / "parity.md"
     if report.exists():
         print(report.read_text(encoding="utf-8"))
     print(f"Exported: {folder} ({formats.size(folder):,.0f} MB)")

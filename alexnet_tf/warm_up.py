@@ -7,14 +7,14 @@ import tensorflow as tf
 from alexnet_tf import signatures
 from alexnet_tf.tfrecords import images, schema
 
-FILE = "tf_serving_warmup_requests"  # TF Serving looks for it under this name, in assets.extra
+FILE = "assets.extra/tf_serving_warmup_requests"  # in a version, where TF Serving looks for it
 
 
 def write(folder, model_name, crop_px):
     """Writes a request to each signature.
 
     Args:
-        folder: the version's `assets.extra`.
+        folder: the version's.
         model_name: name of the model, as the server's configuration has it.
         crop_px: side of what the network sees, in pixels.
 
@@ -28,6 +28,7 @@ def write(folder, model_name, crop_px):
     encoded = images.encode_image(pixels[0].numpy(), "jpeg", 95)
     inputs = {name: {"images": tf.constant([encoded])} for name in ("serving_default", "ten_view", "features")}
     inputs |= {"predict": {"pixels": tf.cast(pixels, tf.float32)}, "predict_uint8": {"pixels": pixels}}
+    (folder / FILE).parent.mkdir()
     with tf.io.TFRecordWriter(str(folder / FILE)) as writer:
         for signature, tensors in inputs.items():
             request = predict_pb2.PredictRequest()

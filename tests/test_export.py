@@ -319,9 +319,9 @@ class TestSavedModel:
 
     def test_labels_card_and_parity_lie_beside_it(self, export_dir, run_dir, trained):
         model, description = trained
-        extra = export_dir / "1" / "assets.extra"
-        assert (extra / "labels.txt").read_text().splitlines() == list(description.class_names)
-        card = json.loads((extra / "model_card.json").read_text())
+        assets = export_dir / "1" / "assets"
+        assert (assets / "labels.txt").read_text().splitlines() == list(description.class_names)
+        card = json.loads((assets / "model_card.json").read_text())
         assert (card["name"], card["version"]) == ("alexnet", 1)
         assert card["network"]["variant"] == "testing"
         assert card["network"]["parameters"] == model.count_params()
@@ -333,10 +333,10 @@ class TestSavedModel:
         assert "momentum" not in card["recipe"]["paper"]  # which is the paper's
         training = json.loads((run_dir / "training.json").read_text())
         assert card["metrics"]["training"]["val_top1_error"] == training["val_top1_error"]
-        page = (extra / "model_card.md").read_text()
+        page = (assets / "model_card.md").read_text()
         assert f"{100 * training['val_top1_error']:.2f} %" in page
         assert "| learning_rate | 0.1 | 0.01 |" in page
-        report = json.loads((extra / "parity.json").read_text())
+        report = json.loads((assets / "parity.json").read_text())
         assert report["images"] == 1000
         assert report["top1_agreement"] == 1
         assert report["largest_difference"] < 1e-5

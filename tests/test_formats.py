@@ -34,12 +34,12 @@ class TestConversions:
                 data_dir=data_dir,
                 num_images=200,
             )
-            report = json.loads((folder / export.EXTRA / "parity.json").read_text())
+            report = json.loads((folder / export.ASSETS / "parity.json").read_text())
             assert report["images"] == 200
             assert report["top1_agreement"] >= agreement
             assert report["largest_difference"] <= difference
             assert {batch for batch in report["latency_ms"]} == {"1", "32"}
-            page = (folder / export.EXTRA / "parity.md").read_text()
+            page = (folder / export.ASSETS / "parity.md").read_text()
             assert f"| {model_format}, {precision} | {100 * report['top1_error']['candidate']:.2f} |" in page
             sizes[precision] = (folder / FILES[model_format]).stat().st_size
             # The file itself, asked here once more: any number of images at once, and the report tells the truth.
@@ -54,6 +54,7 @@ class TestConversions:
         assert [path.name for path in (tmp_path / "int8").rglob("float32*")] == []
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_prediction_takes_other_formats_too(self, run_dir, data_dir, tmp_path):
         arguments = [f"--model={run_dir}", f"--export_dir={tmp_path / 'served'}", "--num_images=50"]
         output = run_well("export", *arguments, "--format=openvino", f"--data_dir={data_dir}")
