@@ -91,6 +91,20 @@ def measure(images):
     return worker, seconds
 
 
+def measure_counts(counts, images, rounds):
+    """A dict from each count of workers to what `measure` says in each round, the counts taking turns."""
+    results = {count: [] for count in counts}
+    for _ in range(rounds):
+        for count in counts:
+            with tempfile.TemporaryDirectory() as folder:
+                report = pathlib.Path(folder) / "report.json"
+                command = [sys.executable, __file__, f"--images={images}", f"--report={report}"]
+                if launch.run_workers(command, count, max_restarts=0):
+                    raise RuntimeError(f"A worker of {count} failed.")
+                results[count].append(json.loads(report.read_text()))
+    return results
+
+
 def main(argv):
     del argv
     flag = flags.FLAGS
@@ -99,15 +113,7 @@ def main(argv):
         if worker.is_chief:
             pathlib.Path(flag.report).write_text(json.dumps(seconds))
         return
-    results = {int(count): [] for count in flag.workers}
-    for _ in range(flag.rounds):
-        for count in results:
-            with tempfile.TemporaryDirectory() as folder:
-                report = pathlib.Path(folder) / "report.json"
-                command = [sys.executable, __file__, f"--images={flag.images}", f"--report={report}"]
-                if launch.run_workers(command, count, max_restarts=0):
-                    raise RuntimeError(f"A worker of {count} failed.")
-                results[count].append(json.loads(report.read_text()))
+    results = measure_counts([int(count) for count in flag.workers], flag.images, flag.rounds)
     parts = list(next(iter(results.values()))[0])
     print("| workers | " + " | ".join(f"{part}, ms" for part in parts) + " |")
     print("|---" * (len(parts) + 1) + "|")

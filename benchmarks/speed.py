@@ -201,6 +201,11 @@ def save_plot(path, speed):
         axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
         axes.set_title(f"{'training' if what == 'train' else 'inference'}, batch {batch_size}", fontsize=10)
         axes.set_ylabel("images/s")
+    save_svg(path, figure)
+
+
+def save_svg(path, figure):
+    """Writes a matplotlib figure, without a date, so that the same figures give the same file."""
     temporary = path.with_name(f".tmp-{path.name}")
     with matplotlib.rc_context({"svg.hashsalt": "alexnet", "svg.fonttype": "none"}):
         FigureCanvasSVG(figure).print_svg(temporary, metadata={"Date": None})

@@ -1,0 +1,130 @@
+"""What an image costs as the work grows: by batch size, by the images of a data set, by the workers on this machine.
+
+    python benchmarks/growth.py
+
+The sizes take turns. Writes docs/growth.svg and prints the tables. A curve of milliseconds an image that is level says
+that twice the work takes twice the time; where it is not, something else is paid for beside the images.
+"""
+
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import reading
+import scale
+import speed
+from absl import app, flags
+from matplotlib.figure import Figure
+
+
+def define_flags():
+    flags.DEFINE_list("batch_sizes", ["1", "2", "4", "8", "16", "32", "64", "128", "256"], "Images in a step.")
+    flags.DEFINE_list("images", ["64", "256", "1024", "4096"], "Training images of a data set.")
+    flags.DEFINE_list("workers", ["1", "2", "4"], "Workers on this machine.")
+    flags.DEFINE_integer("images_a_worker", 8, "Images of each worker in a step.")
+    flags.DEFINE_integer("rounds", 3, "How often each size is timed, in turn.")
+    flags.DEFINE_string("plot", "docs/growth.svg", "Where the plot is written.")
+
+
+def by_batch_size(sizes, rounds):
+    """A dict from "training", "inference" and the matrix product of each to milliseconds an image, by batch size."""
+    network, product = speed.Contestant(speed.OURS), speed.Contestant(speed.LIMIT)
+    cost = {"train": {size: [] for size in sizes}, "infer": {size: [] for size in sizes}}
+    limit = {what: [] for what in cost}
+    for _ in range(rounds):
+        for what, of_sizes in cost.items():
+            for size in sizes:
+                seconds = network.measure(what, size, max(2, 32 // size))["seconds"]
+                of_sizes[size] += [1000 * s / size for s in seconds]
+            limit[what] += [1000 * s / 32 for s in product.measure(what, 32, 3)["seconds"]]
+    network.end()
+    product.end()
+    result = {}
+    for what, title in (("train", "training"), ("infer", "inference")):
+        result[title] = {size: statistics.median(ms) for size, ms in cost[what].items()}
+        result[f"{title}: {speed.LIMIT}"] = dict.fromkeys(sizes, statistics.median(limit[what]))
+    return result
+
+
+def by_images(counts, rounds):
+    """A dict from "building" and "training an epoch" to milliseconds an image of whole programs, by training images."""
+    cost = {"building": {count: [] for count in counts}, "an epoch": {count: [] for count in counts}}
+    environment = os.environ | speed.CHILD_ENVIRONMENT
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        photos = [reading.make_photo(number) for number in range(min(256, max(counts)))]
+        for count in counts:
+            for split, of_split in (("train", count), ("validation", 32)):
+                for number in range(of_split):
+                    path = folder / f"photos{count}" / split / "ab"[number % 2] / f"{number}.jpg"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(photos[number % len(photos)])
+        for turn in range(rounds):
+            for count in counts:
+                data = f"--data_dir={folder / f'data{count}-{turn}'}"
+                build = ["tfrecords.build", f"--source=folder:{folder / f'photos{count}'}", data]
+                train = ["train", data, f"--run_dir={folder / 'run'}", "--batch_size=32", "--epochs=1"]
+                for what, program in (("building", build), ("an epoch", train)):
+                    begin = time.perf_counter()
+                    command = [sys.executable, "-m", f"alexnet_tf.{program[0]}", *program[1:]]
+                    subprocess.run(command, env=environment, check=True, capture_output=True)
+                    cost[what][count].append(1000 * (time.perf_counter() - begin) / count)
+                shutil.rmtree(folder / "run")
+                shutil.rmtree(data.removeprefix("--data_dir="))
+    return {what: {count: statistics.median(ms) for count, ms in of.items()} for what, of in cost.items()}
+
+
+def by_workers(counts, images, rounds):
+    """A dict from the parts of a step to milliseconds an image of all workers together, by the number of workers."""
+    results = scale.measure_counts(counts, images, rounds)
+    parts = {"a step": "step", "its work": "work", "adding up gradients": "sum in float32"}
+    return {
+        title: {
+            count: 1000 * statistics.median(seconds[part] for seconds in of_count) / (count * images)
+            for count, of_count in results.items()
+        }
+        for title, part in parts.items()
+    }
+
+
+def save_plot(path, panels):
+    """One panel for each dict of curves: milliseconds an image over what grows, as SVG."""
+    figure = Figure(figsize=(4 * len(panels), 3.6), layout="constrained")
+    for axes, (grows, curves) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for title, curve in curves.items():
+            limit = speed.LIMIT in title
+            axes.plot(list(curve), list(curve.values()), "--" if limit else "o-", label=title)
+        sizes = list(next(iter(curves.values())))
+        axes.set(xscale="log", yscale="log", xlabel=grows, ylabel="ms an image")
+        axes.set_xticks(sizes, sizes)
+        axes.minorticks_off()
+        axes.legend(fontsize=7)
+    speed.save_svg(path, figure)
+
+
+def main(argv):
+    del argv
+    flag = flags.FLAGS
+    sizes, images, workers = ([int(count) for count in each] for each in (flag.batch_sizes, flag.images, flag.workers))
+    panels = {
+        "images in a step": by_batch_size(sizes, flag.rounds),
+        "training images": by_images(images, flag.rounds),
+        "workers on one machine": by_workers(workers, flag.images_a_worker, flag.rounds),
+    }
+    save_plot(pathlib.Path(flag.plot), panels)
+    for grows, curves in panels.items():
+        sizes = list(next(iter(curves.values())))
+        print(f"\n| ms an image; {grows}: | " + " | ".join(map(str, sizes)) + " |")
+        print("|---" * (len(sizes) + 1) + "|")
+        for title, curve in curves.items():
+            print(f"| {title} | " + " | ".join(f"{ms:.3g}" for ms in curve.values()) + " |")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
