@@ -28,6 +28,7 @@ import alexnet_tf.layers  # noqa: F401 (registers the layers, which a saved mode
 from alexnet_tf.tfrecords import schema
 
 # The newest, and the one before in case the newest is damaged. One of the full network takes 488 MB.
+_LOCK = ".lock"
 _CHECKPOINTS_KEPT = 2
 _NEVER_CHANGED = ("variant", "classes", "optimizer")
 
@@ -98,7 +99,7 @@ def sole_writer(run_dir):
     Raises:
         ValueError: where another process holds it.
     """
-    with (pathlib.Path(run_dir) / ".lock").open("w") as file:
+    with (pathlib.Path(run_dir) / _LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -146,6 +147,16 @@ def restore_newest(run_dir, model, training_model, publish=True):
             "Give another --run_dir to start anew."
         )
     return None
+
+
+def refuse_foreign_folder(run_dir):
+    """Raises ValueError where a folder holds something and no run: what is there could be written over."""
+    run_dir = pathlib.Path(run_dir)
+    if run_dir.exists() and not run_dir.is_dir():
+        raise ValueError(f"`run_dir` must be a folder. Received the file {run_dir}")
+    is_run = any((run_dir / name).exists() for name in (_LOCK, "checkpoints"))
+    if run_dir.exists() and not is_run and any(run_dir.iterdir()):
+        raise ValueError(f"`run_dir` must be new, empty, or of an earlier run. Received: {run_dir}, which holds no run")
 
 
 def refuse_changed_settings(run_dir, settings, allow_changed=False):

@@ -77,17 +77,6 @@ def ask(connection, files, batch_size, deadline_s):
                 yield path, content, *((answer, None) if answer.valid else (None, "not an image that can be read"))
 
 
-def check_panel(path, images):
-    """Raises ValueError where a panel would overwrite something else: one of the images, or a file that is no PNG."""
-    path = pathlib.Path(path)
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        is_png = file.read(4) == b"\x89PNG"
-    if not is_png or any(path.samefile(image) for image in map(pathlib.Path, images) if image.exists()):
-        raise ValueError(f"`panel` must be a new file, or an earlier panel, and none of the images. Received: {path}")
-
-
 def define_flags():
     """Defines the flags. Not at import: then two programs could not be imported together."""
     flags.DEFINE_string(
@@ -105,6 +94,7 @@ def define_flags():
     flags.DEFINE_float("deadline", 30.0, "Seconds for a request, all its tries included.", lower_bound=0.001)
     flags.DEFINE_enum("format", "table", ["table", "jsonl"], "What is printed: a table, or a JSON object a line.")
     flags.DEFINE_string("panel", None, "Where to write the first 40 images with their classes as a PNG.")
+    program.define_overwrite()
 
 
 def main(argv):
@@ -122,7 +112,7 @@ def main(argv):
     if not files:
         raise ValueError(f"There are no files in {', '.join(argv[1:])}.")
     if flag.panel:
-        check_panel(flag.panel, files)
+        program.check_outputs("panel", [flag.panel], flag.overwrite, files)
     width = max(len(str(path)) for path in files)
     failed, shown = 0, []
     for path, content, answer, error in ask(connection, files, flag.batch_size, flag.deadline):

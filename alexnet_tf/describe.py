@@ -248,6 +248,7 @@ def define_flags():
     flags.DEFINE_integer("num_classes", 1000, "Number of classes.", lower_bound=2)
     flags.DEFINE_enum("format", "text", ["text", "markdown"], "How tables are written.")
     flags.DEFINE_string("picture", None, "A .svg or .png file for the variant's picture, in the manner of figure 2.")
+    program.define_overwrite()
     flags.DEFINE_string("fill_in", None, "A Markdown file whose tables are made anew in place, as docs/variants.md's.")
 
 
@@ -259,6 +260,7 @@ def main(argv):
         text = fill_in(pathlib.Path(flag.fill_in).read_text(encoding="utf-8"))
         schema.write_whole(pathlib.Path(flag.fill_in), lambda file: file.write(text.encode()))
     elif flag.picture:
+        program.check_outputs("picture", [flag.picture], flag.overwrite)
         architecture.save_architecture(flag.picture, flag.variant or "paper", flag.num_classes)
         print(f"Written: {flag.picture}")
     else:

@@ -1,18 +1,16 @@
 """Errors of trained models, alone and averaged: centre crop and the paper's ten views, side by side."""
 
 import contextlib
-import json
 import os
 import pathlib
 import sys
 
-import numpy as np
 from absl import app, flags
 
-from alexnet_tf import checkpoint, distribution, figures, launch, predictions, scores
+from alexnet_tf import checkpoint, distribution, evaluation_report, figures, launch, predictions, scores
 from alexnet_tf.tfrecords import ilsvrc, program, schema, verify
 
-_CLASSES_IN_TABLE = 20
+_KERNELS = "conv1_kernels.png"
 
 
 def evaluate(models, view, class_names):
@@ -58,65 +56,6 @@ def search_ensemble(models, view):
     }
 
 
-def as_markdown(result):
-    """The result as tables: one row a model and one for their average, as in table 2; calibration; classes."""
-    views = [view for view in ("center_crop", "ten_views") if view in result]
-    header = [f"{k}, {view.replace('_', ' ')}" for view in views for k in ("top-1", "top-5")]
-    lines = [
-        f"# {result['images']:,} images of {result['split']}",
-        "",
-        "Errors in percent, and the 95 % confidence interval.",
-        "",
-        f"| model | {' | '.join(header)} |",
-        "|---" * (len(header) + 1) + "|",
-    ]
-
-    def row(name, of_views):
-        cells = []
-        for errors in of_views:
-            for k in (1, 5):
-                low, high = errors[f"top{k}_error_interval_95"]
-                cells.append(f"{100 * errors[f'top{k}_error']:.2f} ({100 * low:.2f} to {100 * high:.2f})")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-
-    for model in result["models"]:
-        row(model["name"], [model[view] for view in views])
-    if len(result["models"]) > 1:
-        row(f"{len(result['models'])} averaged", [result[view] for view in views])
-    of_chance = [f"{100 * result['chance'][f'top{k}_error']:.2f}" for _ in views for k in (1, 5)]
-    lines.append(f"| chance | {' | '.join(of_chance)} |")
-    if "searched" in result:
-        searched = [result["searched"][view] for view in views]
-        lines += ["", f"Weights searched on every second image; errors on the other {searched[0]['images']:,}:", ""]
-        lines += lines[4:6]
-        row("equal weights", [of_view["equal_weights"] for of_view in searched])
-        row("searched weights", [of_view["searched_weights"] for of_view in searched])
-        for view, of_view in zip(views, searched, strict=True):
-            weights = ", ".join(
-                f"{model['name']} {weight:.3f}"
-                for model, weight in zip(result["models"], of_view["weights"], strict=True)
-            )
-            lines.append(f"\nWeights, {view.replace('_', ' ')}: {weights}.")
-    best = result[views[-1]]
-    lines += [
-        "",
-        f"Of {views[-1].replace('_', ' ')}: expected calibration error "
-        f"{100 * best['calibration']['expected_calibration_error']:.2f} %, negative log-likelihood "
-        f"{best['calibration']['negative_log_likelihood']:.4f}.",
-        "",
-        "| class | images | top-1 error, % | top-5 error, % | most often taken for |",
-        "|---|---|---|---|---|",
-    ]
-    for of_class in best["classes"][:_CLASSES_IN_TABLE]:
-        lines.append(
-            f"| {of_class['name']} | {of_class['images']:,} | {100 * of_class['top1_error']:.2f} | "
-            f"{100 * of_class['top5_error']:.2f} | {of_class['taken_for'] or ''} |"
-        )
-    if len(best["classes"]) > _CLASSES_IN_TABLE:
-        lines.append(f"\nThe {_CLASSES_IN_TABLE} worst of {len(best['classes'])} classes; all are in evaluation.json.")
-    return "\n".join(lines) + "\n"
-
-
 def define_flags():
     """Defines the flags. Not at import: then two programs could not be imported together."""
     flags.DEFINE_list(
@@ -158,6 +97,7 @@ def define_flags():
         "--devkit.",
     )
     flags.DEFINE_string("devkit", None, "ILSVRC's devkit, ILSVRC2012_devkit_t12.tar.gz, which numbers the classes.")
+    program.define_overwrite()
     flags.DEFINE_enum(
         "strategy",
         "auto",
@@ -202,6 +142,14 @@ def evaluate_models(flag, worker):
         year = "2010" if "2010" in pathlib.Path(flag.devkit).name else "2012"
         ids, _, _ = ilsvrc.read_devkit(pathlib.Path(flag.devkit), year)
         devkit_numbers = {class_id: number for number, class_id in ids.items()}
+        program.check_outputs("submission", [flag.submission], flag.overwrite)
+    if flag.output_dir:  # in the folder of a run, its own results are replaced
+        outputs = [pathlib.Path(flag.output_dir) / name for name in (*evaluation_report.FILES, _KERNELS)]
+        program.check_outputs("output_dir", outputs, flag.overwrite)
+    if flag.save_predictions:
+        anew = [predictions.name_of(path) for path in flag.model if not path.endswith(".npz")]
+        outputs = [pathlib.Path(flag.save_predictions) / f"{name}.npz" for name in anew]
+        program.check_outputs("save_predictions", outputs, flag.overwrite, flag.model)
     strategy = distribution.make_strategy(flag.strategy, worker)
     description = schema.load_description(flag.data_dir)
     schema.split_of(description, flag.split)
@@ -219,10 +167,12 @@ def evaluate_models(flag, worker):
     names = [model.name for model in models]
     if len(set(names)) < len(names) and flag.save_predictions:
         raise ValueError(f"`model` must name models of different folders, to save their predictions. Received: {names}")
-    for model in models if flag.save_predictions else ():
+    if flag.save_predictions:
         folder = pathlib.Path(flag.save_predictions)
         folder.mkdir(parents=True, exist_ok=True)
-        model.save(folder / f"{model.name}.npz")
+        for path, model in zip(flag.model, models, strict=True):
+            if not path.endswith(".npz"):  # the others are saved already
+                model.save(folder / f"{model.name}.npz")
 
     classes = len(description.class_names)
     views = [view for view in ("center_crop", "ten_views") if all(view in model.views for model in models)]
@@ -240,13 +190,13 @@ def evaluate_models(flag, worker):
     if flag.search_weights:
         result["searched"] = {view: search_ensemble(models, view) for view in views}
     output_dir = pathlib.Path(flag.output_dir or _folder_of(flag.model[0]))
-    _write(output_dir, result, models, views[-1], description.class_names)
+    evaluation_report.write(output_dir, result, models, views[-1], description.class_names)
     if flag.submission:
         probabilities = scores.average([model.views[views[-1]] for model in models])
         predictions.write_submission(flag.submission, probabilities, description.class_names, devkit_numbers)
     if len(flag.model) == 1 and not flag.model[0].endswith(".npz"):
         conv1 = checkpoint.load_model(flag.model[0])[0].get_layer("conv1")
-        figures.save_png(output_dir / "conv1_kernels.png", figures.kernel_sheet(conv1))
+        figures.save_png(output_dir / _KERNELS, figures.kernel_sheet(conv1))
 
     print(f"\n{result['images']:,} images of {flag.split}  top-1 error (95 % interval)     top-5 error")
     rows = [(name.replace("_", " "), result[name]) for name in views] + [("chance", result["chance"])]
@@ -275,24 +225,6 @@ def _predictions(path, description, flag, strategy, worker):
 
 def _folder_of(model):
     return pathlib.Path(model).parent if model.endswith(".keras") else pathlib.Path(model)
-
-
-def _write(output_dir, result, models, view, class_names):
-    output_dir.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        ("evaluation.json", json.dumps(result, indent=2) + "\n"),
-        ("evaluation.md", as_markdown(result)),
-    ):
-        schema.write_whole(output_dir / name, lambda file, text=text: file.write(text.encode()))
-    probabilities = scores.average([model.views[view] for model in models])
-    pictures = {
-        "confusion_matrix.png": figures.confusion_matrix(
-            models[0].labels, np.argmax(probabilities, axis=1), class_names
-        ),
-        "calibration.png": figures.reliability_diagram(result[view]["calibration"]),
-    }
-    for name, picture in pictures.items():
-        figures.save_png(output_dir / name, picture)
 
 
 def run():

@@ -111,6 +111,7 @@ def define_flags():
         "output", None, "File to write: .npz, which alexnet-neighbours reads, or .tfrecord.", required=True
     )
     flags.DEFINE_integer("batch_size", 128, "Images in a batch.", lower_bound=1)
+    program.define_overwrite()
 
 
 def main(argv):
@@ -120,6 +121,7 @@ def main(argv):
     suffix = pathlib.Path(flag.output).suffix
     if suffix not in (".npz", ".tfrecord"):
         raise ValueError(f"`output` must end in .npz or .tfrecord. Received: {flag.output}")
+    program.check_outputs("output", [flag.output], flag.overwrite)
     model, _ = checkpoint.load_model(flag.model)
     description = schema.load_description(flag.data_dir)
     schema.split_of(description, flag.split)

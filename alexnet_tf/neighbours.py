@@ -136,6 +136,7 @@ def define_flags():
     flags.DEFINE_string(
         "output", None, "A .png file for the picture; numbers and distances go beside it.", required=True
     )
+    program.define_overwrite()
 
 
 def main(argv):
@@ -144,6 +145,8 @@ def main(argv):
     flag = flags.FLAGS
     if not flag.output.endswith(".png"):
         raise ValueError(f"`output` must end in .png. Received: {flag.output}")
+    table = pathlib.Path(flag.output).with_suffix(".npz")
+    program.check_outputs("output", [flag.output, table], flag.overwrite, [flag.features, flag.queries])
     searched, queries = (features_of_images.Features.load(path) for path in (flag.features, flag.queries))
     description = schema.load_description(flag.data_dir)
     for path, each in ((flag.features, searched), (flag.queries, queries)):
@@ -157,7 +160,6 @@ def main(argv):
 
     picture = draw(queries, searched, numbers, flag.data_dir, description, flag.pictured)
     figures.save_png(flag.output, picture)
-    table = pathlib.Path(flag.output).with_suffix(".npz")
     schema.write_whole(table, lambda file: np.savez_compressed(file, numbers=numbers, distances=distances))
     print(f"The nearest of {len(searched.vectors):,} is of the same class for {agree:.1%} of {len(numbers):,} images.")
     print(f"Written: {flag.output}, {table}")

@@ -6,7 +6,6 @@ import numpy as np
 from absl import app, flags
 
 from alexnet_tf import architecture, checkpoint, features, figures, neighbours, relu_against_tanh, strongest
-from alexnet_tf.layers import GroupedConv2D
 from alexnet_tf.model import layer_output
 from alexnet_tf.tfrecords import program, reader, schema
 
@@ -65,6 +64,14 @@ def draw_panel(model, data_dir, description, count=8):
     return figures.prediction_panel(images, answers, [description.class_names[label] for label in labels])
 
 
+def _files_of(figure, layers):
+    if figure == "architecture":
+        return ["architecture.svg", "architecture.png"]
+    if figure == "strongest":
+        return [f"strongest_{layer}.png" for layer in layers]
+    return ["conv1_kernels.png" if figure == "kernels" else f"{figure}.png"]
+
+
 def define_flags():
     """Defines the flags. Not at import: then two programs could not be imported together."""
     described = "; ".join(f"{name}: {text}" for name, text in FIGURES.items())
@@ -78,6 +85,7 @@ def define_flags():
     flags.DEFINE_enum("split", "train", schema.SPLITS, "strongest: of which images.")
     flags.DEFINE_list("learning_rates", ["0.001", "0.002"], "relu_against_tanh: rates tried with both networks.")
     flags.DEFINE_float("goal_error", 0.25, "relu_against_tanh: the training error at which a training ends.")
+    program.define_overwrite()
     flags.DEFINE_integer("most_epochs", 60, "relu_against_tanh: where a training is given up.", lower_bound=1)
 
 
@@ -93,13 +101,15 @@ def main(argv):
     except ValueError as error:
         raise ValueError(f"`learning_rates` must be numbers. Received: {flag.learning_rates}") from error
     folder = pathlib.Path(flag.output_dir)
+    outputs = [folder / name for figure in asked for name in _files_of(figure, flag.layers)]
+    program.check_outputs("output_dir", outputs, flag.overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     description = schema.load_description(flag.data_dir)
     model = checkpoint.load_model(flag.model)[0] if flag.model else None
 
     def save(name, pixels):
-        figures.save_png(folder / f"{name}.png", pixels)
-        print(f"Written: {folder / name}.png", flush=True)
+        figures.save_png(folder / name, pixels)
+        print(f"Written: {folder / name}", flush=True)
 
     if "architecture" in asked:
         variant = model.name.removeprefix("alexnet_")
@@ -107,21 +117,20 @@ def main(argv):
             architecture.save_architecture(path, variant, model.output_shape[-1])
             print(f"Written: {path}", flush=True)
     if "kernels" in asked:
-        first = next(layer for layer in model.layers if isinstance(layer, GroupedConv2D))
-        save(f"{first.name}_kernels", figures.kernel_sheet(first))
+        save("conv1_kernels.png", figures.kernel_sheet(model.get_layer("conv1")))
     if "strongest" in asked:
         for layer in flag.layers:
             arguments = (model, layer, flag.data_dir, description, flag.split, flag.maps, flag.images)
-            save(f"strongest_{layer}", draw_strongest(*arguments))
+            save(f"strongest_{layer}.png", draw_strongest(*arguments))
     if "panel" in asked:
-        save("panel", draw_panel(model, flag.data_dir, description))
+        save("panel.png", draw_panel(model, flag.data_dir, description))
     if "neighbours" in asked:
         searched, queries = (
             features.extract(model, "relu7", flag.data_dir, description, split, 128)
             for split in ("train", "validation")
         )
         numbers, _ = neighbours.nearest(queries.vectors, searched.vectors, 6)
-        save("neighbours", neighbours.draw(queries, searched, numbers, flag.data_dir, description, 5))
+        save("neighbours.png", neighbours.draw(queries, searched, numbers, flag.data_dir, description, 5))
     if "relu_against_tanh" in asked:
         best = relu_against_tanh.compare(flag.data_dir, folder, rates, flag.goal_error, flag.most_epochs)
         for variant, (rate, errors) in best.items():

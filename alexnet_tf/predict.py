@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from alexnet_tf import checkpoint, client, figures, formats, preprocessing
+from alexnet_tf import checkpoint, figures, formats, preprocessing
 from alexnet_tf.tfrecords import program
 
 
@@ -26,7 +26,7 @@ def open_classifier(path):
         ValueError: where there is no model.
     """
     path = pathlib.Path(path)
-    extra = path / "assets.extra"
+    card_path = path / "assets" / "model_card.json"
     if (path / "saved_model.pb").is_file():
         saved = tf.saved_model.load(str(path))
         classify = saved.signatures["serving_default"]
@@ -41,9 +41,9 @@ def open_classifier(path):
         classify_served.saved_model = saved  # a signature does not keep its model's weights alive
         return classify_served
 
-    if extra.is_dir():
-        card = json.loads((extra / "model_card.json").read_text())
-        class_names = (extra / "labels.txt").read_text(encoding="utf-8").splitlines()
+    if card_path.is_file():
+        card = json.loads(card_path.read_text())
+        class_names = card_path.with_name("labels.txt").read_text(encoding="utf-8").splitlines()
         image_px, crop_px = card["data"]["image_px"], card["network"]["image_px"]
         predict = formats.open_predictor(path)
     else:
@@ -69,6 +69,7 @@ def define_flags():
     flags.DEFINE_string(
         "panel", None, "Where to write the images with their classes as a PNG, in the manner of figure 4."
     )
+    program.define_overwrite()
 
 
 def main(argv):
@@ -76,7 +77,7 @@ def main(argv):
         raise app.UsageError("Give at least one image file: alexnet-predict --model=runs/demo photo.jpg")
     flag = flags.FLAGS
     if flag.panel:
-        client.check_panel(flag.panel, argv[1:])
+        program.check_outputs("panel", [flag.panel], flag.overwrite, argv[1:])
     classify = open_classifier(flag.model)
     pictures, answers, titles = [], [], []
     failed = False

@@ -85,6 +85,12 @@ def write_submission(path, probabilities, class_names, numbers):
     schema.write_whole(path, lambda file: file.write(lines.encode()))
 
 
+def name_of(model):
+    """What a model is called: its run's folder, of which `model` is the path, or the path of a .keras file in it."""
+    folder = pathlib.Path(model).absolute()
+    return (folder if folder.is_dir() else folder.parent).name
+
+
 def predict(path, data_dir, description, split, batch_size, ten_views, strategy, worker=None):
     """Asks a model about all images of a split.
 
@@ -117,8 +123,7 @@ def predict(path, data_dir, description, split, batch_size, ten_views, strategy,
             f"({', '.join(learned.class_names[:3])}, ...); {data_dir} holds {len(description.class_names)} "
             f"({', '.join(description.class_names[:3])}, ...)."
         )
-    folder = pathlib.Path(path).absolute()
-    name_of_model = (folder if folder.is_dir() else folder.parent).name
+    name_of_model = name_of(path)
     side = model.input_shape[1]
     views = {}
     replicas = strategy.num_replicas_in_sync if num_workers == 1 else 1

@@ -129,6 +129,7 @@ def train(flag, worker):
     settings |= {"source": description.settings["source"], "classes": classes, "steps_per_epoch": steps}
     settings |= {"workers": len(worker.addresses)}
     settings |= {"records_left_out": [f"{problem.path.name}, record {problem.record}" for problem in left_out]}
+    checkpoint.refuse_foreign_folder(run_dir)
     checkpoint.refuse_changed_settings(run_dir, settings, flag.allow_changed)
 
     keras.utils.set_random_seed(flag.seed)

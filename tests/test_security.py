@@ -9,7 +9,8 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from programs import image_files, run
+from PIL import Image
+from programs import image_files, run, run_well
 
 from alexnet_tf import checkpoint, features, predictions
 
@@ -89,15 +90,66 @@ class TestArrays:
         assert made.exists()  # so it would have
 
 
-class TestPanel:
+@pytest.mark.slow
+class TestOutputs:
+    """Programs write over nothing that they did not make, and say so before they work."""
+
+    def refused(self, words, program, *arguments):
+        result = run(program, *arguments)
+        assert result.returncode != 0
+        assert words in result.stderr
+
     @pytest.mark.parametrize("program", ["predict", "client"])
-    def test_panel_overwrites_no_other_file(self, program, run_dir, tmp_path):
+    def test_panel_overwrites_no_file(self, program, run_dir, tmp_path):
         (path,) = image_files(tmp_path, 1)
-        (tmp_path / "notes.txt").write_text("mine")
         model = f"--model={run_dir}" if program == "predict" else "--server=http://localhost:1"
-        for panel, content in ((path, path.read_bytes()), (tmp_path / "notes.txt", b"mine")):
-            result = run(program, model, f"--panel={panel}", path)
-            assert result.returncode != 0
-            assert "`panel` must be a new file" in result.stderr
-            assert panel.read_bytes() == content
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["image-0.png", "notes.txt"]
+        before = path.read_bytes()
+        self.refused("`panel` must not write over a file that is read", program, model, f"--panel={path}", path)
+        self.refused("that is read", program, model, f"--panel={path}", "--overwrite", path)
+        (tmp_path / "mine.png").write_text("mine")
+        self.refused("unless with --overwrite", program, model, f"--panel={tmp_path / 'mine.png'}", path)
+        assert (path.read_bytes(), (tmp_path / "mine.png").read_text()) == (before, "mine")
+        assert sorted(each.name for each in tmp_path.iterdir()) == ["image-0.png", "mine.png"]
+
+    def test_panel_is_replaced_where_it_may_be(self, run_dir, tmp_path):
+        (path,) = image_files(tmp_path, 1)
+        (tmp_path / "panel.png").write_text("an earlier one")
+        run_well("predict", f"--model={run_dir}", f"--panel={tmp_path / 'panel.png'}", "--overwrite", path)
+        assert Image.open(tmp_path / "panel.png").size[0] > 100
+
+    @pytest.mark.parametrize(
+        ("program", "flag", "name"),
+        [
+            ("evaluate", "--output_dir={}", "evaluation.json"),
+            ("evaluate", "--save_predictions={}", "run.npz"),
+            ("paper_figures", "--output_dir={}", "strongest_conv3.png"),
+            ("features", "--output={}/vectors.npz", "vectors.npz"),
+            ("describe", "--picture={}/picture.svg", "picture.svg"),
+        ],
+    )
+    def test_no_program_overwrites_a_file(self, program, flag, name, run_dir, data_dir, tmp_path):
+        (tmp_path / "run").symlink_to(run_dir)
+        (tmp_path / name).write_text("mine")
+        arguments = [] if program == "describe" else [f"--model={tmp_path / 'run'}", f"--data_dir={data_dir}"]
+        self.refused("unless with --overwrite", program, flag.format(tmp_path), *arguments)
+        assert (tmp_path / name).read_text() == "mine"
+        assert sorted(each.name for each in tmp_path.iterdir()) == sorted(["run", name])
+
+    def test_neighbours_overwrite_no_features_even_when_asked_to(self, data_dir, tmp_path):
+        (tmp_path / "n.npz").write_text("features")
+        flags = [f"--features={tmp_path / 'n.npz'}", f"--queries={tmp_path / 'n.npz'}", f"--data_dir={data_dir}"]
+        self.refused("that is read", "neighbours", *flags, f"--output={tmp_path / 'n.png'}", "--overwrite")
+        assert (tmp_path / "n.npz").read_text() == "features"
+
+    def test_training_takes_no_folder_that_holds_something_else(self, data_dir, tmp_path):
+        (tmp_path / "dataset.json").write_text("mine")
+        recipe = ["--variant=testing", "--epochs=1", "--batch_size=50"]
+        self.refused("`run_dir` must be new", "train", f"--data_dir={data_dir}", f"--run_dir={tmp_path}", *recipe)
+        assert [each.name for each in tmp_path.iterdir()] == ["dataset.json"]
+
+    @pytest.mark.parametrize("name", ["dataset.json", "statistics.npz"])
+    def test_building_takes_no_folder_that_holds_its_files(self, name, tmp_path):
+        (tmp_path / name).write_text("mine")
+        build = ["--source=fashion_mnist", f"--data_dir={tmp_path}", "--image_px=64"]
+        self.refused(str(tmp_path), "tfrecords.build", *build)
+        assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [(name, "mine")]

@@ -13,6 +13,7 @@ from absl import app, flags
 from alexnet_tf.tfrecords import describe, pool, program, records, schema, shards, sources, statistics, verify
 
 RUNNERS = ("DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner")  # of Apache Beam
+_OF_ALL_SHARDS = (statistics.STATISTICS_FILE, records.INDEX_FILE)
 _SETTINGS_FILE = ".building.json"  # what an unfinished data set is built with
 
 
@@ -139,12 +140,14 @@ def _finished(data_dir, settings):
 
 
 def _delete_damaged(data_dir):
-    """Deletes the shards of a data set that `_finished` did not find whole."""
+    """Deletes a data set that `_finished` did not find whole."""
     if not (data_dir / schema.DATASET_FILE).exists():
         return
     for split in schema.load_description(data_dir).splits.values():
         for shard in split.shards:
             (data_dir / shard.name).unlink(missing_ok=True)
+    for name in _OF_ALL_SHARDS:
+        (data_dir / name).unlink(missing_ok=True)
     (data_dir / schema.DATASET_FILE).unlink()
 
 
@@ -155,9 +158,9 @@ def _begin(data_dir, tasks, settings):
     if path.exists():
         _refuse_other_settings(data_dir, json.loads(path.read_text()), settings)
     else:
-        for task in tasks:
-            if task.path.exists():
-                raise ValueError(f"`data_dir` must not hold files of another origin. Received: {task.path} exists")
+        for output in [task.path for task in tasks] + [data_dir / name for name in _OF_ALL_SHARDS]:
+            if output.exists():
+                raise ValueError(f"`data_dir` must not hold files of another origin. Received: {output} exists")
         schema.write_whole(path, lambda file: file.write(json.dumps(settings).encode()))
     for unfinished in data_dir.glob(".tmp-*"):
         unfinished.unlink(missing_ok=True)
