@@ -155,13 +155,11 @@ class TestSameWeights:
         [
             ("testing", "same form", "1"),
             ("testing", "one tensor", "0"),
+            pytest.param("paper", "same form", "1", marks=pytest.mark.slow),
+            pytest.param("paper", "one tensor", "0", marks=[pytest.mark.slow, pytest.mark.long]),
             *(
-                pytest.param(variant, form, onednn, marks=marks)
-                for variant, marks in (
-                    ("paper", [pytest.mark.slow]),
-                    ("original", [pytest.mark.slow, pytest.mark.long]),
-                    ("independent_columns", [pytest.mark.slow, pytest.mark.long]),
-                )
+                pytest.param(variant, form, onednn, marks=[pytest.mark.slow, pytest.mark.long])
+                for variant in ("original", "independent_columns")
                 for form, onednn in (("same form", "1"), ("one tensor", "0"))
             ),
         ],

@@ -175,7 +175,7 @@ class TestEqualToOneDevice:
         [
             ("mirrored", 1),
             pytest.param("multi_worker", 2, marks=pytest.mark.slow),
-            pytest.param("multi_worker", 3, marks=pytest.mark.slow),
+            pytest.param("multi_worker", 3, marks=[pytest.mark.slow, pytest.mark.long]),
         ],
     )
     def test_twenty_steps_and_the_validation(self, name, num_workers, data_dir, tmp_path, monkeypatch):
@@ -250,6 +250,7 @@ class TestWorkersOfTheProgram:
         assert f"{reported['val_top1_error']:.2%}" in evaluation
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_workers_that_find_different_checkpoints_are_refused(self, data_dir, run_dir, tmp_path):
         # As on two machines whose --run_dir is not the same disk: the second has none of the first's checkpoints.
         script = textwrap.dedent("""

@@ -111,6 +111,7 @@ class TestReluAgainstTanh:
         assert relu_against_tanh.epochs_to([0.6, 0.4], 0.25) is None
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_relu_is_faster_and_the_same_call_trains_nothing_again(self, tmp_path):
         data_dir, output_dir = tmp_path / "data", tmp_path / "figures"
         run_well("tfrecords.build", "--source=fashion_mnist", "--image_px=32", f"--data_dir={data_dir}")

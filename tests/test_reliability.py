@@ -115,6 +115,7 @@ class TestStopping:
         assert_same_weights(tmp_path / "run", undisturbed("one"))
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_sigterm_within_the_validation_has_it_done_again(self, data_dir, undisturbed, tmp_path):
         # The signal comes while the first epoch is validated: sent by the process itself, at the first batch of it.
         script = textwrap.dedent("""
@@ -183,6 +184,7 @@ class TestStopping:
 
 class TestHalfPrecision:
     @pytest.mark.slow
+    @pytest.mark.long
     def test_run_whose_first_gradients_overflow_goes_on_at_the_right_image(self, data_dir, tmp_path):
         # With a loss scale of 2^26 the first steps overflow and are left out: the optimizer counts fewer steps than
         # were read from the data.
@@ -212,7 +214,7 @@ class TestHalfPrecision:
 
 class TestLostWorkers:
     @pytest.mark.slow
-    @pytest.mark.parametrize("victim", [0, 1])
+    @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.long), 1])
     def test_killed_worker_is_named_and_all_go_on_by_themselves(self, victim, data_dir, undisturbed, tmp_path):
         process = start([*command("multi_worker", data_dir, tmp_path / "run"), "--max_restarts=1"])
         wait_for_step(process, tmp_path / "run", 11)

@@ -120,7 +120,7 @@ class TestDiary:
         assert "_hparams_/session_end_info" in flags
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("strategy", ["one", "mirrored"])
+    @pytest.mark.parametrize("strategy", ["one", pytest.param("mirrored", marks=pytest.mark.long)])
     def test_slow_input_is_told(self, strategy, data_dir, tmp_path):
         script = textwrap.dedent("""
             import sys, time

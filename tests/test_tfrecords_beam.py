@@ -153,6 +153,7 @@ class TestRun:
         assert contents(tmp_path / "beam") == contents(tmp_path / "local")
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_killed_in_the_middle_the_same_command_ends_with_the_same_bytes(self, fashion_mnist, tmp_path):
         data_dir = tmp_path / "killed"
         command = program("tfrecords.build", *FASHION_MNIST_FLAGS, f"--data_dir={data_dir}", *BEAM_FLAGS)

@@ -232,6 +232,7 @@ class TestSchedules:
     )
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_killed_plateau_with_layer_rates_goes_on_to_the_very_same_weights(self, data_dir, tmp_path):
         run_well("train", *train_flags(data_dir, tmp_path / "whole", *self.PLATEAU))
         flags = train_flags(data_dir, tmp_path / "killed", *self.PLATEAU)
@@ -346,6 +347,7 @@ class TestRecipes:
         assert json.loads((tmp_path / "run" / "training.json").read_text())["val_top1_error"] < 0.7  # chance is 0.9
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_mixed_precision_with_loss_scaling_trains(self, data_dir, tmp_path):
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", "--precision=mixed_float16")
         run_well("train", *flags)
