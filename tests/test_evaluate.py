@@ -220,9 +220,8 @@ class TestEvaluate:
         )
         for key in ("images", "models", "center_crop", "ten_views", "chance"):
             assert after[key] == before[key]
-        wrong = run(
-            "evaluate", f"--model={models}", f"--data_dir={data_dir}", f"--output_dir={tmp_path}", "--split=train"
-        )
+        flags = [f"--model={models}", f"--data_dir={data_dir}", f"--output_dir={tmp_path / 'train'}"]
+        wrong = run("evaluate", *flags, "--split=train")
         assert wrong.returncode != 0
         assert "must hold predictions of the split train" in wrong.stderr
 

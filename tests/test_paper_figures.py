@@ -128,10 +128,10 @@ class TestReluAgainstTanh:
         ]
         assert fewest[0] < fewest[1]
         assert all(len(each["training_errors"]) <= 8 for each in trainings)
-        again = run_well("paper_figures", *flags)
+        again = run_well("paper_figures", *flags, "--overwrite")
         assert "Epoch" in first and "Epoch" not in again
         assert [line for line in first.splitlines() if line.startswith("four_layer")][-2:] == again.splitlines()[:2]
-        refused = run("paper_figures", *flags, "--goal_error=0.2")
+        refused = run("paper_figures", *flags, "--overwrite", "--goal_error=0.2")
         assert refused.returncode != 0
         assert "is of other settings" in refused.stderr
 
