@@ -25,10 +25,11 @@ import numpy as np
 from absl import logging
 
 import alexnet_tf.layers  # noqa: F401 (registers the layers, which a saved model names)
-from alexnet_tf.tfrecords import schema
+from alexnet_tf.tfrecords import schema, statistics
 
+_LOCK, _CHECKPOINTS = ".lock", "checkpoints"
+_FILES_OF_A_RUN = ("model.keras", "training.json", schema.DATASET_FILE, statistics.STATISTICS_FILE)
 # The newest, and the one before in case the newest is damaged. One of the full network takes 488 MB.
-_LOCK = ".lock"
 _CHECKPOINTS_KEPT = 2
 _NEVER_CHANGED = ("variant", "classes", "optimizer")
 
@@ -53,7 +54,7 @@ def save(run_dir, model, training_model, progress):
                 f"After step {progress['step']} {weight.path} is not finite, so no checkpoint is saved. The newest is "
                 "from before it. A lower --learning_rate, or inputs of unit variance (--input_scale=0.0125), may help."
             )
-    folder = pathlib.Path(run_dir) / "checkpoints"
+    folder = pathlib.Path(run_dir) / _CHECKPOINTS
     try:
         _save(folder, model, training_model, progress)
     except OSError as error:
@@ -143,20 +144,24 @@ def restore_newest(run_dir, model, training_model, publish=True):
         return progress
     if checkpoints:
         raise ValueError(
-            f"None of the checkpoints in {pathlib.Path(run_dir) / 'checkpoints'} can be read. "
+            f"None of the checkpoints in {pathlib.Path(run_dir) / _CHECKPOINTS} can be read. "
             "Give another --run_dir to start anew."
         )
     return None
 
 
 def refuse_foreign_folder(run_dir):
-    """Raises ValueError where a folder holds something and no run: what is there could be written over."""
+    """Raises ValueError where a folder is of no run and holds a file that a run writes, which would write over it."""
     run_dir = pathlib.Path(run_dir)
     if run_dir.exists() and not run_dir.is_dir():
         raise ValueError(f"`run_dir` must be a folder. Received the file {run_dir}")
-    is_run = any((run_dir / name).exists() for name in (_LOCK, "checkpoints"))
-    if run_dir.exists() and not is_run and any(run_dir.iterdir()):
-        raise ValueError(f"`run_dir` must be new, empty, or of an earlier run. Received: {run_dir}, which holds no run")
+    there = [name for name in _FILES_OF_A_RUN if (run_dir / name).exists()]
+    # Looked for after them: another worker of this run may just be writing, and makes these first.
+    if there and not any((run_dir / name).exists() for name in (_LOCK, _CHECKPOINTS)):
+        raise ValueError(
+            "`run_dir` must be a new folder or an earlier run's. "
+            f"Received: {run_dir}, which holds {there[0]} and no run"
+        )
 
 
 def refuse_changed_settings(run_dir, settings, allow_changed=False):
@@ -236,7 +241,7 @@ def _whole_checkpoints(run_dir):
         progress = path / "progress.json"
         return progress.stat().st_mtime_ns if progress.exists() else 0, int(path.name)
 
-    folder = pathlib.Path(run_dir) / "checkpoints"
+    folder = pathlib.Path(run_dir) / _CHECKPOINTS
     return sorted((path for path in folder.glob("*") if path.name.isdigit()), key=age)
 
 

@@ -69,7 +69,8 @@ def main():
         versions = [max((p for p in export_dir.glob("*") if p.name.isdigit()), key=lambda path: int(path.name))]
     images = write_sample_images(_RUN_DIR / "images")
     panel = _RUN_DIR / "panel.png"
-    seconds["predict"] = run_program("alexnet_tf.predict", f"--model={versions[-1]}", f"--panel={panel}", *images)
+    predict = ("alexnet_tf.predict", f"--model={versions[-1]}", f"--panel={panel}", "--overwrite")
+    seconds["predict"] = run_program(*predict, *images)
 
     evaluation = json.loads(evaluation_file.read_text())
     training = json.loads((_RUN_DIR / "training.json").read_text())

@@ -142,13 +142,15 @@ def evaluate_models(flag, worker):
         year = "2010" if "2010" in pathlib.Path(flag.devkit).name else "2012"
         ids, _, _ = ilsvrc.read_devkit(pathlib.Path(flag.devkit), year)
         devkit_numbers = {class_id: number for number, class_id in ids.items()}
-        program.check_outputs("submission", [flag.submission], flag.overwrite)
+        program.check_outputs("submission", [flag.submission], flag.overwrite, [flag.devkit, *flag.model])
     if flag.output_dir:  # in the folder of a run, its own results are replaced
         outputs = [pathlib.Path(flag.output_dir) / name for name in (*evaluation_report.FILES, _KERNELS)]
         program.check_outputs("output_dir", outputs, flag.overwrite)
     if flag.save_predictions:
         anew = [predictions.name_of(path) for path in flag.model if not path.endswith(".npz")]
         outputs = [pathlib.Path(flag.save_predictions) / f"{name}.npz" for name in anew]
+        if len(set(anew)) < len(anew):
+            raise ValueError(f"`model` must name runs of different names, to save their predictions. Received: {anew}")
         program.check_outputs("save_predictions", outputs, flag.overwrite, flag.model)
     strategy = distribution.make_strategy(flag.strategy, worker)
     description = schema.load_description(flag.data_dir)
@@ -164,9 +166,6 @@ def evaluate_models(flag, worker):
     distribution.check_workers_agree(strategy, worker, {"finished": True})  # then none waits for another any more
     if not worker.is_chief:
         return
-    names = [model.name for model in models]
-    if len(set(names)) < len(names) and flag.save_predictions:
-        raise ValueError(f"`model` must name models of different folders, to save their predictions. Received: {names}")
     if flag.save_predictions:
         folder = pathlib.Path(flag.save_predictions)
         folder.mkdir(parents=True, exist_ok=True)

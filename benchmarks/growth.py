@@ -21,6 +21,8 @@ import speed
 from absl import app, flags
 from matplotlib.figure import Figure
 
+_VALIDATION_IMAGES = 32
+
 
 def define_flags():
     flags.DEFINE_list("batch_sizes", ["1", "2", "4", "8", "16", "32", "64", "128", "256"], "Images in a step.")
@@ -52,14 +54,13 @@ def by_batch_size(sizes, rounds):
 
 
 def by_images(counts, rounds):
-    """A dict from "building" and "training an epoch" to milliseconds an image of whole programs, by training images."""
+    """A dict from "building" and "an epoch" to milliseconds an image of whole programs, by training images."""
     cost = {"building": {count: [] for count in counts}, "an epoch": {count: [] for count in counts}}
-    environment = os.environ | speed.CHILD_ENVIRONMENT
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         photos = [reading.make_photo(number) for number in range(min(256, max(counts)))]
         for count in counts:
-            for split, of_split in (("train", count), ("validation", 32)):
+            for split, of_split in (("train", count), ("validation", _VALIDATION_IMAGES)):
                 for number in range(of_split):
                     path = folder / f"photos{count}" / split / "ab"[number % 2] / f"{number}.jpg"
                     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,8 +73,8 @@ def by_images(counts, rounds):
                 for what, program in (("building", build), ("an epoch", train)):
                     begin = time.perf_counter()
                     command = [sys.executable, "-m", f"alexnet_tf.{program[0]}", *program[1:]]
-                    subprocess.run(command, env=environment, check=True, capture_output=True)
-                    cost[what][count].append(1000 * (time.perf_counter() - begin) / count)
+                    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+                    cost[what][count].append(1000 * (time.perf_counter() - begin) / (count + _VALIDATION_IMAGES))
                 shutil.rmtree(folder / "run")
                 shutil.rmtree(data.removeprefix("--data_dir="))
     return {what: {count: statistics.median(ms) for count, ms in of.items()} for what, of in cost.items()}
@@ -111,18 +112,20 @@ def main(argv):
     del argv
     flag = flags.FLAGS
     sizes, images, workers = ([int(count) for count in each] for each in (flag.batch_sizes, flag.images, flag.workers))
-    panels = {
-        "images in a step": by_batch_size(sizes, flag.rounds),
-        "training images": by_images(images, flag.rounds),
-        "workers on one machine": by_workers(workers, flag.images_a_worker, flag.rounds),
-    }
+    os.environ.update(speed.CHILD_ENVIRONMENT)
+    panels = {}
+    for grows, measure in (
+        ("images in a step", lambda: by_batch_size(sizes, flag.rounds)),
+        ("training images", lambda: by_images(images, flag.rounds)),
+        ("workers on one machine", lambda: by_workers(workers, flag.images_a_worker, flag.rounds)),
+    ):
+        panels[grows] = measure()
+        counts = list(next(iter(panels[grows].values())))
+        print(f"\n| ms an image; {grows}: | " + " | ".join(map(str, counts)) + " |")
+        print("|---" * (len(counts) + 1) + "|")
+        for title, curve in panels[grows].items():
+            print(f"| {title} | " + " | ".join(f"{ms:.3g}" for ms in curve.values()) + " |", flush=True)
     save_plot(pathlib.Path(flag.plot), panels)
-    for grows, curves in panels.items():
-        sizes = list(next(iter(curves.values())))
-        print(f"\n| ms an image; {grows}: | " + " | ".join(map(str, sizes)) + " |")
-        print("|---" * (len(sizes) + 1) + "|")
-        for title, curve in curves.items():
-            print(f"| {title} | " + " | ".join(f"{ms:.3g}" for ms in curve.values()) + " |")
 
 
 if __name__ == "__main__":

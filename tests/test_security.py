@@ -144,12 +144,16 @@ class TestOutputs:
     def test_training_takes_no_folder_that_holds_something_else(self, data_dir, tmp_path):
         (tmp_path / "dataset.json").write_text("mine")
         recipe = ["--variant=testing", "--epochs=1", "--batch_size=50"]
-        self.refused("`run_dir` must be new", "train", f"--data_dir={data_dir}", f"--run_dir={tmp_path}", *recipe)
+        self.refused(
+            "which holds dataset.json and no run", "train", f"--data_dir={data_dir}", f"--run_dir={tmp_path}", *recipe
+        )
         assert [each.name for each in tmp_path.iterdir()] == ["dataset.json"]
 
-    @pytest.mark.parametrize("name", ["dataset.json", "statistics.npz"])
-    def test_building_takes_no_folder_that_holds_its_files(self, name, tmp_path):
+    @pytest.mark.parametrize(
+        "name, reason", [("dataset.json", "dataset.json"), ("statistics.npz", "must not hold files of another origin")]
+    )
+    def test_building_takes_no_folder_that_holds_its_files(self, name, reason, tmp_path):
         (tmp_path / name).write_text("mine")
         build = ["--source=fashion_mnist", f"--data_dir={tmp_path}", "--image_px=64"]
-        self.refused(str(tmp_path), "tfrecords.build", *build)
+        self.refused(reason, "tfrecords.build", *build)
         assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [(name, "mine")]

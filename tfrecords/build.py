@@ -157,13 +157,13 @@ def _begin(data_dir, tasks, settings):
     path = data_dir / _SETTINGS_FILE
     if path.exists():
         _refuse_other_settings(data_dir, json.loads(path.read_text()), settings)
+        for unfinished in data_dir.glob(".tmp-*"):
+            unfinished.unlink(missing_ok=True)
     else:
         for output in [task.path for task in tasks] + [data_dir / name for name in _OF_ALL_SHARDS]:
             if output.exists():
                 raise ValueError(f"`data_dir` must not hold files of another origin. Received: {output} exists")
         schema.write_whole(path, lambda file: file.write(json.dumps(settings).encode()))
-    for unfinished in data_dir.glob(".tmp-*"):
-        unfinished.unlink(missing_ok=True)
 
 
 def _refuse_other_settings(data_dir, before, now):
