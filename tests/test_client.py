@@ -25,6 +25,8 @@ from tensorflow_serving.apis import (
 
 from alexnet_tf import remote
 
+pytestmark = pytest.mark.slow  # a model is trained, exported and served first
+
 PROTOCOLS = ("grpc", "http")
 
 

@@ -154,7 +154,7 @@ class TestSameWeights:
         "variant, form, onednn",
         [
             ("testing", "same form", "1"),
-            ("testing", "one tensor", "0"),
+            pytest.param("testing", "one tensor", "0", marks=pytest.mark.slow),
             pytest.param("paper", "same form", "1", marks=pytest.mark.slow),
             pytest.param("paper", "one tensor", "0", marks=[pytest.mark.slow, pytest.mark.long]),
             *(
@@ -182,6 +182,7 @@ def train_on_two(*flags):
     return run_script(script, *flags)
 
 
+@pytest.mark.slow
 class TestTrain:
     def test_run_on_two_devices_goes_on_evaluates_and_exports_on_one_and_back(self, data_dir, tmp_path):
         flags = train_flags(data_dir, tmp_path / "run")

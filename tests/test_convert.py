@@ -133,7 +133,8 @@ def caffe_network():
 
 
 class TestCaffe:
-    @pytest.mark.parametrize("columns", [None, pytest.param("split", marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("columns", [None, "split"])
+    @pytest.mark.slow
     def test_caffemodel_gives_the_logits_of_the_network_itself(self, caffe_network, columns, tmp_path):
         write_caffemodel(tmp_path / "net.caffemodel", caffe_network, old=columns is None)
         flags = [f"--input={tmp_path / 'net.caffemodel'}", f"--output_dir={tmp_path / 'run'}"]
@@ -147,6 +148,7 @@ class TestCaffe:
         expected = foreign_logits(caffe_network, np.float64(pixels) - [123, 117, 104])
         assert_logits_equal(logits(model, pixels), expected)
 
+    @pytest.mark.slow
     def test_caffenet_is_told_by_its_name(self, tmp_path):
         network = random_network("caffenet", 10)
         write_caffemodel(tmp_path / "net.caffemodel", network, "CaffeNet")
@@ -200,7 +202,8 @@ class TestCaffe:
 
 
 class TestTorchvision:
-    @pytest.mark.parametrize("new_format", [True, pytest.param(False, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("new_format", [True, False])
+    @pytest.mark.slow
     def test_state_dict_gives_the_logits_of_the_network_itself(self, new_format, tmp_path):
         network = random_network("one_weird_trick")
         modules = {f"{theirs}.{kind}": getattr(getattr(network, ours), kind) for theirs, ours in
@@ -340,6 +343,7 @@ class TestCopyWeights:
 
 class TestOwnModels:
     @pytest.mark.parametrize("suffix", ["keras", "h5"])
+    @pytest.mark.slow
     def test_saved_model_in_the_other_form_gives_the_same_logits(self, suffix, tmp_path):
         model = build_alexnet("testing", 3, initializer="he_normal", input_scale=0.0125)
         model.save(tmp_path / f"model.{suffix}")

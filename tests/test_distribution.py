@@ -173,7 +173,7 @@ class TestEqualToOneDevice:
     @pytest.mark.parametrize(
         "name, num_workers",
         [
-            ("mirrored", 1),
+            pytest.param("mirrored", 1, marks=pytest.mark.slow),
             pytest.param("multi_worker", 2, marks=pytest.mark.slow),
             pytest.param("multi_worker", 3, marks=[pytest.mark.slow, pytest.mark.long]),
         ],

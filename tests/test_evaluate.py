@@ -146,6 +146,7 @@ def evaluated(data_dir, run_dir, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 class TestEvaluate:
     def test_errors_and_pictures_are_those_of_the_model(self, data_dir, run_dir, tmp_path):
         output = run_well("evaluate", f"--model={run_dir}", f"--data_dir={data_dir}", f"--output_dir={tmp_path}")

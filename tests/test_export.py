@@ -23,6 +23,8 @@ from tensorflow_serving.apis import prediction_log_pb2
 from alexnet_tf import checkpoint, export, features, preprocessing
 from alexnet_tf.tfrecords import build, images, reader, schema
 
+pytestmark = pytest.mark.slow  # a model is trained and exported first
+
 
 @pytest.fixture(scope="module")
 def saved(export_dir):

@@ -9,6 +9,8 @@ from programs import run, run_well
 from alexnet_tf import checkpoint, features, neighbours
 from alexnet_tf.tfrecords import reader, schema
 
+pytestmark = pytest.mark.slow  # a model is trained, and asked about all images
+
 
 @pytest.fixture(scope="module")
 def features_dir(run_dir, data_dir, tmp_path_factory):

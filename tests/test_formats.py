@@ -73,6 +73,7 @@ class TestCheck:
         with pytest.raises(ValueError, match=f"savedmodel must be one of float32. Received: {precision}"):
             formats.check("savedmodel", precision, "data")
 
+    @pytest.mark.slow
     def test_int8_without_data_to_calibrate_on_is_refused(self, run_dir, tmp_path):
         arguments = ["--format=onnx", "--precision=int8", f"--export_dir={tmp_path / 'served'}"]
         result = run("export", f"--model={run_dir}", *arguments)
@@ -84,6 +85,7 @@ class TestCheck:
         with pytest.raises(ValueError, match=r"needs openvino, nncf: pip install alexnet-tf\[openvino\]"):
             formats.check("openvino", "float32", None)
 
+    @pytest.mark.slow
     def test_data_of_other_classes_is_refused(self, run_dir, tiny_data_dir, tmp_path):
         result = run(
             "export", f"--model={run_dir}", f"--data_dir={tiny_data_dir}", f"--export_dir={tmp_path / 'served'}"

@@ -137,6 +137,7 @@ class TestReluAgainstTanh:
 
 
 class TestProgram:
+    @pytest.mark.slow
     def test_all_pictures_of_a_run_are_drawn(self, run_dir, data_dir, tmp_path):
         flags = [f"--model={run_dir}", f"--data_dir={data_dir}", f"--output_dir={tmp_path}"]
         output = run_well("paper_figures", *flags, "--layers=conv1,fc8", "--maps=3", "--images=4", "--split=validation")

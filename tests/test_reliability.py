@@ -311,6 +311,7 @@ class TestDisk:
         process.communicate()
 
 
+@pytest.mark.slow
 class TestChangedFlags:
     def test_changes_are_listed_and_allowed_by_a_flag(self, data_dir, run_dir, tmp_path):
         shutil.copytree(run_dir, tmp_path / "run")

@@ -49,6 +49,7 @@ def log_dir(data_dir, run_dir, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 class TestDiary:
     def test_scalars_are_written_at_the_steps_asked_for_and_at_the_end(self, log_dir):
         train = entries(log_dir / "second" / "tensorboard" / "train")

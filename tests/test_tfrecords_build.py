@@ -334,6 +334,7 @@ class TestRun:
         module = [sys.executable, "-m", "alexnet_tf.tfrecords.build"]
         return [*module, "--source=fashion_mnist", f"--data_dir={data_dir}", "--image_px=48", *arguments]
 
+    @pytest.mark.slow
     def test_killed_in_the_middle_the_same_command_ends_with_the_same_bytes(self, tmp_path):
         command = self.command(tmp_path / "killed", "--num_processes=2")
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

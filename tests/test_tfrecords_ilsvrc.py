@@ -81,6 +81,7 @@ class TestLabels:
         assert set(truth) == set(words)
 
 
+@pytest.mark.slow
 class TestBuilding:
     def test_odd_images_are_read_by_their_content_and_broken_ones_listed(self, ilsvrc_data_dir):
         description = schema.load_description(ilsvrc_data_dir)
@@ -117,6 +118,7 @@ class TestBuilding:
         assert json.loads((tmp_path / "run" / "training.json").read_text())["epochs"] == 2
 
 
+@pytest.mark.slow
 class TestSubmission:
     def test_lines_are_the_devkits_numbers_of_the_five_most_probable(self, archives, tmp_path):
         ids, _, truth = ilsvrc.read_devkit(archives / "ILSVRC2012_devkit_t12.tar.gz", "2012")

@@ -52,6 +52,7 @@ def workers_of(process):
 
 
 class TestService:
+    @pytest.mark.slow
     def test_images_are_those_read_here_and_none_comes_twice(self, tiny_data_dir, monkeypatch):
         monkeypatch.setattr(records, "WINDOW", 8)
         monkeypatch.setattr(records, "SHARDS_IN_WINDOW", 2)
@@ -114,6 +115,7 @@ class TestService:
         assert "on 2 workers" in output
         assert pathlib.Path(tmp_path / "run" / "model.keras").exists()
 
+    @pytest.mark.slow
     def test_workers_end_with_the_service(self):
         with data_service() as (process, _):
             workers = workers_of(process)
@@ -128,6 +130,7 @@ class TestService:
             process.send_signal(number)
             assert process.wait(timeout=20) == 0
 
+    @pytest.mark.slow
     def test_what_can_not_be_is_refused(self):
         with socket.create_server(("", 0)) as listener:
             port = listener.getsockname()[1]

@@ -72,6 +72,7 @@ class TestVerify:
         problems = verify.verify_dataset(copy)
         assert {problem.path.name for problem in problems} == {SHARD, "train-00002-of-00005"}
 
+    @pytest.mark.slow
     def test_program_tells_and_leaves_with_status_1(self, copy):
         assert "is whole." in run_well("tfrecords.build", "--verify", f"--data_dir={copy}")
         content = bytearray((copy / SHARD).read_bytes())

@@ -61,6 +61,7 @@ class TestTrain:
         for expected, weight in zip(undisturbed.get_weights(), resumed.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, expected)
 
+    @pytest.mark.slow
     def test_damaged_newest_checkpoint_falls_back_to_the_one_before(self, data_dir, run_dir, tmp_path):
         shutil.copytree(run_dir, tmp_path / "run")
         newest = tmp_path / "run" / "checkpoints" / "00000120" / "training_state.npz"
@@ -80,6 +81,7 @@ class TestTrain:
         assert result.returncode != 0
         assert "batch_size was 50 and is now 25" in result.stderr
 
+    @pytest.mark.slow
     def test_loss_that_is_no_number_stops_the_run(self, data_dir, tmp_path):
         result = run("train", *train_flags(data_dir, tmp_path / "run", "--learning_rate=1e9"))
         assert result.returncode != 0
@@ -100,6 +102,7 @@ class TestTrain:
         published = keras.models.load_model(tmp_path / "model.keras")
         assert np.isfinite(published.get_layer("fc6").kernels[1]).all()
 
+    @pytest.mark.slow
     def test_chance_is_warned_of_with_advice(self, data_dir, tmp_path):
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", "--learning_rate=1e-6", "--initializer=zeros")
         result = run("train", *flags)
@@ -118,6 +121,7 @@ class TestTrain:
         assert result.returncode != 0
         assert "|paper|" in result.stderr
 
+    @pytest.mark.slow
     def test_mirrored_replicas_train_as_one_device_does(self, data_dir, tmp_path):
         # Two logical CPU devices stand for two GPUs.
         script = textwrap.dedent("""
@@ -176,6 +180,7 @@ class TestBadRecords:
         assert f"The data set is damaged. {damaged / 'train-00003-of-00016'}, record " in last_line
         assert "--on_bad_record=skip" in last_line
 
+    @pytest.mark.slow
     def test_skip_trains_without_it_counts_it_and_keeps_to_that(self, damaged, data_dir, tmp_path):
         flags = train_flags(damaged, tmp_path / "run", "--on_bad_record=skip", "--epochs=1")
         output = run_well("train", *flags)
@@ -259,6 +264,7 @@ class TestSchedules:
         assert states[0] == states[1]
         assert np.all(whole.get_layer("fc8").biases[0].numpy() == 0)  # frozen at its first value
 
+    @pytest.mark.slow
     def test_rates_may_change_when_a_run_goes_on(self, data_dir, run_dir, tmp_path):
         shutil.copytree(run_dir, tmp_path / "run")
         before, _ = checkpoint.load_model(run_dir)
@@ -269,6 +275,7 @@ class TestSchedules:
             pairs = zip(before.get_layer(name).get_weights(), after.get_layer(name).get_weights(), strict=True)
             assert all(np.array_equal(a, b) for a, b in pairs) == same, name
 
+    @pytest.mark.slow
     def test_original_schedule_trains_and_sets_its_own_rates(self, data_dir, tmp_path):
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=1", "--schedule=original", "--learning_rate=0.01")
         run_well("train", *flags)
@@ -290,6 +297,7 @@ class TestSchedules:
             ("--profile_steps=12,10", "the first and the last step, counted from 1, such as 10,12. Received: 12,10"),
         ],
     )
+    @pytest.mark.slow
     def test_flags_that_can_not_be_are_refused(self, flag, message, data_dir, tmp_path):
         result = run("train", *train_flags(data_dir, tmp_path / "run", flag))
         assert result.returncode != 0
@@ -375,6 +383,7 @@ def folder_data_dir(tmp_path_factory):
     return root / "data"
 
 
+@pytest.mark.slow
 class TestFineTuning:
     def test_new_head_on_frozen_layers_learns_a_small_folder(self, run_dir, folder_data_dir, tmp_path):
         flags = (

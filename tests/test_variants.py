@@ -216,6 +216,7 @@ class TestFirstWeights:
 
 
 class TestDescribe:
+    @pytest.mark.slow
     def test_list_names_every_variant_with_its_parameters(self):
         lines = describe.describe().splitlines()[1:]
         assert [line.split()[0] for line in lines] == list(VARIANTS)
