@@ -4,7 +4,12 @@ import math
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
+
+from alexnet_tf.layers import columns
+
+if keras.backend.backend() == "tensorflow":  # on Keras's other backends the rule is in keras.ops
+    import tensorflow as tf
 
 REDUCE_DTYPES = ("float32", "float16", "bfloat16")
 
@@ -17,9 +22,9 @@ class PaperMomentum(keras.optimizers.Optimizer):
     momentum, unlike `keras.optimizers.SGD(weight_decay=...)`, which shrinks w by itself after the step, biases too:
     another rule, 8e-4 away after 12 steps.
 
-    The update is TensorFlow's fused kernel, which passes once over w, v and the gradient: Keras's own SGD passes
+    On TensorFlow the update is a fused kernel, which passes once over w, v and the gradient: Keras's own SGD passes
     over them operation by operation and takes several times as long on a CPU, where the 61 million parameters make
-    the update a good part of a step.
+    the update a good part of a step. On JAX and PyTorch it is the same rule in `keras.ops`.
 
     Each variable's rate can be multiplied (`set_rate_multipliers`), also in the middle of a run. The multipliers are a
     variable of the optimizer, so they are saved and mirrored with the others. A variable whose multiplier is 0 is
@@ -59,7 +64,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
         super().build(variables)
         self.momentums = []
         for variable in variables:
-            with tf.device(_device(variable)):
+            with columns.device_scope(_device(variable)):
                 (momentum,) = self.add_optimizer_variables([variable], "momentum")
             self.momentums.append(momentum)
         self.rate_multipliers = self.add_variable((len(variables),), initializer="ones", name="rate_multipliers")
@@ -101,7 +106,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
     def measure_gradients(self, always=False):
         """Has steps keep how large each kernel's gradient was, for `gradient_norm`. It is in no checkpoint.
 
-        To be called in the strategy's scope, on all workers, before the first step.
+        On TensorFlow alone. To be called in the strategy's scope, on all workers, before the first step.
 
         Args:
             always: whether in each step, as for XLA, or only while the variable `measuring` is True: two cores take
@@ -115,6 +120,9 @@ class PaperMomentum(keras.optimizers.Optimizer):
             self.gradient_norms.append(norm)
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        if keras.backend.backend() != "tensorflow":
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            return
         # Keras adds up gradients over replicas, on one device, even where there is but one replica: with columns on
         # devices of their own every gradient would travel there and back.
         if tf.distribute.has_strategy():
@@ -127,6 +135,21 @@ class PaperMomentum(keras.optimizers.Optimizer):
             self.update_step(gradient, variable.value, learning_rate)
 
     def update_step(self, gradient, variable, learning_rate):
+        if keras.backend.backend() == "tensorflow":
+            self._update_by_fused_kernels(gradient, variable, learning_rate)
+            return
+        index = self._get_variable_index(variable)
+        multiplier = ops.cast(self.rate_multipliers.value[index], variable.dtype)
+        gradient = ops.cast(gradient, variable.dtype)
+        rate = ops.cast(learning_rate, variable.dtype) * multiplier * self.local_rate(gradient, variable)
+        if self.decay and len(variable.shape) > 1:
+            gradient = gradient + self.decay * variable
+        kept = ops.where(multiplier > 0, self.momentum, 0.0)
+        accumulated = self.momentums[index]
+        self.assign(accumulated, ops.cast(kept, variable.dtype) * accumulated - rate * gradient)
+        self.assign_add(variable, accumulated)
+
+    def _update_by_fused_kernels(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
         multipliers = self.rate_multipliers.value
         with tf.device(_device(variable)):
@@ -176,7 +199,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
 
     def local_rate(self, gradient, variable):
         """What the rate of a variable is multiplied by besides: 1, unless a subclass knows better."""
-        return tf.ones((), variable.dtype)
+        return ops.ones((), variable.dtype)
 
     def get_config(self):
         own = {"momentum": self.momentum, "decay": self.decay, "reduce_dtype": self.reduce_dtype}
@@ -206,19 +229,21 @@ class Lars(PaperMomentum):
         self.trust = trust
 
     def local_rate(self, gradient, variable):
-        one = tf.ones((), variable.dtype)
+        one = ops.ones((), variable.dtype)
         if len(variable.shape) < 2:
             return one
-        weight_norm, gradient_norm = tf.norm(variable), tf.norm(gradient)
+        weight_norm, gradient_norm = (ops.sqrt(ops.sum(ops.square(x))) for x in (variable, gradient))
         local = self.trust * weight_norm / (gradient_norm + self.decay * weight_norm)
-        return tf.where(weight_norm > 0, local, one)  # weights of 0 could never leave it
+        return ops.where(weight_norm > 0, local, one)  # weights of 0 could never leave it
 
     def get_config(self):
         return super().get_config() | {"trust": self.trust}
 
 
 def _device(variable):
-    """The device of a variable, where its momentum and its update belong too. None under a strategy that mirrors it,
-    which sees to that itself."""
+    """The device of a variable, where its momentum and its update belong too. None under a strategy that mirrors it, or
+    a backend other than TensorFlow, which see to that themselves."""
+    if keras.backend.backend() != "tensorflow":
+        return None
     variable = variable.value if isinstance(variable, keras.Variable) else variable
     return None if tf.distribute.has_strategy() else variable.device
