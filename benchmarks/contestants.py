@@ -68,6 +68,61 @@ def this_project(precision="float32", jit="auto"):
     return make_call
 
 
+def this_project_on_another_backend(precision="float32"):
+    """This project's network and rule on the backend that KERAS_BACKEND names, "jax" or "torch", as `fit` runs them."""
+    import keras
+
+    from alexnet_tf import model, recipe
+
+    keras.config.set_dtype_policy(precision)
+    alexnet = model.build_alexnet("paper", CLASSES)
+    trained = model.with_color_offset(alexnet)
+    metrics = [keras.metrics.SparseCategoricalAccuracy(), keras.metrics.SparseTopKCategoricalAccuracy(5)]
+    trained.compile(recipe.PaperMomentum(RATE, MOMENTUM, DECAY), "sparse_categorical_crossentropy", metrics=metrics)
+    call = _jax_call if keras.backend.backend() == "jax" else _torch_call
+
+    def make_call(what, batch_size):
+        pixels, labels = (keras.ops.convert_to_tensor(array) for array in random_batch(batch_size))
+        if what == "infer":
+            return call(alexnet, what, pixels, None)
+        inputs = {"image": pixels, "color_offset": keras.ops.zeros((batch_size, 3))}
+        first = {name: keras.ops.convert_to_numpy(tensor[:1]) for name, tensor in inputs.items()}
+        trained.train_on_batch(first, np.zeros(1, "int32"))  # makes what the optimizer and the metrics keep
+        return call(trained, what, inputs, labels)
+
+    return make_call
+
+
+def _jax_call(model, what, inputs, labels):
+    import jax
+
+    # Copies, since a step writes over what it is given.
+    names = ("trainable_variables", "non_trainable_variables") + ("metrics_variables",) * (what == "train")
+    state = [[jax.numpy.copy(variable.value) for variable in getattr(model, name)] for name in names]
+    if what == "infer":
+        infer = jax.jit(lambda variables, pixels: model.stateless_call(*variables, pixels, training=False)[0])
+        return lambda: np.asarray(infer(state, inputs))
+    state.insert(2, [jax.numpy.copy(variable.value) for variable in model.optimizer.variables])
+    step = jax.jit(model.train_step, donate_argnums=0)
+
+    def train():
+        nonlocal state
+        logs, state = step(state, (inputs, labels))
+        return logs
+
+    return train
+
+
+def _torch_call(model, what, inputs, labels):
+    import torch
+
+    def infer():
+        with torch.inference_mode():
+            return model(inputs, training=False).cpu().numpy()
+
+    return infer if what == "infer" else lambda: model.train_step((inputs, labels))
+
+
 def plain_keras_network():
     """The same network of Keras's own layers and TensorFlow's own LRN, as its users write it: dropout rescales."""
     import keras

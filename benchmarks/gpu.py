@@ -4,10 +4,11 @@
     python benchmarks/gpu.py                                # prints its table last
     python benchmarks/gpu.py --quick                        # two images, on a CPU too: only to see that all of it runs
 
-Times training and inference in float32 (as TF32), bfloat16 and float16 over batch sizes: this project with XLA and
-without, PyTorch eager and compiled, channels last, under autocast. Each is a process of its own, since two programs
-share a card's memory badly; they follow one another, and the whole is repeated. Then trains fashion_mnist.flags to its
-end and tells its accuracy and time.
+Times training and inference in float32 (as TF32), bfloat16 and float16 over batch sizes: this project on TensorFlow,
+with XLA and without, and on Keras's JAX and PyTorch backends; PyTorch eager and compiled, channels last, under
+autocast. Each is a process of its own, since two programs share a card's memory badly; they follow one another, and the
+whole is repeated. Then trains fashion_mnist.flags to its end and tells its accuracy and time. Of TensorFlow, JAX and
+PyTorch, what is not installed is left out, with what needs it: Fashion-MNIST needs TensorFlow.
 
 Beside images/s it prints the share of the card's arithmetic (`--peak_tflops`: for that type, from the maker's table)
 and an estimate of the least bytes that a step must move, as a share of `--peak_gbs`.
@@ -16,6 +17,7 @@ It has run on CPUs with --quick alone: no GPU was at hand when it was written.
 """
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import pathlib
@@ -28,6 +30,15 @@ import time
 import contestants
 from absl import app, flags
 
+# The framework of each contestant.
+CONTESTANTS = {
+    "this project": "tensorflow",
+    "this project with XLA": "tensorflow",
+    "this project on JAX": "jax",
+    "this project on PyTorch": "torch",
+    "PyTorch": "torch",
+    "PyTorch compiled": "torch",
+}
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 _PARAMETERS = 60_965_224
 # Numbers that the layers of `paper` put out for each image, those of pooling and normalization included.
@@ -39,6 +50,7 @@ _ACTIVATIONS = (
 def define_flags():
     flags.DEFINE_boolean("quick", False, "Two images, one repeat, float32 and no run of Fashion-MNIST.")
     flags.DEFINE_list("batch_sizes", ["128", "256", "512", "1024", "2048", "4096"], "Images in a step.")
+    flags.DEFINE_list("contestants", list(CONTESTANTS), "Who is timed, as far as its framework is installed.")
     flags.DEFINE_list("precisions", list(PRECISIONS), "Types of the arithmetic.")
     flags.DEFINE_integer("rounds", 3, "How often the whole is repeated.")
     flags.DEFINE_integer("steps", 20, "Calls that are timed each time.")
@@ -53,18 +65,22 @@ def define_flags():
 
 
 def make_contestant(name, precision, device):
-    """The `make_call` of one of the four."""
-    if name.startswith("PyTorch"):
+    """The `make_call` of one of `CONTESTANTS`. float32 means TF32 to all, as to TensorFlow by itself."""
+    if CONTESTANTS[name] == "torch":
         import torch
 
-        torch.set_float32_matmul_precision("high")  # TF32, as TensorFlow does by itself
+        torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
+    if CONTESTANTS[name] == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "tensorfloat32")
+    if name.startswith("PyTorch"):
         return contestants.pytorch("compiled" in name, precision, device)
-    return contestants.this_project(precision, "true" if "XLA" in name else "false")
-
-
-NAMES = ("this project", "this project with XLA", "PyTorch", "PyTorch compiled")
+    if CONTESTANTS[name] == "tensorflow":
+        return contestants.this_project(precision, "true" if "XLA" in name else "false")
+    return contestants.this_project_on_another_backend(precision)
 
 
 def time_contestant(name, precision, batch_sizes, steps, device):
@@ -110,7 +126,7 @@ def table(results, peak_tflops, peak_gbs):
             lines.append(f"| {precision} | {what} | {batch_size} | {name} | did not run | | | |")
             continue
         seconds = statistics.median(times)
-        rivals = [results.get((precision, what, batch_size, n), []) for n in NAMES if n.startswith("PyTorch")]
+        rivals = [results.get((precision, what, batch_size, n), []) for n in CONTESTANTS if n.startswith("PyTorch")]
         best = min((statistics.median([s for s in r if s]) for r in rivals if any(r)), default=None)
         gflop = contestants.TRAINING_GFLOP if what == "train" else contestants.INFERENCE_GFLOP
         arithmetic = gflop * batch_size / seconds / 1000 / peak_tflops[precision]
@@ -152,26 +168,31 @@ def main(argv):
     device, batch_sizes, precisions = "cuda", [int(size) for size in flag.batch_sizes], flag.precisions
     rounds, steps, source = flag.rounds, flag.steps, flag.fashion_mnist
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+    installed = {name for name in set(CONTESTANTS.values()) if importlib.util.find_spec(name)}
+    names = [name for name in flag.contestants if CONTESTANTS[name] in installed]
+    if source and "tensorflow" not in installed:
+        source = ""
     if flag.quick:
         device, batch_sizes, precisions, rounds, steps, source = "cpu", [2], ["float32"], 1, 1, ""
         environment["CUDA_VISIBLE_DEVICES"] = ""
     results = {}
     for _ in range(rounds):
         for precision in precisions:
-            for name in NAMES:
+            for name in names:
                 settings = {"name": name, "precision": precision, "batch_sizes": batch_sizes}
                 settings |= {"steps": steps, "device": device}
                 command = [sys.executable, __file__, f"--contestant={json.dumps(settings)}"]
-                process = subprocess.run(
-                    command, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=False
-                )
+                variables = os.environ | environment | {"KERAS_BACKEND": CONTESTANTS[name]}
+                process = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=False)
                 for line in process.stdout.splitlines():
                     what, batch_size, seconds = json.loads(line)
                     results.setdefault((precision, what, batch_size, name), []).append(seconds)
                     print(name, precision, line, flush=True)
     lines = [train_fashion_mnist(source), ""] if source else []
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("tensorflow", "keras", "torch"))
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("keras", *sorted(installed)))
     lines += table(results, dict(zip(PRECISIONS, map(float, flag.peak_tflops), strict=True)), flag.peak_gbs)
+    for name in sorted(set(CONTESTANTS.values()) - installed):
+        versions += f"; {name} is not installed"
     print("\n".join(["", f"{device}; {versions}", "", *lines]))
 
 
