@@ -5,8 +5,10 @@ import gc
 import numpy as np
 import programs
 import pytest
+import tensorflow as tf
 from PIL import Image
 
+from alexnet_tf import checkpoint
 from alexnet_tf.tfrecords import build
 
 TINY_IMAGE_PX = 40
@@ -70,3 +72,21 @@ def export_dir(run_dir, data_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("served") / "alexnet"
     programs.run_well("export", f"--model={run_dir}", f"--export_dir={folder}", f"--data_dir={data_dir}")
     return folder
+
+
+@pytest.fixture(scope="module")
+def saved(export_dir):
+    """The exported model of `run_dir`, loaded."""
+    return tf.saved_model.load(str(export_dir / "1"))
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory):
+    """Five real images, as files."""
+    return [path.read_bytes() for path in programs.image_files(tmp_path_factory.mktemp("images"), 5)]
+
+
+@pytest.fixture(scope="module")
+def trained(run_dir):
+    """The model of `run_dir` and the description of its data."""
+    return checkpoint.load_model(run_dir)

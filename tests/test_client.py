@@ -37,11 +37,6 @@ def server(export_dir):
 
 
 @pytest.fixture(scope="module")
-def saved(export_dir):
-    return tf.saved_model.load(str(export_dir / "1"))
-
-
-@pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """A folder of five images and a file that is none."""
     folder = tmp_path_factory.mktemp("photos")

@@ -1,0 +1,211 @@
+"""The layers made of columns against float64 NumPy, and on which device each column runs."""
+
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import numpy_reference as reference
+import pytest
+import tensorflow as tf
+from layer_calls import MODES, activations, call, sines
+
+from alexnet_tf.layers import (
+    ColumnDense,
+    ColumnWise,
+    GroupedConv2D,
+)
+
+
+class TestGroupedConv2D:
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("groups, sees", [(1, "own"), (2, "own"), (2, "all"), (3, "own")])
+    @pytest.mark.parametrize("strides, padding", [(1, ((1, 1), (1, 1))), (2, ((0, 3), (0, 2)))])
+    def test_forward_and_gradients_equal_float64(self, mode, groups, sees, strides, padding):
+        x = activations((2, 9, 8, 6), scale=1)
+        layer = GroupedConv2D(
+            12, 3, strides=strides, padding=padding, groups=groups, sees=sees, bias_initializer="normal"
+        )
+        output, (d_x, *d_variables) = call(layer, tf.constant(x), mode)
+        kernels = [np.float64(kernel) for kernel in layer.kernels]
+        biases = [np.float64(bias) for bias in layer.biases]
+        expected = reference.grouped_conv2d(np.float64(x), kernels, biases, strides, padding, sees)
+        np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-5)
+        assert layer.compute_output_shape(x.shape) == output.shape
+        e_x, e_kernels, e_biases = reference.grouped_conv2d_gradients(
+            sines(output.shape), np.float64(x), kernels, strides, padding, sees
+        )
+        np.testing.assert_allclose(d_x, e_x, rtol=1e-5, atol=1e-4)
+        for ours, expected in zip(
+            d_variables, [g for pair in zip(e_kernels, e_biases, strict=True) for g in pair], strict=True
+        ):
+            np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-4)
+
+    def test_same_padding_equals_zeros_all_around(self):
+        x = activations((2, 7, 7, 4), scale=1)
+        same = GroupedConv2D(8, 5, padding="same")
+        explicit = GroupedConv2D(8, 5, padding=((2, 2), (2, 2)))
+        same(x), explicit(x)
+        explicit.set_weights(same.get_weights())
+        np.testing.assert_allclose(same(x), explicit(x), rtol=1e-5, atol=1e-5)
+        assert same.compute_output_shape((None, 7, None, 4)) == (None, 7, None, 8)
+
+    @pytest.mark.parametrize("sees", ["own", "all"])
+    def test_one_tensor_for_each_group_equals_one_tensor(self, sees):
+        x = activations((2, 6, 6, 4), scale=1)
+        merged = GroupedConv2D(8, 3, sees=sees)
+        apart = GroupedConv2D(8, 3, sees=sees, output_per_group=True)
+        merged(x), apart([x[..., :2], x[..., 2:]])
+        apart.set_weights(merged.get_weights())
+        outputs = apart([x[..., :2], x[..., 2:]])
+        assert [tuple(output.shape) for output in outputs] == [(2, 4, 4, 4)] * 2
+        assert apart.compute_output_shape([(2, 6, 6, 2)] * 2) == [(2, 4, 4, 4)] * 2
+        np.testing.assert_array_equal(np.concatenate(outputs, -1), merged(x))
+
+    def test_without_bias_adds_none(self):
+        x = activations((2, 6, 6, 4), scale=1)
+        layer = GroupedConv2D(8, 3, use_bias=False)
+        output = layer(x)
+        assert len(layer.weights) == 2
+        with_bias = GroupedConv2D(8, 3)
+        with_bias(x)
+        for kernel, value in zip(with_bias.kernels, layer.kernels, strict=True):
+            kernel.assign(value)
+        np.testing.assert_array_equal(output, with_bias(x))
+
+    def test_groups_start_from_different_weights(self):
+        layer = GroupedConv2D(8, 3, sees="all", kernel_initializer=keras.initializers.RandomNormal(seed=1))
+        layer.build((None, 8, 8, 3))
+        first, second = (np.asarray(kernel) for kernel in layer.kernels)
+        assert not np.array_equal(first, second)
+
+    @pytest.mark.parametrize(
+        "arguments, message",
+        [
+            ({"filters": 7, "groups": 2}, "filters=7, groups=2"),
+            ({"filters": 8, "sees": "both"}, "sees='both'"),
+            ({"filters": 8, "padding": "full"}, "padding='full'"),
+            ({"filters": 8, "padding": ((1, 2), 3)}, "padding="),
+            ({"filters": 8, "devices": ["CPU:0"]}, "one device for each of the 2 groups"),
+        ],
+    )
+    def test_arguments_that_do_not_fit_are_refused(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            GroupedConv2D(kernel_size=3, **arguments)
+
+    @pytest.mark.parametrize("shape", [(None, 8, 8, 3), [(None, 8, 8, 2)] * 3, [(None, 8, 8, 2), (None, 8, 8, 4)]])
+    def test_channels_that_do_not_split_are_refused(self, shape):
+        with pytest.raises(ValueError, match="input_shape="):
+            GroupedConv2D(8, 3).build(shape)
+
+    @pytest.mark.parametrize("layer", ["GroupedConv2D(8, 3, devices=devices)", "ColumnDense(8, devices=devices)"])
+    def test_everything_of_a_group_runs_on_its_device(self, layer):
+        # In a process of its own: the number of a machine's logical devices is fixed when TensorFlow first looks.
+        program = textwrap.dedent(f"""
+            import tensorflow as tf
+            from tensorflow.core.protobuf import config_pb2
+            tf.config.set_logical_device_configuration(
+                tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 3
+            )
+            from alexnet_tf.layers import ColumnDense, GroupedConv2D
+            devices = ["CPU:1", "CPU:2"]
+            layer = {layer}
+            x = tf.random.normal((2, 6, 6, 4)) if "Conv" in {layer!r} else tf.random.normal((2, 6))
+            layer(x)
+            for variable in layer.variables:
+                print("variable", variable.name, variable.value.device[-1])
+            @tf.function
+            def step(x):
+                with tf.GradientTape() as tape:
+                    tape.watch(x)
+                    loss = tf.reduce_sum(layer(x) ** 2)
+                return tape.gradient(loss, [x, *(v.value for v in layer.trainable_variables)])
+            options = config_pb2.RunOptions(output_partition_graphs=True)
+            metadata = config_pb2.RunMetadata()
+            concrete = step.get_concrete_function(x)
+            from tensorflow.python.eager import context
+            context.enable_run_metadata()
+            concrete(x)
+            for graph in context.export_run_metadata().partition_graphs:
+                for node in graph.node:
+                    if "Conv2D" in node.op or "MatMul" in node.op:
+                        print("op", node.op, node.device[-1])
+        """)
+        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        lines = [line.split() for line in result.stdout.splitlines()]
+        variables = {(name, device) for kind, name, device in lines if kind == "variable"}
+        assert variables == {("kernel_1", "1"), ("bias_1", "1"), ("kernel_2", "2"), ("bias_2", "2")}
+        operations = [(name, device) for kind, name, device in lines if kind == "op"]
+        on_first = sorted(name for name, device in operations if device == "1")
+        on_second = sorted(name for name, device in operations if device == "2")
+        assert len(on_first) >= 3, operations  # forward, gradient of the input, gradient of the kernel
+        assert on_first == on_second
+        assert len(on_first) + len(on_second) == len(operations)
+
+
+class TestColumnDense:
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("groups", [1, 2, 4])
+    def test_forward_and_gradients_equal_float64(self, mode, groups):
+        x = activations((3, 5), scale=1)
+        layer = ColumnDense(8, groups=groups, bias_initializer="normal")
+        output, (d_x, *d_variables) = call(layer, tf.constant(x), mode)
+        kernel = np.concatenate([np.float64(kernel) for kernel in layer.kernels], axis=1)
+        bias = np.concatenate([np.float64(bias) for bias in layer.biases])
+        np.testing.assert_allclose(output, x @ kernel + bias, rtol=1e-5, atol=1e-5)
+        upstream = sines(output.shape)
+        np.testing.assert_allclose(d_x, upstream @ kernel.T, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(np.concatenate(d_variables[0::2], 1), x.T @ upstream, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(np.concatenate(d_variables[1::2]), upstream.sum(0), rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_column_that_sees_its_own_channels_equals_float64(self, mode):
+        x = activations((3, 2, 2, 4), scale=1)
+        layer = ColumnDense(6, groups=2, sees="own", bias_initializer="normal")
+        output, (d_x, *d_variables) = call(layer, tf.constant(x), mode)
+        upstream = sines(output.shape)
+        expected_d_x = np.zeros_like(x)
+        for column in range(2):
+            mine, units = slice(2 * column, 2 * column + 2), slice(3 * column, 3 * column + 3)
+            flat = np.float64(x[..., mine]).reshape(3, 8)  # rows, columns, channels of the column
+            kernel, bias = np.float64(layer.kernels[column]), np.float64(layer.biases[column])
+            np.testing.assert_allclose(output[:, units], flat @ kernel + bias, rtol=1e-5, atol=1e-5)
+            expected_d_x[..., mine] = (upstream[:, units] @ kernel.T).reshape(3, 2, 2, 2)
+            np.testing.assert_allclose(d_variables[2 * column], flat.T @ upstream[:, units], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(d_x, expected_d_x, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("sees", ["own", "all"])
+    def test_one_tensor_for_each_group_equals_one_tensor(self, sees):
+        x = activations((3, 2, 2, 4), scale=1)
+        layer = ColumnDense(6, sees=sees)
+        merged = layer(x)
+        assert layer.compute_output_shape(x.shape) == (3, 6)
+        np.testing.assert_array_equal(layer([x[..., :2], x[..., 2:]]), merged)
+        apart = ColumnDense(6, sees=sees, output_per_group=True)
+        apart(x)
+        apart.set_weights(layer.get_weights())
+        np.testing.assert_array_equal(np.concatenate(apart([x[..., :2], x[..., 2:]]), axis=1), merged)
+        assert apart.compute_output_shape([(3, 2, 2, 2)] * 2) == [(3, 3)] * 2
+
+    def test_flattens_as_keras_does(self):
+        x = activations((3, 2, 2, 4), scale=1)
+        layer = ColumnDense(6)
+        np.testing.assert_array_equal(layer(x), layer(keras.layers.Flatten()(x)))
+
+    def test_units_that_do_not_split_are_refused(self):
+        with pytest.raises(ValueError, match="units=7, groups=2"):
+            ColumnDense(7)
+
+
+class TestColumnWise:
+    def test_applies_the_layer_to_each_column(self):
+        columns = [activations((1, 5, 5, 2), seed) for seed in (0, 1)]
+        layer = ColumnWise(keras.layers.MaxPooling2D(3, 2), devices=["CPU:0", "CPU:0"])
+        for output, x in zip(layer(columns), columns, strict=True):
+            np.testing.assert_array_equal(output, keras.layers.MaxPooling2D(3, 2)(x))
+        assert layer.compute_output_shape([(None, 5, 5, 2)] * 2) == [(None, 2, 2, 2)] * 2
+
+    def test_layer_with_weights_is_refused(self):
+        with pytest.raises(ValueError, match="must have no weights"):
+            ColumnWise(keras.layers.Dense(3))([np.ones((1, 2)), np.ones((1, 2))])

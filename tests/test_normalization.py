@@ -1,0 +1,111 @@
+"""Local response normalization and that within a map, against float64 NumPy."""
+
+import numpy as np
+import numpy_reference as reference
+import pytest
+import tensorflow as tf
+from layer_calls import MODES, activations, call, sines
+
+from alexnet_tf.layers import (
+    LocalResponseNormalization,
+    WithinMapNormalization,
+)
+
+
+class TestLocalResponseNormalization:
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("maps, groups", [(1, 1), (3, 1), (7, 1), (96, 2), (12, 3)])
+    def test_forward_and_gradient_equal_float64_for_any_number_of_maps(self, mode, maps, groups):
+        x = activations((2, 3, 4, maps))
+        output, (gradient,) = call(LocalResponseNormalization(groups=groups), tf.constant(x), mode)
+        arguments = (2.0, 5, 1e-4, 0.75, groups)
+        np.testing.assert_allclose(
+            output, reference.local_response_normalization(np.float64(x), *arguments), rtol=1e-5, atol=1e-5
+        )
+        expected = reference.local_response_normalization_gradient(sines(x.shape), np.float64(x), *arguments)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
+
+    def test_other_hyperparameters_equal_float64(self):
+        x = activations((2, 3, 4, 9))
+        layer = LocalResponseNormalization(k=1.0, n=3, alpha=0.01, beta=0.6)
+        output, (gradient,) = call(layer, tf.constant(x), "graph")
+        arguments = (1.0, 3, 0.01, 0.6, 1)
+        np.testing.assert_allclose(
+            output, reference.local_response_normalization(np.float64(x), *arguments), rtol=1e-5, atol=1e-5
+        )
+        expected = reference.local_response_normalization_gradient(sines(x.shape), np.float64(x), *arguments)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
+
+    def test_alpha_divided_by_n_is_a_weaker_alpha(self):
+        x = activations((1, 2, 2, 8), scale=300)
+        divided = LocalResponseNormalization(alpha=1e-4, alpha_divided_by_n=True)(x)
+        np.testing.assert_allclose(divided, LocalResponseNormalization(alpha=2e-5)(x), rtol=1e-6)
+        assert not np.allclose(divided, LocalResponseNormalization(alpha=1e-4)(x), rtol=1e-2)
+
+    def test_groups_do_not_see_each_other(self):
+        x = activations((1, 1, 1, 8), scale=300)
+        changed = x.copy()
+        changed[..., 4:] *= 10
+        layer = LocalResponseNormalization(groups=2)
+        np.testing.assert_array_equal(layer(x)[..., :4], layer(changed)[..., :4])
+        one_group = LocalResponseNormalization()
+        assert not np.array_equal(one_group(x)[..., :4], one_group(changed)[..., :4])
+
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("dtype, tolerance", [("float16", 2e-3), ("bfloat16", 2e-2)])
+    def test_half_precision_computes_in_float32(self, mode, dtype, tolerance):
+        # The square of 400 does not fit float16.
+        x = tf.constant(np.full((1, 2, 2, 6), 400.0, "float32"), dtype)
+        output, (gradient,) = call(LocalResponseNormalization(dtype=dtype), x, mode)
+        assert output.dtype == x.dtype.as_numpy_dtype
+        expected = reference.local_response_normalization(np.full(x.shape, 400.0), 2.0, 5, 1e-4, 0.75, 1)
+        np.testing.assert_allclose(np.float64(output), expected, rtol=tolerance)
+        assert np.all(np.isfinite(np.float64(gradient)))
+
+    def test_agrees_with_tensorflows_kernel(self):
+        x = activations((2, 5, 5, 16))
+        expected = tf.nn.local_response_normalization(x, depth_radius=2, bias=2.0, alpha=1e-4, beta=0.75)
+        np.testing.assert_allclose(LocalResponseNormalization()(x), expected, rtol=2e-6, atol=1e-6)
+
+    @pytest.mark.parametrize("n", [0, 2, 4, -1])
+    def test_even_or_empty_neighborhood_is_refused(self, n):
+        with pytest.raises(ValueError, match=f"`n` must be odd.*n={n}"):
+            LocalResponseNormalization(n=n)
+
+    def test_maps_that_do_not_split_are_refused(self):
+        with pytest.raises(ValueError, match=r"multiple of `groups`, 2.*7 maps"):
+            LocalResponseNormalization(groups=2)(activations((1, 2, 2, 7)))
+
+
+class TestWithinMapNormalization:
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("shape, n", [((2, 7, 6, 3), 5), ((1, 2, 3, 1), 5), ((2, 4, 4, 2), 3), ((1, 3, 3, 2), 1)])
+    def test_forward_and_gradient_equal_float64_at_the_edges_too(self, mode, shape, n):
+        x = activations(shape)
+        output, (gradient,) = call(WithinMapNormalization(n=n), tf.constant(x), mode)
+        arguments = (1.0, n, 1e-3, 0.75)
+        expected = reference.within_map_normalization(np.float64(x), *arguments)
+        np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-5)
+        expected = reference.within_map_normalization_gradient(sines(x.shape), np.float64(x), *arguments)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
+
+    def test_gradient_of_the_reference_is_that_of_its_differences(self):
+        x, upstream, step = np.float64(activations((1, 4, 3, 2))), np.sin(np.arange(24.0)).reshape(1, 4, 3, 2), 1e-4
+        gradient = reference.within_map_normalization_gradient(upstream, x, 1.0, 3, 1e-3, 0.75)
+        for place in np.ndindex(x.shape):
+            change = np.zeros_like(x)
+            change[place] = step
+            outputs = [reference.within_map_normalization(x + s * change, 1.0, 3, 1e-3, 0.75) for s in (1, -1)]
+            assert abs(np.sum(upstream * (outputs[0] - outputs[1])) / (2 * step) - gradient[place]) < 1e-7
+
+    def test_maps_do_not_see_each_other(self):
+        x = activations((1, 4, 4, 2), scale=300)
+        changed = x.copy()
+        changed[..., 1] *= 10
+        layer = WithinMapNormalization()
+        np.testing.assert_array_equal(layer(x)[..., 0], layer(changed)[..., 0])
+
+    @pytest.mark.parametrize("n", [0, 2])
+    def test_even_or_empty_neighborhood_is_refused(self, n):
+        with pytest.raises(ValueError, match=f"`n` must be odd.*n={n}"):
+            WithinMapNormalization(n=n)
