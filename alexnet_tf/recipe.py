@@ -35,7 +35,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
         momentum: in [0, 1).
         decay: the paper's weight decay.
         reduce_dtype: the type in which several replicas' gradients are added up: "float32", or "float16" or "bfloat16",
-            half the bytes between machines. The update itself stays in float32.
+            half the bytes between machines. The update itself stays in float32. For TensorFlow's strategies alone.
 
     Raises:
         ValueError: where `momentum` is outside [0, 1), `decay` is negative, or `reduce_dtype` is another.
@@ -111,7 +111,14 @@ class PaperMomentum(keras.optimizers.Optimizer):
         Args:
             always: whether in each step, as for XLA, or only while the variable `measuring` is True: two cores take
                 16 ms for the paper's 61 million gradients.
+
+        Raises:
+            ValueError: on another backend than TensorFlow.
         """
+        if keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                f"`measure_gradients` needs Keras's backend to be tensorflow. Received: {keras.backend.backend()}"
+            )
         self.measuring = True if always else tf.Variable(False, trainable=False)
         self.gradient_norms = []
         for variable in self._trainable_variables:
@@ -143,10 +150,10 @@ class PaperMomentum(keras.optimizers.Optimizer):
         gradient = ops.cast(gradient, variable.dtype)
         rate = ops.cast(learning_rate, variable.dtype) * multiplier * self.local_rate(gradient, variable)
         if self.decay and len(variable.shape) > 1:
-            gradient = gradient + self.decay * variable
-        kept = ops.where(multiplier > 0, self.momentum, 0.0)
-        accumulated = self.momentums[index]
-        self.assign(accumulated, ops.cast(kept, variable.dtype) * accumulated - rate * gradient)
+            gradient = gradient + self.decay * ops.convert_to_tensor(variable)
+        momentum = self.momentum * ops.cast(multiplier > 0, variable.dtype)
+        accumulated = momentum * ops.convert_to_tensor(self.momentums[index]) - rate * gradient
+        self.assign(self.momentums[index], accumulated)
         self.assign_add(variable, accumulated)
 
     def _update_by_fused_kernels(self, gradient, variable, learning_rate):

@@ -39,7 +39,10 @@ def _keras_call(model, what, inputs, labels):
 
     if what == "train":
         model.make_train_function()
-        batches = iter(tf.data.Dataset.from_tensors((inputs, labels)).repeat())
+        batches = tf.data.Dataset.from_tensors((inputs, labels)).repeat()
+        if tf.config.list_physical_devices("GPU"):  # the others' batches lie on the card, too
+            batches = batches.apply(tf.data.experimental.prefetch_to_device("/GPU:0"))
+        batches = iter(batches)
         return lambda: model.train_function(batches)
     infer = tf.function(functools.partial(model, training=False), jit_compile=model.jit_compile)
     inputs = tf.nest.map_structure(tf.constant, inputs)
@@ -69,7 +72,8 @@ def this_project(precision="float32", jit="auto"):
 
 
 def this_project_on_another_backend(precision="float32"):
-    """This project's network and rule on the backend that KERAS_BACKEND names, "jax" or "torch", as `fit` runs them."""
+    """This project's network and rule on the backend that KERAS_BACKEND names, as `fit` runs them: "jax" compiles a
+    step with XLA, "torch" runs it eagerly."""
     import keras
 
     from alexnet_tf import model, recipe
@@ -96,13 +100,16 @@ def this_project_on_another_backend(precision="float32"):
 def _jax_call(model, what, inputs, labels):
     import jax
 
-    # Copies, since a step writes over what it is given.
-    names = ("trainable_variables", "non_trainable_variables") + ("metrics_variables",) * (what == "train")
-    state = [[jax.numpy.copy(variable.value) for variable in getattr(model, name)] for name in names]
+    weights = model.trainable_variables, model.non_trainable_variables
     if what == "infer":
-        infer = jax.jit(lambda variables, pixels: model.stateless_call(*variables, pixels, training=False)[0])
-        return lambda: np.asarray(infer(state, inputs))
-    state.insert(2, [jax.numpy.copy(variable.value) for variable in model.optimizer.variables])
+        values = [[variable.value for variable in variables] for variables in weights]
+        infer = jax.jit(lambda values, pixels: model.stateless_call(*values, pixels, training=False)[0])
+        return lambda: np.asarray(infer(values, inputs))
+    # Copies, since a step writes over what it is given.
+    state = tuple(
+        [jax.numpy.copy(variable.value) for variable in variables]
+        for variables in (*weights, model.optimizer.variables, model.metrics_variables)
+    )
     step = jax.jit(model.train_step, donate_argnums=0)
 
     def train():
@@ -192,6 +199,7 @@ def pytorch(compiled=False, precision="float32", device="cpu"):
             return run(images)
 
     def make_call(what, batch_size):
+        torch._dynamo.reset()  # else it compiles eight cases, and runs the others eagerly
         pixels, labels = random_batch(batch_size)
         images = torch.from_numpy(np.float32(pixels) - 128).permute(0, 3, 1, 2).to(device)
         images, labels = images.to(memory_format=torch.channels_last), torch.from_numpy(labels).long().to(device)

@@ -7,8 +7,10 @@
 Times training and inference in float32 (as TF32), bfloat16 and float16 over batch sizes: this project on TensorFlow,
 with XLA and without, and on Keras's JAX and PyTorch backends; PyTorch eager and compiled, channels last, under
 autocast. Each is a process of its own, since two programs share a card's memory badly; they follow one another, and the
-whole is repeated. Then trains fashion_mnist.flags to its end and tells its accuracy and time. Of TensorFlow, JAX and
-PyTorch, what is not installed is left out, with what needs it: Fashion-MNIST needs TensorFlow.
+whole is repeated. Then trains fashion_mnist.flags to its end and tells its accuracy and time.
+
+Of TensorFlow, JAX and PyTorch, what is not installed is left out, with what needs it: Fashion-MNIST needs TensorFlow.
+Without it: `pip install --no-deps alexnet-tf keras`, and what Keras needs, beside a JAX or PyTorch that knows the card.
 
 Beside images/s it prints the share of the card's arithmetic (`--peak_tflops`: for that type, from the maker's table)
 and an estimate of the least bytes that a step must move, as a share of `--peak_gbs`.
@@ -65,17 +67,30 @@ def define_flags():
 
 
 def make_contestant(name, precision, device):
-    """The `make_call` of one of `CONTESTANTS`. float32 means TF32 to all, as to TensorFlow by itself."""
+    """The `make_call` of one of `CONTESTANTS`. float32 means TF32 to all, as to TensorFlow by itself.
+
+    Raises:
+        RuntimeError: where the framework does not see the card: it would be timed on the CPU, for hours.
+    """
+    seen = True
+    if CONTESTANTS[name] == "tensorflow":
+        import tensorflow as tf
+
+        seen = tf.config.list_physical_devices("GPU")
     if CONTESTANTS[name] == "torch":
         import torch
 
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
+        seen = torch.cuda.is_available()
     if CONTESTANTS[name] == "jax":
         import jax
 
         jax.config.update("jax_default_matmul_precision", "tensorfloat32")
+        seen = jax.default_backend() == "gpu"
+    if device == "cuda" and not seen:
+        raise RuntimeError(f"{name}: {CONTESTANTS[name]} does not see the GPU.")
     if name.startswith("PyTorch"):
         return contestants.pytorch("compiled" in name, precision, device)
     if CONTESTANTS[name] == "tensorflow":
@@ -86,10 +101,11 @@ def make_contestant(name, precision, device):
 def time_contestant(name, precision, batch_sizes, steps, device):
     """Prints, as it goes, one line of JSON for each case: [what, batch size, median seconds], or null for the seconds
     where the memory is too small."""
-    make_call = make_contestant(name, precision, device)
+    make_call, call = make_contestant(name, precision, device), None
     for what in ("train", "infer"):
         for batch_size in batch_sizes:
             try:
+                call = None  # its memory is given back
                 call = make_call(what, batch_size)
                 for _ in range(3):
                     result = call()
@@ -97,8 +113,8 @@ def time_contestant(name, precision, batch_sizes, steps, device):
                 for _ in range(steps):
                     begin = time.perf_counter()
                     result = call()
-                    # Keras hands its logs on before the device is done with them.
-                    json.dumps({key: float(value) for key, value in result.items()} if isinstance(result, dict) else 0)
+                    if isinstance(result, dict):  # Keras hands its logs on before the device is done with them
+                        [float(value) for value in result.values()]
                     seconds.append(time.perf_counter() - begin)
                 print(json.dumps([what, batch_size, statistics.median(seconds)]), flush=True)
             except Exception as error:  # each framework has its own error for memory that does not suffice
@@ -120,7 +136,7 @@ def table(results, peak_tflops, peak_gbs):
         "| type | what | batch | who | images/s | / PyTorch's best | of the arithmetic | of the bandwidth, at least |"
     ]
     lines += ["|---" * 8 + "|"]
-    for (precision, what, batch_size, name), rounds in sorted(results.items(), key=str):
+    for (precision, what, batch_size, name), rounds in sorted(results.items()):
         times = [seconds for seconds in rounds if seconds]
         if not times:
             lines.append(f"| {precision} | {what} | {batch_size} | {name} | did not run | | | |")
@@ -133,7 +149,7 @@ def table(results, peak_tflops, peak_gbs):
         moved = least_bytes(what, batch_size, 4 if precision == "float32" else 2) / seconds / 1e9 / peak_gbs
         ratio = f"{best / seconds:.2f}" if best else ""
         lines.append(
-            f"| {precision} | {what} | {batch_size} | {name} | {batch_size / seconds:,.0f} | {ratio} | "
+            f"| {precision} | {what} | {batch_size} | {name} | {batch_size / seconds:,.1f} | {ratio} | "
             f"{arithmetic:.1%} | {moved:.1%} |"
         )
     return lines
@@ -167,14 +183,19 @@ def main(argv):
         return
     device, batch_sizes, precisions = "cuda", [int(size) for size in flag.batch_sizes], flag.precisions
     rounds, steps, source = flag.rounds, flag.steps, flag.fashion_mnist
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+    # JAX takes three quarters of the card by itself, where the others may take all.
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_CLIENT_MEM_FRACTION": "0.95"}
+    for name, allowed in (("contestants", CONTESTANTS), ("precisions", PRECISIONS)):
+        unknown = set(flag[name].value) - set(allowed)
+        if unknown:
+            raise app.UsageError(f"--{name} must be among {', '.join(allowed)}. Received: {', '.join(unknown)}")
     installed = {name for name in set(CONTESTANTS.values()) if importlib.util.find_spec(name)}
     names = [name for name in flag.contestants if CONTESTANTS[name] in installed]
-    if source and "tensorflow" not in installed:
+    if "tensorflow" not in installed:
         source = ""
     if flag.quick:
         device, batch_sizes, precisions, rounds, steps, source = "cpu", [2], ["float32"], 1, 1, ""
-        environment["CUDA_VISIBLE_DEVICES"] = ""
+        environment |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
     results = {}
     for _ in range(rounds):
         for precision in precisions:
@@ -184,10 +205,14 @@ def main(argv):
                 command = [sys.executable, __file__, f"--contestant={json.dumps(settings)}"]
                 variables = os.environ | environment | {"KERAS_BACKEND": CONTESTANTS[name]}
                 process = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=False)
+                for what in ("train", "infer"):  # a process that dies leaves rows that say so
+                    for batch_size in batch_sizes:
+                        results.setdefault((precision, what, batch_size, name), [])
                 for line in process.stdout.splitlines():
-                    what, batch_size, seconds = json.loads(line)
-                    results.setdefault((precision, what, batch_size, name), []).append(seconds)
                     print(name, precision, line, flush=True)
+                    if line.startswith("["):
+                        what, batch_size, seconds = json.loads(line)
+                        results[precision, what, batch_size, name].append(seconds)
     lines = [train_fashion_mnist(source), ""] if source else []
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("keras", *sorted(installed)))
     lines += table(results, dict(zip(PRECISIONS, map(float, flag.peak_tflops), strict=True)), flag.peak_gbs)

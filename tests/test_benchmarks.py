@@ -3,7 +3,6 @@
 import pathlib
 import subprocess
 import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -70,22 +69,17 @@ def test_quick_run_prints_every_contestants_speed():
 
 
 @pytest.mark.slow
-def test_gpu_table_has_a_row_of_each_contestant_that_can_be_and_tells_of_the_rest():
-    # As on a machine without TensorFlow: what can't be imported can't be found either.
-    program = f"""
-        import importlib.util, runpy, sys
-        find = importlib.util.find_spec
-        importlib.util.find_spec = lambda name: None if name == "tensorflow" else find(name)
-        sys.argv = ["gpu.py", "--quick", "--contestants=this project,this project on JAX,PyTorch"]
-        sys.path.insert(0, {str(BENCHMARKS)!r})
-        runpy.run_path({str(BENCHMARKS / "gpu.py")!r}, run_name="__main__")
-    """
-    command = [sys.executable, "-c", textwrap.dedent(program)]
-    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+def test_gpu_table_has_a_row_of_each_contestant_that_can_be_and_tells_of_the_rest(tmp_path):
+    # As on a machine without TensorFlow: no process finds or imports it.
+    (tmp_path / "sitecustomize.py").write_text('import sys; sys.modules["tensorflow"] = None')
+    names = "this project,this project on JAX,this project on PyTorch"
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--quick", f"--contestants={names}"]
+    environment = ENVIRONMENT | {"PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines() if line.startswith("| float32")]
     assert [(row[1], row[3]) for row in rows] == [
-        (what, name) for what in ("infer", "train") for name in ("PyTorch", "this project on JAX")
+        (what, f"this project on {backend}") for what in ("infer", "train") for backend in ("JAX", "PyTorch")
     ]
-    assert all(float(row[4]) > 0 and float(row[5]) > 0 for row in rows), rows
+    assert all(float(row[4]) > 0 for row in rows), rows
     assert "tensorflow is not installed" in result.stdout
