@@ -69,6 +69,7 @@ def test_quick_run_prints_every_contestants_speed():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_gpu_table_has_a_row_of_each_contestant_that_can_be_and_tells_of_the_rest(tmp_path):
     # As on a machine without TensorFlow: no process finds or imports it.
     (tmp_path / "sitecustomize.py").write_text('import sys; sys.modules["tensorflow"] = None')
