@@ -68,6 +68,7 @@ class TestSlurm:
             (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
             (tmp_path / name).chmod(0o755)
         environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+        environment |= {"HOME": str(tmp_path)}  # a Bazel sandbox has none
         environment |= {"SLURM_RESTART_COUNT": str(restarts)} if restarts else {}
         result = subprocess.run(["bash", DEPLOY / "slurm.sbatch"], env=environment, check=False)
         assert result.returncode == status
