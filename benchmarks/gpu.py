@@ -1,6 +1,6 @@
 """How fast the network trains and answers on a GPU, beside PyTorch's same network on the same card.
 
-    pip install alexnet-tf[bench] tensorflow[and-cuda]      # and a PyTorch that knows the card
+    pip install --editable '.[bench]' 'tensorflow[and-cuda]' 'jax[cuda13]'   # and a PyTorch that knows the card
     python benchmarks/gpu.py                                # prints its table last
     python benchmarks/gpu.py --quick                        # two images, on a CPU too: only to see that all of it runs
 
@@ -10,7 +10,7 @@ autocast. Each is a process of its own, since two programs share a card's memory
 whole is repeated. Then trains fashion_mnist.flags to its end and tells its accuracy and time.
 
 Of TensorFlow, JAX and PyTorch, what is not installed is left out, with what needs it: Fashion-MNIST needs TensorFlow.
-Without it: `pip install --no-deps alexnet-tf keras`, and what Keras needs, beside a JAX or PyTorch that knows the card.
+Without it: `pip install --no-deps --editable .` and `pip install keras`, beside a JAX or PyTorch that knows the card.
 
 Beside images/s it prints the share of the card's arithmetic (`--peak_tflops`: for that type, from the maker's table)
 and an estimate of the least bytes that a step must move, as a share of `--peak_gbs`.
@@ -101,7 +101,7 @@ def make_contestant(name, precision, device):
 def time_contestant(name, precision, batch_sizes, steps, device):
     """Prints, as it goes, one line of JSON for each case: [what, batch size, median seconds], or null for the seconds
     where the memory is too small."""
-    make_call, call = make_contestant(name, precision, device), None
+    make_call = make_contestant(name, precision, device)
     for what in ("train", "infer"):
         for batch_size in batch_sizes:
             try:
@@ -191,6 +191,9 @@ def main(argv):
             raise app.UsageError(f"--{name} must be among {', '.join(allowed)}. Received: {', '.join(unknown)}")
     installed = {name for name in set(CONTESTANTS.values()) if importlib.util.find_spec(name)}
     names = [name for name in flag.contestants if CONTESTANTS[name] in installed]
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("keras", *sorted(installed)))
+    for name in sorted(set(CONTESTANTS.values()) - installed):
+        versions += f"; {name} is not installed"
     if "tensorflow" not in installed:
         source = ""
     if flag.quick:
@@ -214,10 +217,7 @@ def main(argv):
                         what, batch_size, seconds = json.loads(line)
                         results[precision, what, batch_size, name].append(seconds)
     lines = [train_fashion_mnist(source), ""] if source else []
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("keras", *sorted(installed)))
     lines += table(results, dict(zip(PRECISIONS, map(float, flag.peak_tflops), strict=True)), flag.peak_gbs)
-    for name in sorted(set(CONTESTANTS.values()) - installed):
-        versions += f"; {name} is not installed"
     print("\n".join(["", f"{device}; {versions}", "", *lines]))
 
 

@@ -30,9 +30,10 @@ SCRIPT = """
     for rule, optimizer in optimizers.items():
         alexnet.set_weights(before)
         alexnet.compile(optimizer, "sparse_categorical_crossentropy")
-        optimizer.build(alexnet.trainable_variables)
+        alexnet.train_on_batch(images, labels)
+        # Frozen when it has a momentum already, which must be gone.
         optimizer.set_rate_multipliers({"bias": 2.0, "conv2/kernel_2": 0.0})
-        for _ in range(3):
+        for _ in range(2):
             alexnet.train_on_batch(images, labels)
         for weight, old in zip(alexnet.weights, before):
             results[f"{rule}: {weight.path}"] = weight.numpy() - old
@@ -65,7 +66,6 @@ def test_logits_and_steps_of_training_equal_tensorflows(backend, on_tensorflow, 
     np.testing.assert_allclose(results["logits"], expected["logits"], rtol=1e-4, atol=1e-5)
     assert np.std(expected["logits"]) > 0.1
     for name in expected.files[1:]:
-        stays = "mean_image" in name or "conv2/kernel_2" in name
-        assert np.any(expected[name]) != stays, name
+        assert np.any(expected[name]) != ("mean_image" in name), name
         error = np.linalg.norm(results[name] - expected[name])
         assert error <= 1e-4 * np.linalg.norm(expected[name]), name
