@@ -8,14 +8,12 @@ setuptools.setup(
     description="The AlexNet of Krizhevsky, Sutskever and Hinton (2012), whole and exact, for TensorFlow and Keras",
     license="MIT",
     python_requires=">=3.11",
-    # layers/ and tfrecords/ stand at the top of the repository but are installed inside alexnet_tf: a wheel that
+    # alexnet_tf/layers and alexnet_tf/tfrecords are links to the folders at the top of the repository: a wheel that
     # installed a top-level `layers` would be shadowed by any user's own layers.py.
-    packages=["alexnet_tf", "alexnet_tf.layers", "alexnet_tf.tfrecords"],
-    package_dir={
-        "alexnet_tf": "alexnet_tf",
-        "alexnet_tf.layers": "layers",
-        "alexnet_tf.tfrecords": "tfrecords",
-    },
+    packages=[
+        "alexnet_tf",
+        *(f"alexnet_tf.{room}" for room in setuptools.find_packages("alexnet_tf")),
+    ],
     package_data={
         "alexnet_tf": ["recipes/*.flags"],
         "alexnet_tf.tfrecords": ["fashion_mnist_sample/*"],

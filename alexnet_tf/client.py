@@ -6,7 +6,7 @@ import sys
 
 from absl import app, flags
 
-from alexnet_tf import remote
+from alexnet_tf.serving import remote_model
 from alexnet_tf.tfrecords import program
 
 _MOST_IN_PANEL = 40
@@ -58,14 +58,14 @@ def requests(files, batch_size):
 def ask(connection, files, batch_size, deadline_s):
     """Asks about files.
 
-    Yields: (path, content, answer, error) of each, in their order: a `remote.Answer` and None, or None and a text.
+    Yields: (path, content, answer, error) of each, in order: a `remote_model.Answer` and None, or None and a text.
     """
     for group in requests(files, batch_size):
         readable = [content for _, content in group if isinstance(content, bytes)]
         failure, answers = None, iter(())
         try:
-            answers = iter(remote.ask_persistently(connection, readable, deadline_s) if readable else ())
-        except remote.RequestFailed as error:
+            answers = iter(remote_model.ask_persistently(connection, readable, deadline_s) if readable else ())
+        except remote_model.RequestFailed as error:
             failure = str(error)
         for path, content in group:
             if not isinstance(content, bytes):
@@ -101,7 +101,7 @@ def main(argv):
     if len(argv) < 2:
         raise app.UsageError("Give image files or folders: alexnet-client --server=http://localhost:8501 photos")
     flag = flags.FLAGS
-    connection = remote.connect(
+    connection = remote_model.connect(
         flag.server,
         flag.model,
         version=flag.version,
@@ -139,14 +139,15 @@ def main(argv):
 
 
 def write_panel(path, shown):
-    """Writes a PNG of images with their most probable classes; `shown` holds (path, content, `remote.Answer`)."""
+    """Writes a PNG of images with their most probable classes; `shown` holds (path, content, `remote_model.Answer`)."""
     import tensorflow as tf
 
-    from alexnet_tf import figures, preprocessing
+    from alexnet_tf.serving import preprocessing
+    from alexnet_tf.visualization import plots
 
     pictures = [preprocessing.decode_square(tf.constant(content), 256).numpy() for _, content, _ in shown]
     answers = [(answer.class_names, answer.probabilities) for _, _, answer in shown]
-    figures.save_png(path, figures.prediction_panel(pictures, answers, [file.stem for file, _, _ in shown]))
+    plots.save_png(path, plots.prediction_panel(pictures, answers, [file.stem for file, _, _ in shown]))
 
 
 def run():

@@ -4,15 +4,14 @@ import json
 import pathlib
 import shutil
 import tempfile
-import zipfile
 
-import keras
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import app, flags
 
-from alexnet_tf import foreign, layers, model, variants
+from alexnet_tf import layers, model, variants
 from alexnet_tf.tfrecords import program, schema
+from alexnet_tf.weights import pretrained_files
 
 _MEAN_IMAGE_PX = 256  # section 2
 
@@ -39,7 +38,7 @@ def copy_weights(source, target, new_head=False):
 
 
 def load_foreign(network, target):
-    """Gives a model the weights of a `foreign.ForeignNetwork`.
+    """Gives a model the weights of a `pretrained_files.ForeignNetwork`.
 
     Args:
         network: what a reader of `foreign` returned.
@@ -113,24 +112,6 @@ def _dropout_factor(network, name):
         elif isinstance(layer, layers.PaperDropout):
             before = layer
     return 1.0 if before is None else 1.0 - before.rate
-
-
-def open_model(path):
-    """Opens a model of this project: a folder with model.keras, or a .keras or .h5 file.
-
-    Raises:
-        ValueError: where there is none, or it is none of this project's.
-    """
-    path = pathlib.Path(path)
-    file = path / "model.keras" if path.is_dir() else path
-    if not file.is_file():
-        raise ValueError(f"There is no model at {file}.")
-    try:
-        opened = keras.models.load_model(file, compile=False)
-        opened.get_layer("mean_image").set_mean_image  # noqa: B018 (asks whether it is one of ours)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} is not a whole model of this project: {error}") from error
-    return opened
 
 
 def save_converted(converted, class_names, source, output_dir):
@@ -215,7 +196,7 @@ def main(argv):
     merge = None if flag.columns is None else flag.columns == "merged"
     path = pathlib.Path(flag.input)
     if path.is_dir() or path.suffix in (".keras", ".h5"):
-        source = open_model(path)
+        source = model.open_model(path)
         variant = flag.variant or source.name.removeprefix("alexnet_")
         converted = model.build_alexnet(variant, source.output_shape[-1], initializer="zeros", merge_columns=merge)
         try:
@@ -227,7 +208,7 @@ def main(argv):
             flag.class_names or (beside if beside.exists() else None), source.output_shape[-1]
         )
     else:
-        network = foreign.read_foreign(path)
+        network = pretrained_files.read_foreign(path)
         variant = flag.variant or network.variant
         head = variants.VARIANTS[variant].fc_names[-1]
         classes = len(network.weights[head][1]) if head in network.weights else 1000
@@ -238,7 +219,7 @@ def main(argv):
             raise ValueError(f"{path} does not fit --variant={variant}: {error}") from error
         class_names = read_class_names(flag.class_names, classes)
     if flag.mean_image:
-        converted.get_layer("mean_image").set_mean_image(foreign.read_caffe_mean(flag.mean_image))
+        converted.get_layer("mean_image").set_mean_image(pretrained_files.read_caffe_mean(flag.mean_image))
     save_converted(converted, class_names, path.name, flag.output_dir)
     print(
         f"Converted {path} to {flag.output_dir}: {variant}, {converted.count_params():,} parameters, "

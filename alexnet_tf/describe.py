@@ -11,8 +11,9 @@ import shlex
 import keras
 from absl import app, flags
 
-from alexnet_tf import architecture, layers, model, variants
+from alexnet_tf import layers, model, variants
 from alexnet_tf.tfrecords import program, schema
+from alexnet_tf.visualization import architecture
 
 COLUMNS = (
     "layer",

@@ -7,8 +7,11 @@ import sys
 
 from absl import app, flags
 
-from alexnet_tf import checkpoint, distribution, evaluation_report, figures, launch, predictions, scores
+from alexnet_tf.distribution import local_workers, strategies
+from alexnet_tf.evaluation import metrics, predictions, report
+from alexnet_tf.model import load_model
 from alexnet_tf.tfrecords import ilsvrc, program, schema, verify
+from alexnet_tf.visualization import plots
 
 _KERNELS = "conv1_kernels.png"
 
@@ -25,11 +28,11 @@ def evaluate(models, view, class_names):
     model itself, its calibration, and its classes.
     """
     labels = models[0].labels
-    probabilities = scores.average([model.views[view] for model in models])
+    probabilities = metrics.average([model.views[view] for model in models])
     return {
-        **scores.errors(probabilities, labels),
-        "calibration": scores.calibration(probabilities, labels),
-        "classes": scores.errors_by_class(probabilities, labels, class_names),
+        **metrics.errors(probabilities, labels),
+        "calibration": metrics.calibration(probabilities, labels),
+        "classes": metrics.errors_by_class(probabilities, labels, class_names),
     }
 
 
@@ -46,13 +49,13 @@ def search_ensemble(models, view):
     """
     labels = models[0].labels
     searched_on, measured_on = slice(0, None, 2), slice(1, None, 2)
-    weights = scores.search_weights([model.views[view][searched_on] for model in models], labels[searched_on])
+    weights = metrics.search_weights([model.views[view][searched_on] for model in models], labels[searched_on])
     held_out = [model.views[view][measured_on] for model in models]
     return {
         "weights": weights.tolist(),
         "images": len(labels[measured_on]),
-        "searched_weights": scores.errors(scores.average(held_out, weights), labels[measured_on]),
-        "equal_weights": scores.errors(scores.average(held_out), labels[measured_on]),
+        "searched_weights": metrics.errors(metrics.average(held_out, weights), labels[measured_on]),
+        "equal_weights": metrics.errors(metrics.average(held_out), labels[measured_on]),
     }
 
 
@@ -115,8 +118,8 @@ def main(argv):
     flag = flags.FLAGS
     if flag.num_local_workers > 1:
         command = [sys.executable, "-m", "alexnet_tf.evaluate", *sys.argv[1:], "--num_local_workers=1"]
-        sys.exit(launch.run_workers(command, flag.num_local_workers, max_restarts=0))
-    worker = distribution.this_worker()
+        sys.exit(local_workers.run_workers(command, flag.num_local_workers, max_restarts=0))
+    worker = strategies.this_worker()
     # One voice: the others only say what goes wrong.
     with (
         pathlib.Path(os.devnull).open("w") as nowhere,
@@ -130,7 +133,7 @@ def evaluate_models(flag, worker):
 
     Args:
         flag: absl's values of the flags.
-        worker: the `distribution.Worker` that this process is.
+        worker: the `strategies.Worker` that this process is.
     """
     if flag.search_weights and len(flag.model) == 1:
         raise ValueError(f"`search_weights` needs several models. Received: --model={flag.model[0]}")
@@ -144,7 +147,7 @@ def evaluate_models(flag, worker):
         devkit_numbers = {class_id: number for number, class_id in ids.items()}
         program.check_outputs("submission", [flag.submission], flag.overwrite, [flag.devkit, *flag.model])
     if flag.output_dir:  # in the folder of a run, its own results are replaced
-        outputs = [pathlib.Path(flag.output_dir) / name for name in (*evaluation_report.FILES, _KERNELS)]
+        outputs = [pathlib.Path(flag.output_dir) / name for name in (*report.FILES, _KERNELS)]
         program.check_outputs("output_dir", outputs, flag.overwrite)
     if flag.save_predictions:
         anew = [predictions.name_of(path) for path in flag.model if not path.endswith(".npz")]
@@ -152,7 +155,7 @@ def evaluate_models(flag, worker):
         if len(set(anew)) < len(anew):
             raise ValueError(f"`model` must name runs of different names, to save their predictions. Received: {anew}")
         program.check_outputs("save_predictions", outputs, flag.overwrite, flag.model)
-    strategy = distribution.make_strategy(flag.strategy, worker)
+    strategy = strategies.make_strategy(flag.strategy, worker)
     description = schema.load_description(flag.data_dir)
     schema.split_of(description, flag.split)
     left_out = []
@@ -163,7 +166,7 @@ def evaluate_models(flag, worker):
         for problem in left_out:
             print(f"Left out: {problem}")
     models = [_predictions(path, description, flag, strategy, worker) for path in flag.model]
-    distribution.check_workers_agree(strategy, worker, {"finished": True})  # then none waits for another any more
+    strategies.check_workers_agree(strategy, worker, {"finished": True})  # then none waits for another any more
     if not worker.is_chief:
         return
     if flag.save_predictions:
@@ -181,7 +184,7 @@ def evaluate_models(flag, worker):
         "records_left_out": len(left_out),
         "chance": {f"top{k}_error": 1 - min(k, classes) / classes for k in (1, 5)},
         "models": [
-            {"name": model.name} | {view: scores.errors(model.views[view], model.labels) for view in views}
+            {"name": model.name} | {view: metrics.errors(model.views[view], model.labels) for view in views}
             for model in models
         ],
     }
@@ -189,13 +192,13 @@ def evaluate_models(flag, worker):
     if flag.search_weights:
         result["searched"] = {view: search_ensemble(models, view) for view in views}
     output_dir = pathlib.Path(flag.output_dir or _folder_of(flag.model[0]))
-    evaluation_report.write(output_dir, result, models, views[-1], description.class_names)
+    report.write(output_dir, result, models, views[-1], description.class_names)
     if flag.submission:
-        probabilities = scores.average([model.views[views[-1]] for model in models])
+        probabilities = metrics.average([model.views[views[-1]] for model in models])
         predictions.write_submission(flag.submission, probabilities, description.class_names, devkit_numbers)
     if len(flag.model) == 1 and not flag.model[0].endswith(".npz"):
-        conv1 = checkpoint.load_model(flag.model[0])[0].get_layer("conv1")
-        figures.save_png(output_dir / _KERNELS, figures.kernel_sheet(conv1))
+        conv1 = load_model(flag.model[0])[0].get_layer("conv1")
+        plots.save_png(output_dir / _KERNELS, plots.kernel_sheet(conv1))
 
     print(f"\n{result['images']:,} images of {flag.split}  top-1 error (95 % interval)     top-5 error")
     rows = [(name.replace("_", " "), result[name]) for name in views] + [("chance", result["chance"])]

@@ -11,8 +11,10 @@ import keras
 import tensorflow as tf
 from absl import app, flags
 
-from alexnet_tf import checkpoint, formats, model_card, parity, preprocessing, signatures, warm_up
+from alexnet_tf.model import load_model
+from alexnet_tf.serving import formats, model_card, parity, preprocessing, signatures, warm_up
 from alexnet_tf.tfrecords import program, schema
+from alexnet_tf.training import checkpoints
 
 ASSETS = "assets"  # labels, model card and parity report, where a SavedModel keeps files that go with it
 
@@ -52,9 +54,9 @@ def new_version(base_dir, version=None):
         try:
             yield temporary, target
             for path in [*temporary.rglob("*"), temporary]:
-                checkpoint.sync(path)
+                checkpoints.sync(path)
             temporary.rename(target)
-            checkpoint.sync(base_dir)
+            checkpoints.sync(base_dir)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     finally:
@@ -182,7 +184,7 @@ def main(argv):
         raise app.UsageError(f"This program takes flags only. Received: {argv[1:]}")
     flag = flags.FLAGS
     formats.check(flag.format, flag.precision, flag.data_dir)
-    model, description = checkpoint.load_model(flag.model)
+    model, description = load_model(flag.model)
     run = pathlib.Path(flag.model)
     folder = export_model(
         model,

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from alexnet_tf import checkpoint, predictions
-from alexnet_tf.model import layer_output
+from alexnet_tf.evaluation import predictions
+from alexnet_tf.model import layer_output, load_model
 from alexnet_tf.tfrecords import program, reader, schema, verify
 
 
@@ -122,7 +122,7 @@ def main(argv):
     if suffix not in (".npz", ".tfrecord"):
         raise ValueError(f"`output` must end in .npz or .tfrecord. Received: {flag.output}")
     program.check_outputs("output", [flag.output], flag.overwrite)
-    model, _ = checkpoint.load_model(flag.model)
+    model, _ = load_model(flag.model)
     description = schema.load_description(flag.data_dir)
     schema.split_of(description, flag.split)
     features = extract(model, flag.layer, flag.data_dir, description, flag.split, flag.batch_size)

@@ -1,7 +1,9 @@
 """The network: one row of the table of variants made into a Keras model."""
 
 import math
+import pathlib
 import re
+import zipfile
 
 import keras
 
@@ -17,6 +19,7 @@ from alexnet_tf.layers import (
     WithinMapNormalization,
     columns,
 )
+from alexnet_tf.tfrecords import schema
 
 
 def build_alexnet(
@@ -194,7 +197,7 @@ def with_color_offset(model, model_class=keras.Model):
 
     Args:
         model: from `build_alexnet`.
-        model_class: `distribution.DistributedModel` for a model that a distribution strategy is to train.
+        model_class: `strategies.DistributedModel` for a model that a distribution strategy is to train.
 
     Returns:
         A functional model of that class that takes {"image": pixels (batch, image_px, image_px, 3), "color_offset":
@@ -210,3 +213,52 @@ def with_color_offset(model, model_class=keras.Model):
     for layer in others:
         x = layer(x)
     return model_class({"image": image, "color_offset": color_offset}, x, name=model.name)
+
+
+def open_model(path):
+    """Opens a network that this project saved.
+
+    Args:
+        path: a folder with model.keras, or a .keras or .h5 file.
+
+    Returns: a `keras.Model` from RGB pixels, float32 or uint8 (batch, side, side, 3), to probabilities (batch,
+    classes).
+
+    Raises:
+        ValueError: where there is no model, it is damaged, or it is not one of this project's.
+    """
+    path = pathlib.Path(path)
+    file = path / "model.keras" if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"There is no model at {file}: a run's folder or a .keras file is expected.")
+    try:
+        opened = keras.models.load_model(file, compile=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file} is not a complete Keras model: {error}") from error
+    if not any(isinstance(layer, MeanImage) for layer in opened.layers):
+        raise ValueError(f"{file} is not a model of this project: it has no MeanImage layer.")
+    return opened
+
+
+def load_model(path):
+    """Opens a trained model and the description of its data.
+
+    Args:
+        path: a run's folder, or a .keras file beside which the run's dataset.json lies.
+
+    Returns:
+        (model, description): what `open_model` returns, and the `tfrecords.schema.DatasetDescription` of the data that
+        it was trained on.
+
+    Raises:
+        ValueError: as `open_model`, and where the data set is not described beside the model or has other classes.
+    """
+    path = pathlib.Path(path)
+    model = open_model(path)
+    description = schema.load_description(path if path.is_dir() else path.parent)
+    classes = len(description.class_names)
+    if model.output_shape[-1] != classes:
+        raise ValueError(
+            f"{path} has {model.output_shape[-1]} classes, but the data set described beside it has {classes}."
+        )
+    return model, description

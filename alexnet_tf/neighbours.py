@@ -7,8 +7,9 @@ from absl import app, flags
 from tqdm import tqdm
 
 from alexnet_tf import features as features_of_images
-from alexnet_tf import figures, predictions
+from alexnet_tf.evaluation import predictions
 from alexnet_tf.tfrecords import program, reader, schema
+from alexnet_tf.visualization import plots
 
 _BLOCK = 16_384  # vectors that are compared at once: of 4,096 numbers 268 MB
 _FEWEST_FOR_FAISS = 10_000
@@ -116,7 +117,7 @@ def draw(queries, searched, numbers, data_dir, description, pictured):
         names = [description.class_names[label] for label in searched.labels[numbers[query]]]
         nearest_images = list(zip(found[row], names, strict=True))
         rows.append([(own[row], description.class_names[queries.labels[query]]), *nearest_images])
-    return figures.image_rows(rows)
+    return plots.image_rows(rows)
 
 
 def define_flags():
@@ -162,7 +163,7 @@ def main(argv):
     agree = np.mean(searched.labels[numbers[:, 0]] == queries.labels)
 
     picture = draw(queries, searched, numbers, flag.data_dir, description, flag.pictured)
-    figures.save_png(flag.output, picture)
+    plots.save_png(flag.output, picture)
     schema.write_whole(table, lambda file: np.savez_compressed(file, numbers=numbers, distances=distances))
     print(f"The nearest of {len(searched.vectors):,} is of the same class for {agree:.1%} of {len(numbers):,} images.")
     print(f"Written: {flag.output}, {table}")

@@ -5,9 +5,10 @@ import pathlib
 import numpy as np
 from absl import app, flags
 
-from alexnet_tf import architecture, checkpoint, features, figures, neighbours, relu_against_tanh, strongest
-from alexnet_tf.model import layer_output
+from alexnet_tf import features, neighbours
+from alexnet_tf.model import layer_output, load_model
 from alexnet_tf.tfrecords import program, reader, schema
+from alexnet_tf.visualization import architecture, plots, relu_vs_tanh, top_activations
 
 FIGURES = {
     "relu_against_tanh": "figure 1: the training error of two four-layer networks by epoch; trains both",
@@ -32,22 +33,22 @@ def draw_strongest(model, layer, data_dir, description, split, num_maps, count):
 
     Returns: uint8 (rows, columns, 3).
     """
-    field = strongest.receptive_field(model, layer)
+    field = top_activations.receptive_field(model, layer)
     units = layer_output(model, layer).shape[-1]
     maps = np.unique(np.linspace(0, units - 1, num_maps).round().astype(int))
-    numbers, values, rows, columns = strongest.strongest(model, layer, maps, data_dir, description, split, count)
+    numbers, values, rows, columns = top_activations.strongest(model, layer, maps, data_dir, description, split, count)
     side = model.input_shape[1]
     margin = (description.image_px - side) // 2
     images = reader.read_images(data_dir, description, split, numbers.ravel())
     images = images[:, margin : margin + side, margin : margin + side].reshape(*numbers.shape, side, side, 3)
     patches = [
-        [strongest.seen_pixels(images[m, i], field, rows[m, i], columns[m, i]) for i in range(count)]
+        [top_activations.seen_pixels(images[m, i], field, rows[m, i], columns[m, i]) for i in range(count)]
         for m in range(len(maps))
     ]
     answers = layer in (each.name for each in model.layers[-2:])  # the classifier and its softmax
     titles = [description.class_names[number] if answers else f"map {number}" for number in maps]
     names = [f"{layer}\n{title}\n{value:.3g}" for title, value in zip(titles, values[:, 0], strict=True)]
-    return figures.patch_rows(patches, names)
+    return plots.patch_rows(patches, names)
 
 
 def draw_panel(model, data_dir, description, count=8):
@@ -61,7 +62,7 @@ def draw_panel(model, data_dir, description, count=8):
     for probabilities in model.predict(images[:, inside, inside], verbose=0):
         best = np.argsort(-probabilities, kind="stable")[:5]
         answers.append(([description.class_names[c] for c in best], probabilities[best]))
-    return figures.prediction_panel(images, answers, [description.class_names[label] for label in labels])
+    return plots.prediction_panel(images, answers, [description.class_names[label] for label in labels])
 
 
 def _files_of(figure, layers):
@@ -105,10 +106,10 @@ def main(argv):
     program.check_outputs("output_dir", outputs, flag.overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     description = schema.load_description(flag.data_dir)
-    model = checkpoint.load_model(flag.model)[0] if flag.model else None
+    model = load_model(flag.model)[0] if flag.model else None
 
     def save(name, pixels):
-        figures.save_png(folder / name, pixels)
+        plots.save_png(folder / name, pixels)
         print(f"Written: {folder / name}", flush=True)
 
     if "architecture" in asked:
@@ -117,7 +118,7 @@ def main(argv):
             architecture.save_architecture(path, variant, model.output_shape[-1])
             print(f"Written: {path}", flush=True)
     if "kernels" in asked:
-        save("conv1_kernels.png", figures.kernel_sheet(model.get_layer("conv1")))
+        save("conv1_kernels.png", plots.kernel_sheet(model.get_layer("conv1")))
     if "strongest" in asked:
         for layer in flag.layers:
             arguments = (model, layer, flag.data_dir, description, flag.split, flag.maps, flag.images)
@@ -132,9 +133,9 @@ def main(argv):
         numbers, _ = neighbours.nearest(queries.vectors, searched.vectors, 6)
         save("neighbours.png", neighbours.draw(queries, searched, numbers, flag.data_dir, description, 5))
     if "relu_against_tanh" in asked:
-        best = relu_against_tanh.compare(flag.data_dir, folder, rates, flag.goal_error, flag.most_epochs)
+        best = relu_vs_tanh.compare(flag.data_dir, folder, rates, flag.goal_error, flag.most_epochs)
         for variant, (rate, errors) in best.items():
-            epochs = relu_against_tanh.epochs_to(errors, flag.goal_error)
+            epochs = relu_vs_tanh.epochs_to(errors, flag.goal_error)
             reached = f"{epochs:.1f} epochs" if epochs else f"not in {len(errors)} epochs"
             print(f"{variant}, learning rate {rate:g}: {reached} to {flag.goal_error:.0%} training error")
         print(f"Written: {folder / 'relu_against_tanh.png'}")

@@ -8,8 +8,10 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from alexnet_tf import checkpoint, figures, formats, preprocessing
+from alexnet_tf.model import load_model
+from alexnet_tf.serving import formats, preprocessing
 from alexnet_tf.tfrecords import program
+from alexnet_tf.visualization import plots
 
 
 def open_classifier(path):
@@ -47,7 +49,7 @@ def open_classifier(path):
         image_px, crop_px = card["data"]["image_px"], card["network"]["image_px"]
         predict = formats.open_predictor(path)
     else:
-        model, description = checkpoint.load_model(path)
+        model, description = load_model(path)
         class_names, image_px, crop_px = description.class_names, description.image_px, model.input_shape[1]
         predict = model.predict_on_batch
 
@@ -96,7 +98,7 @@ def main(argv):
         for name, probability in zip(names, probabilities, strict=True):
             print(f"  {probability:7.2%}  {name}")
     if flag.panel and answers:
-        figures.save_png(flag.panel, figures.prediction_panel(pictures, answers, titles))
+        plots.save_png(flag.panel, plots.prediction_panel(pictures, answers, titles))
         print(f"Written: {flag.panel}")
     if failed:
         sys.exit(1)

@@ -12,22 +12,10 @@ import keras
 import tensorflow as tf
 from absl import app, flags
 
-from alexnet_tf import (
-    alarms,
-    callbacks,
-    checkpoint,
-    convert,
-    diary,
-    distribution,
-    launch,
-    model,
-    recipe,
-    schedules,
-    train_flags,
-    training,
-    variants,
-)
+from alexnet_tf import convert, model, train_flags, variants
+from alexnet_tf.distribution import local_workers, strategies
 from alexnet_tf.tfrecords import program, reader, schema, service, statistics, verify
+from alexnet_tf.training import callbacks, checkpoints, health_checks, loop, optimizers, schedules, tensorboard_logger
 
 
 def main(argv):
@@ -36,10 +24,10 @@ def main(argv):
     flag = flags.FLAGS
     if flag.num_local_workers > 1 or flag.max_restarts:
         command = [sys.executable, "-m", "alexnet_tf.train", *sys.argv[1:], "--num_local_workers=1", "--max_restarts=0"]
-        sys.exit(launch.run_workers(command, flag.num_local_workers, flag.max_restarts))
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(launch.EXIT_STOPPED))  # as yet there is nothing to save
+        sys.exit(local_workers.run_workers(command, flag.num_local_workers, flag.max_restarts))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(local_workers.EXIT_STOPPED))  # as yet there is nothing to save
     tf.get_logger().setLevel("WARNING")  # of the strategies, which tell of every collective operation
-    worker = distribution.this_worker()
+    worker = strategies.this_worker()
     # One voice: the others only say what goes wrong.
     with (
         pathlib.Path(os.devnull).open("w") as nowhere,
@@ -49,18 +37,18 @@ def main(argv):
             train(flag, worker)
         except callbacks.Stopped:
             print("\nAsked to stop. The same command goes on after the last checkpoint.")
-            sys.exit(launch.EXIT_STOPPED)
+            sys.exit(local_workers.EXIT_STOPPED)
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
             if len(worker.addresses) == 1:
                 raise
-            lost = distribution.lost_workers(error, worker)
+            lost = strategies.lost_workers(error, worker)
             print(
                 f"Worker {worker.number} stops: {', '.join(lost) or 'another worker'} is gone. Start all workers again "
                 f"to go on after the last checkpoint. TensorFlow says: {error}",
                 file=sys.stderr,
             )
             sys.stderr.flush()
-            os._exit(launch.EXIT_WORKER_LOST)  # TensorFlow's own end would wait for the worker that is gone
+            os._exit(local_workers.EXIT_WORKER_LOST)  # TensorFlow's own end would wait for the worker that is gone
 
 
 def train(flag, worker):
@@ -68,7 +56,7 @@ def train(flag, worker):
 
     Args:
         flag: absl's values of the flags in train_flags.py.
-        worker: the `distribution.Worker` that this process is.
+        worker: the `strategies.Worker` that this process is.
     """
     layer_rates = train_flags.parse_layer_rates(flag.layer_rates)
     profile_steps = train_flags.parse_profile_steps(flag.profile_steps)
@@ -84,9 +72,9 @@ def train(flag, worker):
         raise ValueError("`new_head` needs `init_from`: without it every layer begins anew.")
 
     strategy_name = "one" if flag.column_devices and flag.strategy == "auto" else flag.strategy
-    strategy = distribution.make_strategy(strategy_name, worker)
-    column_devices = training.usable_column_devices(flag.column_devices, flag.allow_fewer_devices)
-    jit = training.use_jit(flag.jit, strategy, column_devices)
+    strategy = strategies.make_strategy(strategy_name, worker)
+    column_devices = loop.usable_column_devices(flag.column_devices, flag.allow_fewer_devices)
+    jit = loop.use_jit(flag.jit, strategy, column_devices)
     run_dir = pathlib.Path(flag.run_dir)
     description = schema.load_description(flag.data_dir)
     left_out = []
@@ -129,13 +117,13 @@ def train(flag, worker):
     settings |= {"source": description.settings["source"], "classes": classes, "steps_per_epoch": steps}
     settings |= {"workers": len(worker.addresses)}
     settings |= {"records_left_out": [f"{problem.path.name}, record {problem.record}" for problem in left_out]}
-    checkpoint.refuse_foreign_folder(run_dir)
-    checkpoint.refuse_changed_settings(run_dir, settings, flag.allow_changed)
+    checkpoints.refuse_foreign_folder(run_dir)
+    checkpoints.refuse_changed_settings(run_dir, settings, flag.allow_changed)
 
     keras.utils.set_random_seed(flag.seed)
     keras.config.set_dtype_policy(flag.precision)
     with strategy.scope():
-        source = convert.open_model(flag.init_from) if flag.init_from else None
+        source = model.open_model(flag.init_from) if flag.init_from else None
         alexnet = model.build_alexnet(
             flag.variant,
             classes,
@@ -147,10 +135,8 @@ def train(flag, worker):
         pixels = statistics.Statistics.load(flag.data_dir)
         alexnet.get_layer("mean_image").set_mean_image(pixels.mean(variants.VARIANTS[flag.variant].mean))
         for name in flag.freeze:
-            training.freeze(alexnet, name)
-        training_model = model.with_color_offset(
-            alexnet, distribution.DistributedModel if replicas > 1 else keras.Model
-        )
+            loop.freeze(alexnet, name)
+        training_model = model.with_color_offset(alexnet, strategies.DistributedModel if replicas > 1 else keras.Model)
         learning_rate = schedules.scale_learning_rate(flag.learning_rate, flag.scale_lr, flag.batch_size)
         rate = schedules.make_learning_rate(
             flag.schedule,
@@ -160,12 +146,12 @@ def train(flag, worker):
             flag.step_epochs and flag.step_epochs * steps,
         )
         if flag.optimizer == "lars":
-            optimizer = recipe.Lars(
+            optimizer = optimizers.Lars(
                 rate, flag.momentum, flag.weight_decay, flag.lars_trust, reduce_dtype=flag.reduce_in
             )
         else:
-            optimizer = recipe.PaperMomentum(rate, flag.momentum, flag.weight_decay, flag.reduce_in)
-        confusion_matrix = training.compile_model(training_model, optimizer, jit, flag.label_smoothing)
+            optimizer = optimizers.PaperMomentum(rate, flag.momentum, flag.weight_decay, flag.reduce_in)
+        confusion_matrix = loop.compile_model(training_model, optimizer, jit, flag.label_smoothing)
         optimizer.measure_gradients(always=jit)
         if source:
             try:
@@ -176,10 +162,10 @@ def train(flag, worker):
     with contextlib.ExitStack() as stack:
         if worker.is_chief:
             run_dir.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(checkpoint.sole_writer(run_dir))
+            stack.enter_context(checkpoints.sole_writer(run_dir))
             description.save(run_dir)
             pixels.save(run_dir)  # of the images that it learns, beside the model: where its mean and noise are from
-        progress = checkpoint.restore_newest(run_dir, alexnet, training_model, publish=worker.is_chief)
+        progress = checkpoints.restore_newest(run_dir, alexnet, training_model, publish=worker.is_chief)
         first_step = 0
         if progress:
             first_step = progress["step"]
@@ -191,8 +177,8 @@ def train(flag, worker):
         all_flags = {f.name: f.value for f in program_flags if f.name not in own}
         data = zlib.crc32(repr(dataclasses.astuple(description)).encode())
         agreed = all_flags | settings | {"checkpoint_step": first_step, "fingerprint_of_the_data": data}
-        distribution.check_workers_agree(strategy, worker, agreed)
-        number_of_this_start = distribution.number_of_this_start(strategy, worker)
+        strategies.check_workers_agree(strategy, worker, agreed)
+        number_of_this_start = strategies.number_of_this_start(strategy, worker)
         if flag.schedule != "original":
             optimizer.set_rate_multipliers({"bias": flag.bias_rate} | layer_rates)
 
@@ -213,17 +199,17 @@ def train(flag, worker):
             run_dir, alexnet, flag.checkpoint_every_steps, settings, first_step, plateau, writes=worker.is_chief
         )
         with verify.naming_damaged_shards(flag.data_dir, description):
-            input_clock = training.InputClock()
+            input_clock = loop.InputClock()
             diaries = []
             if worker.is_chief:
                 diaries = [
-                    diary.Diary(
+                    tensorboard_logger.Diary(
                         run_dir,
                         flag.log_every,
                         flag.batch_size,
                         first_step,
-                        first_images=training.network_inputs(training_data(0, reader.Share()), 8),
-                        texts=training.describe_run(description, len(left_out), program_flags),
+                        first_images=loop.network_inputs(training_data(0, reader.Share()), 8),
+                        texts=loop.describe_run(description, len(left_out), program_flags),
                         class_names=description.class_names,
                         confusion_matrix=confusion_matrix,
                         hparams=train_flags.hparams(flag) | {"training_images": description.splits["train"].count},
@@ -238,14 +224,14 @@ def train(flag, worker):
                 f"{replicas} replicas on {len(worker.addresses)} workers."
             )
             try:
-                training.fit(
+                loop.fit(
                     training_model,
                     training_data,
                     validation_data,
                     first_step,
                     steps,
                     flag.epochs,
-                    [alarms.Alarms(classes), *schedule, *diaries, save_checkpoints],
+                    [health_checks.Alarms(classes), *schedule, *diaries, save_checkpoints],
                     validation_steps=validation_steps,
                     validation_due=validation_due,
                     worker=worker,
@@ -253,12 +239,12 @@ def train(flag, worker):
                 )
             except callbacks.Stopped:
                 if save_checkpoints.has_begun:  # all stop together
-                    distribution.check_workers_agree(strategy, worker, {"stopped": True})
+                    strategies.check_workers_agree(strategy, worker, {"stopped": True})
                 raise
             for each in diaries:
                 each.finish(alexnet, validation_data(reader.Share()))
         # The chief may still be writing when the others are done: they wait, for it would see them as lost.
-        distribution.check_workers_agree(strategy, worker, {"finished": True})
+        strategies.check_workers_agree(strategy, worker, {"finished": True})
     print(finished)
 
 

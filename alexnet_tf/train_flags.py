@@ -2,8 +2,9 @@
 
 from absl import flags
 
-from alexnet_tf import recipe, schedules, variants
+from alexnet_tf import variants
 from alexnet_tf.tfrecords import statistics
+from alexnet_tf.training import optimizers, schedules
 
 # A run that goes on must agree with its checkpoint in these: with any other the numbers would no longer be one run's.
 FIXED_FLAGS = (
@@ -168,7 +169,7 @@ def define_flags():
     flags.DEFINE_enum(
         "reduce_in",
         "float32",
-        recipe.REDUCE_DTYPES,
+        optimizers.REDUCE_DTYPES,
         "Type in which the gradients of several replicas are added up: half precision is half the bytes between "
         "machines. May be changed when a run goes on.",
     )

@@ -53,13 +53,15 @@ def this_project(precision="float32", jit="auto"):
     import keras
     import tensorflow as tf
 
-    from alexnet_tf import distribution, model, recipe, training
+    from alexnet_tf import model
+    from alexnet_tf.distribution import strategies
+    from alexnet_tf.training import loop, optimizers
 
     keras.config.set_dtype_policy(precision)
     alexnet = model.build_alexnet("paper", CLASSES)
     trained = model.with_color_offset(alexnet)
-    jit = training.use_jit(jit, distribution.make_strategy("one"))
-    training.compile_model(trained, recipe.PaperMomentum(RATE, MOMENTUM, DECAY), jit)
+    jit = loop.use_jit(jit, strategies.make_strategy("one"))
+    loop.compile_model(trained, optimizers.PaperMomentum(RATE, MOMENTUM, DECAY), jit)
     alexnet.compile(jit_compile=jit)
 
     def make_call(what, batch_size):
@@ -76,13 +78,14 @@ def this_project_on_another_backend(precision="float32"):
     step with XLA, "torch" runs it eagerly."""
     import keras
 
-    from alexnet_tf import model, recipe
+    from alexnet_tf import model
+    from alexnet_tf.training import optimizers
 
     keras.config.set_dtype_policy(precision)
     alexnet = model.build_alexnet("paper", CLASSES)
     trained = model.with_color_offset(alexnet)
     metrics = [keras.metrics.SparseCategoricalAccuracy(), keras.metrics.SparseTopKCategoricalAccuracy(5)]
-    trained.compile(recipe.PaperMomentum(RATE, MOMENTUM, DECAY), "sparse_categorical_crossentropy", metrics=metrics)
+    trained.compile(optimizers.PaperMomentum(RATE, MOMENTUM, DECAY), "sparse_categorical_crossentropy", metrics=metrics)
     call = _jax_call if keras.backend.backend() == "jax" else _torch_call
 
     def make_call(what, batch_size):

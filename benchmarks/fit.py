@@ -19,8 +19,10 @@ import reading
 import tensorflow as tf
 from absl import app, flags
 
-from alexnet_tf import distribution, model, recipe, training
+from alexnet_tf import model
+from alexnet_tf.distribution import strategies
 from alexnet_tf.tfrecords import build, reader
+from alexnet_tf.training import loop, optimizers
 
 _PHOTOS = 128
 
@@ -53,8 +55,8 @@ def main(argv):
     flag = flags.FLAGS
     batch_size = flag.batch_size
     trained = model.with_color_offset(model.build_alexnet("paper", contestants.CLASSES))
-    jit = training.use_jit("auto", distribution.make_strategy("one"))
-    training.compile_model(trained, recipe.PaperMomentum(contestants.RATE), jit)
+    jit = loop.use_jit("auto", strategies.make_strategy("one"))
+    loop.compile_model(trained, optimizers.PaperMomentum(contestants.RATE), jit)
     pixels, labels = contestants.random_batch(batch_size)
     in_memory = tf.data.Dataset.from_tensors(({"image": pixels, "color_offset": tf.zeros((batch_size, 3))}, labels))
     in_memory = in_memory.repeat()

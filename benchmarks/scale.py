@@ -18,7 +18,9 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from alexnet_tf import distribution, launch, model, recipe, training
+from alexnet_tf import model
+from alexnet_tf.distribution import local_workers, strategies
+from alexnet_tf.training import loop, optimizers
 
 PARAMETERS = 60_965_224
 
@@ -42,14 +44,14 @@ def median_seconds(function, repeats=5):
 
 def measure(images):
     """Seconds of a step and of its parts, on this worker among the others."""
-    worker = distribution.this_worker()
-    strategy = distribution.make_strategy("auto", worker)
+    worker = strategies.this_worker()
+    strategy = strategies.make_strategy("auto", worker)
     replicas = strategy.num_replicas_in_sync
     keras.utils.set_random_seed(0)
     with strategy.scope():
         alexnet = model.build_alexnet("paper")
-        trained = model.with_color_offset(alexnet, distribution.DistributedModel if replicas > 1 else keras.Model)
-        training.compile_model(trained, recipe.PaperMomentum(0.0), jit=False)
+        trained = model.with_color_offset(alexnet, strategies.DistributedModel if replicas > 1 else keras.Model)
+        loop.compile_model(trained, optimizers.PaperMomentum(0.0), jit=False)
     generator = np.random.default_rng(worker.number)
     inputs = {
         "image": tf.constant(generator.integers(0, 256, (images, 224, 224, 3)), tf.uint8),
@@ -99,7 +101,7 @@ def measure_counts(counts, images, rounds):
             with tempfile.TemporaryDirectory() as folder:
                 report = pathlib.Path(folder) / "report.json"
                 command = [sys.executable, __file__, f"--images={images}", f"--report={report}"]
-                if launch.run_workers(command, count, max_restarts=0):
+                if local_workers.run_workers(command, count, max_restarts=0):
                     raise RuntimeError(f"A worker of {count} failed.")
                 results[count].append(json.loads(report.read_text()))
     return results

@@ -22,7 +22,7 @@ import tensorflow as tf
 from absl import app, flags
 from reading import make_photo
 
-from alexnet_tf import remote
+from alexnet_tf.serving import remote_model
 
 _SERVER = pathlib.Path(__file__).parent.parent / "tests" / "model_server.py"
 _PHOTOS = 200
@@ -38,10 +38,10 @@ def define_flags():
 
 @dataclasses.dataclass
 class Asked:
-    """What one image must be answered: a `remote.Answer`."""
+    """What one image must be answered: a `remote_model.Answer`."""
 
     content: bytes
-    expected: remote.Answer
+    expected: remote_model.Answer
 
 
 def make_images(folder):
@@ -58,7 +58,7 @@ def make_images(folder):
         assert valid == (number % 10 != 9)
         names = tuple(name.decode() for name in outputs["class_names"][0].numpy()) if valid else ()
         best = tuple(map(float, outputs["probabilities"][0].numpy())) if valid else ()
-        asked.append(Asked(content, remote.Answer(valid, names, best)))
+        asked.append(Asked(content, remote_model.Answer(valid, names, best)))
     return asked
 
 
@@ -78,13 +78,13 @@ def load(address, model, asked, clients, seconds, server):
 
     def ask(number):
         random = np.random.default_rng(number)
-        connection = remote.connect(address, model)
+        connection = remote_model.connect(address, model)
         while time.monotonic() < end:
             image = asked[random.integers(len(asked))]
             begin = time.perf_counter()
             try:
-                (answer,) = remote.ask_persistently(connection, [image.content], 60)
-            except remote.RequestFailed as error:
+                (answer,) = remote_model.ask_persistently(connection, [image.content], 60)
+            except remote_model.RequestFailed as error:
                 failed.append(str(error))
                 continue
             latencies.append(time.perf_counter() - begin)

@@ -17,7 +17,9 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from alexnet_tf import diary, distribution, model, recipe, training, variants
+from alexnet_tf import model, variants
+from alexnet_tf.distribution import strategies
+from alexnet_tf.training import loop, optimizers, tensorboard_logger
 
 CLASSES = 1000
 
@@ -76,8 +78,8 @@ class Clock(keras.callbacks.Callback):
 def make_model(flag, jit, measured):
     keras.utils.set_random_seed(0)
     alexnet = model.build_alexnet(flag.variant, CLASSES)
-    trained, optimizer = model.with_color_offset(alexnet), recipe.PaperMomentum(1e-5)
-    confusion_matrix = training.compile_model(trained, optimizer, jit)
+    trained, optimizer = model.with_color_offset(alexnet), optimizers.PaperMomentum(1e-5)
+    confusion_matrix = loop.compile_model(trained, optimizer, jit)
     if measured:
         optimizer.measure_gradients(always=jit)
         return alexnet, trained, confusion_matrix
@@ -96,7 +98,7 @@ def make_model(flag, jit, measured):
 def main(argv):
     del argv
     flag = flags.FLAGS
-    jit = training.use_jit(flag.jit, distribution.make_strategy("one"))
+    jit = loop.use_jit(flag.jit, strategies.make_strategy("one"))
     side, rng = variants.VARIANTS[flag.variant].image_px, np.random.default_rng(0)
     images = rng.integers(0, 256, (flag.batch_size, side, side, 3), "uint8")
     labels = rng.integers(0, CLASSES, flag.batch_size).astype("int32")
@@ -108,10 +110,10 @@ def main(argv):
     with tempfile.TemporaryDirectory() as folder:
         _, bare, _ = make_model(flag, jit, measured=False)
         alexnet, full, confusion_matrix = make_model(flag, jit, measured=True)
-        input_clock = training.InputClock()
+        input_clock = loop.InputClock()
         full.make_train_function()
         full.train_function = input_clock.wrap(full.train_function)
-        book = diary.Diary(
+        book = tensorboard_logger.Diary(
             pathlib.Path(folder),
             10**9,  # an entry at the end of each turn alone, which is --log_every steps after the last
             flag.batch_size,

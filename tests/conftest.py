@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from alexnet_tf import checkpoint
+from alexnet_tf.model import load_model
 from alexnet_tf.tfrecords import build
 
 TINY_IMAGE_PX = 40
@@ -89,4 +89,4 @@ def encoded(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(run_dir):
     """The model of `run_dir` and the description of its data."""
-    return checkpoint.load_model(run_dir)
+    return load_model(run_dir)

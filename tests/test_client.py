@@ -23,7 +23,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from alexnet_tf import remote
+from alexnet_tf.serving import remote_model
 
 pytestmark = pytest.mark.slow  # a model is trained, exported and served first
 
@@ -76,14 +76,14 @@ class TestAsk:
     @pytest.mark.parametrize("signature", ["serving_default", "ten_view"])
     def test_answers_are_the_models(self, protocol, signature, server, saved, photos):
         contents = [path.read_bytes() for path in sorted(photos.rglob("*.png"))]
-        connection = remote.connect(address(server, protocol), "alexnet", signature=signature)
-        answers = remote.ask_persistently(connection, [*contents, b"no image"], 30)
+        connection = remote_model.connect(address(server, protocol), "alexnet", signature=signature)
+        answers = remote_model.ask_persistently(connection, [*contents, b"no image"], 30)
         for content, answer in zip(contents, answers, strict=False):
             names, probabilities = expected(saved, content, signature)
             assert answer.valid
             assert answer.class_names == names
             np.testing.assert_allclose(answer.probabilities, probabilities, rtol=1e-5)
-        assert answers[-1] == remote.Answer(False, (), ())
+        assert answers[-1] == remote_model.Answer(False, (), ())
         assert len(answers) == len(contents) + 1
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -93,12 +93,12 @@ class TestAsk:
         bad = [b"", b"no image", contents[0][:100]]
 
         def ask(number):
-            connection = remote.connect(address(server, protocol), "alexnet")
+            connection = remote_model.connect(address(server, protocol), "alexnet")
             if number % 3 == 0:
-                (answer,) = remote.ask_persistently(connection, [bad[number // 3 % 3]], 60)
+                (answer,) = remote_model.ask_persistently(connection, [bad[number // 3 % 3]], 60)
                 return not answer.valid
             names, probabilities = rows[number % 5]
-            (answer,) = remote.ask_persistently(connection, [contents[number % 5]], 60)
+            (answer,) = remote_model.ask_persistently(connection, [contents[number % 5]], 60)
             return answer.class_names == names and np.allclose(answer.probabilities, probabilities, atol=1e-5)
 
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
@@ -106,10 +106,10 @@ class TestAsk:
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     def test_server_that_is_away_is_asked_again_and_later_each_time(self, protocol, server, photos):
-        connection = remote.connect(address(server, protocol), "alexnet")
+        connection = remote_model.connect(address(server, protocol), "alexnet")
         content = next(photos.glob("*.png")).read_bytes()
         waits, server.failures = [], 4
-        (answer,) = remote.ask_persistently(connection, [content], 30, sleep=waits.append)
+        (answer,) = remote_model.ask_persistently(connection, [content], 30, sleep=waits.append)
         assert answer.valid
         assert len(waits) == 4
         assert all(0.05 * 2**number <= wait <= 0.1 * 2**number for number, wait in enumerate(waits))
@@ -125,10 +125,10 @@ class TestAsk:
         ],
     )
     def test_refusals_are_told_and_not_repeated(self, protocol, model, options, message, server):
-        connection = remote.connect(address(server, protocol), model, **options)
+        connection = remote_model.connect(address(server, protocol), model, **options)
         before = server.requests
-        with pytest.raises(remote.RequestFailed, match=message) as failure:
-            remote.ask_persistently(connection, [b"x"], 30)
+        with pytest.raises(remote_model.RequestFailed, match=message) as failure:
+            remote_model.ask_persistently(connection, [b"x"], 30)
         assert not failure.value.transient
         assert server.requests == before + 1
 
@@ -136,10 +136,10 @@ class TestAsk:
     def test_deadline_ends_the_retries(self, protocol):
         with socket.socket() as unused:  # bound, but nobody listens there
             unused.bind(("127.0.0.1", 0))
-            connection = remote.connect(f"{protocol}://127.0.0.1:{unused.getsockname()[1]}", "alexnet")
+            connection = remote_model.connect(f"{protocol}://127.0.0.1:{unused.getsockname()[1]}", "alexnet")
             begin = time.monotonic()
-            with pytest.raises(remote.RequestFailed, match=r"asked \d times"):
-                remote.ask_persistently(connection, [b"x"], 1.0)
+            with pytest.raises(remote_model.RequestFailed, match=r"asked \d times"):
+                remote_model.ask_persistently(connection, [b"x"], 1.0)
             assert time.monotonic() - begin < 5
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -157,10 +157,10 @@ class TestAsk:
         over = threading.Event()
         with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Silent) as silent:
             threading.Thread(target=silent.serve_forever, daemon=True).start()
-            connection = remote.connect(f"{protocol}://127.0.0.1:{silent.server_address[1]}", "alexnet")
+            connection = remote_model.connect(f"{protocol}://127.0.0.1:{silent.server_address[1]}", "alexnet")
             begin = time.monotonic()
-            with pytest.raises(remote.RequestFailed):
-                remote.ask_persistently(connection, [b"x"], 1.0)
+            with pytest.raises(remote_model.RequestFailed):
+                remote_model.ask_persistently(connection, [b"x"], 1.0)
             assert time.monotonic() - begin < 5
             over.set()
             silent.shutdown()
@@ -177,9 +177,9 @@ class TestAsk:
 
         with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Strange) as strange:
             threading.Thread(target=strange.serve_forever, daemon=True).start()
-            connection = remote.connect(f"http://127.0.0.1:{strange.server_address[1]}", "alexnet")
-            with pytest.raises(remote.RequestFailed):
-                remote.ask_persistently(connection, [b"x"], 0.3)
+            connection = remote_model.connect(f"http://127.0.0.1:{strange.server_address[1]}", "alexnet")
+            with pytest.raises(remote_model.RequestFailed):
+                remote_model.ask_persistently(connection, [b"x"], 0.3)
             strange.shutdown()
 
 
@@ -189,15 +189,17 @@ class TestTransportSecurity:
         content = next(photos.glob("*.png")).read_bytes()
         keys = {"certificate": certificates / "ours.pem", "key": certificates / "ours.key"}
         with model_server.ModelServer(server.model, **keys) as secure:
-            trusting = remote.connect(address(secure, scheme), "alexnet", ca_certificate=certificates / "ours.pem")
-            assert remote.ask_persistently(trusting, [content], 30)[0].valid
+            trusting = remote_model.connect(
+                address(secure, scheme), "alexnet", ca_certificate=certificates / "ours.pem"
+            )
+            assert remote_model.ask_persistently(trusting, [content], 30)[0].valid
             for authority in (None, certificates / "other.pem"):
                 if authority is None and scheme in ("grpc", "http"):
                     continue  # no TLS was asked for
-                connection = remote.connect(address(secure, scheme), "alexnet", ca_certificate=authority)
+                connection = remote_model.connect(address(secure, scheme), "alexnet", ca_certificate=authority)
                 before = secure.requests
-                with pytest.raises(remote.RequestFailed, match=r"(?i)certificate.verify.failed") as failure:
-                    remote.ask_persistently(connection, [content], 10)
+                with pytest.raises(remote_model.RequestFailed, match=r"(?i)certificate.verify.failed") as failure:
+                    remote_model.ask_persistently(connection, [content], 10)
                 assert not failure.value.transient
                 assert secure.requests == before
 
@@ -206,16 +208,16 @@ class TestTransportSecurity:
         keys = {"certificate": certificates / "elsewhere.pem", "key": certificates / "elsewhere.key"}
         with model_server.ModelServer(server.model, **keys) as secure:
             authority = certificates / "elsewhere.pem"
-            connection = remote.connect(address(secure, scheme), "alexnet", ca_certificate=authority)
-            with pytest.raises(remote.RequestFailed):
-                remote.ask_persistently(connection, [b"x"], 2)
+            connection = remote_model.connect(address(secure, scheme), "alexnet", ca_certificate=authority)
+            with pytest.raises(remote_model.RequestFailed):
+                remote_model.ask_persistently(connection, [b"x"], 2)
             assert secure.requests == 0
 
     @pytest.mark.parametrize("scheme", ["grpcs", "https"])
     def test_plain_server_gets_no_image_where_tls_was_asked_for(self, scheme, server):
         before = server.requests
-        with pytest.raises(remote.RequestFailed):
-            remote.ask_persistently(remote.connect(address(server, scheme), "alexnet"), [b"x"], 1)
+        with pytest.raises(remote_model.RequestFailed):
+            remote_model.ask_persistently(remote_model.connect(address(server, scheme), "alexnet"), [b"x"], 1)
         assert server.requests == before
 
 
@@ -223,13 +225,13 @@ class TestConnect:
     @pytest.mark.parametrize("wrong", ["localhost:8500", "ftp://host", "http://", "http://host/v1/models"])
     def test_wrong_address_is_refused(self, wrong):
         with pytest.raises(ValueError, match="`server` must be grpc://"):
-            remote.connect(wrong, "alexnet")
+            remote_model.connect(wrong, "alexnet")
 
     def test_file_that_is_no_certificate_is_refused(self, tmp_path):
         (tmp_path / "none.pem").write_text("no certificate")
         for name in ("none.pem", "missing.pem"):
             with pytest.raises(ValueError, match="`ca_certificate` must be a PEM file"):
-                remote.connect("https://localhost", "alexnet", ca_certificate=tmp_path / name)
+                remote_model.connect("https://localhost", "alexnet", ca_certificate=tmp_path / name)
 
 
 class TestProgram:

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from programs import ENVIRONMENT, run, run_well, train_flags
 
-from alexnet_tf import checkpoint, predictions, scores
+from alexnet_tf.evaluation import metrics, predictions
+from alexnet_tf.model import load_model
 from alexnet_tf.tfrecords import reader
 
 
@@ -27,18 +28,18 @@ class TestTopKWrong:
     def test_images_are_wrong_whose_class_is_not_among_the_best(self):
         probabilities = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.2, 0.5, 0.3], [0.4, 0.3, 0.3]])
         labels = np.array([0, 0, 2, 1])
-        assert scores.top_k_wrong(probabilities, labels, 1).tolist() == [False, True, True, True]
-        assert scores.top_k_wrong(probabilities, labels, 2).tolist() == [False, True, False, False]
-        assert not scores.top_k_wrong(probabilities, labels, 5).any()
+        assert metrics.top_k_wrong(probabilities, labels, 1).tolist() == [False, True, True, True]
+        assert metrics.top_k_wrong(probabilities, labels, 2).tolist() == [False, True, False, False]
+        assert not metrics.top_k_wrong(probabilities, labels, 5).any()
 
     def test_equal_probabilities_are_no_free_hits(self):
-        assert scores.top_k_wrong(np.full((10, 10), 0.1), np.arange(10), 1).mean() == 0.9
+        assert metrics.top_k_wrong(np.full((10, 10), 0.1), np.arange(10), 1).mean() == 0.9
 
 
 class TestInterval95:
     @pytest.mark.parametrize("wrong, count", [(0, 20), (3, 20), (407, 1000), (20, 20)])
     def test_bounds_are_where_a_test_at_5_percent_turns(self, wrong, count):
-        low, high = scores.interval_95(np.arange(count) < wrong)
+        low, high = metrics.interval_95(np.arange(count) < wrong)
         assert 0 <= low <= wrong / count <= high <= 1
         for bound in (low, high):  # the share whose own deviation just reaches the one measured
             if 0 < bound < 1:
@@ -47,7 +48,7 @@ class TestInterval95:
 
     def test_it_holds_the_true_share_in_95_of_100_draws(self):
         draws = np.random.default_rng(0).random((4000, 150)) < 0.1
-        held = [low <= 0.1 <= high for low, high in map(scores.interval_95, draws)]
+        held = [low <= 0.1 <= high for low, high in map(metrics.interval_95, draws)]
         assert 0.93 < np.mean(held) < 0.97
 
 
@@ -55,7 +56,7 @@ class TestErrorsByClass:
     def test_rows_are_counted_class_by_class(self):
         probabilities, labels = random_probabilities(1)
         names = [f"class {label}" for label in range(7)]
-        rows = scores.errors_by_class(probabilities, labels, names)
+        rows = metrics.errors_by_class(probabilities, labels, names)
         assert [row["top1_error"] for row in rows] == sorted((row["top1_error"] for row in rows), reverse=True)
         assert sum(row["images"] for row in rows) == 400
         for row in rows:
@@ -67,7 +68,7 @@ class TestErrorsByClass:
             assert wrong.count(int(row["taken_for"].split()[1])) == most
 
     def test_class_without_errors_is_taken_for_nothing(self):
-        rows = scores.errors_by_class(np.eye(3), np.array([0, 1, 1]), ["a", "b", "c"])
+        rows = metrics.errors_by_class(np.eye(3), np.array([0, 1, 1]), ["a", "b", "c"])
         assert [(row["name"], row["taken_for"]) for row in rows] == [("b", "c"), ("a", None)]
 
 
@@ -77,7 +78,7 @@ class TestCalibration:
         sure = random.uniform(0.5, 1, 40_000)
         probabilities = np.stack([sure, 1 - sure], axis=1)
         labels = (random.random(40_000) > sure).astype(int)
-        result = scores.calibration(probabilities, labels)
+        result = metrics.calibration(probabilities, labels)
         assert result["expected_calibration_error"] < 0.01
         assert sum(row["images"] for row in result["bins"]) == 40_000
         expected = -np.mean(np.log(probabilities[np.arange(40_000), labels]))
@@ -85,7 +86,7 @@ class TestCalibration:
 
     def test_network_that_is_always_sure_and_half_right_is_half_off(self):
         probabilities = np.tile([1.0, 0.0], (100, 1))
-        result = scores.calibration(probabilities, np.arange(100) % 2)
+        result = metrics.calibration(probabilities, np.arange(100) % 2)
         assert result["expected_calibration_error"] == 0.5
         assert result["bins"] == [{"images": 100, "confidence": 1.0, "accuracy": 0.5}]
 
@@ -93,19 +94,19 @@ class TestCalibration:
 class TestEnsembles:
     def test_average_is_the_mean_or_the_weighted_one(self):
         of_models = [random_probabilities(seed)[0] for seed in range(3)]
-        np.testing.assert_allclose(scores.average(of_models), np.mean(np.float64(of_models), axis=0), rtol=1e-12)
-        weighted = scores.average(of_models, [0.5, 0.5, 0])
+        np.testing.assert_allclose(metrics.average(of_models), np.mean(np.float64(of_models), axis=0), rtol=1e-12)
+        weighted = metrics.average(of_models, [0.5, 0.5, 0])
         np.testing.assert_allclose(weighted, np.mean(np.float64(of_models[:2]), axis=0), rtol=1e-12)
 
     def test_searched_weights_are_the_best_of_a_grid_and_drop_the_useless(self):
         labels = random_probabilities(0)[1]
         of_models = [random_probabilities(seed, skill=skill)[0] for seed, skill in ((1, 2.0), (2, 1.0), (3, 0.0))]
-        weights = scores.search_weights(of_models, labels)
+        weights = metrics.search_weights(of_models, labels)
         assert weights.sum() == pytest.approx(1)
         assert weights[0] > weights[1] > weights[2]
 
         def likelihood(weights):
-            return np.mean(np.log(scores.average(of_models, weights)[np.arange(400), labels]))
+            return np.mean(np.log(metrics.average(of_models, weights)[np.arange(400), labels]))
 
         grid = [(a / 50, b / 50, 1 - a / 50 - b / 50) for a in range(51) for b in range(51 - a)]
         assert likelihood(weights) >= max(map(likelihood, grid)) - 1e-6
@@ -151,7 +152,7 @@ class TestEvaluate:
     def test_errors_and_pictures_are_those_of_the_model(self, data_dir, run_dir, tmp_path):
         output = run_well("evaluate", f"--model={run_dir}", f"--data_dir={data_dir}", f"--output_dir={tmp_path}")
         result = json.loads((tmp_path / "evaluation.json").read_text())
-        model, _ = checkpoint.load_model(run_dir)
+        model, _ = load_model(run_dir)
         for name, views in (("center_crop", 1), ("ten_views", 10)):
             dataset = reader.make_evaluation_dataset(data_dir, 64, 56, views=views)
             probabilities, labels = [], []

@@ -16,7 +16,8 @@ from programs import ENVIRONMENT, image_files, program, run, run_well
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from alexnet_tf import export, preprocessing
+from alexnet_tf import export
+from alexnet_tf.serving import preprocessing
 
 pytestmark = pytest.mark.slow  # a model is trained and exported first
 

@@ -6,7 +6,8 @@ import tensorflow as tf
 from PIL import Image
 from programs import run, run_well
 
-from alexnet_tf import checkpoint, features, neighbours
+from alexnet_tf import features, neighbours
+from alexnet_tf.model import load_model
 from alexnet_tf.tfrecords import reader, schema
 
 pytestmark = pytest.mark.slow  # a model is trained, and asked about all images
@@ -25,7 +26,7 @@ def features_dir(run_dir, data_dir, tmp_path_factory):
 class TestFeatures:
     def test_vectors_are_what_the_classifier_sees(self, features_dir, run_dir, data_dir):
         found = features.Features.load(features_dir / "validation.npz")
-        model, description = checkpoint.load_model(run_dir)
+        model, description = load_model(run_dir)
         assert found.class_names == description.class_names
         dataset = reader.make_evaluation_dataset(data_dir, 100, model.input_shape[1])
         pixels, labels = next(iter(dataset))

@@ -9,9 +9,10 @@ import tensorflow as tf
 from PIL import Image
 from programs import run, run_well
 
-from alexnet_tf import checkpoint, paper_figures, relu_against_tanh, strongest
-from alexnet_tf.model import build_alexnet
+from alexnet_tf import paper_figures
+from alexnet_tf.model import build_alexnet, load_model
 from alexnet_tf.tfrecords import reader, schema
+from alexnet_tf.visualization import relu_vs_tanh, top_activations
 
 
 class TestReceptiveField:
@@ -32,7 +33,7 @@ class TestReceptiveField:
     )
     def test_papers_layers_see_so_many_pixels(self, layer, size, step):
         model = build_alexnet("paper", 10, initializer="zeros")
-        assert strongest.receptive_field(model, layer)[:2] == (size, step)
+        assert top_activations.receptive_field(model, layer)[:2] == (size, step)
 
     @pytest.mark.parametrize("variant", ["testing", "four_layer"])
     @pytest.mark.parametrize("layer", ["conv1", "pool1", "conv2", "pool2", "conv3"])
@@ -52,7 +53,7 @@ class TestReceptiveField:
                 if each.name == layer:
                     break
             unit = x[0, row, row, 0]
-        size, step, start = strongest.receptive_field(model, layer)
+        size, step, start = top_activations.receptive_field(model, layer)
         first = start + row * step
         seen = np.flatnonzero(np.abs(tape.gradient(unit, pixels)[0].numpy()).sum(axis=(1, 2)))
         assert seen[0] == max(first, 0)
@@ -61,15 +62,15 @@ class TestReceptiveField:
     def test_unknown_layer_is_refused_with_the_names_there_are(self):
         model = build_alexnet("testing", 10, initializer="zeros")
         with pytest.raises(ValueError, match=r"`layer` must be one of .*conv1.* Received: layer='conv9'"):
-            strongest.receptive_field(model, "conv9")
+            top_activations.receptive_field(model, "conv9")
 
 
 class TestStrongest:
     @pytest.mark.parametrize("layer", ["conv3", "relu7"])
     def test_equals_a_search_through_all_outputs(self, layer, run_dir, data_dir):
-        model, description = checkpoint.load_model(run_dir)
+        model, description = load_model(run_dir)
         maps = [0, 5, 23]
-        found = strongest.strongest(model, layer, maps, data_dir, description, "validation", 4)
+        found = top_activations.strongest(model, layer, maps, data_dir, description, "validation", 4)
         images = np.concatenate([x for x, _ in reader.make_evaluation_dataset(data_dir, 250, model.input_shape[1])])
         outputs = keras.Model(model.input, model.get_layer(layer).output).predict(images, verbose=0)
         outputs = outputs[..., maps]
@@ -82,17 +83,17 @@ class TestStrongest:
 
     def test_seen_pixels_are_cut_out_and_grey_past_the_edge(self):
         image = np.random.default_rng(0).integers(0, 100, (20, 20, 3)).astype("uint8")
-        np.testing.assert_array_equal(strongest.seen_pixels(image, (5, 2, 0), 3, 4), image[6:11, 8:13])
-        corner = strongest.seen_pixels(image, (5, 2, -2), 0, 9)
+        np.testing.assert_array_equal(top_activations.seen_pixels(image, (5, 2, 0), 3, 4), image[6:11, 8:13])
+        corner = top_activations.seen_pixels(image, (5, 2, -2), 0, 9)
         np.testing.assert_array_equal(corner[:2], 128)
         np.testing.assert_array_equal(corner[2:, :4], image[:3, 16:])
         np.testing.assert_array_equal(corner[:, 4], 128)
 
     @pytest.mark.parametrize("maps, count, message", [([24], 4, "`maps`"), ([0], 0, "`count`"), ([0], 1001, "`count`")])
     def test_what_can_not_be_is_refused(self, maps, count, message, run_dir, data_dir):
-        model, description = checkpoint.load_model(run_dir)
+        model, description = load_model(run_dir)
         with pytest.raises(ValueError, match=message):
-            strongest.strongest(model, "conv3", maps, data_dir, description, "validation", count)
+            top_activations.strongest(model, "conv3", maps, data_dir, description, "validation", count)
 
 
 class TestReadImages:
@@ -106,9 +107,9 @@ class TestReadImages:
 
 class TestReluAgainstTanh:
     def test_epochs_are_counted_on_the_line_between_two(self):
-        assert relu_against_tanh.epochs_to([0.6, 0.4, 0.2], 0.25) == pytest.approx(2.75)
-        assert relu_against_tanh.epochs_to([0.2], 0.6) == pytest.approx(0.5)
-        assert relu_against_tanh.epochs_to([0.6, 0.4], 0.25) is None
+        assert relu_vs_tanh.epochs_to([0.6, 0.4, 0.2], 0.25) == pytest.approx(2.75)
+        assert relu_vs_tanh.epochs_to([0.2], 0.6) == pytest.approx(0.5)
+        assert relu_vs_tanh.epochs_to([0.6, 0.4], 0.25) is None
 
     @pytest.mark.slow
     @pytest.mark.long
@@ -120,11 +121,11 @@ class TestReluAgainstTanh:
         first = run_well("paper_figures", *flags)
         trainings = json.loads((output_dir / "relu_against_tanh.json").read_text())["trainings"]
         assert [(each["variant"], each["learning_rate"]) for each in trainings] == [
-            (variant, rate) for variant in relu_against_tanh.VARIANTS for rate in (0.0005, 0.002)
+            (variant, rate) for variant in relu_vs_tanh.VARIANTS for rate in (0.0005, 0.002)
         ]
         fewest = [
             min(len(each["training_errors"]) for each in trainings if each["variant"] == variant)
-            for variant in relu_against_tanh.VARIANTS
+            for variant in relu_vs_tanh.VARIANTS
         ]
         assert fewest[0] < fewest[1]
         assert all(len(each["training_errors"]) <= 8 for each in trainings)
@@ -158,9 +159,9 @@ class TestProgram:
         assert message in result.stderr
 
     def test_panel_shows_the_true_class_of_each_image(self, run_dir, data_dir, monkeypatch):
-        model, description = checkpoint.load_model(run_dir)
+        model, description = load_model(run_dir)
         drawn = {}
-        monkeypatch.setattr(paper_figures.figures, "prediction_panel", lambda *args: drawn.update(args=args))
+        monkeypatch.setattr(paper_figures.plots, "prediction_panel", lambda *args: drawn.update(args=args))
         paper_figures.draw_panel(model, data_dir, description, count=3)
         images, answers, titles = drawn["args"]
         labels = reader.read_labels(data_dir, description, "validation")[[0, 500, 999]]  # 499.5 rounds to even

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 from programs import image_files, run, run_well
 
-from alexnet_tf import checkpoint, features, predictions
+from alexnet_tf import features
+from alexnet_tf.evaluation import predictions
+from alexnet_tf.model import load_model
 
 
 class Evil:
@@ -45,7 +47,7 @@ class TestKerasFiles:
         keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(x))).save(folder / "model.keras")
         made.unlink(missing_ok=True)  # of building it
         with pytest.raises(ValueError, match=r"(?i)lambda"):
-            checkpoint.load_model(folder)
+            load_model(folder)
         assert not made.exists()
 
     def test_configuration_that_names_other_functions_is_refused(self, evil_run, run_dir):
@@ -59,7 +61,7 @@ class TestKerasFiles:
                 for name, content in members.items():
                     archive.writestr(name, json.dumps(replaced) if name == "config.json" else content)
             with pytest.raises((ValueError, TypeError)):
-                checkpoint.load_model(folder)
+                load_model(folder)
             assert not made.exists()
 
     def test_members_that_name_other_folders_write_nothing_there(self, evil_run, run_dir, tmp_path):
@@ -72,7 +74,7 @@ class TestKerasFiles:
             for name in ("../outside", "assets/../../outside", f"{tmp_path}/outside", "assets/inside"):
                 archive.writestr(name, b"evil")
         before = set(tmp_path.parent.rglob("*"))
-        checkpoint.load_model(folder)
+        load_model(folder)
         assert set(tmp_path.parent.rglob("*")) == before
         assert not any(path.exists() for path in (folder.parent / "outside", pathlib.Path("../outside")))
 

@@ -8,7 +8,7 @@ import torch
 import torch_reference
 
 from alexnet_tf.model import build_alexnet, with_color_offset
-from alexnet_tf.recipe import PaperMomentum
+from alexnet_tf.training.optimizers import PaperMomentum
 from alexnet_tf.variants import VARIANTS
 
 CLASSES = 1000

@@ -7,9 +7,10 @@ import keras
 import numpy as np
 import pytest
 
-from alexnet_tf import architecture, describe
+from alexnet_tf import describe
 from alexnet_tf.model import build_alexnet
 from alexnet_tf.variants import VARIANTS
+from alexnet_tf.visualization import architecture
 
 ROOT = pathlib.Path(__file__).parent.parent
 

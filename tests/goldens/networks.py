@@ -1,4 +1,4 @@
-"""Prints what `build_alexnet` makes of every variant, in each form of its columns, as JSON: networks.json is its output.
+"""Prints what `build_alexnet` makes of every variant, in each form of its columns: networks.json is its output.
 
     python tests/goldens/networks.py > tests/goldens/networks.json
 

@@ -1,0 +1,1 @@
+"""Several devices, several machines, and several processes on one machine."""

@@ -1,0 +1,1 @@
+"""Exported models: signatures, formats, what goes with them, and a client."""

@@ -1,0 +1,164 @@
+"""A model card: what a served model learned, how, how well, and how its network differs from the paper's."""
+
+import datetime
+import importlib.metadata
+import json
+import pathlib
+
+from alexnet_tf import describe, variants
+from alexnet_tf.tfrecords import schema
+
+_PAPER_RECIPE = pathlib.Path(__file__).parents[1] / "recipes" / "paper.flags"
+
+
+def collect(model, description, run, name, version):
+    """Gathers what is known of a model.
+
+    Args:
+        model: a `keras.Model` of `build_alexnet`, trained.
+        description: `schema.DatasetDescription` of what it learned.
+        run: None, or the folder of its run: its newest checkpoint tells the recipe, evaluation.json and training.json
+            the errors. An evaluation older than the model is of another model, and left out.
+        name, version: of the export.
+
+    Returns: a dict that JSON can hold.
+    """
+    variant = model.name.removeprefix("alexnet_")
+    row = variants.VARIANTS.get(variant)
+    return {
+        "name": name,
+        "version": version,
+        "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "network": {
+            "variant": variant,
+            "title": row.title if row else "no variant of this project",
+            "source": row.source if row else None,
+            "parameters": model.count_params(),
+            "image_px": model.input_shape[1],
+            "differs_from_paper": _differences(variant, len(description.class_names)),
+        },
+        "data": {
+            "source": description.settings.get("source"),
+            "classes": len(description.class_names),
+            "images": {split: of_split.count for split, of_split in description.splits.items()},
+            "image_px": description.image_px,
+            "preprocessing": f"central square, resized to {description.image_px} pixels with antialiasing; the centre "
+            f"crop of {model.input_shape[1]} pixels; the mean image is subtracted in the network's first layer",
+        },
+        "recipe": _recipe(run),
+        "metrics": _metrics(run),
+        "packages": {package: importlib.metadata.version(package) for package in ("alexnet-tf", "tensorflow", "keras")},
+    }
+
+
+def _differences(variant, classes):
+    """Lines of what differs from the paper's network, layer by layer."""
+    if variant == "paper" or variant not in variants.VARIANTS:
+        return []
+    return [
+        {"of": owner} | {column: value for column, value in zip(describe.COLUMNS, values, strict=True) if value}
+        for owner, *values in describe.difference(variant, "paper", classes)
+    ]
+
+
+def _recipe(run):
+    """The settings of training, those of the paper's recipe that are others, and the step."""
+    checkpoints = sorted(run.glob("checkpoints/*/progress.json"), key=lambda path: path.stat().st_mtime) if run else []
+    if not checkpoints:
+        return None
+    progress = json.loads(checkpoints[-1].read_text())
+    settings = progress.get("settings", {})
+    lines = _PAPER_RECIPE.read_text().splitlines()
+    of_paper = dict(line.removeprefix("--").split("=", 1) for line in lines if line.startswith("--"))
+    other = {
+        name: of_paper[name] for name in settings if name in of_paper and not _same(settings[name], of_paper[name])
+    }
+    return {"steps": progress["step"], "settings": settings, "paper": other}
+
+
+def _same(value, text):
+    try:
+        return float(value) == float(text)
+    except (TypeError, ValueError):
+        return str(value) == text
+
+
+def _metrics(run):
+    """What evaluation.json and training.json say of the newest model."""
+    result = {}
+    for kind in ("evaluation", "training"):
+        path = run / f"{kind}.json" if run else None
+        if path is None or not path.exists():
+            continue
+        if kind == "evaluation" and path.stat().st_mtime < (run / "model.keras").stat().st_mtime:
+            continue
+        content = json.loads(path.read_text())
+        if kind == "evaluation":
+            views = {view: content[view] for view in ("center_crop", "ten_views") if view in content}
+            content = {key: content.get(key) for key in ("split", "images", "chance")}
+            for view, of_view in views.items():
+                content[view] = {key: of_view[key] for key in of_view if "error" in key and "top" in key}
+        result[kind] = content
+    return result
+
+
+def as_markdown(card):
+    """The card as a page."""
+    network, data, recipe, metrics = (card[key] for key in ("network", "data", "recipe", "metrics"))
+    lines = [
+        f"# {card['name']}, version {card['version']}",
+        "",
+        f"AlexNet, variant `{network['variant']}`: {network['title']}. {network['parameters']:,} parameters, images of "
+        f"{network['image_px']} x {network['image_px']} pixels. Written as {card['format']} in {card['precision']}, "
+        f"{card['exported']}.",
+        "",
+        "## Network",
+        "",
+    ]
+    differences = network["differs_from_paper"]
+    if network["variant"] == "paper":
+        lines.append("It does not differ from the paper's.")
+    elif differences:
+        columns = ["of", *(column for column in describe.COLUMNS if any(column in line for line in differences))]
+        lines += ["What differs from the paper's:", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+        lines += ["| " + " | ".join(line.get(column, "") for column in columns) + " |" for line in differences]
+    else:
+        lines.append("No variant of this project by its name: how it differs from the paper's is not known.")
+    lines += ["", "## Data", "", f"{data['source']}: {data['classes']:,} classes, "]
+    lines[-1] += ", ".join(f"{count:,} images of {split}" for split, count in data["images"].items())
+    lines[-1] += f", in squares of {data['image_px']} pixels."
+    lines += ["", f"What the server does with an image: {data['preprocessing']}."]
+    lines += ["", "## Recipe", ""]
+    if recipe is None:
+        lines.append("Not known: the model's run holds no checkpoint.")
+    else:
+        lines += [f"{recipe['steps']:,} steps.", "", "| setting | here | paper |", "|---|---|---|"]
+        for name, value in recipe["settings"].items():
+            lines.append(f"| {name} | {value} | {recipe['paper'].get(name, '')} |")
+        lines += ["", "The last column has the paper's value where it is another (`recipes/paper.flags`)."]
+    lines += ["", "## Errors", ""]
+    evaluation = metrics.get("evaluation")
+    if evaluation:
+        lines += [f"On {evaluation['images']:,} images of {evaluation['split']}:", ""]
+        lines += ["| | top-1 error, % | top-5 error, % |", "|---|---|---|"]
+        for view in ("center_crop", "ten_views", "chance"):
+            if view in evaluation:
+                top1, top5 = (100 * evaluation[view][f"top{k}_error"] for k in (1, 5))
+                lines.append(f"| {view.replace('_', ' ')} | {top1:.2f} | {top5:.2f} |")
+    elif "training" in metrics:
+        errors = metrics["training"]
+        lines.append(
+            f"In training's own validation, top-1 {100 * errors['val_top1_error']:.2f} %, top-5 "
+            f"{100 * errors['val_top5_error']:.2f} % (centre crop). alexnet-evaluate was not run on this model."
+        )
+    else:
+        lines.append("Not known: alexnet-evaluate was not run on this model.")
+    return "\n".join(lines) + "\n"
+
+
+def write(folder, card):
+    """Writes model_card.json and model_card.md."""
+    text = json.dumps(card, indent=2) + "\n"
+    schema.write_whole(pathlib.Path(folder) / "model_card.json", lambda file: file.write(text.encode()))
+    page = as_markdown(card)
+    schema.write_whole(pathlib.Path(folder) / "model_card.md", lambda file: file.write(page.encode()))

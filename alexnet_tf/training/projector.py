@@ -1,0 +1,72 @@
+"""What fc7 makes of validation images, for TensorBoard's embedding projector."""
+
+import pathlib
+
+import keras
+import numpy as np
+from PIL import Image
+from tensorboard.plugins import projector
+
+from alexnet_tf import layers
+from alexnet_tf.tfrecords import schema
+from alexnet_tf.visualization import plots
+
+_THUMBNAIL_PX = 48
+
+
+def write(folder, model, dataset, class_names, most_images=400):
+    """Writes the last hidden layer's output for images, with their thumbnails, classes, and what they were taken for.
+
+    Args:
+        folder: where TensorBoard is to find `projector_config.pbtxt`.
+        model: from RGB pixels (batch, side, side, 3) to probabilities.
+        dataset: `tf.data.Dataset` of (uint8 images, labels).
+        class_names: names in the order of the labels.
+        most_images: how many of the first images are taken, at most.
+
+    Source: section 6.1: the features by which figure 4 finds images alike are those of the last hidden layer.
+    """
+    folder = pathlib.Path(folder)
+    *_, hidden, classifier = (layer for layer in model.layers if isinstance(layer, layers.ColumnDense))
+    seen = classifier.input  # one tensor, or one of each column where these are on devices of their own
+    seen = keras.layers.Concatenate()(seen) if isinstance(seen, list) else seen
+    network = keras.Model(model.input, [seen, model.output])
+    vectors, lines, thumbnails = [], [], []
+    for images, labels in dataset:
+        features, probabilities = (keras.ops.convert_to_numpy(output) for output in network(images, training=False))
+        for image, label, vector, predicted in zip(images, labels, features, probabilities.argmax(axis=1), strict=True):
+            vectors.append("\t".join(f"{value:.4g}" for value in vector))
+            lines.append(f"{_one_line(class_names[label])}\t{_one_line(class_names[predicted])}")
+            thumbnails.append(np.asarray(Image.fromarray(image.numpy()).resize((_THUMBNAIL_PX, _THUMBNAIL_PX))))
+        if len(vectors) >= most_images:
+            break
+    vectors, lines, thumbnails = vectors[:most_images], lines[:most_images], thumbnails[:most_images]
+
+    config = projector.ProjectorConfig()
+    embedding = config.embeddings.add()
+    embedding.tensor_name = hidden.name
+    embedding.tensor_path = f"{hidden.name}.tsv"
+    embedding.metadata_path = f"{hidden.name}_classes.tsv"
+    embedding.sprite.image_path = f"{hidden.name}_images.png"
+    embedding.sprite.single_image_dim.extend([_THUMBNAIL_PX, _THUMBNAIL_PX])
+    for path, text in (
+        (embedding.tensor_path, "\n".join(vectors)),
+        (embedding.metadata_path, "\n".join(["class\ttaken for", *lines])),
+    ):
+        schema.write_whole(folder / path, lambda file, text=text: file.write(f"{text}\n".encode()))
+    plots.save_png(folder / embedding.sprite.image_path, _sheet(thumbnails))
+    projector.visualize_embeddings(str(folder), config)
+
+
+def _one_line(name):
+    return name.replace("\t", " ").replace("\n", " ")
+
+
+def _sheet(thumbnails):
+    """The thumbnails row by row in a square: TensorBoard finds each by its place."""
+    side = int(np.ceil(np.sqrt(len(thumbnails))))
+    sheet = np.zeros((side * _THUMBNAIL_PX, side * _THUMBNAIL_PX, 3), "uint8")
+    for place, thumbnail in enumerate(thumbnails):
+        row, column = (_THUMBNAIL_PX * each for each in divmod(place, side))
+        sheet[row : row + _THUMBNAIL_PX, column : column + _THUMBNAIL_PX] = thumbnail
+    return sheet

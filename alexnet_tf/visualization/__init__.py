@@ -1,0 +1,1 @@
+"""Pictures of a network, of its training and of its predictions."""

@@ -1,0 +1,1 @@
+"""Weights from elsewhere: files of other programs, and copying weights between networks."""

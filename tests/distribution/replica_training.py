@@ -1,0 +1,81 @@
+"""Trains the testing network for some steps under a strategy, without dropout; saves its weights and its validation.
+
+    python replica_training.py DATA_DIR OUTPUT.npz STRATEGY AS_WORKERS [STEPS]
+
+STRATEGY is a name that `strategies.make_strategy` takes; "mirrored" has two logical CPU devices. With "one" the
+batches are those of AS_WORKERS workers behind one another: what they train on together. The same file is each of
+several workers, by TF_CONFIG.
+"""
+
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from alexnet_tf import model
+from alexnet_tf.distribution import strategies
+from alexnet_tf.tfrecords import reader, schema
+from alexnet_tf.training import loop, optimizers
+
+BATCH_SIZE = 66  # 3,000 images leave a rest of 30, and 1,000 to be tested on of 10
+
+
+def main(data_dir, output, name, as_workers, steps="20"):
+    if name == "mirrored":
+        (cpu,) = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    worker = strategies.this_worker()
+    strategy = strategies.make_strategy(name, worker)
+    replicas, steps, as_workers = strategy.num_replicas_in_sync, int(steps), int(as_workers)
+    # In float32 the order in which gradients are added up decides ties of max-pooling, and a tie decided otherwise
+    # changes the weights by 1e-4 within some steps.
+    keras.config.set_dtype_policy("float64")
+    keras.utils.set_random_seed(worker.number)  # first weights are the chief's
+    with strategy.scope():
+        alexnet = model.build_alexnet("testing", 10, initializer="he_normal", input_scale=0.0125)
+        for layer in ("drop6", "drop7"):
+            alexnet.get_layer(layer).rate = 0.0
+        model_class = strategies.DistributedModel if replicas > 1 else keras.Model
+        trained = model.with_color_offset(alexnet, model_class)
+        # Without top5, which TensorFlow can't count in float64.
+        optimizer = optimizers.PaperMomentum(0.05)
+        optimizer.build(trained.trainable_variables)
+        optimizer.measure_gradients()
+        optimizer.measuring.assign(True)
+        accuracy = loop.ConfusionMatrix(10)
+        trained.compile(optimizer, "sparse_categorical_crossentropy", metrics=[accuracy], jit_compile=False)
+
+    def training_data(step, share):
+        shares = [share] if replicas > 1 else [reader.Share(number, as_workers) for number in range(as_workers)]
+        parts = [reader.make_training_dataset(data_dir, BATCH_SIZE, 56, share=part) for part in shares]
+        if len(parts) == 1:
+            return parts[0]
+        return tf.data.Dataset.zip(*parts).map(
+            lambda *batches: tf.nest.map_structure(lambda *tensors: tf.concat(tensors, axis=0), *batches)
+        )
+
+    history = keras.callbacks.History()
+    loop.fit(
+        trained,
+        training_data,
+        lambda share: reader.make_evaluation_dataset(data_dir, BATCH_SIZE, 56, share=share),
+        first_step=0,
+        steps_per_epoch=steps,
+        epochs=1,
+        callbacks=[history],
+        validation_steps=reader.evaluation_steps(schema.load_description(data_dir), BATCH_SIZE, all_replicas=replicas),
+        worker=worker,
+    )
+    np.savez(
+        output.format(worker=worker.number),
+        *alexnet.get_weights(),
+        **{key: values[0] for key, values in history.history.items()},
+        gradient_norms=[optimizer.gradient_norm(v) for v in trained.trainable_variables if len(v.shape) > 1],
+        replicas=replicas,
+    )
+    strategies.check_workers_agree(strategy, worker, {"finished": True})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,157 @@
+"""What the environment says of workers, the strategies there are, and which images each worker reads."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from alexnet_tf.distribution import strategies
+from alexnet_tf.tfrecords import reader, schema
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch):
+    for name in ("TF_CONFIG", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def tf_config(cluster, task_type, index):
+    return json.dumps({"cluster": cluster, "task": {"type": task_type, "index": index}, "environment": "cloud"})
+
+
+class TestThisWorker:
+    def test_alone_without_a_cluster(self):
+        assert strategies.this_worker() == strategies.Worker(0, ("localhost",))
+        assert strategies.this_worker().is_chief
+
+    def test_chief_and_workers_of_tf_config_are_numbered_from_the_chief(self, monkeypatch):
+        cluster = {"worker": ["b:1", "c:1"], "chief": ["a:1"]}
+        for number, (kind, index) in enumerate([("chief", 0), ("worker", 0), ("worker", 1)]):
+            monkeypatch.setenv("TF_CONFIG", tf_config(cluster, kind, index))
+            assert strategies.this_worker() == strategies.Worker(number, ("a:1", "b:1", "c:1"))
+
+    def test_kubernetes_writes_the_index_as_text(self, monkeypatch):
+        monkeypatch.setenv("TF_CONFIG", tf_config({"worker": ["a:1", "b:1"]}, "worker", "1"))
+        assert strategies.this_worker().number == 1
+
+    @pytest.mark.parametrize(
+        "text, message",
+        [
+            ("{", "TF_CONFIG must be JSON of the form"),
+            ("[]", "TF_CONFIG must be JSON of the form"),
+            ('{"cluster": {"worker": ["a:1"]}}', "TF_CONFIG must be JSON of the form"),
+            (tf_config({"worker": ["a:1"], "ps": ["b:1"]}, "worker", 0), "parameter servers. Received: ps"),
+            (tf_config({"worker": ["a:1"]}, "worker", 1), "one of its cluster's. Received: worker 1"),
+            (tf_config({"worker": ["a:1"]}, "evaluator", 0), "one of its cluster's. Received: evaluator 0"),
+        ],
+    )
+    def test_tf_config_that_can_not_be_is_refused(self, text, message, monkeypatch):
+        monkeypatch.setenv("TF_CONFIG", text)
+        with pytest.raises(ValueError, match=message):
+            strategies.this_worker()
+
+    def test_slurm_tasks_are_workers(self, monkeypatch):
+        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+        monkeypatch.setenv("SLURM_STEP_NODELIST", "node[9-10]")  # as text, node10 would come first
+        monkeypatch.setenv("SLURM_JOB_ID", "430007")
+        monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "2(x2)")
+        monkeypatch.setenv("SLURM_PROCID", "2")
+        monkeypatch.setenv("TF_CONFIG", "")  # so that what this_worker sets is undone after the test
+        monkeypatch.delenv("TF_CONFIG")
+        worker = strategies.this_worker()
+        assert worker == strategies.Worker(2, ("node9:20007", "node9:20008", "node10:20007", "node10:20008"))
+
+
+class TestMakeStrategy:
+    def test_auto_is_one_device_without_gpus_or_workers(self):
+        assert strategies.make_strategy("auto") is tf.distribute.get_strategy()
+
+    @pytest.mark.parametrize(
+        "name, message",
+        [
+            ("several", "`strategy` must be one of auto, one, mirrored, multi_worker, tpu:NAME"),
+            ("tpu:", "`strategy` must be one of"),
+            ("multi_worker", "needs several workers"),
+        ],
+    )
+    def test_strategy_that_can_not_be_is_refused(self, name, message):
+        with pytest.raises(ValueError, match=message):
+            strategies.make_strategy(name)
+
+    def test_workers_that_would_train_apart_are_refused(self):
+        with pytest.raises(ValueError, match="each of the 2 workers train by itself"):
+            strategies.make_strategy("mirrored", strategies.Worker(1, ("a:1", "b:1")))
+
+
+class TestShares:
+    @staticmethod
+    def epochs(data_dir, batch_size, num_workers, replicas=1, epochs=2, **kwargs):
+        """For each epoch the numbers of the images (their blue) that each worker reads, step by step."""
+        steps = reader.steps_per_epoch(schema.load_description(data_dir), batch_size)
+        seen = []
+        for worker in range(num_workers):
+            share = reader.Share(worker, num_workers, replicas)
+            dataset = reader.make_training_dataset(data_dir, batch_size, 40, color_noise="none", share=share, **kwargs)
+            batches = dataset.take(epochs * steps * replicas).map(lambda inputs, labels: inputs["image"][:, 0, 0, 2])
+            seen.append(np.array([batch.numpy() for batch in batches]).reshape(epochs, steps, -1))
+        return np.stack(seen, axis=1)  # (epochs, workers, steps, images)
+
+    @pytest.mark.parametrize("num_workers, replicas, batch_size", [(1, 1, 46), (2, 1, 46), (2, 1, 2), (1, 2, 23 * 2)])
+    def test_each_epoch_sees_each_image_once_over_all_workers(self, tiny_data_dir, num_workers, replicas, batch_size):
+        orders = []
+        for epoch in self.epochs(tiny_data_dir, batch_size, num_workers, replicas):
+            assert sorted(epoch.ravel()) == list(range(46))
+            orders.append(epoch.ravel().tolist())
+        assert orders[0] != orders[1]
+
+    @pytest.mark.parametrize("num_workers, batch_size", [(2, 12), (3, 12), (4, 12), (5, 15)])
+    def test_no_image_is_seen_twice_where_the_rest_is_left_out(self, tiny_data_dir, num_workers, batch_size):
+        # 46 images in shards of 10, 9, 9, 9 and 9.
+        for epoch in self.epochs(tiny_data_dir, batch_size, num_workers, epochs=5):
+            numbers = epoch.ravel()
+            assert len(set(numbers)) == len(numbers) == 46 // batch_size * batch_size
+            assert epoch.shape[1:] == (46 // batch_size, batch_size // num_workers)
+
+    def test_share_of_a_worker_changes_from_epoch_to_epoch(self, tiny_data_dir):
+        first, second = self.epochs(tiny_data_dir, 46, 2)[:, 0]
+        assert set(first.ravel()) != set(second.ravel())
+
+    def test_worker_goes_on_in_the_middle_as_if_never_stopped(self, tiny_data_dir):
+        whole = self.epochs(tiny_data_dir, 12, 3)
+        share = reader.Share(2, 3)
+        dataset = reader.make_training_dataset(tiny_data_dir, 12, 40, share=share, start_epoch=1, start_step=1)
+        inputs, _ = next(iter(dataset))
+        np.testing.assert_array_equal(inputs["image"][:, 0, 0, 2], whole[1, 2, 1])
+
+    def test_workers_draw_crops_and_noise_of_their_own(self, tiny_data_dir):
+        offsets = []
+        for worker in range(2):
+            dataset = reader.make_training_dataset(tiny_data_dir, 40, 20, share=reader.Share(worker, 2))
+            inputs, _ = next(iter(dataset))
+            offsets.append(np.concatenate([inputs["color_offset"], inputs["image"][:, 0, 0, :2]], axis=1))
+        together = np.concatenate(offsets)
+        assert len(np.unique(together, axis=0)) > 35  # places of a crop may meet by chance, the noise is of grey images
+
+    def test_batch_that_replicas_can_not_share_is_refused(self, tiny_data_dir):
+        with pytest.raises(ValueError, match="`batch_size` must be a multiple of the number of replicas, 6"):
+            reader.make_training_dataset(tiny_data_dir, 10, 40, share=reader.Share(0, 3, 2))
+
+    @pytest.mark.parametrize(
+        "num_workers, replicas, batch_size", [(1, 1, 4), (2, 1, 4), (3, 1, 4), (2, 2, 8), (1, 3, 3)]
+    )
+    def test_evaluation_sees_each_image_once_in_as_many_batches(self, tiny_data_dir, num_workers, replicas, batch_size):
+        description = schema.load_description(tiny_data_dir)
+        steps = reader.evaluation_steps(description, batch_size, all_replicas=num_workers * replicas)
+        numbers = []
+        for worker in range(num_workers):
+            share = reader.Share(worker, num_workers, replicas)
+            batches = list(reader.make_evaluation_dataset(tiny_data_dir, batch_size, 40, share=share))
+            assert len(batches) == steps * replicas
+            assert all(len(labels) for _, labels in batches)
+            numbers += [number for images, _ in batches for number in images[:, 0, 0, 2].numpy()]
+        assert sorted(numbers) == list(range(100, 110))
+
+    def test_more_replicas_than_images_are_refused(self, tiny_data_dir):
+        with pytest.raises(ValueError, match="'validation' must have an image for each of 11 replicas"):
+            reader.make_evaluation_dataset(tiny_data_dir, 4, 40, share=reader.Share(0, 11))

@@ -1,0 +1,119 @@
+"""ONNX, LiteRT and OpenVINO exports: each says what the SavedModel says, and what can't be had is refused."""
+
+import json
+
+import numpy as np
+import pytest
+from programs import image_files, run, run_well
+
+from alexnet_tf import export
+from alexnet_tf.model import load_model
+from alexnet_tf.serving import formats, parity
+from alexnet_tf.tfrecords import reader
+
+FILES = {"onnx": "model.onnx", "litert": "model.tflite", "openvino": "model.bin"}
+# On 200 images, of a network of 23,514 parameters which is sure of little: a few change places.
+WORST = {"float32": (1.0, 1e-5), "float16": (0.98, 0.005), "int8": (0.8, 0.6)}
+
+
+class TestConversions:
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        "model_format", ["onnx", *(pytest.param(name, marks=pytest.mark.long) for name in ("litert", "openvino"))]
+    )
+    def test_every_precision_says_what_the_saved_model_says(self, model_format, run_dir, data_dir, tmp_path):
+        model, description = load_model(run_dir)
+        ((images, _),) = reader.make_evaluation_dataset(data_dir, 200, 56, description=description).take(1)
+        images = np.float32(images)
+        sizes, answers = {}, {}
+        for precision, (agreement, difference) in WORST.items():
+            folder = export.export_model(
+                model,
+                description,
+                tmp_path / precision,
+                model_format=model_format,
+                precision=precision,
+                data_dir=data_dir,
+                num_images=200,
+            )
+            report = json.loads((folder / export.ASSETS / "parity.json").read_text())
+            assert report["images"] == 200
+            assert report["top1_agreement"] >= agreement
+            assert report["largest_difference"] <= difference
+            assert {batch for batch in report["latency_ms"]} == {"1", "32"}
+            page = (folder / export.ASSETS / "parity.md").read_text()
+            assert f"| {model_format}, {precision} | {100 * report['top1_error']['candidate']:.2f} |" in page
+            sizes[precision] = (folder / FILES[model_format]).stat().st_size
+            # The file itself, asked here once more: any number of images at once, and the report tells the truth.
+            answers[precision] = formats.open_predictor(folder)(images)
+            assert answers[precision].shape == (200, 10)
+            np.testing.assert_allclose(answers[precision].sum(axis=1), 1, atol=0.02)
+            agrees = answers[precision].argmax(axis=1) == answers["float32"].argmax(axis=1)
+            assert agrees.mean() == pytest.approx(report["top1_agreement"], abs=0.011)
+        assert not np.array_equal(answers["float32"], answers["float16"])
+        assert not np.array_equal(answers["float32"], answers["int8"])
+        assert sizes["float16"] < sizes["float32"]
+        assert [path.name for path in (tmp_path / "int8").rglob("float32*")] == []
+
+    @pytest.mark.slow
+    @pytest.mark.long
+    def test_prediction_takes_other_formats_too(self, run_dir, data_dir, tmp_path):
+        arguments = [f"--model={run_dir}", f"--export_dir={tmp_path / 'served'}", "--num_images=50"]
+        output = run_well("export", *arguments, "--format=openvino", f"--data_dir={data_dir}")
+        assert "| openvino, float32 |" in output
+        (path,) = image_files(tmp_path, 1)
+        converted = run_well("predict", f"--model={tmp_path / 'served' / '1'}", path)
+        assert converted == run_well("predict", f"--model={run_dir}", path)
+        (tmp_path / "none.png").write_bytes(b"no image")
+        result = run("predict", f"--model={tmp_path / 'served' / '1'}", tmp_path / "none.png")
+        assert "none.png: not an image that can be read" in result.stderr
+
+
+class TestCheck:
+    @pytest.mark.parametrize("precision", ["float16", "int8"])
+    def test_saved_model_in_fewer_bits_is_refused(self, precision):
+        with pytest.raises(ValueError, match=f"savedmodel must be one of float32. Received: {precision}"):
+            formats.check("savedmodel", precision, "data")
+
+    @pytest.mark.slow
+    def test_int8_without_data_to_calibrate_on_is_refused(self, run_dir, tmp_path):
+        arguments = ["--format=onnx", "--precision=int8", f"--export_dir={tmp_path / 'served'}"]
+        result = run("export", f"--model={run_dir}", *arguments)
+        assert "`precision` int8 needs `data_dir`" in result.stderr
+        assert not (tmp_path / "served").exists()
+
+    def test_missing_package_is_named_with_its_extra(self, monkeypatch):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(ValueError, match=r"needs openvino, nncf: pip install alexnet-tf\[openvino\]"):
+            formats.check("openvino", "float32", None)
+
+    @pytest.mark.slow
+    def test_data_of_other_classes_is_refused(self, run_dir, tiny_data_dir, tmp_path):
+        result = run(
+            "export", f"--model={run_dir}", f"--data_dir={tiny_data_dir}", f"--export_dir={tmp_path / 'served'}"
+        )
+        assert "`data_dir` must hold the classes that the model learned" in result.stderr
+        assert not (tmp_path / "served" / "1").exists()
+
+    def test_folder_without_a_model_is_refused(self, tmp_path):
+        with pytest.raises(ValueError, match="must hold an exported model"):
+            formats.open_predictor(tmp_path)
+
+
+class TestMeasure:
+    def test_report_counts_agreement_difference_and_errors(self):
+        images = np.zeros((4, 2, 2, 3), "uint8")
+        images[:, 0, 0, 0] = range(4)
+        labels = np.array([0, 1, 1, 0])
+
+        def predictor(rows):
+            return lambda pixels: np.array(rows, "float32")[np.int32(pixels[:, 0, 0, 0])]
+
+        reference = predictor([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.6, 0.4]])
+        candidate = predictor([[0.9, 0.1], [0.2, 0.8], [0.55, 0.45], [0.6, 0.4]])
+        report = parity.measure(candidate, reference, images, labels, batch_size=3)
+        assert report["images"] == 4
+        assert report["top1_agreement"] == 0.75
+        assert report["largest_difference"] == pytest.approx(0.25)
+        assert report["top1_error"] == {"candidate": 0.25, "reference": 0.0}
+        assert all(of["candidate"] > 0 and of["reference"] > 0 for of in report["latency_ms"].values())

@@ -1,0 +1,227 @@
+"""What the functions of a SavedModel answer, and what no image can make them do."""
+
+import io
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from programs import ENVIRONMENT
+
+from alexnet_tf import features
+from alexnet_tf.serving import preprocessing
+from alexnet_tf.tfrecords import build, images, reader, schema
+
+pytestmark = pytest.mark.slow  # a model is trained and exported first
+
+
+def answers(saved, signature, contents):
+    outputs = saved.signatures[signature](images=tf.constant(contents, tf.string))
+    return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+
+def photo(mode="RGB", size=(90, 70)):
+    """Smooth colors, as an image of one of Pillow's modes."""
+    corners = np.random.default_rng(5).integers(0, 256, (4, 4, 3)).astype("uint8")
+    return Image.fromarray(corners).resize(size, Image.Resampling.BICUBIC).convert(mode)
+
+
+def as_file(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def flat_png(width, height):
+    """A PNG of one color, the smallest file of so many pixels."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    compressor = zlib.compressobj(9)
+    rows = [compressor.compress(bytes(1 + 3 * width)) for _ in range(height)]
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = b"".join([*rows, compressor.flush()])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+class TestSignatures:
+    def test_default_and_predict_give_the_models_own_answers(self, saved, trained, encoded):
+        model, description = trained
+        squares = tf.stack([preprocessing.decode_square(tf.constant(image), 64) for image in encoded])
+        pixels = preprocessing.central_crop(squares, 56)
+        expected = model.predict(pixels, verbose=0)
+        for name, dtype in (("predict", tf.float32), ("predict_uint8", tf.uint8)):
+            served = saved.signatures[name](pixels=tf.cast(pixels, dtype))["probabilities"]
+            np.testing.assert_allclose(served, expected, rtol=1e-5, atol=1e-6)
+        served = answers(saved, "serving_default", encoded)
+        order = np.argsort(-expected, axis=1)[:, :5]
+        np.testing.assert_array_equal(served["class_ids"], order)
+        np.testing.assert_allclose(served["probabilities"], np.take_along_axis(expected, order, 1), rtol=1e-5)
+        names = [[name.decode() for name in row] for row in served["class_names"]]
+        assert names == [[description.class_names[c] for c in row] for row in order]
+        assert served["valid"].all()
+
+    def test_views_and_features_are_those_of_evaluation(self, saved, trained, tmp_path):
+        # Images that are PNG in the data set, 64 pixels large: what is served of them is what evaluation reads.
+        model, _ = trained
+        for number in range(3):
+            path = tmp_path / "images" / "validation" / "a" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            photo(size=(64, 64)).rotate(90 * number).save(path)
+        for split in ("train", "validation"):
+            (tmp_path / "images" / split / "b").mkdir(parents=True)
+            photo(size=(64, 64)).save(tmp_path / "images" / split / "b" / "b.png")
+        (tmp_path / "images" / "train" / "a").mkdir()
+        photo(size=(64, 64)).save(tmp_path / "images" / "train" / "a" / "a.png")
+        source, data_dir = f"folder:{tmp_path / 'images'}", tmp_path / "data"
+        build.build_dataset(source, data_dir, image_px=64, encoding="png", num_train_shards=1, num_validation_shards=1)
+        description = schema.load_description(data_dir)
+        ((views, _),) = reader.make_evaluation_dataset(data_dir, 10, 56, views=10)
+        of_views = model.predict(tf.reshape(views, (-1, 56, 56, 3)), verbose=0).reshape(4, 10, -1).mean(axis=1)
+        order = np.argsort(-of_views, axis=1)[:, :5]
+        records = tf.data.TFRecordDataset(str(data_dir / description.splits["validation"].shards[0].name))
+        parsed = [tf.train.Example.FromString(record.numpy()) for record in records]
+        contents = [example.features.feature[schema.ENCODED].bytes_list.value[0] for example in parsed]
+        served = answers(saved, "ten_view", contents)
+        np.testing.assert_array_equal(served["class_ids"], order)
+        np.testing.assert_allclose(served["probabilities"], np.take_along_axis(of_views, order, 1), rtol=1e-5)
+        expected = features.extract(model, "relu7", data_dir, description, "validation", 10).vectors
+        np.testing.assert_allclose(answers(saved, "features", contents)["features"], expected, rtol=1e-5, atol=1e-6)
+
+    def test_examples_are_classified_as_their_images(self, saved, encoded):
+        examples = []
+        for image in [*encoded[:2], b"no image"]:
+            example = tf.train.Example()
+            example.features.feature["image/encoded"].bytes_list.value.append(image)
+            examples.append(example.SerializeToString())
+        wrong_type = tf.train.Example()
+        wrong_type.features.feature["image/encoded"].int64_list.value.append(1)
+        examples += [b"", b"\xff no example", wrong_type.SerializeToString()]
+        outputs = saved.signatures["classify"](inputs=tf.constant(examples))
+        assert outputs.keys() == {"classes", "scores"}
+        expected = answers(saved, "serving_default", encoded[:2])
+        np.testing.assert_array_equal(outputs["classes"][:2], expected["class_names"])
+        np.testing.assert_allclose(outputs["scores"][:2], expected["probabilities"], rtol=1e-6)
+        assert (outputs["classes"].numpy()[2:] == b"").all()
+        assert (outputs["scores"].numpy()[2:] == 0).all()
+
+    @pytest.mark.parametrize("signature", ["serving_default", "ten_view", "features"])
+    def test_bad_image_marks_its_own_row_and_no_other(self, signature, saved, encoded):
+        jpeg = as_file(photo(), "JPEG")
+        bad = [b"", b"\xff", b"hello", jpeg[:300], jpeg[:3], encoded[0][:40], b"\x89PNG\r\n\x1a\n", b"BM", b"GIF89a"]
+        mixed = [part for pair in zip(bad, [*encoded, *encoded], strict=False) for part in pair]
+        alone = answers(saved, signature, mixed[1::2])
+        served = answers(saved, signature, mixed)
+        assert served["valid"].tolist() == [False, True] * len(bad)
+        for name, rows in served.items():
+            same = np.testing.assert_array_equal if rows.dtype.kind in "OSb" else np.testing.assert_allclose
+            same(rows[1::2], alone[name], *([1e-5, 1e-6] if same is np.testing.assert_allclose else []))
+        nothing = {"class_names": b"", "class_ids": -1, "probabilities": 0, "features": 0}
+        for name, value in nothing.items():
+            assert name not in served or (served[name][0::2] == value).all()
+
+    @pytest.mark.parametrize("signature", ["serving_default", "ten_view", "features", "classify", "predict"])
+    def test_empty_batch_gives_empty_answers(self, signature, saved):
+        (spec,) = saved.signatures[signature].structured_input_signature[1].values()
+        empty = tf.zeros((0, *spec.shape[1:]), spec.dtype)
+        outputs = saved.signatures[signature](**{spec.name: empty})
+        assert outputs
+        assert all(len(tensor) == 0 for tensor in outputs.values())
+
+    def test_batch_of_bad_images_alone_is_answered(self, saved):
+        served = answers(saved, "serving_default", [b"a", b"b"])
+        assert not served["valid"].any()
+
+
+class TestDecodeSquare:
+    @pytest.mark.parametrize("size", [(300, 200), (37, 90), (28, 28), (5000, 1), (1, 1)])
+    @pytest.mark.parametrize("kind", ["png", "jpeg", "bmp"])
+    def test_served_pixels_are_those_of_the_training_images(self, size, kind):
+        image = as_file(photo(size=size), kind)
+        served = preprocessing.decode_square(tf.constant(image), 64).numpy()
+        assert np.abs(np.int32(served) - images.prepare_image(image, 64)).max() <= 1  # they round differently
+
+    @pytest.mark.parametrize(
+        "mode, kind, options",
+        [
+            ("L", "png", {}),
+            ("LA", "png", {}),
+            ("P", "png", {}),
+            ("1", "png", {}),
+            ("RGBA", "png", {}),
+            ("I;16", "png", {}),
+            ("L", "jpeg", {}),
+            ("CMYK", "jpeg", {}),
+            ("RGB", "jpeg", {"quality": 60}),
+            ("RGB", "jpeg", {"progressive": True, "subsampling": 0}),
+            ("RGBA", "bmp", {}),
+        ],
+    )
+    def test_any_kind_of_image_becomes_the_rgb_of_training(self, mode, kind, options):
+        image = Image.fromarray(np.uint16(photo("L")) * 257) if mode == "I;16" else photo(mode)
+        content = as_file(image, kind, **options)
+        served = preprocessing.decode_square(tf.constant(content), 64).numpy()
+        assert np.abs(np.int32(served) - images.prepare_image(content, 64)).max() <= 1
+
+    @pytest.mark.parametrize(
+        "content, reason",
+        [
+            (b"hello", "no JPEG, PNG or BMP"),
+            (as_file(photo("P"), "gif"), "no JPEG, PNG or BMP"),
+            (as_file(photo("P"), "bmp"), "palette"),
+            (flat_png(101, 100), "may have 10000 pixels"),
+            (as_file(photo(size=(101, 100)), "jpeg"), "may have 10000 pixels"),
+            (as_file(photo(size=(101, 100)), "bmp"), "may have 10000 pixels"),
+        ],
+    )
+    def test_other_and_larger_files_are_refused(self, content, reason):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
+            preprocessing.decode_square(tf.constant(content), 64, max_pixels=10_000)
+
+    def test_crop_larger_than_the_image_is_refused(self):
+        with pytest.raises(ValueError, match="crop_px=65"):
+            preprocessing.central_crop(tf.zeros((1, 64, 64, 3), tf.uint8), 65)
+
+
+@pytest.mark.slow
+class TestMemory:
+    """In a process of its own, since the most memory that one ever took is not forgotten."""
+
+    SCRIPT = """
+import resource, sys, tensorflow as tf
+saved = tf.saved_model.load(sys.argv[1])
+contents = [open(path, "rb").read() for path in sys.argv[2:]]
+answer = lambda images: saved.signatures["serving_default"](images=tf.constant(images))["valid"].numpy().tolist()
+answer([contents[0]])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(*answer(contents[1:]), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3)
+"""
+
+    def peak(self, export_dir, tmp_path, contents):
+        paths = []
+        for number, content in enumerate([flat_png(9, 9), *contents]):
+            paths.append(tmp_path / str(number))
+            paths[-1].write_bytes(content)
+        command = [sys.executable, "-c", self.SCRIPT, export_dir / "1", *paths]
+        result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+        *valid, megabytes = result.stdout.split()
+        return valid, float(megabytes)
+
+    def test_small_files_of_many_pixels_take_less_than_a_gigabyte(self, export_dir, tmp_path):
+        progressive = as_file(Image.new("RGB", (7000, 7000)), "JPEG", progressive=True, subsampling=0)
+        lines = [flat_png(3000, 1), flat_png(1, 3000), flat_png(49_000, 1000)]
+        contents = [flat_png(7000, 7000), progressive, *lines, progressive]
+        valid, megabytes = self.peak(export_dir, tmp_path, contents)
+        assert valid == ["True"] * len(contents)
+        assert megabytes < 1000
+
+    def test_images_past_the_limit_take_nothing(self, export_dir, tmp_path):
+        contents = [flat_png(12_000, 12_000), as_file(Image.new("RGB", (12_000, 12_000)), "JPEG")]
+        valid, megabytes = self.peak(export_dir, tmp_path, contents)
+        assert valid == ["False", "False"]
+        assert megabytes < 50

@@ -1,0 +1,234 @@
+"""The paper's update rule against float64 NumPy."""
+
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from alexnet_tf.model import build_alexnet, with_color_offset
+from alexnet_tf.training import loop
+from alexnet_tf.training.optimizers import Lars, PaperMomentum
+
+
+class TestPaperMomentum:
+    @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+    def test_hundred_steps_equal_float64_with_decay_on_weights_only(self, mode):
+        random = np.random.default_rng(0)
+        kernel, bias = random.normal(scale=0.1, size=(7, 5)), random.normal(scale=0.1, size=5)
+        variables = [keras.Variable(np.float32(kernel)), keras.Variable(np.float32(bias))]
+        optimizer = PaperMomentum(learning_rate=0.01)
+        optimizer.build(variables)
+
+        def step(d_kernel, d_bias):
+            optimizer.apply([d_kernel, d_bias], variables)
+
+        if mode != "eager":
+            step = tf.function(step, jit_compile=mode == "xla")
+        expected = [kernel, bias]
+        velocity = [np.zeros_like(kernel), np.zeros_like(bias)]
+        for _ in range(100):
+            gradients = [random.normal(scale=0.1, size=shape) for shape in ((7, 5), 5)]
+            step(*(tf.constant(g, "float32") for g in gradients))
+            for i, decay in enumerate((0.0005, 0.0)):
+                velocity[i] = 0.9 * velocity[i] - decay * 0.01 * expected[i] - 0.01 * gradients[i]
+                expected[i] = expected[i] + velocity[i]
+        np.testing.assert_allclose(variables[0], expected[0], atol=1e-6)
+        np.testing.assert_allclose(variables[1], expected[1], atol=1e-6)
+        assert int(optimizer.iterations) == 100
+
+    def test_is_not_keras_own_weight_decay(self):
+        # The difference that the class exists for: if this fails, keras.optimizers.SGD will do.
+        ours, keras_own = (keras.Variable(np.ones((3, 3), "float32")) for _ in range(2))
+        gradient = tf.ones((3, 3))
+        a, b = PaperMomentum(0.1, decay=0.05), keras.optimizers.SGD(0.1, 0.9, weight_decay=0.05)
+        for _ in range(12):
+            a.apply([gradient], [ours])
+            b.apply([gradient], [keras_own])
+        assert np.abs(np.asarray(ours) - np.asarray(keras_own)).max() > 1e-3
+
+    def test_goes_on_from_saved_variables(self):
+        gradient = tf.constant([[1.0, -2.0]])
+        whole = keras.Variable([[1.0, 2.0]])
+        optimizer = PaperMomentum(0.1)
+        for _ in range(4):
+            optimizer.apply([gradient], [whole])
+        half = keras.Variable([[1.0, 2.0]])
+        first = PaperMomentum(0.1)
+        for _ in range(2):
+            first.apply([gradient], [half])
+        second = PaperMomentum.from_config(first.get_config())
+        second.build([half])
+        for new, old in zip(second.variables, first.variables, strict=True):
+            new.assign(old)
+        for _ in range(2):
+            second.apply([gradient], [half])
+        np.testing.assert_array_equal(half, whole)
+
+    @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+    def test_multipliers_changed_in_the_middle_equal_float64_and_zero_freezes(self, mode):
+        random = np.random.default_rng(0)
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a"), keras.layers.Dense(2, name="b")])
+        optimizer = PaperMomentum(learning_rate=0.01)
+        optimizer.build(model.trainable_variables)
+        step = tf.function(lambda *gradients: optimizer.apply(gradients, model.trainable_variables))
+        if mode != "graph":
+            step = (
+                tf.function(step, jit_compile=True) if mode == "xla" else lambda *gradients: optimizer.apply(gradients)
+            )
+        expected = [np.float64(w) for w in model.get_weights()]
+        velocity = [np.zeros_like(w) for w in expected]
+        phases = [
+            ({}, [1, 1, 1, 1]),
+            ({"bias": 2.0}, [1, 2, 1, 2]),
+            ({"bias": 2.0, "a": 0.1, "b/kernel": 3.0}, [0.1, 0.2, 3, 2]),
+            ({"a": 0.0}, [0, 0, 1, 1]),
+            ({"a": 1.0}, [1, 1, 1, 1]),
+        ]
+        for multipliers, per_variable in phases:
+            optimizer.set_rate_multipliers(multipliers)
+            before = model.get_weights()
+            for _ in range(20):
+                gradients = [random.normal(scale=0.1, size=w.shape) for w in expected]
+                step(*(tf.constant(g, "float32") for g in gradients))
+                for i, multiplier in enumerate(per_variable):
+                    decay, rate = (0.0005 if expected[i].ndim > 1 else 0.0), 0.01 * multiplier
+                    velocity[i] = 0.9 * velocity[i] - decay * rate * expected[i] - rate * gradients[i]
+                    velocity[i] *= multiplier > 0
+                    expected[i] = expected[i] + velocity[i]
+            for i, (weight, value) in enumerate(zip(model.get_weights(), expected, strict=True)):
+                np.testing.assert_allclose(weight, value, atol=1e-6)
+                assert np.array_equal(weight, before[i]) == (per_variable[i] == 0)
+
+    def test_multipliers_survive_saving_and_loading_of_the_model(self, tmp_path):
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
+        model.compile(PaperMomentum(0.1), "mse")
+        model.optimizer.build(model.trainable_variables)
+        model.optimizer.set_rate_multipliers({"bias": 2.0, "a/kernel": 0.0})
+        model.fit(np.ones((8, 4)), np.ones((8, 3)), verbose=0)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(loaded.optimizer.rate_multipliers, [0.0, 2.0])
+        for each in (model, loaded):
+            each.fit(np.ones((8, 4)), np.ones((8, 3)), verbose=0)
+        for ours, expected in zip(loaded.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, expected)
+
+    def test_multipliers_hold_under_a_mirrored_strategy(self):
+        # In a process of its own: the number of a machine's logical devices is fixed when TensorFlow first looks.
+        program = textwrap.dedent("""
+            import keras, numpy as np, tensorflow as tf
+            tf.config.set_logical_device_configuration(
+                tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+            )
+            from alexnet_tf.training.optimizers import PaperMomentum
+            weights = []
+            for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+                with strategy.scope():
+                    keras.utils.set_random_seed(1)
+                    layers = [keras.Input((4,)), keras.layers.Dense(3, name="a"), keras.layers.Dense(2, name="b")]
+                    model = keras.Sequential(layers)
+                    model.compile(PaperMomentum(0.1), "mse")
+                    model.optimizer.build(model.trainable_variables)
+                first = model.get_weights()
+                x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+                for multipliers in ({"bias": 2.0}, {"a": 0.0, "b/kernel": 0.5}):
+                    model.optimizer.set_rate_multipliers(multipliers)
+                    frozen = model.get_weights()[:2]
+                    model.fit(x, x[:, :2], batch_size=8, shuffle=False, verbose=0)
+                for now, before in zip(model.get_weights()[:2], frozen):
+                    np.testing.assert_array_equal(now, before)
+                weights.append(model.get_weights())
+            for one, mirrored in zip(*weights):
+                np.testing.assert_allclose(mirrored, one, atol=1e-6)
+            print("equal")
+        """)
+        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert result.stdout.split()[-1:] == ["equal"], result.stderr
+
+    @pytest.mark.parametrize(
+        "multipliers, message",
+        [
+            ({"conv9": 1.0}, r"a layer that learns \(a\).*Received: 'conv9'"),
+            ({"a/gamma": 1.0}, "Received: 'a/gamma'"),
+            ({"a": -1.0}, "Received: 'a': -1.0"),
+            ({"a": float("nan")}, "Received: 'a': nan"),
+        ],
+    )
+    def test_multipliers_that_fit_nothing_are_refused(self, multipliers, message):
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
+        optimizer = PaperMomentum()
+        with pytest.raises(ValueError, match="must be built"):
+            optimizer.set_rate_multipliers({})
+        optimizer.build(model.trainable_variables)
+        with pytest.raises(ValueError, match=message):
+            optimizer.set_rate_multipliers(multipliers)
+
+    @pytest.mark.parametrize("arguments", [{"momentum": 1.0}, {"momentum": -0.1}, {"decay": -1.0}])
+    def test_values_outside_their_range_are_refused(self, arguments):
+        ((name, value),) = arguments.items()
+        with pytest.raises(ValueError, match=f"Received: {name}={value}"):
+            PaperMomentum(**arguments)
+
+
+class TestLars:
+    @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+    def test_hundred_steps_equal_its_formula_in_float64(self, mode):
+        random = np.random.default_rng(0)
+        expected = [random.normal(scale=0.1, size=(7, 5)), random.normal(scale=0.1, size=5), np.zeros((3, 4))]
+        variables = [keras.Variable(np.float32(value)) for value in expected]
+        optimizer = Lars(learning_rate=8.0, trust=0.01)
+        optimizer.build(variables)
+
+        def step(*gradients):
+            optimizer.apply(gradients, variables)
+
+        if mode != "eager":
+            step = tf.function(step, jit_compile=mode == "xla")
+        velocity = [np.zeros_like(value) for value in expected]
+        for _ in range(100):
+            gradients = [random.normal(scale=0.01, size=value.shape) for value in expected]
+            step(*(tf.constant(g, "float32") for g in gradients))
+            for i, (w, g) in enumerate(zip(expected, gradients, strict=True)):
+                decay, local = (0.0005, 1.0) if w.ndim > 1 else (0.0, 1.0)
+                if w.ndim > 1 and np.linalg.norm(w) > 0:
+                    local = 0.01 * np.linalg.norm(w) / (np.linalg.norm(g) + decay * np.linalg.norm(w))
+                velocity[i] = 0.9 * velocity[i] - 8.0 * local * (g + decay * w)
+                expected[i] = w + velocity[i]
+        for variable, value in zip(variables, expected, strict=True):
+            np.testing.assert_allclose(variable, value, rtol=0, atol=2e-5 * np.abs(value).max())
+
+    def test_step_does_not_depend_on_the_size_of_the_gradient(self):
+        ends = []
+        for size in (1e-3, 1e3):
+            variable = keras.Variable(np.ones((3, 3), "float32"))
+            Lars(1.0, decay=0.0).apply([tf.fill((3, 3), size)], [variable])
+            ends.append(np.asarray(variable))
+        np.testing.assert_allclose(*ends, rtol=1e-6)
+        np.testing.assert_allclose(ends[0], 1 - 0.001, rtol=1e-6)
+
+    def test_trust_must_be_positive_and_is_saved(self):
+        assert Lars.from_config(Lars(trust=0.02).get_config()).trust == 0.02
+        with pytest.raises(ValueError, match="trust=0"):
+            Lars(trust=0)
+
+
+class TestCompileModel:
+    def test_label_smoothing_equals_its_formula(self):
+        model = with_color_offset(build_alexnet("testing", 4, initializer="he_normal", input_scale=0.01))
+        loop.compile_model(model, PaperMomentum(), jit=False, label_smoothing=0.1)
+        images = np.random.default_rng(0).integers(0, 256, (5, 56, 56, 3)).astype("uint8")
+        labels = np.array([0, 1, 2, 3, 1], "int32")
+        inputs = {"image": images, "color_offset": np.zeros((5, 3), "float32")}
+        loss = model.evaluate(inputs, labels, verbose=0, return_dict=True)["loss"]
+        wanted = 0.9 * np.eye(4)[labels] + 0.1 / 4
+        expected = -np.mean(np.sum(wanted * np.log(np.float64(model.predict(inputs, verbose=0))), axis=1))
+        np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+    @pytest.mark.parametrize("label_smoothing", [-0.1, 1.0])
+    def test_label_smoothing_outside_its_range_is_refused(self, label_smoothing):
+        with pytest.raises(ValueError, match=f"label_smoothing={label_smoothing}"):
+            loop.compile_model(None, None, jit=False, label_smoothing=label_smoothing)

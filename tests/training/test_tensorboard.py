@@ -1,0 +1,334 @@
+"""What a run writes for TensorBoard: the numbers, and the pages as a browser shows them."""
+
+import base64
+import collections
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from programs import ENVIRONMENT, run_well, train_flags
+from selenium import webdriver
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+from alexnet_tf.model import build_alexnet, with_color_offset
+from alexnet_tf.training import loop
+from alexnet_tf.training.optimizers import PaperMomentum
+
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+
+
+def entries(folder):
+    """What lies in a folder's event files: {tag: {step: value}}, and the graph's nodes under "graph"."""
+    found = collections.defaultdict(dict)
+    for file in sorted(folder.glob("events*")):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            if event.graph_def:
+                found["graph"] = tf.compat.v1.GraphDef.FromString(event.graph_def).node
+            for value in event.summary.value:
+                content = tf.make_ndarray(value.tensor)
+                found[value.tag][event.step] = content if content.ndim else content.item()
+    return found
+
+
+@pytest.fixture(scope="module")
+def log_dir(data_dir, run_dir, tmp_path_factory):
+    """The logs of two runs, as `tensorboard --logdir` takes them: `first` is undisturbed, `second` is profiled."""
+    folder = tmp_path_factory.mktemp("logs")
+    flags = ("--epochs=1", "--learning_rate=0.05", "--log_every=7", "--profile_steps=10,12")
+    run_well("train", *train_flags(data_dir, folder / "second", *flags))
+    shutil.copytree(run_dir / "tensorboard", folder / "first" / "tensorboard")
+    return folder
+
+
+@pytest.mark.slow
+class TestDiary:
+    def test_scalars_are_written_at_the_steps_asked_for_and_at_the_end(self, log_dir):
+        train = entries(log_dir / "second" / "tensorboard" / "train")
+        expected = {"step/loss", "step/top1_error", "step/top5_error", "step/learning_rate"}
+        expected |= {"speed/images_per_second", "speed/step_ms", "speed/waiting_for_input_ms"}
+        expected |= {f"{kind}_norm/{layer}" for kind in ("gradient", "weight") for layer in LAYERS}
+        assert {tag for tag in train if tag.startswith(("step/", "speed/", "gradient_", "weight_"))} == expected
+        for tag in expected:
+            assert list(train[tag]) == [7, 14, 21, 28, 35, 42, 49, 56, 60], tag
+            assert all(np.isfinite(value) and value > 0 for value in train[tag].values()), tag
+        means = np.average(list(train["step/loss"].values()), weights=[7] * 8 + [4])
+        np.testing.assert_allclose(means, train["epoch/loss"][60], rtol=1e-5)  # of 60 steps, in parts
+        # The rate of a cosine over one epoch, in the step that is the 21st.
+        np.testing.assert_allclose(train["step/learning_rate"][21], 0.05 * (1 + np.cos(np.pi * 20 / 60)) / 2, rtol=1e-5)
+
+    def test_validation_has_the_tags_of_training_and_a_whole_confusion_matrix(self, log_dir, run_dir):
+        folder = log_dir / "first" / "tensorboard"
+        train, validation = entries(folder / "train"), entries(folder / "validation")
+        tags = {"epoch/loss", "epoch/top1_error", "epoch/top5_error"}
+        assert {tag for tag in validation if tag != "confusion matrix"} == tags
+        assert all(list(written[tag]) == [60, 120] for written in (train, validation) for tag in tags)
+        summary = json.loads((run_dir / "training.json").read_text())
+        np.testing.assert_allclose(validation["epoch/top1_error"][120], summary["val_top1_error"], rtol=1e-6)
+        assert list(validation["confusion matrix"]) == [60, 120]
+
+    def test_pictures_histograms_graph_and_texts_are_of_this_run(self, log_dir):
+        train = entries(log_dir / "first" / "tensorboard" / "train")
+        width, height, png = train["augmented inputs"][0]
+        assert (int(width), int(height)) == (4 * 56, 2 * 56)
+        assert len(np.unique(tf.io.decode_png(png))) > 50
+        assert list(train["conv1 kernels"]) == [60, 120]
+        assert b"--variant=testing" in train["flags"][0]
+        assert b"train: 3,000 images" in train["data"][0] and b"Ankle boot" in train["data"][0]
+        kernels = keras.models.load_model(log_dir / "second" / "model.keras").get_layer("fc7").kernels
+        histograms = entries(log_dir / "second" / "tensorboard" / "train")
+        for number, kernel in enumerate(kernels, 1):
+            left, right, counts = histograms[f"fc7/kernel_{number}"][60].T
+            assert counts.sum() == np.size(kernel)
+            np.testing.assert_allclose([left[0], right[-1]], [np.min(kernel), np.max(kernel)], rtol=1e-5)
+        groups = {node.name.split("/")[0] for node in train["graph"] if "/" in node.name}
+        assert groups >= {*LAYERS, "mean_image", "relu1", "norm1", "pool1", "drop6", "softmax"}
+        names = {node.name for node in train["graph"]}
+        assert all(source.split(":")[0] in names for node in train["graph"] for source in node.input)
+
+    def test_profiler_records_the_steps_asked_for(self, log_dir):
+        (file,) = (log_dir / "second").rglob("*.xplane.pb")
+        space = xplane_pb2.XSpace.FromString(file.read_bytes())
+        names, steps = set(), []
+        for plane in space.planes:
+            names |= {event.name for event in plane.event_metadata.values()}
+            for event in (event for line in plane.lines for event in line.events):
+                if plane.event_metadata[event.metadata_id].name == "train":
+                    steps += [
+                        s.int64_value for s in event.stats if plane.stat_metadata[s.metadata_id].name == "step_num"
+                    ]
+        assert steps == [10, 11, 12]
+        assert any("conv2" in name and "Conv2D" in name for name in names)
+        assert any("gradient_tape" in name and "fc6" in name for name in names)
+
+    def test_run_that_goes_on_writes_at_the_same_steps(self, data_dir, run_dir, tmp_path):
+        shutil.copytree(run_dir, tmp_path / "run")
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / "00000120")  # which leaves that of step 116
+        run_well("train", *train_flags(data_dir, tmp_path / "run", "--epochs=2"))
+        whole, resumed = (entries(folder / "tensorboard" / "train") for folder in (run_dir, tmp_path / "run"))
+        assert list(resumed["step/loss"]) == list(whole["step/loss"]) == [20, 40, 60, 80, 100, 120]
+        for tag in ("gradient_norm/conv1", "weight_norm/fc6"):
+            np.testing.assert_array_equal(resumed[tag][120], whole[tag][120])
+        flags = entries(tmp_path / "run" / "tensorboard")
+        assert "_hparams_/session_end_info" in flags
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("strategy", ["one", pytest.param("mirrored", marks=pytest.mark.long)])
+    def test_slow_input_is_told(self, strategy, data_dir, tmp_path):
+        script = textwrap.dedent("""
+            import sys, time
+            import tensorflow as tf
+            (cpu,) = tf.config.list_physical_devices("CPU")
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+            from alexnet_tf import train
+            from alexnet_tf.tfrecords import reader
+            make = reader.make_training_dataset
+            def make_slow(*args, **kwargs):
+                def slow(number, batch):
+                    pause = tf.where(number % 50 < 30, 0.0, 0.15)  # half as long for each of two replicas
+                    pause = tf.cast(pause / kwargs["share"].replicas, tf.float32)
+                    with tf.control_dependencies([tf.py_function(lambda s: time.sleep(float(s)), [pause], [])]):
+                        return tf.nest.map_structure(tf.identity, batch)
+                return make(*args, **kwargs).enumerate().map(slow)
+            reader.make_training_dataset = make_slow
+            train.run()
+        """)
+        flags = train_flags(data_dir, tmp_path / "run", "--epochs=1", f"--strategy={strategy}", "--log_every=5")
+        command = [sys.executable, "-c", script, *flags]
+        result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        train = entries(tmp_path / "run" / "tensorboard" / "train")
+        step, waiting = (train[f"speed/{name}_ms"] for name in ("step", "waiting_for_input"))
+        first_slow = 30 if strategy == "one" else 15  # the pauses are counted in batches of a replica
+        assert all(waiting[at] < 0.5 * step[at] for at in (10, first_slow - 5))
+        assert all(waiting[at] > 0.5 * step[at] for at in (first_slow + 5, first_slow + 10))
+        assert all(0 <= waiting[at] <= step[at] for at in step)
+
+
+class TestMeasureGradients:
+    @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
+    def test_norms_are_those_of_the_gradients(self, jit):
+        keras.utils.set_random_seed(1)
+        alexnet = build_alexnet("testing", 10, initializer="he_normal", input_scale=0.0125)
+        for layer in ("drop6", "drop7"):
+            alexnet.get_layer(layer).rate = 0.0
+        model, optimizer = with_color_offset(alexnet), PaperMomentum(0.1)
+        loop.compile_model(model, optimizer, jit)
+        optimizer.measure_gradients(always=jit)
+        rng = np.random.default_rng(0)
+        inputs = {"image": rng.integers(0, 256, (20, 56, 56, 3), "uint8"), "color_offset": np.zeros((20, 3), "float32")}
+        labels = np.arange(20) % 10
+        kernels = [weight for weight in model.trainable_variables if len(weight.shape) > 1]
+        with tf.GradientTape() as tape:
+            loss = keras.losses.sparse_categorical_crossentropy(labels, model(inputs, training=True))
+            loss = tf.reduce_mean(loss)
+        expected = [np.linalg.norm(gradient) for gradient in tape.gradient(loss, [kernel.value for kernel in kernels])]
+        if not jit:
+            optimizer.measuring.assign(True)
+        model.train_on_batch(inputs, labels)
+        np.testing.assert_allclose([optimizer.gradient_norm(kernel) for kernel in kernels], expected, rtol=1e-4)
+        if not jit:
+            optimizer.measuring.assign(False)
+            model.train_on_batch(inputs, labels)
+            np.testing.assert_allclose([optimizer.gradient_norm(kernel) for kernel in kernels], expected, rtol=1e-4)
+
+
+class TestConfusionMatrix:
+    def test_counts_and_accuracy_are_right_over_batches(self):
+        rng = np.random.default_rng(2)
+        labels, probabilities = rng.integers(0, 7, 100), rng.random((100, 7), "float32")
+        metric, accuracy = loop.ConfusionMatrix(7), keras.metrics.SparseCategoricalAccuracy()
+        for part in (slice(0, 64), slice(64, 100)):
+            for each in (metric, accuracy):
+                each.update_state(labels[part], probabilities[part])
+        expected = np.zeros((7, 7))
+        for label, predicted in zip(labels, probabilities.argmax(axis=1), strict=True):
+            expected[label, predicted] += 1
+        np.testing.assert_array_equal(metric.counts, expected)
+        np.testing.assert_allclose(metric.result(), accuracy.result())
+
+
+@pytest.fixture(scope="module")
+def tensorboard(log_dir):
+    """The address of the real TensorBoard on the two runs' logs."""
+    command = [sys.executable, "-m", "tensorboard.main", f"--logdir={log_dir}", "--port=0", "--host=localhost"]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    for line in process.stderr:
+        address = re.search(r"http://\S+", line)
+        if "Press CTRL+C" in line and address:
+            break
+    else:
+        pytest.fail("TensorBoard ended by itself")
+    yield address[0]
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver) and "CI" not in os.environ:
+        pytest.skip("Chromium and its driver are not installed: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-unsafe-swiftshader",  # the projector draws by WebGL
+        "--disable-dev-shm-usage",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--window-size=1500,1000",
+        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):
+        options.add_argument(argument)
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as chrome:
+        yield chrome
+
+
+# TensorBoard's pages are nested shadow trees and frames, which Selenium's own search does not enter.
+_WALK = """
+    const found = [];
+    (function walk(node) {
+        if (['STYLE', 'SCRIPT', 'NOSCRIPT'].includes(node.tagName)) return;
+        if (node.nodeType === Node.TEXT_NODE && node.textContent.trim()) found.push(node.textContent.trim());
+        if (node.tagName === 'IMG') found.push(node);
+        if (node.tagName === 'IFRAME' && node.contentDocument?.body) walk(node.contentDocument.body);
+        if (node.shadowRoot) walk(node.shadowRoot);
+        node.childNodes.forEach(walk);
+    })(document.body);
+"""
+
+
+def open_page(browser, address, page, *expected, seconds=60):
+    """Opens a page and waits for texts to stand in it; returns all texts of it, a line each."""
+    browser.get("about:blank")
+    browser.get(address + page)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        text = browser.execute_script(_WALK + "return found.filter(t => typeof t === 'string').join('\\n')")
+        if all(each in text for each in expected):
+            return text
+        time.sleep(0.5)
+    pytest.fail(f"{page} does not show {[each for each in expected if each not in text]}. It shows:\n{text}")
+
+
+class TestPages:
+    def test_scalars_show_the_last_values(self, browser, tensorboard, log_dir):
+        train = entries(log_dir / "second" / "tensorboard" / "train")
+        loss = f"{train['step/loss'][60]:.4f}".rstrip("0")
+        row = rf"second/tensorboard/train\n[\d.]+\n{re.escape(loss)}\n60\n"  # run, smoothed value, value, step
+        text = open_page(browser, tensorboard, "?tagFilter=step%2Floss#timeseries", "Tags matching filter", loss)
+        assert re.search(row, text), text
+
+    def test_images_are_those_that_were_logged(self, browser, tensorboard, log_dir):
+        open_page(browser, tensorboard, "#images&tagFilter=conv1%20kernels", "Tags matching", "conv1 kernels")
+        wanted = {
+            tag: {png for _, _, png in entries(folder)[tag].values()}
+            for folder, tag in (
+                (log_dir / "first" / "tensorboard" / "train", "augmented inputs"),
+                (log_dir / "first" / "tensorboard" / "train", "conv1 kernels"),
+                (log_dir / "first" / "tensorboard" / "validation", "confusion matrix"),
+            )
+        }
+        script = """
+            const done = arguments[0];
+            const read = blob => new Promise(resolve => {
+                const reader = new FileReader();
+                reader.onload = () => resolve(reader.result.split(',')[1]);
+                reader.readAsDataURL(blob);
+            });
+            const shown = found.filter(i => i.naturalWidth && i.src.includes('/data/plugin/images'));
+            Promise.all(shown.map(i => fetch(i.src).then(r => r.blob()).then(read))).then(done);
+        """
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            shown = {base64.b64decode(each) for each in browser.execute_async_script(_WALK + script)}
+            missing = [tag for tag, pictures in wanted.items() if not pictures & shown]
+            if not missing:
+                return
+            time.sleep(0.5)
+        pytest.fail(f"Not shown: {missing}")
+
+    def test_graph_shows_the_layers(self, browser, tensorboard):
+        text = open_page(browser, tensorboard, "#graphs&run=first/tensorboard/train", "Main Graph", "softmax", "conv5")
+        assert {*LAYERS, "norm1", "pool5", "relu7", "drop7", "mean_image"} <= set(text.splitlines())
+
+    def test_histograms_are_there_for_every_layer(self, browser, tensorboard):
+        open_page(browser, tensorboard, "#histograms", "conv1/kernel_1", *LAYERS)
+
+    def test_hparams_compare_both_runs(self, browser, tensorboard, run_dir, log_dir):
+        errors = [
+            json.loads((folder / "training.json").read_text())["val_top1_error"]
+            for folder in (run_dir, log_dir / "second")
+        ]
+        names = [str(run_dir), str(log_dir / "second")]
+        text = open_page(browser, tensorboard, "#hparams", *names, *(f"{error:.5g}" for error in errors)).splitlines()
+        assert {"learning_rate", "batch_size", "epochs", "top-1 error", "images/s"} <= set(text)
+        assert {"0.10000", "0.050000"} <= set(text)
+
+    def test_projector_shows_fc7_with_classes_and_thumbnails(self, browser, tensorboard):
+        text = open_page(browser, tensorboard, "#projector", "400x32", "fc7", "class", "taken for")
+        assert "first/tensorboard" in text
+        deadline = time.monotonic() + 60
+        while True:  # till the thumbnails are drawn
+            pixels = tf.io.decode_png(browser.get_screenshot_as_png(), channels=3).numpy()[150:800, 350:1150]
+            if len(np.unique(pixels)) > 200 and np.mean(pixels.min(axis=2) < 250) > 0.01:
+                return
+            assert time.monotonic() < deadline, "the projector is empty"
+            time.sleep(0.5)
+
+    def test_texts_show_flags_and_data(self, browser, tensorboard):
+        open_page(browser, tensorboard, "#text", "--variant=testing", "train: 3,000 images", "Ankle boot")

@@ -1,0 +1,309 @@
+"""Weights from elsewhere, held against the foreign network itself, built in PyTorch; and both forms of columns."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import torch
+import torch_reference
+from made_foreign import LAYERS, blob, write_caffemodel, write_npy
+
+from alexnet_tf import convert
+from alexnet_tf.model import build_alexnet, load_model, open_model
+from alexnet_tf.weights import pretrained_files
+
+ENVIRONMENT = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def run_convert(*flags):
+    command = [sys.executable, "-m", "alexnet_tf.convert", *map(str, flags)]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+def random_network(variant, classes=1000):
+    """A foreign network with random weights, large enough that normalization and saturation show in the logits."""
+    torch.manual_seed(0)
+    network = torch_reference.build(variant, classes).double().eval()
+    with torch.no_grad():
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+                layer.weight.normal_(0, (2 / layer.weight[0].numel()) ** 0.5)
+                layer.bias.normal_(0, 0.5)
+    return network
+
+
+def images(side, count=2):
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3)).astype("uint8")
+
+
+def logits(model, pixels):
+    return keras.Model(model.input, model.get_layer("fc8").output)(pixels).numpy()
+
+
+def foreign_logits(network, centered):
+    with torch.no_grad():
+        return network(torch.tensor(np.float64(centered).transpose(0, 3, 1, 2))).numpy()
+
+
+def assert_logits_equal(ours, expected):
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.fixture(scope="module")
+def caffe_network():
+    return random_network("caffe")
+
+
+class TestCaffe:
+    @pytest.mark.parametrize("columns", [None, "split"])
+    @pytest.mark.slow
+    def test_caffemodel_gives_the_logits_of_the_network_itself(self, caffe_network, columns, tmp_path):
+        write_caffemodel(tmp_path / "net.caffemodel", caffe_network, old=columns is None)
+        flags = [f"--input={tmp_path / 'net.caffemodel'}", f"--output_dir={tmp_path / 'run'}"]
+        result = run_convert(*flags, *([f"--columns={columns}"] if columns else []))
+        assert result.returncode == 0, result.stderr
+        assert ": caffe, 61,119,811 parameters, 1000 classes." in result.stdout
+        model, description = load_model(tmp_path / "run")
+        assert description.class_names[:2] == ("n01440764", "n01443537")
+        assert len(model.get_layer("fc6").kernels) == (2 if columns else 1)
+        pixels = images(227)
+        expected = foreign_logits(caffe_network, np.float64(pixels) - [123, 117, 104])
+        assert_logits_equal(logits(model, pixels), expected)
+
+    @pytest.mark.slow
+    def test_caffenet_is_told_by_its_name(self, tmp_path):
+        network = random_network("caffenet", 10)
+        write_caffemodel(tmp_path / "net.caffemodel", network, "CaffeNet")
+        read = pretrained_files.read_foreign(tmp_path / "net.caffemodel")
+        assert read.variant == "caffenet"
+        model = build_alexnet("caffenet", 10, initializer="zeros")
+        convert.load_foreign(read, model)
+        pixels = images(227)
+        expected = foreign_logits(network, np.float64(pixels) - [123, 117, 104])
+        assert_logits_equal(logits(model, pixels), expected)
+
+    @pytest.mark.parametrize("python2", [False, True])
+    def test_npy_dictionary_gives_the_logits_of_the_network_itself(self, caffe_network, python2, tmp_path):
+        write_npy(tmp_path / "net.npy", caffe_network, python2)
+        model = build_alexnet("caffe", initializer="zeros")
+        convert.load_foreign(pretrained_files.read_foreign(tmp_path / "net.npy"), model)
+        pixels = images(227)
+        expected = foreign_logits(caffe_network, np.float64(pixels) - [123, 117, 104])
+        assert_logits_equal(logits(model, pixels), expected)
+
+    def test_mean_image_of_caffe_comes_out_red_first_and_cropped(self, tmp_path):
+        mean = np.random.default_rng(0).uniform(0, 255, (3, 256, 256)).astype("float32")
+        (tmp_path / "mean.binaryproto").write_bytes(blob(mean, old=True))
+        np.save(tmp_path / "mean.npy", mean)
+        for name in ("mean.binaryproto", "mean.npy"):
+            read = pretrained_files.read_caffe_mean(tmp_path / name)
+            np.testing.assert_array_equal(read, mean[::-1].transpose(1, 2, 0))
+
+    @pytest.mark.slow
+    def test_other_number_of_classes_needs_their_names(self, tmp_path):
+        write_caffemodel(tmp_path / "net.caffemodel", random_network("caffe", 10))
+        flags = [f"--input={tmp_path / 'net.caffemodel'}", f"--output_dir={tmp_path / 'run'}"]
+        result = run_convert(*flags)
+        assert result.returncode != 0
+        assert "`class_names` must be given" in result.stderr
+        assert not (tmp_path / "run").exists()
+        (tmp_path / "names.txt").write_text("\n".join("abcdefghij"))
+        result = run_convert(*flags, f"--class_names={tmp_path / 'names.txt'}")
+        assert result.returncode == 0, result.stderr
+        assert load_model(tmp_path / "run")[1].class_names == tuple("abcdefghij")
+        result = run_convert(*flags, f"--class_names={tmp_path / 'names.txt'}")
+        assert "`output_dir` must not exist yet" in result.stderr
+
+    @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"\x0b" * 50, lambda b: b""])
+    def test_damaged_caffemodel_is_refused(self, damage, tmp_path):
+        write_caffemodel(tmp_path / "net.caffemodel", random_network("caffe", 2))
+        content = (tmp_path / "net.caffemodel").read_bytes()
+        (tmp_path / "net.caffemodel").write_bytes(damage(content))
+        with pytest.raises(ValueError, match=r"net\.caffemodel"):
+            pretrained_files.read_foreign(tmp_path / "net.caffemodel")
+
+
+class TestTorchvision:
+    @pytest.mark.parametrize("new_format", [True, False])
+    @pytest.mark.slow
+    def test_state_dict_gives_the_logits_of_the_network_itself(self, new_format, tmp_path):
+        network = random_network("one_weird_trick")
+        modules = {f"{theirs}.{kind}": getattr(getattr(network, ours), kind) for theirs, ours in
+                   pretrained_files._TORCHVISION_NAMES.items() for kind in ("weight", "bias")}  # fmt: skip
+        state = {name: value.detach().float() for name, value in modules.items()}
+        torch.save(state, tmp_path / "alexnet.pth", _use_new_zipfile_serialization=new_format)
+        result = run_convert(f"--input={tmp_path / 'alexnet.pth'}", f"--output_dir={tmp_path / 'run'}")
+        assert result.returncode == 0, result.stderr
+        model, _ = load_model(tmp_path / "run")
+        pixels = images(224)
+        normalized = (np.float64(pixels) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        assert_logits_equal(logits(model, pixels), foreign_logits(network, normalized))
+
+    def test_other_input_scale_is_put_into_conv1(self, tmp_path):
+        network = random_network("one_weird_trick", 10)
+        weights = {}
+        for name in LAYERS:
+            layer = getattr(network, name)
+            weights[name] = (
+                pretrained_files._from_output_first(layer.weight.detach().numpy()),
+                layer.bias.detach().numpy(),
+            )
+        scale = tuple(1 / (255 * np.array([0.229, 0.224, 0.225])))
+        source = pretrained_files.ForeignNetwork("one_weird_trick", weights, True, scale, (100.0, 110.0, 120.0))
+        model = build_alexnet("one_weird_trick", 10, initializer="zeros", input_scale=0.0125)
+        convert.load_foreign(source, model)
+        pixels = images(224)
+        expected = foreign_logits(network, (np.float64(pixels) - [100, 110, 120]) * scale)
+        assert_logits_equal(logits(model, pixels), expected)
+
+    def test_state_dict_of_another_network_is_refused_by_its_missing_layer(self, tmp_path):
+        torch.save({"layer1.weight": torch.zeros(2)}, tmp_path / "resnet.pth")
+        with pytest.raises(ValueError, match=r"must hold features\.0\.weight.*It holds layer1\.weight"):
+            pretrained_files.read_foreign(tmp_path / "resnet.pth")
+
+
+class CallsWhenUnpickled:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (self.path,))
+
+
+class TestHostileFiles:
+    def test_pickle_that_would_run_code_is_refused_and_runs_none(self, tmp_path):
+        marker = tmp_path / "ran"
+        hostile = CallsWhenUnpickled(str(marker))
+        np.save(tmp_path / "dictionary.npy", np.array({"conv1": hostile}, dtype=object), allow_pickle=True)
+        torch.save({"features.0.weight": hostile}, tmp_path / "zip.pth")
+        torch.save({"features.0.weight": hostile}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+        (tmp_path / "bare.pth").write_bytes(pickle.dumps(hostile))
+        for name in ("dictionary.npy", "zip.pth", "old.pth", "bare.pth"):
+            with pytest.raises(ValueError, match=name):
+                pretrained_files.read_foreign(tmp_path / name)
+            assert not marker.exists(), name
+        with pytest.raises(ValueError, match=r"it would call posix\.mkdir"):
+            pretrained_files.read_foreign(tmp_path / "dictionary.npy")
+        np.load(tmp_path / "dictionary.npy", allow_pickle=True)
+        assert marker.exists()  # so the file was hostile indeed
+
+    @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"no numpy file at all", b"\x93NUMPY\x09\x00" + b" " * 99])
+    def test_file_that_is_no_array_is_refused(self, content, tmp_path):
+        (tmp_path / "net.npy").write_bytes(content)
+        with pytest.raises(ValueError, match=r"net\.npy is not a dictionary of layers"):
+            pretrained_files.read_foreign(tmp_path / "net.npy")
+
+    def test_array_that_is_no_dictionary_is_refused(self, tmp_path):
+        np.save(tmp_path / "net.npy", np.zeros(3))
+        with pytest.raises(ValueError, match="is no dictionary of layers"):
+            pretrained_files.read_foreign(tmp_path / "net.npy")
+
+    @pytest.mark.parametrize("name", ["net.ckpt", "net.pth"])
+    def test_unknown_or_missing_file_is_refused(self, name, tmp_path):
+        with pytest.raises(ValueError, match=r"net\.(ckpt|pth)"):
+            pretrained_files.read_foreign(tmp_path / name)
+
+
+class TestLoadForeign:
+    def weights(self, **changes):
+        model = build_alexnet("testing", 3)
+        weights = {n: tuple(convert._merged(model.get_layer(n)).values()) for n in LAYERS}
+        return pretrained_files.ForeignNetwork("testing", weights | changes, False, (1.0,) * 3, (0.0,) * 3)
+
+    def test_wrong_shape_names_layer_expected_and_found(self):
+        with pytest.raises(ValueError, match=r"conv2's kernel must be of shape \(5, 5, 4, 16\).*\(5, 5, 8, 16\)"):
+            convert.load_foreign(
+                self.weights(conv2=(np.zeros((5, 5, 8, 16)), np.zeros(16))), build_alexnet("testing", 3)
+            )
+
+    def test_other_class_count_names_the_classifier(self):
+        with pytest.raises(ValueError, match=r"fc8's kernel must be of shape \(32, 5\). Received: \(32, 3\)"):
+            convert.load_foreign(self.weights(), build_alexnet("testing", 5))
+
+    def test_missing_layer_is_named(self):
+        network = self.weights()
+        del network.weights["fc7"]
+        with pytest.raises(ValueError, match=r"fc7 is missing\. There are conv1, "):
+            convert.load_foreign(network, build_alexnet("testing", 3))
+
+
+class TestCopyWeights:
+    @pytest.mark.parametrize("variant", ["paper", "independent_columns", "batch_norm"])
+    def test_columns_merge_and_split_to_the_same_logits(self, variant):
+        split = build_alexnet(variant, 10, initializer="he_normal", input_scale=0.0125, merge_columns=False)
+        merged = build_alexnet(variant, 10, initializer="zeros", input_scale=0.0125, merge_columns=True)
+        back = build_alexnet(variant, 10, initializer="zeros", input_scale=0.0125, merge_columns=False)
+        random = np.random.default_rng(0)
+        for weight in split.weights:
+            if len(weight.shape) == 1:
+                weight.assign(random.uniform(0.5, 1.5, weight.shape))
+        split.get_layer("mean_image").mean.assign(random.uniform(0, 255, split.get_layer("mean_image").mean.shape))
+        convert.copy_weights(split, merged)
+        convert.copy_weights(merged, back)
+        pixels = images(split.input_shape[1])
+        assert_logits_equal(logits(merged, pixels), logits(split, pixels))
+        for weight, expected in zip(back.get_weights(), split.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, expected)
+
+    def test_input_scale_and_dropout_of_the_target_change_nothing(self):
+        source = build_alexnet("paper", 10, initializer="he_normal", input_scale=0.0125)
+        target = build_alexnet("no_dropout", 10, initializer="zeros")
+        convert.copy_weights(source, target)
+        pixels = images(224)
+        assert_logits_equal(logits(target, pixels), logits(source, pixels))
+
+    def test_new_head_keeps_the_targets_own_classifier(self):
+        source, target = build_alexnet("testing", 10), build_alexnet("testing", 3)
+        own = target.get_layer("fc8").get_weights()
+        with pytest.raises(ValueError, match="fc8's kernel"):
+            convert.copy_weights(source, target)
+        convert.copy_weights(source, target, new_head=True)
+        for weight, expected in zip(target.get_layer("fc8").get_weights(), own, strict=True):
+            np.testing.assert_array_equal(weight, expected)
+        for weight, expected in zip(
+            target.get_layer("fc7").get_weights(), source.get_layer("fc7").get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(weight, expected)
+
+
+class TestOwnModels:
+    @pytest.mark.parametrize("suffix", ["keras", "h5"])
+    @pytest.mark.slow
+    def test_saved_model_in_the_other_form_gives_the_same_logits(self, suffix, tmp_path):
+        model = build_alexnet("testing", 3, initializer="he_normal", input_scale=0.0125)
+        model.save(tmp_path / f"model.{suffix}")
+        (tmp_path / "names.txt").write_text("a\nb\nc\n")
+        flags = [f"--input={tmp_path / f'model.{suffix}'}", f"--class_names={tmp_path / 'names.txt'}"]
+        result = run_convert(*flags, f"--output_dir={tmp_path / 'merged'}", "--columns=merged")
+        assert result.returncode == 0, result.stderr
+        merged, _ = load_model(tmp_path / "merged")
+        assert [len(layer.kernels) for layer in merged.layers if hasattr(layer, "kernels")] == [1, 2, 1, 2, 2, 1, 1, 1]
+        assert_logits_equal(logits(merged, images(56)), logits(model, images(56)))
+        result = run_convert(f"--input={tmp_path / 'merged'}", f"--output_dir={tmp_path / 'split'}", "--columns=split")
+        assert result.returncode == 0, result.stderr
+        split, description = load_model(tmp_path / "split")
+        assert description.class_names == ("a", "b", "c")
+        assert len(split.get_layer("conv1").kernels) == 2
+        assert_logits_equal(logits(split, images(56)), logits(model, images(56)))
+
+    def test_model_of_another_variant_is_refused_by_the_layer_that_differs(self, tmp_path):
+        build_alexnet("testing", 3).save(tmp_path / "model.keras")
+        result = run_convert(
+            f"--input={tmp_path / 'model.keras'}", "--variant=one_column", f"--output_dir={tmp_path / 'run'}"
+        )
+        assert result.returncode != 0
+        assert "does not fit --variant=one_column: " in result.stderr
+        assert "must be of shape" in result.stderr
+
+    def test_model_of_another_project_is_refused(self, tmp_path):
+        keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save(tmp_path / "model.keras")
+        with pytest.raises(ValueError, match="is not a model of this project"):
+            open_model(tmp_path / "model.keras")
+        (tmp_path / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+        with pytest.raises(ValueError, match="is not a complete Keras model"):
+            open_model(tmp_path / "model.h5")
