@@ -4,7 +4,7 @@ import json
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import flags
 
 from alexnet_tf.serving import remote_model
 from alexnet_tf.tfrecords import program
@@ -97,9 +97,7 @@ def define_flags():
     program.define_overwrite()
 
 
-def main(argv):
-    if len(argv) < 2:
-        raise app.UsageError("Give image files or folders: alexnet-client --server=http://localhost:8501 photos")
+def main(arguments):
     flag = flags.FLAGS
     connection = remote_model.connect(
         flag.server,
@@ -108,9 +106,9 @@ def main(argv):
         signature=flag.signature,
         ca_certificate=flag.ca_certificate,
     )
-    files = find_files(argv[1:])
+    files = find_files(arguments)
     if not files:
-        raise ValueError(f"There are no files in {', '.join(argv[1:])}.")
+        raise ValueError(f"There are no files in {', '.join(arguments)}.")
     if flag.panel:
         program.check_outputs("panel", [flag.panel], flag.overwrite, files)
     width = max(len(str(path)) for path in files)
@@ -152,7 +150,7 @@ def write_panel(path, shown):
 
 def run():
     """Entry point, as a module and as a console script."""
-    program.start(__name__, define_flags, main)
+    program.start(__name__, define_flags, main, "IMAGE ...")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import tempfile
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import app, flags
+from absl import flags
 
 from alexnet_tf import layers, model, variants
 from alexnet_tf.tfrecords import program, schema
@@ -189,9 +189,7 @@ def define_flags():
     )
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"This program takes flags only. Received: {argv[1:]}")
+def main(arguments):
     flag = flags.FLAGS
     merge = None if flag.columns is None else flag.columns == "merged"
     path = pathlib.Path(flag.input)

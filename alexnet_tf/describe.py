@@ -9,7 +9,7 @@ import re
 import shlex
 
 import keras
-from absl import app, flags
+from absl import flags
 
 from alexnet_tf import layers, model, variants
 from alexnet_tf.tfrecords import program, schema
@@ -253,9 +253,7 @@ def define_flags():
     flags.DEFINE_string("fill_in", None, "A Markdown file whose tables are made anew in place, as docs/variants.md's.")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"This program takes flags only. Received: {argv[1:]}")
+def main(arguments):
     flag = flags.FLAGS
     if flag.fill_in:
         text = fill_in(pathlib.Path(flag.fill_in).read_text(encoding="utf-8"))

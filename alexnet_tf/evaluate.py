@@ -5,7 +5,7 @@ import os
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import flags
 
 from alexnet_tf.distribution import local_workers, strategies
 from alexnet_tf.evaluation import metrics, predictions, report
@@ -112,9 +112,7 @@ def define_flags():
     )
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"This program takes flags only. Received: {argv[1:]}")
+def main(arguments):
     flag = flags.FLAGS
     if flag.num_local_workers > 1:
         command = [sys.executable, "-m", "alexnet_tf.evaluate", *sys.argv[1:], "--num_local_workers=1"]

@@ -9,7 +9,7 @@ import tempfile
 
 import keras
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 from alexnet_tf.model import load_model
 from alexnet_tf.serving import formats, model_card, parity, preprocessing, signatures, warm_up
@@ -179,9 +179,7 @@ def define_flags():
     )
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"This program takes flags only. Received: {argv[1:]}")
+def main(arguments):
     flag = flags.FLAGS
     formats.check(flag.format, flag.precision, flag.data_dir)
     model, description = load_model(flag.model)

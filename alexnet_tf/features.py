@@ -7,7 +7,7 @@ import pathlib
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 from alexnet_tf.evaluation import predictions
 from alexnet_tf.model import layer_output, load_model
@@ -114,9 +114,7 @@ def define_flags():
     program.define_overwrite()
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"This program takes flags only. Received: {argv[1:]}")
+def main(arguments):
     flag = flags.FLAGS
     suffix = pathlib.Path(flag.output).suffix
     if suffix not in (".npz", ".tfrecord"):

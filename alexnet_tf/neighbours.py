@@ -3,7 +3,7 @@
 import pathlib
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
 from alexnet_tf import features as features_of_images
@@ -143,9 +143,7 @@ def define_flags():
     program.define_overwrite()
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"This program takes flags only. Received: {argv[1:]}")
+def main(arguments):
     flag = flags.FLAGS
     if not flag.output.endswith(".png"):
         raise ValueError(f"`output` must end in .png. Received: {flag.output}")

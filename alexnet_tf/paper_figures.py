@@ -3,7 +3,7 @@
 import pathlib
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from alexnet_tf import features, neighbours
 from alexnet_tf.model import layer_output, load_model
@@ -90,9 +90,7 @@ def define_flags():
     flags.DEFINE_integer("most_epochs", 60, "relu_against_tanh: where a training is given up.", lower_bound=1)
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"This program takes flags only. Received: {argv[1:]}")
+def main(arguments):
     flag = flags.FLAGS
     asked = [name for name in FIGURES if name in flag.figure]
     if any(name in _OF_A_MODEL for name in asked) and not flag.model:

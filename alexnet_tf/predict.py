@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 from alexnet_tf.model import load_model
 from alexnet_tf.serving import formats, preprocessing
@@ -74,16 +74,14 @@ def define_flags():
     program.define_overwrite()
 
 
-def main(argv):
-    if len(argv) < 2:
-        raise app.UsageError("Give at least one image file: alexnet-predict --model=runs/demo photo.jpg")
+def main(arguments):
     flag = flags.FLAGS
     if flag.panel:
-        program.check_outputs("panel", [flag.panel], flag.overwrite, argv[1:])
+        program.check_outputs("panel", [flag.panel], flag.overwrite, arguments)
     classify = open_classifier(flag.model)
     pictures, answers, titles = [], [], []
     failed = False
-    for path in argv[1:]:
+    for path in arguments:
         try:
             encoded = pathlib.Path(path).read_bytes()
             names, probabilities = classify(encoded)
@@ -106,7 +104,7 @@ def main(argv):
 
 def run():
     """Entry point, as a module and as a console script."""
-    program.start(__name__, define_flags, main)
+    program.start(__name__, define_flags, main, "IMAGE ...")
 
 
 if __name__ == "__main__":

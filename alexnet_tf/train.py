@@ -10,7 +10,7 @@ import zlib
 
 import keras
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 from alexnet_tf import convert, model, train_flags, variants
 from alexnet_tf.distribution import local_workers, strategies
@@ -18,9 +18,7 @@ from alexnet_tf.tfrecords import program, reader, schema, service, statistics, v
 from alexnet_tf.training import callbacks, checkpoints, health_checks, loop, optimizers, schedules, tensorboard_logger
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"This program takes flags only. Received: {argv[1:]}")
+def main(arguments):
     flag = flags.FLAGS
     if flag.num_local_workers > 1 or flag.max_restarts:
         command = [sys.executable, "-m", "alexnet_tf.train", *sys.argv[1:], "--num_local_workers=1", "--max_restarts=0"]

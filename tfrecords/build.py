@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 from alexnet_tf.tfrecords import describe, pool, program, records, schema, shards, sources, statistics, verify
 
@@ -269,18 +269,20 @@ def define_flags():
     )
 
 
-def main(argv):
-    if len(argv) > 1 and not flags.FLAGS.runner:
-        raise app.UsageError(f"This program takes flags only, unless --runner is given. Received: {argv[1:]}")
+def main(beam_arguments):
+    if beam_arguments and not flags.FLAGS.runner:
+        raise ValueError(
+            f"The program takes flags only, unless --runner is given. Received: {' '.join(beam_arguments)}"
+        )
     start_seconds = time.perf_counter()
-    arguments = {flag.name: flag.value for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])}
-    folder, verified = arguments.pop("describe"), arguments.pop("verify")
+    arguments = {flag.name: flag.value for flag in flags.FLAGS.get_flags_for_module(__name__)}
+    folder, verified, _ = (arguments.pop(name) for name in ("describe", "verify", "debug"))
     if folder:
         print(describe.describe_dataset(folder))
         print("Written: " + ", ".join(map(str, describe.write_pictures(folder))))
         return
     if not arguments["data_dir"] or not (verified or arguments["source"]):
-        raise app.UsageError(
+        raise ValueError(
             "--source and --data_dir say what to build and where; or --verify and --data_dir what to check; or "
             "--describe=DIR what to tell of."
         )
@@ -292,7 +294,7 @@ def main(argv):
             f"{arguments['data_dir']}: {len(problems)} problems" if problems else f"{arguments['data_dir']} is whole."
         )
         sys.exit(1 if problems else 0)
-    description = build_dataset(**arguments, runner_arguments=argv[1:])
+    description = build_dataset(**arguments, runner_arguments=beam_arguments)
     seconds = time.perf_counter() - start_seconds
     for name, split in description.splits.items():
         print(f"{name}: {split.count:,} images in {len(split.shards)} shards, {len(split.skipped)} skipped")
@@ -303,7 +305,7 @@ def main(argv):
 
 def run():
     """Entry point, as a module and as a console script."""
-    program.start(__name__, define_flags, main)
+    program.start(__name__, define_flags, main, "[BEAM_ARGUMENT ...]")
 
 
 if __name__ == "__main__":

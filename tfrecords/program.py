@@ -1,4 +1,7 @@
-"""How every program starts, as a module and as a console script."""
+"""How every program starts and ends, as a module and as a console script.
+
+Nothing here imports TensorFlow: --help and mistakes in flags are answered at once.
+"""
 
 import pathlib
 import sys
@@ -7,20 +10,70 @@ from absl import app, flags
 
 flags.disclaim_key_flags()  # what is defined here counts as the calling program's, which --help then lists
 
+EXIT_USAGE = 2  # a mistake of the user's: a flag, a file, an address
 
-def start(module, define_flags, main):
-    """Defines a program's flags, reads them, and runs its main function.
+
+def start(module, define_flags, main, arguments=""):
+    """Defines a program's flags, reads them, runs its main function, and exits.
+
+    A user's mistake (ValueError, OSError, a missing package, data that TensorFlow can't read) ends with a line on
+    stderr and status 2, Ctrl-C with status 130; `--debug` shows the traceback. Any other exception is a bug of ours and
+    shows its own.
 
     Args:
         module: the program's `__name__`.
         define_flags: a function that defines the flags.
-        main: a function of the arguments that are no flags, the program's name first.
+        main: a function of the list of arguments that are not flags.
+        arguments: what these arguments are, for messages, such as "IMAGE ..."; in brackets where they are optional;
+            empty where the program takes flags only.
     """
     define_flags()
+    flags.DEFINE_bool("debug", False, "Whether an error shows its traceback.")
     # absl's --help lists the flags of the main module, which the program is not when a console script calls it.
     for flag in flags.FLAGS.get_flags_for_module(module):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(main)
+
+    def run(argv):
+        given = argv[1:]
+        if given and not arguments:
+            _fail(f"The program takes flags only. Received: {' '.join(given)}")
+        if not given and arguments and not arguments.startswith("["):
+            _fail(f"The program needs arguments: {arguments}")
+        try:
+            main(given)
+        except KeyboardInterrupt:
+            if flags.FLAGS.debug:
+                raise
+            _fail("interrupted", status=130)
+        except Exception as error:
+            if flags.FLAGS.debug or not _is_mistake(error):
+                raise
+            _fail(_first_line(error), status=1 if isinstance(error, FloatingPointError) else EXIT_USAGE)
+
+    app.run(run, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv):
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        _fail(f"{'; '.join(str(error).splitlines())} (--help lists the flags)")
+
+
+def _is_mistake(error):
+    tensorflow = sys.modules.get("tensorflow")
+    mistakes = (ValueError, OSError, ImportError, FloatingPointError)
+    return isinstance(error, mistakes if tensorflow is None else (*mistakes, tensorflow.errors.OpError))
+
+
+def _first_line(error):
+    first, *others = str(error).strip().splitlines() or [repr(error)]
+    return f"{first} [{len(others)} more lines with --debug]" if others else first
+
+
+def _fail(message, status=EXIT_USAGE):
+    print(f"{pathlib.Path(sys.argv[0]).stem}: error: {message}", file=sys.stderr)
+    sys.exit(status)
 
 
 def define_overwrite():

@@ -19,7 +19,7 @@ import threading
 import time
 
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 from alexnet_tf.tfrecords import program
 
@@ -176,13 +176,11 @@ def define_flags():
     flags.DEFINE_string("host", socket.gethostname(), "Name under which other machines reach this one.")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"This program takes flags only. Received: {argv[1:]}")
+def main(arguments):
     flag = flags.FLAGS
     address = flag.dispatcher
     if address and not flag.num_workers:
-        raise app.UsageError("--num_workers must be at least 1 with --dispatcher: there is nothing else to start.")
+        raise ValueError("--num_workers must be at least 1 with --dispatcher: there is nothing else to start.")
     for number in (signal.SIGTERM, signal.SIGINT):  # a shell starts what is in its background with SIGINT ignored
         signal.signal(number, lambda *_: sys.exit(0))
     if not address:
