@@ -1,6 +1,7 @@
 """The Keras layers that AlexNet needs and Keras does not have."""
 
 from alexnet_tf.layers.column_dense import ColumnDense
+from alexnet_tf.layers.column_layer import ColumnLayer
 from alexnet_tf.layers.column_wise import ColumnWise
 from alexnet_tf.layers.grouped_conv2d import GroupedConv2D
 from alexnet_tf.layers.local_response_normalization import LocalResponseNormalization
@@ -10,6 +11,7 @@ from alexnet_tf.layers.within_map_normalization import WithinMapNormalization
 
 __all__ = [
     "ColumnDense",
+    "ColumnLayer",
     "ColumnWise",
     "GroupedConv2D",
     "LocalResponseNormalization",

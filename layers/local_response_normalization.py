@@ -1,19 +1,24 @@
-"""Local response normalization, as the paper has it."""
+"""Local response normalization, as in the paper."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from alexnet_tf.layers.tensor_types import Tensor
+
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
 class LocalResponseNormalization(keras.layers.Layer):
-    """b = a / (k + alpha * (sum of a² over the n neighbouring maps))^beta, at each position.
+    """b = a / (k + alpha * (sum of a² over the n neighboring feature maps))^beta, at each position.
 
-    The n neighbours of map i are i - n // 2 ... i + n // 2, fewer at the first and last maps. With `groups`, the
-    maps of one group (a column) never see those of another.
+    The n neighbors of map i are the maps i - n // 2 ... i + n // 2, fewer at the first and last ones. With `groups`,
+    the maps of one group (a column) are not neighbors of another's.
 
     Call arguments:
-        inputs: float tensor (batch, ..., maps) of any float dtype.
+        inputs: float tensor (batch, ..., channels) of any float dtype.
 
     Returns: a tensor of the same shape and dtype. The arithmetic is float32 at least: a² of a float16 overflows at 256.
 
@@ -21,20 +26,27 @@ class LocalResponseNormalization(keras.layers.Layer):
         k, n, alpha, beta: the paper's hyper-parameters; its values are the defaults. n must be odd.
         alpha_divided_by_n: False: alpha multiplies the sum, as in the paper's formula. True: it multiplies the
             mean over n maps, as in the original program and in Caffe: the same alpha is then n times weaker.
-        groups: number of groups of maps.
+        groups: number of groups of feature maps.
 
     Raises:
-        ValueError: where n is even or below 1, or the maps can't be split into the groups.
+        ValueError: if n is even or below 1, or the feature maps can't be split into the groups.
 
     Source: section 3.3.
     """
 
-    def __init__(self, k=2.0, n=5, alpha=1e-4, beta=0.75, alpha_divided_by_n=False, groups=1, **kwargs):
+    def __init__(
+        self,
+        k: float = 2.0,
+        n: int = 5,
+        alpha: float = 1e-4,
+        beta: float = 0.75,
+        alpha_divided_by_n: bool = False,
+        groups: int = 1,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         if n < 1 or n % 2 == 0:
-            raise ValueError(
-                f"`n` must be odd and at least 1: a map stands in the middle of its n neighbours. Received: n={n}"
-            )
+            raise ValueError(f"`n` must be odd and at least 1: a map is the center of its neighbors. Received: n={n}")
         if groups < 1:
             raise ValueError(f"`groups` must be at least 1. Received: groups={groups}")
         self.k = k
@@ -44,32 +56,34 @@ class LocalResponseNormalization(keras.layers.Layer):
         self.alpha_divided_by_n = alpha_divided_by_n
         self.groups = groups
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Any]) -> None:
         maps = input_shape[-1]
         if maps % self.groups:
-            raise ValueError(f"The number of maps must be a multiple of `groups`, {self.groups}. Received: {maps} maps")
+            raise ValueError(
+                f"The number of feature maps must be a multiple of `groups`, {self.groups}. Received: {maps} maps"
+            )
         index = np.arange(maps // self.groups)
-        # Entry (i, j) says whether maps i and j of a group are neighbours: a product with it sums over neighbours.
+        # Entry (i, j) says whether maps i and j of a group are neighbors: a product with it sums over neighbors.
         self._neighbors = (np.abs(index[:, None] - index) <= self.n // 2).astype("float64")
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         alpha = self.alpha / self.n if self.alpha_divided_by_n else self.alpha
 
         def sum_neighbors(x, weight, offset=None):
-            # Weight and offset cost no pass over the maps of their own: one is in the matrix, and the other, as a
-            # vector, is to TensorFlow a bias, which it adds within the product.
-            one_group_in_a_row = ops.reshape(x, (-1, len(self._neighbors)))
-            sums = ops.matmul(one_group_in_a_row, ops.convert_to_tensor(weight * self._neighbors, x.dtype))
+            # Weight and offset cost no extra pass over the maps: one is in the matrix, and the other, a vector, is a
+            # bias to TensorFlow, which adds it within the product.
+            one_group_per_row = ops.reshape(x, (-1, len(self._neighbors)))
+            sums = ops.matmul(one_group_per_row, ops.convert_to_tensor(weight * self._neighbors, x.dtype))
             if offset is not None:
                 sums = sums + ops.full((len(self._neighbors),), offset, x.dtype)
             return ops.reshape(sums, ops.shape(x))
 
         return divide_by_neighbors(inputs, sum_neighbors, self.k, alpha, self.beta)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[Any]) -> Sequence[Any]:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {
             "k": self.k,
             "n": self.n,
@@ -80,13 +94,15 @@ class LocalResponseNormalization(keras.layers.Layer):
         }
 
 
-def divide_by_neighbors(inputs, sum_neighbors, k, alpha, beta):
-    """a / (k + alpha * sum of a² over the neighbours)^beta.
+def divide_by_neighbors(
+    inputs: Tensor, sum_neighbors: Callable[..., Tensor], k: float, alpha: float, beta: float
+) -> Tensor:
+    """Returns a / (k + alpha * sum of a² over the neighbors)^beta.
 
     Args:
-        inputs: a, a tensor of any shape and float dtype. The arithmetic is float32, or float64 where a is.
-        sum_neighbors: a function of (x, weight, offset=None) to a tensor of x's shape: weight times the sums over the
-            neighbours, plus the offset. Of two elements each must be a neighbour of the other, or neither, so that the
+        inputs: a, a tensor of any shape and float dtype. The arithmetic is float32, or float64 if a is.
+        sum_neighbors: a function of (x, weight, offset=None) that returns weight times the sums over the neighbors,
+            plus the offset, in x's shape. Of two elements each must be a neighbor of the other, or neither, so that the
             gradient is the same function without offset.
         k, alpha, beta: numbers.
 
@@ -113,7 +129,7 @@ def divide_by_neighbors(inputs, sum_neighbors, k, alpha, beta):
 
 
 def _negative_power(x, exponent):
-    """x to the power of -exponent. The paper's 0.75 needs square roots alone, several times faster than a power."""
+    """x to the power of -exponent. The paper's 0.75 needs only square roots, several times faster than a power."""
     if exponent == 0.75:
         root = ops.rsqrt(x)
         return root * ops.sqrt(root)

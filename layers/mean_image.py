@@ -1,8 +1,13 @@
-"""The network's first layer: from raw pixels to what conv1 sees."""
+"""The network's first layer: from raw pixels to the input of conv1."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from alexnet_tf.layers.tensor_types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
@@ -11,19 +16,18 @@ class MeanImage(keras.layers.Layer):
 
     In training, an image that has a color offset other than zero is then divided by `noise_divisor`.
 
-    The mean image is a weight that no gradient changes, so it is saved with the model and a served model takes
-    raw pixels.
+    The mean image is a weight that is not trained, so it is saved with the model and a served model takes raw pixels.
 
     Call arguments:
-        images: uint8 or float tensor (batch, rows, columns, 3), RGB pixels from 0 to 255.
+        images: uint8 or float tensor (batch, height, width, 3), RGB pixels from 0 to 255.
         color_offset: None, or float tensor (batch, 3): what to add to each image's red, green and blue in
             training (the paper's color noise, drawn by the input pipeline). Ignored at test time.
         training: whether to add it and to divide.
 
-    Returns: float tensor (batch, rows, columns, 3).
+    Returns: float tensor (batch, height, width, 3).
 
     Args:
-        scale: what the centered pixels are multiplied by: a number, or one each for red, green and blue. The paper
+        scale: factor of the centered pixels: a number, or one each for red, green and blue. The paper
             has 1; 1 / 80 gives photographs about unit variance, as initializations later than the paper's expect.
         noise_divisor: 1 in the paper. The original program's 1.1 keeps an image with color noise at the size of one
             without.
@@ -34,42 +38,43 @@ class MeanImage(keras.layers.Layer):
     not be known.
     """
 
-    def __init__(self, scale=1.0, noise_divisor=1.0, **kwargs):
-        # Not cast to the compute dtype on the way in: bfloat16 tells apart no more than 256 levels of a pixel.
+    def __init__(self, scale: float | Sequence[float] = 1.0, noise_divisor: float = 1.0, **kwargs: Any):
+        # Inputs are not cast to the compute dtype: bfloat16 distinguishes no more than 256 levels of a pixel.
         super().__init__(autocast=False, **kwargs)
         self.scale = scale
         self.noise_divisor = noise_divisor
 
-    def build(self, images_shape, color_offset_shape=None):
+    def build(self, images_shape: Sequence[Any], color_offset_shape: Sequence[Any] | None = None) -> None:
         self.mean = self.add_weight(
             name="mean", shape=images_shape[1:], initializer="zeros", trainable=False, dtype="float32", autocast=False
         )
 
-    def set_mean_image(self, mean_image):
-        """Sets the mean.
+    def set_mean_image(self, mean_image: np.ndarray) -> None:
+        """Sets the mean image of a built layer.
 
         Args:
-            mean_image: float array (rows, columns, 3), at least as large as the layer's images; its center is used.
+            mean_image: float array (height, width, 3), at least as large as the layer's images; its center is used.
 
         Raises:
-            ValueError: where it is smaller or has other channels.
+            ValueError: if it is smaller or has a different number of channels.
         """
-        rows, columns, channels = self.mean.shape
+        height, width, channels = self.mean.shape
         mean_image = np.asarray(mean_image, "float32")
         if (
             mean_image.ndim != 3
             or mean_image.shape[2] != channels
-            or min(mean_image.shape[0] - rows, mean_image.shape[1] - columns) < 0
+            or mean_image.shape[0] < height
+            or mean_image.shape[1] < width
         ):
             raise ValueError(
-                f"`mean_image` must be at least {rows} x {columns} x {channels}. "
+                f"`mean_image` must be at least {height} x {width} x {channels}. "
                 f"Received: mean_image.shape={mean_image.shape}"
             )
-        top = (mean_image.shape[0] - rows) // 2
-        left = (mean_image.shape[1] - columns) // 2
-        self.mean.assign(mean_image[top : top + rows, left : left + columns])
+        top = (mean_image.shape[0] - height) // 2
+        left = (mean_image.shape[1] - width) // 2
+        self.mean.assign(mean_image[top : top + height, left : left + width])
 
-    def call(self, images, color_offset=None, training=False):
+    def call(self, images: Tensor, color_offset: Tensor | None = None, training: bool = False) -> Tensor:
         x = ops.cast(images, "float32") - self.mean
         if color_offset is not None and training:
             color_offset = ops.cast(color_offset, "float32")[:, None, None, :]
@@ -78,11 +83,13 @@ class MeanImage(keras.layers.Layer):
                 noisy = ops.any(color_offset != 0, axis=-1, keepdims=True)
                 x = ops.where(noisy, x / self.noise_divisor, x)
         if self.scale != 1:
-            x = x * ops.array(self.scale, "float32")
+            x = x * ops.array(self.scale, "float32")  # pyright: ignore[reportOperatorIssue]
         return ops.cast(x, self.compute_dtype)
 
-    def compute_output_shape(self, images_shape, color_offset_shape=None):
+    def compute_output_shape(
+        self, images_shape: Sequence[Any], color_offset_shape: Sequence[Any] | None = None
+    ) -> Sequence[Any]:
         return images_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"scale": self.scale, "noise_divisor": self.noise_divisor}

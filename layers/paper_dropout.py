@@ -1,9 +1,13 @@
-"""Dropout as in 2012, and as today; either with masks of its own on each replica of a distribution strategy."""
+"""Dropout as in 2012, and as today; both draw different masks on each replica of a distribution strategy."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
-from alexnet_tf.layers import columns
+from alexnet_tf.layers import device_placement
+from alexnet_tf.layers.tensor_types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
@@ -12,60 +16,70 @@ class PaperDropout(keras.layers.Layer):
 
     In training a unit is zeroed with probability `rate` and otherwise passed on unchanged; at test time every
     output is multiplied by 1 - rate. `keras.layers.Dropout` divides by 1 - rate in training instead, so the two
-    want weights of different size in the layer above.
+    need weights of different size in the layer above.
 
     Call arguments:
         inputs: float tensor (batch, ..., units), or a list of one such tensor for each group.
-        training: whether to drop.
+        training: whether to drop units.
 
     Args:
         rate: probability of zeroing, in [0, 1).
         seed: integer, or None for one drawn from Keras's global generator.
-        groups: number of columns among which the units are split. Each draws its own masks, so that the masks of a
-            seed are the same whether the columns come as one tensor or as several.
-        devices: None, or one TensorFlow device name for each group, on which its masks are drawn and applied; no part
-            of `get_config`.
+        groups: number of columns among which the units are split. Each draws its own masks, so that a seed
+            gives the same masks whether the columns are one tensor or several.
+        devices: None, or one TensorFlow device name for each group, on which its masks are drawn and applied; not
+            part of `get_config`.
 
     Raises:
-        ValueError: where `rate` is outside [0, 1), or the devices are not one for each group.
+        ValueError: if `rate` is outside [0, 1), or `devices` does not hold one for each group.
 
     Source: section 4.2.
     """
 
-    def __init__(self, rate=0.5, seed=None, groups=1, devices=None, **kwargs):
+    def __init__(
+        self,
+        rate: float = 0.5,
+        seed: int | None = None,
+        groups: int = 1,
+        devices: Sequence[str] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
             raise ValueError(f"`rate` must be in [0, 1). Received: rate={rate}")
-        columns.check_arguments(groups, "own", devices)
         self.rate = rate
         self.seed = seed
         self.groups = groups
         self.devices = devices
         self.seed_generators = []
-        for group, device in enumerate(columns.devices_of(self)):
-            with columns.device_scope(device):
-                self.seed_generators.append(columns.ReplicaSeedGenerator(None if seed is None else seed + group))
+        for group, device in enumerate(device_placement.device_of_each_group(devices, groups)):
+            with device_placement.device_scope(device):
+                generator = device_placement.ReplicaSeedGenerator(None if seed is None else seed + group)
+                self.seed_generators.append(generator)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor | Sequence[Tensor], training: bool = False) -> Tensor | list[Tensor]:
+        devices = device_placement.device_of_each_group(self.devices, self.groups)
         split = isinstance(inputs, list | tuple)
-        parts = inputs if split else ops.split(inputs, self.groups, axis=-1)
+        parts: Sequence[Tensor] = inputs
+        if not split:
+            parts = ops.split(inputs, self.groups, axis=-1)  # pyright: ignore[reportAssignmentType]
         outputs = []
-        for device, x, seed_generator in zip(columns.devices_of(self), parts, self.seed_generators, strict=True):
+        for device, x, seed_generator in zip(devices, parts, self.seed_generators, strict=True):
             if training:
-                with columns.device_scope(device):
+                with device_placement.device_scope(device):
                     kept = keras.random.uniform(ops.shape(x), seed=seed_generator) >= self.rate
                     factor = ops.cast(kept, x.dtype)
             else:
                 factor = 1.0 - self.rate
-            outputs.append(columns.run_on_device(device, lambda x, factor=factor: x * factor, x))
+            outputs.append(device_placement.run_on_device(device, lambda x, factor=factor: x * factor, x))
         if split:
             return outputs
         return ops.concatenate(outputs, axis=-1) if self.groups > 1 else outputs[0]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"rate": self.rate, "seed": self.seed, "groups": self.groups}
 
 
@@ -73,36 +87,36 @@ class PaperDropout(keras.layers.Layer):
 class ReplicaDropout(keras.layers.Layer):
     """`keras.layers.Dropout`, which rescales in training, with masks that differ between replicas.
 
-    Keras's own draws the same mask on each replica of a distribution strategy: two halves of a batch that lose the same
+    Keras's own draws the same mask on each replica of a distribution strategy: two halves of a batch lose the same
     units. On one device this is Keras's layer, draw for draw.
 
     Call arguments:
         inputs: float tensor of any shape.
-        training: whether to drop.
+        training: whether to drop units.
 
     Args:
         rate: probability of zeroing, in [0, 1).
         seed: integer, or None for one drawn from Keras's global generator.
 
     Raises:
-        ValueError: where `rate` is outside [0, 1).
+        ValueError: if `rate` is outside [0, 1).
     """
 
-    def __init__(self, rate, seed=None, **kwargs):
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
             raise ValueError(f"`rate` must be in [0, 1). Received: rate={rate}")
         self.rate = rate
         self.seed = seed
-        self.seed_generator = columns.ReplicaSeedGenerator(seed)
+        self.seed_generator = device_placement.ReplicaSeedGenerator(seed)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         if not training or self.rate == 0:
             return inputs
         return keras.random.dropout(inputs, self.rate, seed=self.seed_generator)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"rate": self.rate, "seed": self.seed}

@@ -1,4 +1,4 @@
-"""Calls of a layer in every mode in which a network may run it, and what it is called with."""
+"""Calls a layer in each mode in which a network may run it, and makes its inputs."""
 
 import numpy as np
 import tensorflow as tf
@@ -7,8 +7,8 @@ MODES = ["eager", "graph", "xla"]
 
 
 def call(layer, inputs, mode, **arguments):
-    """The layer's output and its gradients, where the output's own gradient is the output's size in sines."""
-    layer(inputs)  # makes the variables
+    """Returns the output and the gradients of inputs and variables, for `sines` as the gradient of the output."""
+    layer(inputs)  # creates the variables
 
     def forward_and_backward(*tensors):
         tensors = list(tensors)
@@ -27,8 +27,10 @@ def call(layer, inputs, mode, **arguments):
 
 
 def sines(shape):
+    """Returns the gradient of the output that `call` uses, float64."""
     return np.sin(np.arange(np.prod(shape))).reshape(shape)
 
 
 def activations(shape, seed=0, scale=30.0):
+    """Returns normally distributed inputs, float32."""
     return np.float32(np.random.default_rng(seed).normal(scale=scale, size=shape))

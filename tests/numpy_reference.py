@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 # Kernels per layer (one per column: [paper] 3.2 and figure 2) and the shape of each: [paper] 3.5.
 KERNEL_SHAPES = {
-    "conv1": (2, (11, 11, 3, 48)),  # (rows, columns, maps in, maps out)
+    "conv1": (2, (11, 11, 3, 48)),  # (height, width, input channels, filters)
     "conv2": (2, (5, 5, 48, 128)),
     "conv3": (2, (3, 3, 256, 192)),
     "conv4": (2, (3, 3, 192, 192)),
@@ -21,7 +21,7 @@ KERNEL_SHAPES = {
     "fc7": (2, (4096, 2048)),
     "fc8": (1, (4096, 1000)),
 }
-# (stride, ((top, bottom), (left, right)) zeros, maps seen). Strides and maps seen: [paper] 3.5. Zeros, not in
+# (stride, ((top, bottom), (left, right)) zeros, input columns). Strides and input columns: [paper] 3.5. Zeros, not in
 # its text: conv2 to conv5 keep the 27 x 27 and 13 x 13 maps of figure 2; for conv1, where (224 - 11) / 4 + 1
 # is 54.25 and figure 2 has 55, [code] reads zeros past the bottom and the right edge.
 CONVOLUTIONS = {
@@ -31,7 +31,7 @@ CONVOLUTIONS = {
     "conv4": (1, ((1, 1), (1, 1)), "own"),
     "conv5": (1, ((1, 1), (1, 1)), "own"),
 }
-# k, n, alpha, beta: [paper] 3.3 ([code] divides alpha by n). A column sees its own maps only: [code].
+# k, n, alpha, beta: [paper] 3.3 ([code] divides alpha by n). Each column is normalized by itself: [code].
 NORMALIZATION = {"k": 2.0, "n": 5, "alpha": 1e-4, "beta": 0.75, "columns": 2}
 POOL = {"size": 3, "stride": 2}  # [paper] 3.4
 DROPOUT_TEST_SCALE = 0.5  # [paper] 4.2: at test time every output is multiplied by 0.5.
@@ -71,31 +71,31 @@ def conv2d_gradients(output_gradient, images, kernel, stride, padding):
     return d_images, d_kernel.transpose(1, 2, 0, 3), output_gradient.sum(axis=(0, 1, 2))
 
 
-def _column_inputs(images, columns, sees):
-    """Returns, for each column, the maps of images (B, H, W, C) that it sees."""
-    if sees not in ("own", "all"):
-        raise ValueError(f"`sees` must be 'own' or 'all'. Received: sees={sees!r}")
-    return np.split(images, columns, axis=-1) if sees == "own" else [images] * columns
+def _column_inputs(images, columns, input_columns):
+    """Returns, for each column, the channels of images (B, H, W, C) that it is connected to."""
+    if input_columns not in ("own", "all"):
+        raise ValueError(f"`input_columns` must be 'own' or 'all'. Received: input_columns={input_columns!r}")
+    return np.split(images, columns, axis=-1) if input_columns == "own" else [images] * columns
 
 
-def grouped_conv2d(images, kernels, biases, stride, padding, sees):
-    """Convolves images (B, H, W, C) in columns, and concatenates the columns' maps.
+def grouped_conv2d(images, kernels, biases, stride, padding, input_columns):
+    """Convolves images (B, H, W, C) in columns, and concatenates the columns' outputs.
 
-    Column g has kernels[g] (kh, kw, cin, cout) and biases[g] (cout,), and sees the g-th equal slice of the
-    maps (`sees="own"`, cin = C / columns) or all of them (`sees="all"`, cin = C). Returns
+    Column g has kernels[g] (kh, kw, cin, cout) and biases[g] (cout,), and is connected to the g-th equal slice of the
+    channels (`input_columns="own"`, cin = C / columns) or to all of them (`input_columns="all"`, cin = C). Returns
     (B, out_rows, out_columns, columns * cout).
     """
-    columns = zip(_column_inputs(images, len(kernels), sees), kernels, biases, strict=True)
+    columns = zip(_column_inputs(images, len(kernels), input_columns), kernels, biases, strict=True)
     return np.concatenate([conv2d(*column, stride, padding) for column in columns], axis=-1)
 
 
-def grouped_conv2d_gradients(output_gradient, images, kernels, stride, padding, sees):
+def grouped_conv2d_gradients(output_gradient, images, kernels, stride, padding, input_columns):
     """Returns the gradients of `grouped_conv2d`: d_images (B, H, W, C), list of d_kernel, list of d_bias."""
     d_outputs = np.split(output_gradient, len(kernels), axis=-1)
-    columns = zip(d_outputs, _column_inputs(images, len(kernels), sees), kernels, strict=True)
+    columns = zip(d_outputs, _column_inputs(images, len(kernels), input_columns), kernels, strict=True)
     gradients = [conv2d_gradients(*column, stride, padding) for column in columns]
     d_inputs, d_kernels, d_biases = zip(*gradients, strict=True)
-    d_images = np.concatenate(d_inputs, axis=-1) if sees == "own" else sum(d_inputs)
+    d_images = np.concatenate(d_inputs, axis=-1) if input_columns == "own" else sum(d_inputs)
     return d_images, list(d_kernels), list(d_biases)
 
 

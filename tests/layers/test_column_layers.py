@@ -1,8 +1,11 @@
-"""The layers made of columns against float64 NumPy, and on which device each column runs."""
+"""The layers made of columns against float64 NumPy, on which device each column runs, and older configurations."""
 
+import json
+import pathlib
 import subprocess
 import sys
 import textwrap
+import zipfile
 
 import keras
 import numpy as np
@@ -13,28 +16,57 @@ from layer_calls import MODES, activations, call, sines
 
 from alexnet_tf.layers import (
     ColumnDense,
+    ColumnLayer,
     ColumnWise,
     GroupedConv2D,
 )
 
+# Written when `input_columns` was named `sees`.
+OLD_MODEL = pathlib.Path(__file__).parents[1] / "goldens/run/checkpoints/00000026/model.keras"
+
+
+class TestColumnLayer:
+    def test_model_saved_with_the_old_argument_name_opens_with_the_same_layers(self):
+        with zipfile.ZipFile(OLD_MODEL) as file:
+            network = json.loads(file.read("config.json"))["config"]
+        saved = {layer["name"]: layer["config"] for layer in network["layers"]}
+        opened = keras.models.load_model(OLD_MODEL, compile=False)
+        layers = [layer for layer in opened.layers if isinstance(layer, ColumnLayer)]
+        assert [layer.name for layer in layers] == [name for name, config in saved.items() if "sees" in config]
+        assert {layer.input_columns for layer in layers} == {"own", "all"}
+        for layer in layers:
+            expected = saved[layer.name]
+            expected["input_columns"] = expected.pop("sees")
+            config = json.loads(json.dumps(layer.get_config()))  # tuples become lists
+            assert config.keys() == expected.keys()
+            assert all(config[name] == expected[name] for name in expected.keys() - {"dtype"})
+
+    @pytest.mark.parametrize("layer", [GroupedConv2D(8, 3, input_columns="all"), ColumnDense(8, input_columns="own")])
+    def test_configuration_with_the_old_argument_name_gives_the_same_layer(self, layer):
+        config = layer.get_config()
+        old = {"sees" if name == "input_columns" else name: value for name, value in config.items()}
+        assert "sees" in old
+        assert type(layer).from_config(dict(old)).get_config() == config
+        assert type(layer).from_config(dict(config)).get_config() == config
+
 
 class TestGroupedConv2D:
     @pytest.mark.parametrize("mode", MODES)
-    @pytest.mark.parametrize("groups, sees", [(1, "own"), (2, "own"), (2, "all"), (3, "own")])
+    @pytest.mark.parametrize("groups, input_columns", [(1, "own"), (2, "own"), (2, "all"), (3, "own")])
     @pytest.mark.parametrize("strides, padding", [(1, ((1, 1), (1, 1))), (2, ((0, 3), (0, 2)))])
-    def test_forward_and_gradients_equal_float64(self, mode, groups, sees, strides, padding):
+    def test_forward_and_gradients_equal_float64(self, mode, groups, input_columns, strides, padding):
         x = activations((2, 9, 8, 6), scale=1)
         layer = GroupedConv2D(
-            12, 3, strides=strides, padding=padding, groups=groups, sees=sees, bias_initializer="normal"
+            12, 3, strides, padding, groups=groups, input_columns=input_columns, bias_initializer="normal"
         )
         output, (d_x, *d_variables) = call(layer, tf.constant(x), mode)
         kernels = [np.float64(kernel) for kernel in layer.kernels]
         biases = [np.float64(bias) for bias in layer.biases]
-        expected = reference.grouped_conv2d(np.float64(x), kernels, biases, strides, padding, sees)
+        expected = reference.grouped_conv2d(np.float64(x), kernels, biases, strides, padding, input_columns)
         np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-5)
         assert layer.compute_output_shape(x.shape) == output.shape
         e_x, e_kernels, e_biases = reference.grouped_conv2d_gradients(
-            sines(output.shape), np.float64(x), kernels, strides, padding, sees
+            sines(output.shape), np.float64(x), kernels, strides, padding, input_columns
         )
         np.testing.assert_allclose(d_x, e_x, rtol=1e-5, atol=1e-4)
         for ours, expected in zip(
@@ -42,7 +74,7 @@ class TestGroupedConv2D:
         ):
             np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-4)
 
-    def test_same_padding_equals_zeros_all_around(self):
+    def test_same_padding_equals_explicit_zeros(self):
         x = activations((2, 7, 7, 4), scale=1)
         same = GroupedConv2D(8, 5, padding="same")
         explicit = GroupedConv2D(8, 5, padding=((2, 2), (2, 2)))
@@ -51,11 +83,11 @@ class TestGroupedConv2D:
         np.testing.assert_allclose(same(x), explicit(x), rtol=1e-5, atol=1e-5)
         assert same.compute_output_shape((None, 7, None, 4)) == (None, 7, None, 8)
 
-    @pytest.mark.parametrize("sees", ["own", "all"])
-    def test_one_tensor_for_each_group_equals_one_tensor(self, sees):
+    @pytest.mark.parametrize("input_columns", ["own", "all"])
+    def test_one_tensor_for_each_group_equals_one_tensor(self, input_columns):
         x = activations((2, 6, 6, 4), scale=1)
-        merged = GroupedConv2D(8, 3, sees=sees)
-        apart = GroupedConv2D(8, 3, sees=sees, output_per_group=True)
+        merged = GroupedConv2D(8, 3, input_columns=input_columns)
+        apart = GroupedConv2D(8, 3, input_columns=input_columns, output_per_group=True)
         merged(x), apart([x[..., :2], x[..., 2:]])
         apart.set_weights(merged.get_weights())
         outputs = apart([x[..., :2], x[..., 2:]])
@@ -74,8 +106,8 @@ class TestGroupedConv2D:
             kernel.assign(value)
         np.testing.assert_array_equal(output, with_bias(x))
 
-    def test_groups_start_from_different_weights(self):
-        layer = GroupedConv2D(8, 3, sees="all", kernel_initializer=keras.initializers.RandomNormal(seed=1))
+    def test_groups_have_different_initial_weights(self):
+        layer = GroupedConv2D(8, 3, input_columns="all", kernel_initializer=keras.initializers.RandomNormal(seed=1))
         layer.build((None, 8, 8, 3))
         first, second = (np.asarray(kernel) for kernel in layer.kernels)
         assert not np.array_equal(first, second)
@@ -84,23 +116,24 @@ class TestGroupedConv2D:
         "arguments, message",
         [
             ({"filters": 7, "groups": 2}, "filters=7, groups=2"),
-            ({"filters": 8, "sees": "both"}, "sees='both'"),
+            ({"filters": 8, "input_columns": "both"}, "input_columns='both'"),
             ({"filters": 8, "padding": "full"}, "padding='full'"),
             ({"filters": 8, "padding": ((1, 2), 3)}, "padding="),
             ({"filters": 8, "devices": ["CPU:0"]}, "one device for each of the 2 groups"),
+            ({"filters": 8, "groups": 0}, "filters=8, groups=0"),
         ],
     )
-    def test_arguments_that_do_not_fit_are_refused(self, arguments, message):
+    def test_invalid_arguments_raise(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             GroupedConv2D(kernel_size=3, **arguments)
 
     @pytest.mark.parametrize("shape", [(None, 8, 8, 3), [(None, 8, 8, 2)] * 3, [(None, 8, 8, 2), (None, 8, 8, 4)]])
-    def test_channels_that_do_not_split_are_refused(self, shape):
+    def test_channels_that_do_not_split_raise(self, shape):
         with pytest.raises(ValueError, match="input_shape="):
             GroupedConv2D(8, 3).build(shape)
 
     @pytest.mark.parametrize("layer", ["GroupedConv2D(8, 3, devices=devices)", "ColumnDense(8, devices=devices)"])
-    def test_everything_of_a_group_runs_on_its_device(self, layer):
+    def test_all_operations_of_a_group_run_on_its_device(self, layer):
         # In a process of its own: the number of a machine's logical devices is fixed when TensorFlow first looks.
         program = textwrap.dedent(f"""
             import tensorflow as tf
@@ -160,29 +193,29 @@ class TestColumnDense:
         np.testing.assert_allclose(np.concatenate(d_variables[1::2]), upstream.sum(0), rtol=1e-5, atol=1e-5)
 
     @pytest.mark.parametrize("mode", MODES)
-    def test_column_that_sees_its_own_channels_equals_float64(self, mode):
+    def test_column_of_its_own_channels_equals_float64(self, mode):
         x = activations((3, 2, 2, 4), scale=1)
-        layer = ColumnDense(6, groups=2, sees="own", bias_initializer="normal")
+        layer = ColumnDense(6, groups=2, input_columns="own", bias_initializer="normal")
         output, (d_x, *d_variables) = call(layer, tf.constant(x), mode)
         upstream = sines(output.shape)
         expected_d_x = np.zeros_like(x)
         for column in range(2):
-            mine, units = slice(2 * column, 2 * column + 2), slice(3 * column, 3 * column + 3)
-            flat = np.float64(x[..., mine]).reshape(3, 8)  # rows, columns, channels of the column
+            channels, units = slice(2 * column, 2 * column + 2), slice(3 * column, 3 * column + 3)
+            flat = np.float64(x[..., channels]).reshape(3, 8)  # rows, columns, channels of the column
             kernel, bias = np.float64(layer.kernels[column]), np.float64(layer.biases[column])
             np.testing.assert_allclose(output[:, units], flat @ kernel + bias, rtol=1e-5, atol=1e-5)
-            expected_d_x[..., mine] = (upstream[:, units] @ kernel.T).reshape(3, 2, 2, 2)
+            expected_d_x[..., channels] = (upstream[:, units] @ kernel.T).reshape(3, 2, 2, 2)
             np.testing.assert_allclose(d_variables[2 * column], flat.T @ upstream[:, units], rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(d_x, expected_d_x, rtol=1e-5, atol=1e-5)
 
-    @pytest.mark.parametrize("sees", ["own", "all"])
-    def test_one_tensor_for_each_group_equals_one_tensor(self, sees):
+    @pytest.mark.parametrize("input_columns", ["own", "all"])
+    def test_one_tensor_for_each_group_equals_one_tensor(self, input_columns):
         x = activations((3, 2, 2, 4), scale=1)
-        layer = ColumnDense(6, sees=sees)
+        layer = ColumnDense(6, input_columns=input_columns)
         merged = layer(x)
         assert layer.compute_output_shape(x.shape) == (3, 6)
         np.testing.assert_array_equal(layer([x[..., :2], x[..., 2:]]), merged)
-        apart = ColumnDense(6, sees=sees, output_per_group=True)
+        apart = ColumnDense(6, input_columns=input_columns, output_per_group=True)
         apart(x)
         apart.set_weights(layer.get_weights())
         np.testing.assert_array_equal(np.concatenate(apart([x[..., :2], x[..., 2:]]), axis=1), merged)
@@ -193,7 +226,7 @@ class TestColumnDense:
         layer = ColumnDense(6)
         np.testing.assert_array_equal(layer(x), layer(keras.layers.Flatten()(x)))
 
-    def test_units_that_do_not_split_are_refused(self):
+    def test_units_that_do_not_split_raise(self):
         with pytest.raises(ValueError, match="units=7, groups=2"):
             ColumnDense(7)
 
@@ -206,6 +239,6 @@ class TestColumnWise:
             np.testing.assert_array_equal(output, keras.layers.MaxPooling2D(3, 2)(x))
         assert layer.compute_output_shape([(None, 5, 5, 2)] * 2) == [(None, 2, 2, 2)] * 2
 
-    def test_layer_with_weights_is_refused(self):
+    def test_layer_with_weights_raises(self):
         with pytest.raises(ValueError, match="must have no weights"):
             ColumnWise(keras.layers.Dense(3))([np.ones((1, 2)), np.ones((1, 2))])

@@ -26,10 +26,10 @@ class TestPaperDropout:
         assert set(np.unique(output)) == {0.0, 3.0}
         assert abs(np.mean(output == 0) - 0.3) < 0.01
 
-    def test_inference_multiplies_by_what_is_kept(self):
+    def test_inference_multiplies_by_one_minus_rate(self):
         np.testing.assert_allclose(PaperDropout(0.3)(np.full((2, 2), 3.0, "float32"), training=False), 2.1, rtol=1e-6)
 
-    def test_masks_differ_from_step_to_step_and_follow_the_seed(self):
+    def test_masks_differ_between_steps_and_depend_on_the_seed(self):
         x = np.ones((1, 1000), "float32")
         first, again = PaperDropout(seed=5), PaperDropout(seed=5)
         a, b = np.asarray(first(x, training=True)), np.asarray(first(x, training=True))
@@ -37,29 +37,29 @@ class TestPaperDropout:
         np.testing.assert_array_equal(a, again(x, training=True))
 
     @pytest.mark.parametrize("mode", MODES)
-    def test_gradient_passes_where_the_unit_was_kept(self, mode):
+    def test_gradient_passes_through_kept_units_only(self, mode):
         x = tf.ones((4, 50))
         output, (gradient,) = call(PaperDropout(), x, mode, training=True)
         np.testing.assert_allclose(gradient, output * sines(output.shape), rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("rate", [-0.1, 1.0, 2])
-    def test_rate_outside_its_range_is_refused(self, rate):
+    def test_rate_outside_its_range_raises(self, rate):
         with pytest.raises(ValueError, match=f"rate={rate}"):
             PaperDropout(rate)
 
-    def test_columns_draw_the_same_masks_together_and_apart(self):
+    def test_columns_draw_the_same_masks_as_one_tensor_and_as_several(self):
         x = activations((4, 10))
-        together, apart = PaperDropout(seed=3, groups=2), PaperDropout(seed=3, groups=2)
-        expected = np.asarray(together(x, training=True))
-        outputs = apart([x[:, :5], x[:, 5:]], training=True)
+        merged, split = PaperDropout(seed=3, groups=2), PaperDropout(seed=3, groups=2)
+        expected = np.asarray(merged(x, training=True))
+        outputs = split([x[:, :5], x[:, 5:]], training=True)
         np.testing.assert_array_equal(np.concatenate(outputs, axis=1), expected)
         assert not np.array_equal(expected[:, :5] == 0, expected[:, 5:] == 0)
-        np.testing.assert_array_equal(np.concatenate(apart([x[:, :5], x[:, 5:]]), 1), together(x))
+        np.testing.assert_array_equal(np.concatenate(split([x[:, :5], x[:, 5:]]), 1), merged(x))
 
 
 class TestMeanImage:
     @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-    def test_subtracts_the_middle_of_the_mean_image_and_scales(self, dtype):
+    def test_subtracts_the_center_of_the_mean_image_and_scales(self, dtype):
         layer = MeanImage(scale=0.5)
         pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3)).astype(dtype)
         mean = np.random.default_rng(1).uniform(0, 255, (8, 6, 3)).astype("float32")
@@ -88,7 +88,7 @@ class TestMeanImage:
         pixels = np.full((1, 2, 2, 3), 60, "uint8")
         np.testing.assert_allclose(MeanImage(scale=(0.5, 0.1, 1))(pixels)[0, 0, 0], [30, 6, 60], rtol=1e-6)
 
-    def test_mean_is_no_trainable_weight(self):
+    def test_mean_is_not_trainable(self):
         layer = MeanImage()
         layer.build((None, 4, 4, 3))
         assert not layer.trainable_variables
@@ -96,7 +96,7 @@ class TestMeanImage:
 
     def test_half_precision_subtracts_in_float32(self):
         layer = MeanImage(dtype="mixed_bfloat16")
-        pixels = np.full((1, 2, 2, 3), 254.75, "float32")  # bfloat16 would make 255 of it
+        pixels = np.full((1, 2, 2, 3), 254.75, "float32")  # bfloat16 would round it to 255
         layer.build(pixels.shape)
         layer.set_mean_image(np.full((2, 2, 3), 254.25))
         output = layer(pixels)
@@ -104,7 +104,7 @@ class TestMeanImage:
         np.testing.assert_array_equal(np.float32(output), 0.5)
 
     @pytest.mark.parametrize("shape", [(3, 4, 3), (4, 4, 1), (4, 4)])
-    def test_mean_image_that_does_not_cover_the_images_is_refused(self, shape):
+    def test_mean_image_smaller_than_the_images_raises(self, shape):
         layer = MeanImage()
         layer.build((None, 4, 4, 3))
         with pytest.raises(ValueError, match=r"at least 4 x 4 x 3.*Received"):
@@ -115,10 +115,10 @@ class TestMeanImage:
     "layer",
     [
         LocalResponseNormalization(k=1.0, n=3, alpha=0.1, beta=0.5, alpha_divided_by_n=True, groups=2),
-        GroupedConv2D(8, 3, strides=2, padding=((0, 1), (0, 1)), sees="all", kernel_initializer="he_normal"),
+        GroupedConv2D(8, 3, strides=2, padding=((0, 1), (0, 1)), input_columns="all", kernel_initializer="he_normal"),
         GroupedConv2D(8, 3, devices=["CPU:0", "CPU:0"]),
         GroupedConv2D(8, 3, use_bias=False),
-        ColumnDense(8, sees="own"),
+        ColumnDense(8, input_columns="own"),
         PaperDropout(0.25),
         MeanImage(scale=0.1),
         WithinMapNormalization(k=2.0, n=3, alpha=0.1, beta=0.5),

@@ -1,4 +1,4 @@
-"""Local response normalization and that within a map, against float64 NumPy."""
+"""Local response normalization, across and within feature maps, against float64 NumPy."""
 
 import numpy as np
 import numpy_reference as reference
@@ -42,7 +42,7 @@ class TestLocalResponseNormalization:
         np.testing.assert_allclose(divided, LocalResponseNormalization(alpha=2e-5)(x), rtol=1e-6)
         assert not np.allclose(divided, LocalResponseNormalization(alpha=1e-4)(x), rtol=1e-2)
 
-    def test_groups_do_not_see_each_other(self):
+    def test_groups_do_not_affect_each_other(self):
         x = activations((1, 1, 1, 8), scale=300)
         changed = x.copy()
         changed[..., 4:] *= 10
@@ -68,11 +68,11 @@ class TestLocalResponseNormalization:
         np.testing.assert_allclose(LocalResponseNormalization()(x), expected, rtol=2e-6, atol=1e-6)
 
     @pytest.mark.parametrize("n", [0, 2, 4, -1])
-    def test_even_or_empty_neighborhood_is_refused(self, n):
+    def test_even_or_empty_neighborhood_raises(self, n):
         with pytest.raises(ValueError, match=f"`n` must be odd.*n={n}"):
             LocalResponseNormalization(n=n)
 
-    def test_maps_that_do_not_split_are_refused(self):
+    def test_maps_that_do_not_split_raise(self):
         with pytest.raises(ValueError, match=r"multiple of `groups`, 2.*7 maps"):
             LocalResponseNormalization(groups=2)(activations((1, 2, 2, 7)))
 
@@ -89,7 +89,7 @@ class TestWithinMapNormalization:
         expected = reference.within_map_normalization_gradient(sines(x.shape), np.float64(x), *arguments)
         np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
 
-    def test_gradient_of_the_reference_is_that_of_its_differences(self):
+    def test_gradient_of_the_reference_equals_finite_differences(self):
         x, upstream, step = np.float64(activations((1, 4, 3, 2))), np.sin(np.arange(24.0)).reshape(1, 4, 3, 2), 1e-4
         gradient = reference.within_map_normalization_gradient(upstream, x, 1.0, 3, 1e-3, 0.75)
         for place in np.ndindex(x.shape):
@@ -98,7 +98,7 @@ class TestWithinMapNormalization:
             outputs = [reference.within_map_normalization(x + s * change, 1.0, 3, 1e-3, 0.75) for s in (1, -1)]
             assert abs(np.sum(upstream * (outputs[0] - outputs[1])) / (2 * step) - gradient[place]) < 1e-7
 
-    def test_maps_do_not_see_each_other(self):
+    def test_maps_do_not_affect_each_other(self):
         x = activations((1, 4, 4, 2), scale=300)
         changed = x.copy()
         changed[..., 1] *= 10
@@ -106,6 +106,6 @@ class TestWithinMapNormalization:
         np.testing.assert_array_equal(layer(x)[..., 0], layer(changed)[..., 0])
 
     @pytest.mark.parametrize("n", [0, 2])
-    def test_even_or_empty_neighborhood_is_refused(self, n):
+    def test_even_or_empty_neighborhood_raises(self, n):
         with pytest.raises(ValueError, match=f"`n` must be odd.*n={n}"):
             WithinMapNormalization(n=n)

@@ -1,6 +1,6 @@
-"""The two columns on devices of their own: where everything runs, what travels, and that nothing else changes.
+"""The two columns on separate devices: where each operation runs, what is copied, and that nothing else changes.
 
-Logical CPU devices stand for GPUs: CPU:0 for the host, CPU:1 and CPU:2 for the two of the paper. Each test is a process
+Logical CPU devices represent GPUs: CPU:0 for the host, CPU:1 and CPU:2 for the two of the paper. Each test is a process
 of its own, since the number of a machine's logical devices is fixed when TensorFlow first looks.
 """
 
@@ -15,7 +15,6 @@ from programs import ENVIRONMENT, run, run_well, train_flags
 
 from alexnet_tf.distribution import strategies
 from alexnet_tf.model import build_alexnet, load_model
-from alexnet_tf.training import loop
 
 THREE_DEVICES = """
 import sys
@@ -25,7 +24,7 @@ tf.config.set_logical_device_configuration(
 )
 import keras
 from alexnet_tf import model, variants
-from alexnet_tf.training import loop, optimizers
+from alexnet_tf.training import compilation, optimizers
 
 def build(name, devices):
     keras.utils.set_random_seed(0)
@@ -33,7 +32,7 @@ def build(name, devices):
 
 def compiled(alexnet):
     training_model = model.with_color_offset(alexnet)
-    loop.compile_model(training_model, optimizers.PaperMomentum(0.01), jit=False)
+    compilation.compile_model(training_model, optimizers.PaperMomentum(0.01), jit=False)
     return training_model
 
 def batch(name, count):
@@ -52,7 +51,7 @@ def run_script(script, *arguments, environment=None):
 
 
 @pytest.mark.parametrize("variant", ["testing", pytest.param("paper", marks=pytest.mark.slow)])
-def test_devices_exchange_what_the_papers_exchange_and_nothing_else(variant):
+def test_devices_exchange_the_same_tensors_as_in_the_paper_and_no_other(variant):
     output = run_script(
         """
         from tensorflow.python.eager import context
@@ -93,7 +92,7 @@ def test_devices_exchange_what_the_papers_exchange_and_nothing_else(variant):
     operations = [line[1:] for line in lines if line[0] == "op"]
     count = {device: sum(d == device for _, d in operations) for device in "012"}
     assert count["0"] == 0
-    # The second column does all that the first does, but for the classifier's product, its two gradients and updates.
+    # The second column does the same as the first, except the classifier's product, its two gradients and updates.
     assert count["2"] >= 5 * 3 + 2 * 3 + 3 + 7 + 14, operations  # convolutions, dense, pooling, ReLU, updates
     assert count["1"] - count["2"] == 5, operations
 
@@ -105,7 +104,7 @@ def test_devices_exchange_what_the_papers_exchange_and_nothing_else(variant):
         ("2", "1", "drop7", "forward"),  # into fc8, which is on the first device
         ("1", "2", "fc8", "backward"),
     }
-    # With the host: the image, the logits and their gradient; and the numbers that steer the update.
+    # With the host: the image, the logits and their gradient; and the scalars of the update rule.
     with_host = {
         (a, b, *layer_of(name))
         for a, b, name in copies
@@ -151,7 +150,7 @@ EQUALITY = """
 
 
 class TestSameWeights:
-    # oneDNN's gradient of max-pooling rounds otherwise for 96 maps in one tensor than for 48 in each of two.
+    # oneDNN's gradient of max-pooling rounds differently for 96 maps in one tensor than for 48 in each of two.
     @pytest.mark.parametrize(
         "variant, form, onednn",
         [
@@ -166,7 +165,7 @@ class TestSameWeights:
             ),
         ],
     )
-    def test_twenty_steps_end_bit_for_bit_as_without_devices(self, variant, form, onednn, tmp_path):
+    def test_weights_after_twenty_steps_equal_those_without_devices_bit_for_bit(self, variant, form, onednn, tmp_path):
         environment = {"TF_ENABLE_ONEDNN_OPTS": onednn}
         output = run_script(EQUALITY, variant, form, tmp_path / "model.keras", environment=environment)
         result = dict(line.split() for line in output.splitlines() if line.startswith(("difference", "moved")))
@@ -186,7 +185,7 @@ def train_on_two(*flags):
 
 @pytest.mark.slow
 class TestTrain:
-    def test_run_on_two_devices_goes_on_evaluates_and_exports_on_one_and_back(self, data_dir, tmp_path):
+    def test_run_on_two_devices_resumes_evaluates_and_exports_on_one_and_back(self, data_dir, tmp_path):
         flags = train_flags(data_dir, tmp_path / "run")
         devices = "--column_devices=CPU:1,CPU:2"
         train_on_two(*flags, "--epochs=1", devices)
@@ -200,16 +199,16 @@ class TestTrain:
         figures = ["--figure=strongest", "--layers=pool2", "--maps=2", "--images=2", f"--output_dir={tmp_path}"]
         run_well("paper_figures", *figures, f"--model={tmp_path / 'run'}", f"--data_dir={data_dir}")
 
-        # The same command without devices goes on from where it stopped, and then with them again.
+        # The same command resumes without devices, and then with them again.
         output = run_well("train", *flags, "--epochs=2")
-        assert "Going on after step 60," in output
+        assert "Resuming after step 60," in output
         output = train_on_two(*flags, "--epochs=3", devices)
-        assert "Going on after step 120," in output
+        assert "Resuming after step 120," in output
         after, _ = load_model(tmp_path / "run")
         assert all(not np.array_equal(a, b) for a, b in zip(weights[1:], after.get_weights()[1:], strict=True))
         assert json.loads((tmp_path / "run" / "training.json").read_text())["val_top1_error"] < 0.8  # chance is 0.9
 
-    def test_missing_devices_are_refused_or_loudly_done_without(self, data_dir, tmp_path):
+    def test_missing_devices_raise_or_are_replaced_with_a_warning(self, data_dir, tmp_path):
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=1", "--column_devices=GPU:0,GPU:1")
         result = run("train", *flags)
         assert result.returncode != 0
@@ -233,18 +232,18 @@ class TestBuildAlexnet:
             ("batch_norm", {"column_devices": ["CPU:0", "CPU:1"], "merge_columns": False}, "`column_devices` must"),
         ],
     )
-    def test_devices_that_can_not_be_are_refused(self, variant, arguments, message):
+    def test_invalid_devices_raise(self, variant, arguments, message):
         with pytest.raises(ValueError, match=message):
             build_alexnet(variant, 10, **arguments)
 
 
 class TestUseJit:
-    def test_xla_for_columns_on_devices_is_refused(self):
+    def test_xla_for_columns_on_devices_raises(self):
         strategy = strategies.make_strategy("one")
         with pytest.raises(ValueError, match="`jit` must not be true"):
-            loop.use_jit("true", strategy, ["GPU:0", "GPU:1"])
-        assert not loop.use_jit("auto", strategy, ["GPU:0", "GPU:1"])
+            strategies.use_jit("true", strategy, ["GPU:0", "GPU:1"])
+        assert not strategies.use_jit("auto", strategy, ["GPU:0", "GPU:1"])
 
-    def test_mirrored_columns_are_refused(self):
+    def test_mirrored_columns_raise(self):
         with pytest.raises(ValueError, match=r"can't be mirrored.*GPU:0,GPU:1"):
-            loop.use_jit("auto", strategies.make_strategy("mirrored"), ["GPU:0", "GPU:1"])
+            strategies.use_jit("auto", strategies.make_strategy("mirrored"), ["GPU:0", "GPU:1"])

@@ -1,0 +1,7 @@
+"""Types in the signatures of the layers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+Tensor = Any  # of Keras's backend, or a `keras.KerasTensor`
+Shape = Sequence[int | None]
