@@ -40,7 +40,7 @@ def kernel_part(layer, parts, part):
             return array.transpose(2, 3, 1, 0)
         if len(layer.input.shape) == 4:  # PyTorch flattens maps first
             _, rows, columns, maps = layer.input.shape
-            maps //= layer.groups if layer.sees == "own" else 1
+            maps //= layer.groups if layer.input_columns == "own" else 1
             return array.reshape(-1, maps, rows, columns).transpose(2, 3, 1, 0).reshape(array.shape[::-1])
         return array.T
 

@@ -1,4 +1,4 @@
-"""The table of variants: what each comes out as, and that it is told right."""
+"""The table of variants: the network each makes, and its description."""
 
 import pathlib
 import re
@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import pytest
 
-from alexnet_tf import describe
+from alexnet_tf import rows
 from alexnet_tf.model import build_alexnet
 from alexnet_tf.variants import VARIANTS
-from alexnet_tf.visualization import architecture
+from alexnet_tf.visualization import architecture, layer_table
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -192,7 +192,7 @@ def test_variant_comes_out_as_its_golden(name):
     assert (parameters, multiply_adds, ", ".join(layers)) == GOLDENS[name]
 
 
-class TestFirstWeights:
+class TestInitialWeights:
     def test_one_weird_trick_begins_with_pytorchs_uniform_weights_and_biases(self):
         model = build_alexnet("one_weird_trick", 10)
         for name, inputs in (("conv1", 11 * 11 * 3), ("conv4", 3 * 3 * 384), ("fc6", 9216), ("fc8", 4096)):
@@ -217,15 +217,14 @@ class TestFirstWeights:
 
 
 class TestDescribe:
-    @pytest.mark.slow
     def test_list_names_every_variant_with_its_parameters(self):
-        lines = describe.describe().splitlines()[1:]
+        lines = layer_table.describe().splitlines()[1:]
         assert [line.split()[0] for line in lines] == list(VARIANTS)
         for line, (parameters, _, _) in zip(lines, GOLDENS.values(), strict=True):
             assert f"{parameters:,}" in line
 
     def test_table_of_the_paper_tells_where_its_own_figures_differ(self):
-        text = describe.describe("paper")
+        text = layer_table.describe("paper")
         assert "Parameters: 60,965,224. The paper says 60 million." in text
         assert "Neurons: 659,272. The paper says 650,000. Its figure 2 counts 253,440 in conv1" in text
         (conv2,) = [line.split() for line in text.splitlines() if line.startswith("conv2")]
@@ -234,38 +233,38 @@ class TestDescribe:
 
     def test_against_prints_only_what_differs(self):
         differing = {
-            line.split()[1] for line in describe.describe("original", "paper").split("\n\n")[0].splitlines()[1:]
+            line.split()[1] for line in layer_table.describe("original", "paper").split("\n\n")[0].splitlines()[1:]
         }
         expected = {"mean_image", "norm1", "relu1", "norm2", "within2", "conv3", "conv4", "conv5", "relu5"}
         assert differing - {""} == expected
 
     def test_variant_against_itself_does_not_differ(self):
-        assert describe.describe("paper", "paper") == "paper and paper do not differ.\n"
+        assert layer_table.describe("paper", "paper") == "paper and paper do not differ.\n"
 
     def test_number_of_classes_counts(self):
-        assert "Parameters: 14,106." in describe.describe("testing", num_classes=10)
+        assert "Parameters: 14,106." in layer_table.describe("testing", num_classes=10)
 
     @pytest.mark.parametrize("arguments", [{"variant": "vgg"}, {"variant": "paper", "against": "vgg"}])
     def test_unknown_variant_is_refused_with_the_names_there_are(self, arguments):
         with pytest.raises(ValueError, match=r"must be one of .*'paper'.*'vgg'"):
-            describe.describe(**arguments)
+            layer_table.describe(**arguments)
 
     def test_against_alone_is_refused(self):
         with pytest.raises(ValueError, match="needs a `variant`"):
-            describe.describe(against="paper")
+            layer_table.describe(against="paper")
 
     @pytest.mark.skipif(not (ROOT / "docs").exists(), reason="a Bazel sandbox holds no docs")
     def test_tables_in_the_docs_are_current(self):
         text = (ROOT / "docs" / "variants.md").read_text(encoding="utf-8")
         assert text.count("<!-- alexnet-describe") >= 5
-        assert describe.fill_in(text) == text
+        assert layer_table.fill_in(text) == text
 
-    def test_stale_table_is_made_anew(self):
+    def test_stale_table_is_updated(self):
         stale = "before\n<!-- alexnet-describe --variant=testing -->\n| old |\n<!-- end -->\nafter\n"
-        fresh = describe.fill_in(stale)
+        fresh = layer_table.fill_in(stale)
         assert "| conv1 | 7 x 7 | 2 |" in fresh
         assert fresh.startswith("before\n<!--") and fresh.endswith("<!-- end -->\nafter\n")
-        assert describe.fill_in(fresh) == fresh
+        assert layer_table.fill_in(fresh) == fresh
 
 
 class TestSaveArchitecture:
@@ -314,3 +313,28 @@ class TestForms:
             model.save(tmp_path / "model.keras")
             loaded = keras.models.load_model(tmp_path / "model.keras")
             np.testing.assert_array_equal(loaded(images), model(images))
+
+
+class TestVariant:
+    def test_operations_on_rows_change_those_and_no_others(self):
+        paper = VARIANTS["paper"]
+        names = [layer.name for layer in paper.layers]
+        assert [layer.name for layer in paper.without(rows.LRN).layers] == [n for n in names if "norm" not in n]
+        changed = paper.with_layers("conv4 fc6", std=0.5)
+        assert [layer.name for layer in changed.layers if getattr(layer, "std", None) == 0.5] == ["conv4", "fc6"]
+        moved = [layer.name for layer in paper.move("relu1", after="pool1").layers]
+        assert moved[:4] == ["conv1", "norm1", "pool1", "relu1"] and moved[4:] == names[4:]
+
+    def test_unknown_layer_is_refused_by_name(self):
+        with pytest.raises(ValueError, match=r"must name layers of the variant. Received: conv9"):
+            VARIANTS["paper"].with_layers("conv1 conv9", std=0.5)
+
+    def test_traced_shapes_and_parameters_are_those_of_the_built_network(self):
+        for name in ("testing", "four_layer"):
+            model = build_alexnet(name, 10, initializer="zeros")
+            shapes = list(rows.trace(VARIANTS[name], 10))
+            assert [shape.name for shape in shapes] == [layer.name for layer in model.layers[2:]]
+            for shape in shapes:
+                layer = model.get_layer(shape.name)
+                assert shape.output_shape == layer.output.shape[1:], shape.name
+                assert shape.parameters == sum(int(np.prod(w.shape)) for w in layer.trainable_weights), shape.name

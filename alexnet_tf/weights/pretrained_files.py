@@ -1,7 +1,6 @@
-"""Reads AlexNets that other programs saved: Caffe, the NumPy dictionaries made from Caffe's, and PyTorch.
+"""Reads AlexNets of other programs: Caffe, the NumPy dictionaries made from Caffe's, and PyTorch.
 
-Each reader returns a `ForeignNetwork`: the weights as this project lays them out. None of them runs code that a file
-brings along.
+Each reader returns `PretrainedWeights`, in this project's layout. None of them runs code that a file contains.
 """
 
 import codecs
@@ -9,6 +8,7 @@ import dataclasses
 import io
 import pathlib
 import pickle
+from typing import Any
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
@@ -17,9 +17,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 # its mean color: blue 104, green 117, red 123.
 CAFFE_MEAN_COLOR = (123.0, 117.0, 104.0)
 
-# torchvision/models/alexnet.py: what its transforms subtract and divide by, for pixels of 0 to 1.
-TORCHVISION_MEAN = (0.485, 0.456, 0.406)
-TORCHVISION_STD = (0.229, 0.224, 0.225)
+# torchvision's transforms subtract a mean and divide by a standard deviation, of pixels from 0 to 1.
+TORCHVISION_MEAN_COLOR = (255 * 0.485, 255 * 0.456, 255 * 0.406)
+TORCHVISION_INPUT_SCALE = (1 / (255 * 0.229), 1 / (255 * 0.224), 1 / (255 * 0.225))
 _TORCHVISION_NAMES = {
     "features.0": "conv1",
     "features.3": "conv2",
@@ -33,32 +33,36 @@ _TORCHVISION_NAMES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class ForeignNetwork:
-    """Weights of a network from elsewhere, in this project's layout.
+class PretrainedWeights:
+    """Weights of a network from another program, in this project's layout.
 
     Attributes:
-        variant: the row of the table of variants that it is.
-        weights: layer names to (kernel, bias), float32. Kernels of convolutions are (rows, columns, channels that a
-            kernel sees, kernels) with channels in the order red, green, blue in conv1; of dense layers (inputs, units).
+        variant: its row of the table of variants.
+        weights: layer names to (kernel, bias), float32. Kernels of convolutions are (rows, columns, input
+            channels, kernels) with channels in the order red, green, blue in conv1; of dense layers (inputs, units).
         maps_first: whether the inputs of the first dense layer are in the order (channel, row, column), as in Caffe and
             PyTorch, and not (row, column, channel), as here.
-        input_scale: what it multiplies centered pixels by, one number each for red, green and blue.
-        mean_color: the mean red, green and blue that it subtracts, pixels of 0 to 255.
+        input_scale: what centered pixels are multiplied by: red, green, blue.
+        mean_color: the mean red, green and blue that is subtracted, from pixels of 0 to 255.
     """
 
     variant: str
-    weights: dict
+    weights: dict[str, tuple[np.ndarray, np.ndarray]]
     maps_first: bool
-    input_scale: tuple
-    mean_color: tuple
+    input_scale: tuple[float, float, float]
+    mean_color: tuple[float, float, float]
+
+    @property
+    def num_classes(self) -> int:
+        """Units of the classifier, fc8; 1000 where the file lacks it."""
+        return len(self.weights["fc8"][1]) if "fc8" in self.weights else 1000
 
 
-def read_foreign(path):
+def read_pretrained(path: str | pathlib.Path) -> PretrainedWeights:
     """Reads a .caffemodel, a .npy dictionary made from one, or a .pth state dict of torchvision's alexnet.
 
     Raises:
-        ValueError: where the file is of no such kind, is damaged, holds other layers, or is a pickle that would run
-            code.
+        ValueError: if the file is of another kind, is damaged, holds other layers, or is a pickle that would run code.
     """
     path = pathlib.Path(path)
     readers = {".caffemodel": read_caffemodel, ".npy": read_npy, ".pth": read_torchvision, ".pt": read_torchvision}
@@ -69,13 +73,13 @@ def read_foreign(path):
     return readers[path.suffix](path)
 
 
-def read_caffemodel(path):
-    """Reads a .caffemodel of bvlc_alexnet or bvlc_reference_caffenet. Returns a `ForeignNetwork`."""
+def read_caffemodel(path: str | pathlib.Path) -> PretrainedWeights:
+    """Reads a .caffemodel of bvlc_alexnet or bvlc_reference_caffenet. Returns a `PretrainedWeights`."""
     network = _caffe_message("NetParameter")
     try:
         network.ParseFromString(pathlib.Path(path).read_bytes())
     except message.DecodeError as error:
-        raise ValueError(f"{path} is not a whole .caffemodel: {error}") from error
+        raise ValueError(f"{path} is not a complete .caffemodel: {error}") from error
     weights = {}
     for layer in [*network.layer, *network.layers]:
         if len(layer.blobs) == 2:
@@ -85,7 +89,7 @@ def read_caffemodel(path):
             weights[layer.name] = (_from_output_first(kernel), bias.reshape(-1))
     if not weights:
         raise ValueError(f"{path} holds no layer with weights and biases: it is no .caffemodel of an AlexNet.")
-    return ForeignNetwork(
+    return PretrainedWeights(
         variant="caffenet" if network.name == "CaffeNet" else "caffe",
         weights=_with_red_first(weights),
         maps_first=True,
@@ -94,7 +98,7 @@ def read_caffemodel(path):
     )
 
 
-def read_caffe_mean(path):
+def read_caffe_mean(path: str | pathlib.Path) -> np.ndarray:
     """Reads a mean image: Caffe's .binaryproto, or a .npy array. Returns float32 (rows, columns, 3), red first.
 
     Arrays of three dimensions may have their colors first, blue, green, red, as Caffe's own ilsvrc_2012_mean.npy.
@@ -110,17 +114,17 @@ def read_caffe_mean(path):
         try:
             blob.ParseFromString(path.read_bytes())
         except (OSError, message.DecodeError) as error:
-            raise ValueError(f"{path} is not a whole .binaryproto: {error}") from error
+            raise ValueError(f"{path} is not a complete .binaryproto: {error}") from error
         mean = _blob_array(blob)
     mean = mean.reshape(mean.shape[-3:])
     if mean.ndim != 3 or mean.shape[0] != 3:
         raise ValueError(f"A mean image must be of shape (3, rows, columns). Received: {mean.shape} in {path}")
-    return np.float32(mean[::-1].transpose(1, 2, 0))
+    return np.asarray(mean[::-1].transpose(1, 2, 0), "float32")
 
 
-def read_npy(path):
+def read_npy(path: str | pathlib.Path) -> PretrainedWeights:
     """Reads the dictionary that circulates as bvlc_alexnet.npy: layer names to (kernel, bias), as caffe-tensorflow
-    writes them, with the colors blue, green, red. Returns a `ForeignNetwork`."""
+    writes them, with the colors blue, green, red. Returns a `PretrainedWeights`."""
     try:
         with pathlib.Path(path).open("rb") as file:
             version = np.lib.format.read_magic(file)
@@ -136,11 +140,11 @@ def read_npy(path):
             weights[str(name)] = (np.asarray(kernel, "float32"), np.asarray(bias, "float32").reshape(-1))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} is not a dictionary of layers in NumPy's format: {error}") from error
-    return ForeignNetwork("caffe", _with_red_first(weights), False, (1.0, 1.0, 1.0), CAFFE_MEAN_COLOR)
+    return PretrainedWeights("caffe", _with_red_first(weights), False, (1.0, 1.0, 1.0), CAFFE_MEAN_COLOR)
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Opens pickles of dictionaries and arrays, and refuses whatever else a pickle may call."""
+    """Opens pickles of dictionaries and arrays, and refuses anything else that a pickle may call."""
 
     _ALLOWED = frozenset(
         {(f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")}
@@ -155,8 +159,8 @@ class _ArraysOnly(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def read_torchvision(path):
-    """Reads a state dict of torchvision's alexnet. Needs PyTorch. Returns a `ForeignNetwork`."""
+def read_torchvision(path: str | pathlib.Path) -> PretrainedWeights:
+    """Reads a state dict of torchvision's alexnet. Needs PyTorch. Returns a `PretrainedWeights`."""
     try:
         import torch
     except ImportError as error:
@@ -176,12 +180,12 @@ def read_torchvision(path):
                 f"{path} must hold {theirs}.weight and {theirs}.bias, as torchvision's alexnet does, for {ours}. "
                 f"It holds {', '.join(sorted(arrays)[:6])}, ..."
             ) from error
-    return ForeignNetwork(
+    return PretrainedWeights(
         variant="one_weird_trick",
         weights=weights,
         maps_first=True,
-        input_scale=tuple(1 / (255 * std) for std in TORCHVISION_STD),
-        mean_color=tuple(255 * mean for mean in TORCHVISION_MEAN),
+        input_scale=TORCHVISION_INPUT_SCALE,
+        mean_color=TORCHVISION_MEAN_COLOR,
     )
 
 
@@ -210,8 +214,8 @@ def _blob_array(blob):
     return np.float32(values).reshape(shape)
 
 
-def _caffe_message(name):
-    """An empty message of Caffe's: what is needed of src/caffe/proto/caffe.proto, by the numbers of its fields."""
+def _caffe_message(name: str) -> Any:  # whose fields exist at run time alone
+    """An empty message of Caffe's: the part of src/caffe/proto/caffe.proto that is needed, by field number."""
     field = descriptor_pb2.FieldDescriptorProto
     one, many = field.LABEL_OPTIONAL, field.LABEL_REPEATED
     text, int32, int64 = field.TYPE_STRING, field.TYPE_INT32, field.TYPE_INT64

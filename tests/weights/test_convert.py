@@ -12,9 +12,8 @@ import torch
 import torch_reference
 from made_foreign import LAYERS, blob, write_caffemodel, write_npy
 
-from alexnet_tf import convert
 from alexnet_tf.model import build_alexnet, load_model, open_model
-from alexnet_tf.weights import pretrained_files
+from alexnet_tf.weights import pretrained_files, transfer
 
 ENVIRONMENT = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -79,10 +78,10 @@ class TestCaffe:
     def test_caffenet_is_told_by_its_name(self, tmp_path):
         network = random_network("caffenet", 10)
         write_caffemodel(tmp_path / "net.caffemodel", network, "CaffeNet")
-        read = pretrained_files.read_foreign(tmp_path / "net.caffemodel")
+        read = pretrained_files.read_pretrained(tmp_path / "net.caffemodel")
         assert read.variant == "caffenet"
         model = build_alexnet("caffenet", 10, initializer="zeros")
-        convert.load_foreign(read, model)
+        transfer.load_pretrained(read, model)
         pixels = images(227)
         expected = foreign_logits(network, np.float64(pixels) - [123, 117, 104])
         assert_logits_equal(logits(model, pixels), expected)
@@ -91,7 +90,7 @@ class TestCaffe:
     def test_npy_dictionary_gives_the_logits_of_the_network_itself(self, caffe_network, python2, tmp_path):
         write_npy(tmp_path / "net.npy", caffe_network, python2)
         model = build_alexnet("caffe", initializer="zeros")
-        convert.load_foreign(pretrained_files.read_foreign(tmp_path / "net.npy"), model)
+        transfer.load_pretrained(pretrained_files.read_pretrained(tmp_path / "net.npy"), model)
         pixels = images(227)
         expected = foreign_logits(caffe_network, np.float64(pixels) - [123, 117, 104])
         assert_logits_equal(logits(model, pixels), expected)
@@ -125,7 +124,7 @@ class TestCaffe:
         content = (tmp_path / "net.caffemodel").read_bytes()
         (tmp_path / "net.caffemodel").write_bytes(damage(content))
         with pytest.raises(ValueError, match=r"net\.caffemodel"):
-            pretrained_files.read_foreign(tmp_path / "net.caffemodel")
+            pretrained_files.read_pretrained(tmp_path / "net.caffemodel")
 
 
 class TestTorchvision:
@@ -154,9 +153,9 @@ class TestTorchvision:
                 layer.bias.detach().numpy(),
             )
         scale = tuple(1 / (255 * np.array([0.229, 0.224, 0.225])))
-        source = pretrained_files.ForeignNetwork("one_weird_trick", weights, True, scale, (100.0, 110.0, 120.0))
+        source = pretrained_files.PretrainedWeights("one_weird_trick", weights, True, scale, (100.0, 110.0, 120.0))
         model = build_alexnet("one_weird_trick", 10, initializer="zeros", input_scale=0.0125)
-        convert.load_foreign(source, model)
+        transfer.load_pretrained(source, model)
         pixels = images(224)
         expected = foreign_logits(network, (np.float64(pixels) - [100, 110, 120]) * scale)
         assert_logits_equal(logits(model, pixels), expected)
@@ -164,7 +163,7 @@ class TestTorchvision:
     def test_state_dict_of_another_network_is_refused_by_its_missing_layer(self, tmp_path):
         torch.save({"layer1.weight": torch.zeros(2)}, tmp_path / "resnet.pth")
         with pytest.raises(ValueError, match=r"must hold features\.0\.weight.*It holds layer1\.weight"):
-            pretrained_files.read_foreign(tmp_path / "resnet.pth")
+            pretrained_files.read_pretrained(tmp_path / "resnet.pth")
 
 
 class CallsWhenUnpickled:
@@ -185,10 +184,10 @@ class TestHostileFiles:
         (tmp_path / "bare.pth").write_bytes(pickle.dumps(hostile))
         for name in ("dictionary.npy", "zip.pth", "old.pth", "bare.pth"):
             with pytest.raises(ValueError, match=name):
-                pretrained_files.read_foreign(tmp_path / name)
+                pretrained_files.read_pretrained(tmp_path / name)
             assert not marker.exists(), name
         with pytest.raises(ValueError, match=r"it would call posix\.mkdir"):
-            pretrained_files.read_foreign(tmp_path / "dictionary.npy")
+            pretrained_files.read_pretrained(tmp_path / "dictionary.npy")
         np.load(tmp_path / "dictionary.npy", allow_pickle=True)
         assert marker.exists()  # so the file was hostile indeed
 
@@ -196,40 +195,40 @@ class TestHostileFiles:
     def test_file_that_is_no_array_is_refused(self, content, tmp_path):
         (tmp_path / "net.npy").write_bytes(content)
         with pytest.raises(ValueError, match=r"net\.npy is not a dictionary of layers"):
-            pretrained_files.read_foreign(tmp_path / "net.npy")
+            pretrained_files.read_pretrained(tmp_path / "net.npy")
 
     def test_array_that_is_no_dictionary_is_refused(self, tmp_path):
         np.save(tmp_path / "net.npy", np.zeros(3))
         with pytest.raises(ValueError, match="is no dictionary of layers"):
-            pretrained_files.read_foreign(tmp_path / "net.npy")
+            pretrained_files.read_pretrained(tmp_path / "net.npy")
 
     @pytest.mark.parametrize("name", ["net.ckpt", "net.pth"])
     def test_unknown_or_missing_file_is_refused(self, name, tmp_path):
         with pytest.raises(ValueError, match=r"net\.(ckpt|pth)"):
-            pretrained_files.read_foreign(tmp_path / name)
+            pretrained_files.read_pretrained(tmp_path / name)
 
 
 class TestLoadForeign:
     def weights(self, **changes):
         model = build_alexnet("testing", 3)
-        weights = {n: tuple(convert._merged(model.get_layer(n)).values()) for n in LAYERS}
-        return pretrained_files.ForeignNetwork("testing", weights | changes, False, (1.0,) * 3, (0.0,) * 3)
+        weights = {n: tuple(transfer._merged(model.get_layer(n)).values()) for n in LAYERS}
+        return pretrained_files.PretrainedWeights("testing", weights | changes, False, (1.0,) * 3, (0.0,) * 3)
 
     def test_wrong_shape_names_layer_expected_and_found(self):
         with pytest.raises(ValueError, match=r"conv2's kernel must be of shape \(5, 5, 4, 16\).*\(5, 5, 8, 16\)"):
-            convert.load_foreign(
+            transfer.load_pretrained(
                 self.weights(conv2=(np.zeros((5, 5, 8, 16)), np.zeros(16))), build_alexnet("testing", 3)
             )
 
     def test_other_class_count_names_the_classifier(self):
         with pytest.raises(ValueError, match=r"fc8's kernel must be of shape \(32, 5\). Received: \(32, 3\)"):
-            convert.load_foreign(self.weights(), build_alexnet("testing", 5))
+            transfer.load_pretrained(self.weights(), build_alexnet("testing", 5))
 
     def test_missing_layer_is_named(self):
         network = self.weights()
         del network.weights["fc7"]
         with pytest.raises(ValueError, match=r"fc7 is missing\. There are conv1, "):
-            convert.load_foreign(network, build_alexnet("testing", 3))
+            transfer.load_pretrained(network, build_alexnet("testing", 3))
 
 
 class TestCopyWeights:
@@ -243,8 +242,8 @@ class TestCopyWeights:
             if len(weight.shape) == 1:
                 weight.assign(random.uniform(0.5, 1.5, weight.shape))
         split.get_layer("mean_image").mean.assign(random.uniform(0, 255, split.get_layer("mean_image").mean.shape))
-        convert.copy_weights(split, merged)
-        convert.copy_weights(merged, back)
+        transfer.copy_weights(split, merged)
+        transfer.copy_weights(merged, back)
         pixels = images(split.input_shape[1])
         assert_logits_equal(logits(merged, pixels), logits(split, pixels))
         for weight, expected in zip(back.get_weights(), split.get_weights(), strict=True):
@@ -253,7 +252,7 @@ class TestCopyWeights:
     def test_input_scale_and_dropout_of_the_target_change_nothing(self):
         source = build_alexnet("paper", 10, initializer="he_normal", input_scale=0.0125)
         target = build_alexnet("no_dropout", 10, initializer="zeros")
-        convert.copy_weights(source, target)
+        transfer.copy_weights(source, target)
         pixels = images(224)
         assert_logits_equal(logits(target, pixels), logits(source, pixels))
 
@@ -261,8 +260,8 @@ class TestCopyWeights:
         source, target = build_alexnet("testing", 10), build_alexnet("testing", 3)
         own = target.get_layer("fc8").get_weights()
         with pytest.raises(ValueError, match="fc8's kernel"):
-            convert.copy_weights(source, target)
-        convert.copy_weights(source, target, new_head=True)
+            transfer.copy_weights(source, target)
+        transfer.copy_weights(source, target, new_head=True)
         for weight, expected in zip(target.get_layer("fc8").get_weights(), own, strict=True):
             np.testing.assert_array_equal(weight, expected)
         for weight, expected in zip(

@@ -1,0 +1,249 @@
+"""The rows of which a variant consists, one small class per kind of layer; and the shapes that follow from them.
+
+No TensorFlow is imported. [paper] and [code] are explained in variants.py.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import math
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv:
+    """A convolution. Its defaults are the paper's.
+
+    Attributes:
+        filters: kernels in all columns together.
+        kernel_size: side of the square kernels, in pixels.
+        strides: step of the kernels, in pixels.
+        padding: "valid", "same", or zeros as ((top, bottom), (left, right)).
+        input_columns: "own": kernels are connected to the feature maps of their own column only; "all": to those of
+            every column.
+        std: standard deviation of the normal distribution of the initial weights. None: weights and biases are uniform
+            within ±1 / √fan-in, PyTorch's default.
+        bias: initial value of the biases. None: no biases, unless `std` is None too.
+    """
+
+    name: str
+    filters: int
+    kernel_size: int
+    strides: int = 1
+    padding: str | tuple[tuple[int, int], tuple[int, int]] = "same"
+    input_columns: str = "own"
+    std: float | None = 0.01  # [paper] section 5
+    bias: float | None = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    """A fully-connected layer: `units` in all columns together, None for one unit per class; the rest as in `Conv`."""
+
+    name: str
+    units: int | None
+    input_columns: str = "all"
+    std: float | None = 0.01  # [paper] section 5
+    bias: float | None = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Activation:
+    name: str
+    function: str = "relu"  # or "tanh"
+
+
+@dataclasses.dataclass(frozen=True)
+class LRN:
+    """Local response normalization, with the hyper-parameters of [paper] section 3.3.
+
+    Attributes:
+        alpha_divided_by_n: whether alpha multiplies the mean over n feature maps (True) or their sum (False).
+        input_columns: "own": the neighboring feature maps are those of the same column; "all": of the whole layer.
+            That it is the column's is in [code].
+    """
+
+    name: str
+    k: float = 2.0
+    n: int = 5
+    alpha: float = 1e-4
+    beta: float = 0.75
+    alpha_divided_by_n: bool = False
+    input_columns: str = "own"
+
+
+@dataclasses.dataclass(frozen=True)
+class WithinMapNorm:
+    """Normalization over a neighborhood within a feature map: [code] net 145, layers `rnorm`."""
+
+    name: str
+    k: float = 1.0
+    n: int = 5
+    alpha: float = 1e-3
+    beta: float = 0.75
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNorm:
+    name: str
+    momentum: float = 0.9  # what the moving averages keep at each step
+    epsilon: float = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class MaxPool:
+    """Max-pooling, overlapping as in [paper] section 3.4. Padding "same": windows may reach over the right and bottom
+    edge, as the original program's do."""
+
+    name: str
+    pool_size: int = 3
+    strides: int = 2
+    padding: str = "valid"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropout:
+    """Dropout of [paper] section 4.2. rescaled: whether outputs are divided by 1 - rate in training (True), or
+    multiplied by it at test time (False)."""
+
+    name: str
+    rate: float = 0.5
+    rescaled: bool = False
+
+
+Layer = Conv | Dense | Activation | LRN | WithinMapNorm | BatchNorm | MaxPool | Dropout
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One AlexNet: its layers from the image upwards, and what comes before them.
+
+    Attributes:
+        title: what it is, in a line.
+        source: where the numbers come from.
+        layers: the rows of the table, in order. A softmax follows the last.
+        image_px: side of the square input image, in pixels.
+        mean: what is subtracted: "image" (the training set's mean image) or "color" (its mean red, green and blue).
+        input_scale: what the centered pixels are multiplied by, a number or one each for red, green and blue.
+        noise_divisor: what a training image with color noise is divided by.
+        columns: columns (the paper's GPUs) among which kernels and units are split.
+        columns_merged: whether a layer that is connected to every column is one for all of them, as on one device
+            (True), or one for each column (False). The function is the same, the weights are cut differently.
+    """
+
+    title: str
+    source: str
+    layers: tuple[Layer, ...]
+    image_px: int = 224
+    mean: str = "image"  # [paper] section 2
+    input_scale: float | tuple[float, float, float] = 1.0  # [paper] section 2
+    noise_divisor: float = 1.0
+    columns: int = 2  # [paper] section 3.2
+    columns_merged: bool = False
+
+    def replace(self, **changes) -> Variant:
+        """The variant with other attributes."""
+        return dataclasses.replace(self, **changes)
+
+    def without(self, *which: type | str) -> Variant:
+        """The variant without some layers, given as kinds such as `LRN` or by their names."""
+        removed = {layer.name for each in which for layer in self.select(each)}
+        return self.replace(layers=tuple(layer for layer in self.layers if layer.name not in removed))
+
+    def with_layers(self, which: type | str, **changes) -> Variant:
+        """The variant with some layers changed: all of a kind, or those named in a string such as "conv2 conv4"."""
+        changed = {layer.name for layer in self.select(which)}
+        rows = (dataclasses.replace(row, **changes) if row.name in changed else row for row in self.layers)
+        return self.replace(layers=tuple(rows))
+
+    def insert(self, *layers: Layer, after: str) -> Variant:
+        """The variant with more layers after the one of that name."""
+        (place,) = (index for index, layer in enumerate(self.layers, 1) if layer.name == after)
+        return self.replace(layers=self.layers[:place] + layers + self.layers[place:])
+
+    def move(self, name: str, *, after: str) -> Variant:
+        """The variant with a layer in another place."""
+        return self.without(name).insert(*self.select(name), after=after)
+
+    def select(self, which: type | str) -> list[Layer]:
+        """The layers of a kind, or those named in a string, in their order."""
+        if isinstance(which, type):
+            return [layer for layer in self.layers if isinstance(layer, which)]
+        names = which.split()
+        missing = set(names) - {layer.name for layer in self.layers}
+        if missing:
+            raise ValueError(f"`which` must name layers of the variant. Received: {', '.join(sorted(missing))}")
+        return [layer for layer in self.layers if layer.name in names]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerShape:
+    """What follows from a row and the rows before it.
+
+    Attributes:
+        row: the row, or None for the softmax, which follows the last.
+        name: of the layer.
+        input_shape, output_shape: of one image, (rows, columns, feature maps) or (units,), in all columns together.
+        fan_in: inputs of a unit with weights; 0 for layers without.
+        parameters: trainable numbers.
+        multiply_adds: multiplications and additions for one image: one per weight of a kernel, at each position of the
+            kernel.
+    """
+
+    row: Layer | None
+    name: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    fan_in: int = 0
+    parameters: int = 0
+    multiply_adds: int = 0
+
+
+def trace(variant: Variant, num_classes: int) -> collections.abc.Iterator[LayerShape]:
+    """Follows an image through a variant.
+
+    Args:
+        variant: a row of the table of variants.
+        num_classes: number of classes.
+
+    Yields: the `LayerShape` of each layer, in order; the softmax is the last.
+    """
+    shape: tuple[int, ...] = (variant.image_px, variant.image_px, 3)
+    for row in variant.layers:
+        *places, channels = shape
+        output, fan_in, parameters = shape, 0, 0
+        match row:
+            case Conv():
+                output = (*(_conv_side(side, row, axis) for axis, side in enumerate(places)), row.filters)
+                seen = channels // variant.columns if row.input_columns == "own" else channels
+                fan_in = row.kernel_size**2 * seen
+            case Dense():
+                output = (num_classes if row.units is None else row.units,)
+                seen = channels // variant.columns if row.input_columns == "own" else channels
+                fan_in = math.prod(places) * seen
+            case BatchNorm():
+                parameters = 2 * channels
+            case MaxPool():
+                output = (*(_pool_side(side, row) for side in places), channels)
+        weights = fan_in * output[-1]
+        if isinstance(row, Conv | Dense):
+            parameters = weights + (output[-1] if has_biases(row) else 0)
+        yield LayerShape(row, row.name, shape, output, fan_in, parameters, weights * math.prod(output[:-1]))
+        shape = output
+    yield LayerShape(None, "softmax", shape, shape)
+
+
+def has_biases(row: Conv | Dense) -> bool:
+    """Whether a layer has biases: PyTorch's default initialization, `std` None, has its own."""
+    return row.bias is not None or row.std is None
+
+
+def _conv_side(side: int, row: Conv, axis: int) -> int:
+    if row.padding == "same":
+        return -(-side // row.strides)
+    zeros = 0 if isinstance(row.padding, str) else sum(row.padding[axis])
+    return (side + zeros - row.kernel_size) // row.strides + 1
+
+
+def _pool_side(side: int, row: MaxPool) -> int:
+    return -(-side // row.strides) if row.padding == "same" else (side - row.pool_size) // row.strides + 1

@@ -1,0 +1,167 @@
+"""Copies weights between networks, and from other programs' files into networks."""
+
+from __future__ import annotations
+
+import collections.abc
+import json
+import pathlib
+import shutil
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow_datasets as tfds
+
+from alexnet_tf import layers
+from alexnet_tf.tfrecords import schema
+from alexnet_tf.weights.pretrained_files import PretrainedWeights
+
+_MEAN_IMAGE_PX = 256  # section 2
+
+
+def copy_weights(source: keras.Model, target: keras.Model, new_head: bool = False) -> None:
+    """Copies the weights of a model into another, so that both compute the same function.
+
+    The columns may be merged in one and split in the other. What the two do differently around the weights is folded
+    into them: another input scale into conv1, dropout's factor (at test time or in training) into the layer above it.
+
+    Args:
+        source, target: from `model.build_alexnet`.
+        new_head: whether the classifier keeps its own initial weights.
+
+    Raises:
+        ValueError: if a layer of the target is missing in the source, or has other shapes.
+    """
+    weights = {layer.name: _merged(layer) for layer in source.layers if layer.weights}
+    for name, values in weights.items():
+        if "kernel" in values and name in {layer.name for layer in target.layers}:
+            values["kernel"] = values["kernel"] * (_dropout_factor(source, name) / _dropout_factor(target, name))
+    _set_weights(target, weights, source.get_layer("mean_image").scale, new_head)
+
+
+def load_pretrained(network: PretrainedWeights, target: keras.Model) -> None:
+    """Copies weights that were read from another program's file into a model.
+
+    Args:
+        network: what `pretrained_files.read_pretrained` returned.
+        target: from `model.build_alexnet`, in either form of columns.
+
+    Raises:
+        ValueError: if a layer is missing, or its shapes are not the target's.
+    """
+    weights = {name: {"kernel": kernel, "bias": bias} for name, (kernel, bias) in network.weights.items()}
+    mean = target.get_layer("mean_image").mean
+    weights["mean_image"] = {"mean": np.broadcast_to(np.asarray(network.mean_color, "float32"), mean.shape)}
+    if network.maps_first:
+        (first_dense,) = [layer for layer in target.layers if layer.weights and len(layer.input.shape) == 4][-1:]
+        values = weights.get(first_dense.name)
+        if values:
+            _check_shape(first_dense, "kernel", values["kernel"].shape)
+            rows, columns, maps = first_dense.input.shape[1:]
+            kernel = values["kernel"].reshape(maps, rows, columns, -1).transpose(1, 2, 0, 3)
+            values["kernel"] = kernel.reshape(rows * columns * maps, -1)
+    _set_weights(target, weights, network.input_scale, new_head=False)
+
+
+def _set_weights(target: keras.Model, weights: dict, input_scale, new_head: bool) -> None:
+    """Sets weights by the names of their layers, each as `_merged` returns it."""
+    *below, head = [layer for layer in target.layers if layer.weights]
+    ratio = np.ones(3) * input_scale / target.get_layer("mean_image").scale
+    for layer in below if new_head else [*below, head]:
+        if layer.name not in weights:
+            raise ValueError(f"{layer.name} is missing. There are {', '.join(sorted(weights))}.")
+        values, expected = dict(weights[layer.name]), _merged(layer)
+        if values.keys() != expected.keys():
+            raise ValueError(f"{layer.name} must have {sorted(expected)}. Received: {sorted(values)}")
+        for name, value in values.items():
+            _check_shape(layer, name, value.shape)
+        if layer.name == target.layers[2].name:  # the first convolution
+            values["kernel"] = values["kernel"] * ratio.astype("float32")[:, None]
+        for name, variables in _by_column(layer).items():
+            for variable, part in zip(variables, np.split(values[name], len(variables), axis=-1), strict=True):
+                variable.assign(part)
+
+
+def _by_column(layer):
+    """A layer's variables by name, a list with one per column."""
+    if hasattr(layer, "kernels"):
+        return {"kernel": layer.kernels} | ({"bias": layer.biases} if layer.biases else {})
+    return {variable.name: [variable] for variable in layer.weights}
+
+
+def _merged(layer):
+    """A layer's weights by name, all columns concatenated along the last axis."""
+    return {
+        name: np.concatenate([np.asarray(variable) for variable in variables], axis=-1)
+        for name, variables in _by_column(layer).items()
+    }
+
+
+def _check_shape(layer, name, shape):
+    expected = _merged(layer)[name].shape
+    if tuple(shape) != expected:
+        raise ValueError(f"{layer.name}'s {name} must be of shape {expected}. Received: {tuple(shape)}")
+
+
+def _dropout_factor(network, name):
+    """What dropout multiplies the inputs of a layer by at test time."""
+    before = None
+    for layer in network.layers:
+        if layer.name == name:
+            break
+        if layer.weights:
+            before = None
+        elif isinstance(layer, layers.PaperDropout):
+            before = layer
+    return 1.0 if before is None else 1.0 - before.rate
+
+
+def save_converted(
+    converted: keras.Model, class_names: collections.abc.Sequence[str], source: str, output_dir: str | pathlib.Path
+) -> None:
+    """Writes a folder as alexnet-train does, with model.keras and dataset.json. It appears complete or not at all.
+
+    Raises:
+        ValueError: if the folder exists already.
+    """
+    output_dir = pathlib.Path(output_dir)
+    if output_dir.exists():
+        raise ValueError(f"`output_dir` must not exist yet. Received: {output_dir}")
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".tmp-{output_dir.name}-", dir=output_dir.parent))
+    try:
+        converted.save(temporary / "model.keras")
+        schema.DatasetDescription(
+            class_names=tuple(class_names),
+            image_px=max(_MEAN_IMAGE_PX, converted.input_shape[1]),
+            keep_aspect=False,
+            encoding="jpeg",
+            splits={},
+            settings={"source": f"converted from {source}"},
+        ).save(temporary)
+        temporary.chmod(0o755)
+        temporary.rename(output_dir)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_class_names(path: str | pathlib.Path | None, num_classes: int) -> collections.abc.Sequence[str]:
+    """Reads the names of classes.
+
+    Args:
+        path: a file with a name per line, or a dataset.json; None for ImageNet's sorted WordNet ids, the order of
+            Caffe's and torchvision's labels.
+        num_classes: how many names are expected.
+
+    Raises:
+        ValueError: if there are not as many names as classes.
+    """
+    if path is None:
+        if num_classes != 1000:
+            raise ValueError(f"`class_names` must be given: names are known for 1000 classes alone, not {num_classes}.")
+        return tfds.core.tfds_path("datasets/imagenet2012/labels.txt").read_text().split()
+    text = pathlib.Path(path).read_text(encoding="utf-8")
+    names = json.loads(text)["class_names"] if str(path).endswith(".json") else text.splitlines()
+    if len(names) != num_classes:
+        raise ValueError(f"`class_names` must name the {num_classes} classes. Received: {len(names)} names in {path}")
+    return names
