@@ -1,11 +1,11 @@
-"""How fast the training images come, beside bare JPEG decoders and PyTorch's DataLoader, and how fast they are built.
+"""Times reading the training images, beside JPEG decoders alone and PyTorch's DataLoader, and building them.
 
     pip install alexnet-tf[bench]
     python benchmarks/reading.py
 
 Makes photographs (noise with the spectrum of natural images, 500 x 375 pixels), builds data sets of them in each
-encoding, and then lets all candidates work in turn, each in a process of its own that is idle while another is timed:
-once on one core and once on all. Prints a table in Markdown last, medians over the rounds.
+encoding, and then times all candidates in turn, each in a process of its own that is idle while another is timed: once
+on one core and once on all. Finally prints a table in Markdown, with medians over the rounds.
 """
 
 import concurrent.futures
@@ -38,24 +38,24 @@ DATA_SETS = {
 
 
 def define_flags():
-    flags.DEFINE_integer("rounds", 5, "How often each candidate is timed, in turn.")
-    flags.DEFINE_integer("photos", 2048, "How many photographs are made.")
-    flags.DEFINE_list("candidates", list(CANDIDATES), "What is timed.")
-    flags.DEFINE_string("candidate", None, "What this process times. Set by this program.")
-    flags.DEFINE_integer("cores", None, "On how many cores. Set by this program.")
+    flags.DEFINE_integer("rounds", 5, "Number of times that each candidate is timed, in turn.")
+    flags.DEFINE_integer("photos", 2048, "Number of photographs.")
+    flags.DEFINE_list("candidates", list(CANDIDATES), "The candidates.")
+    flags.DEFINE_string("candidate", None, "The candidate of this process. Set by this program.")
+    flags.DEFINE_integer("cores", None, "Number of cores. Set by this program.")
     flags.DEFINE_string("work_dir", None, "Folder of the photographs and data sets; a temporary one by default.")
 
 
 def make_photo(seed):
-    """The bytes of a JPEG whose amplitudes fall as 1/f, with edges: about as large as a photograph's."""
+    """The bytes of a JPEG whose amplitudes fall as 1/f, with edges: about as many as a photograph has."""
     random = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(375)[:, None], np.fft.rfftfreq(500)[None])
     spectrum = random.normal(size=(3, *frequency.shape, 2)) @ [1, 1j] / np.maximum(frequency, 1 / 500)
-    spectrum[1:] = 0.8 * spectrum[0] + 0.2 * spectrum[1:]  # the three colors go together
+    spectrum[1:] = 0.8 * spectrum[0] + 0.2 * spectrum[1:]  # the three colors are correlated
     waves = np.fft.irfft2(spectrum, s=(375, 500))
     waves = np.where(waves > 0, waves, 0.3 * waves) / waves.std() * 60 + 110
     buffer = io.BytesIO()
-    Image.fromarray(np.uint8(np.clip(waves, 0, 255)).transpose(1, 2, 0)).save(buffer, "JPEG", quality=92)
+    Image.fromarray(np.clip(waves, 0, 255).astype("uint8").transpose(1, 2, 0)).save(buffer, "JPEG", quality=92)
     return buffer.getvalue()
 
 
@@ -113,8 +113,8 @@ def bare_tf(work_dir, cores):
 
 
 def bare_libjpeg(work_dir, cores):
-    """libjpeg-turbo through simplejpeg, a thread a core, and nothing else."""
-    import simplejpeg
+    """libjpeg-turbo through simplejpeg, one thread per core, and nothing else."""
+    import simplejpeg  # pyright: ignore[reportMissingImports] (installed by `make bench`)
 
     encoded = encoded_images(work_dir)
 
@@ -131,7 +131,7 @@ def bare_libjpeg(work_dir, cores):
 
 
 def torch_loader(decoder):
-    """PyTorch's DataLoader with a worker a core: shuffle, decode, crop, flip, draw the noise, batch."""
+    """PyTorch's DataLoader with one worker per core: shuffle, decode, crop, flip, draw the noise, batch."""
 
     def candidate(work_dir, cores):
         import torch
@@ -148,7 +148,7 @@ def torch_loader(decoder):
                 if decoder == "PIL":
                     image = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
                 else:
-                    import simplejpeg
+                    import simplejpeg  # pyright: ignore[reportMissingImports] (installed by `make bench`)
 
                     image = simplejpeg.decode_jpeg(content)
                 top, left, flipped = (int(torch.randint(most, ())) for most in (32, 32, 2))
@@ -182,11 +182,11 @@ CANDIDATES = {
 
 
 def time_candidate(flag):
-    """What a candidate's process does: on each line that comes in it times some thousand images."""
+    """The work of a candidate's process: for each input line it times some thousand images."""
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: flag.cores]))
     batches = CANDIDATES[flag.candidate](pathlib.Path(flag.work_dir), flag.cores)
     for _ in sys.stdin:
-        for least in (_WARM_IMAGES, _TIMED_IMAGES):  # the first are for the buffers, which filled while it was idle
+        for least in (_WARM_IMAGES, _TIMED_IMAGES):  # the first ones empty the buffers, which filled while it was idle
             begin, images = time.perf_counter(), 0
             while images < least:
                 images += next(batches)
@@ -195,7 +195,7 @@ def time_candidate(flag):
 
 def build_data_sets(work_dir, photos):
     """Makes the photographs and the data sets of them; returns a table of their sizes and of the builder's speed."""
-    from alexnet_tf.tfrecords import build, images
+    from alexnet_tf.tfrecords import dataset_builder, images
 
     for number in range(photos):
         path = work_dir / "photos" / "ab"[number % 2] / f"{number}.jpg"
@@ -204,7 +204,7 @@ def build_data_sets(work_dir, photos):
     paths = sorted((work_dir / "photos").glob("*/*"))
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
-    lines = ["| stored as | bytes an image | built on one core, images/s | of bare Pillow |", "|---|---|---|---|"]
+    lines = ["| stored as | bytes per image | built on one core, images/s | relative to Pillow |", "|---|---|---|---|"]
     for name, settings in DATA_SETS.items():
         begin = time.perf_counter()
         for path in paths:
@@ -212,7 +212,9 @@ def build_data_sets(work_dir, photos):
             images.encode_image(image, settings.get("encoding", "jpeg"), settings.get("quality", 95))
         bare = photos / (time.perf_counter() - begin)
         begin = time.perf_counter()
-        description = build.build_dataset(f"folder:{work_dir / 'photos'}", work_dir / name, num_processes=1, **settings)
+        description = dataset_builder.build_dataset(
+            f"folder:{work_dir / 'photos'}", work_dir / name, num_processes=1, **settings
+        )
         rate = photos / (time.perf_counter() - begin)
         size = sum(shard.bytes for split in description.splits.values() for shard in split.shards) / photos
         lines.append(f"| {name} | {size:,.0f} | {rate:,.0f} | {rate / bare:.2f} |")
@@ -223,7 +225,7 @@ def build_data_sets(work_dir, photos):
     seconds = time.perf_counter() - begin
     lines += [
         "",
-        f"The whole program on {len(cores)} cores, jpeg95: {seconds:.1f} s, the start of its processes included.",
+        f"The complete program on {len(cores)} cores, jpeg95: {seconds:.1f} s, the start of its processes included.",
     ]
     return lines
 
@@ -252,7 +254,11 @@ def main(argv):
                 print(f"{name}, {cores} cores: {table[name, cores][-1]:,.0f} images/s", flush=True)
         for process in processes.values():
             process.kill()
-    lines += ["", f"| images/s | one core | {all_cores} cores | of the first, {all_cores} cores |", "|---|---|---|---|"]
+    lines += [
+        "",
+        f"| images/s | one core | {all_cores} cores | speed of the first relative to it, {all_cores} cores |",
+        "|---|---|---|---|",
+    ]
     first = statistics.median(table[flag.candidates[0], all_cores])
     for name in flag.candidates:
         one, all_of = (statistics.median(table[name, cores]) for cores in (1, all_cores))

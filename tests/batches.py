@@ -1,4 +1,4 @@
-"""Batches of the tiny data set, whose images tell where each pixel is from."""
+"""Batches of the tiny data set, whose images show where each pixel is from."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Makes a small ILSVRC2012 as ImageNet gives it out: a tar of tars, a tar of validation images, and a devkit."""
+"""Makes a small ILSVRC2012 as ImageNet distributes it: a tar of tars, a tar of validation images, and a devkit."""
 
 import gzip
 import io
@@ -24,21 +24,21 @@ def encode(pixels, form="JPEG", mode="RGB", **options):
 
 
 def image_of(devkit_id, number, height=60, width=80):
-    """A photograph-like image whose red tells its class in the devkit, and whose noise its number."""
+    """A photograph-like image whose red is that of its class in the devkit, and whose noise that of its number."""
     noise = np.random.default_rng(number).integers(0, 12, (height, width, 3))
     return np.uint8(np.array([60 * devkit_id, 100, 100]) + noise)
 
 
 def odd_images(devkit_id):
-    """Images as ImageNet has them, of a class: CMYK, a PNG named JPEG, grey, very long, cut short, and no image."""
-    whole = encode(image_of(devkit_id, 900))
+    """Images as ImageNet has them, of a class: CMYK, a PNG named JPEG, gray, very long, cut short, and no image."""
+    complete = encode(image_of(devkit_id, 900))
     return {
         "cmyk": encode(image_of(devkit_id, 901), mode="CMYK"),
         "png": encode(image_of(devkit_id, 902), "PNG"),
-        "grey": encode(image_of(devkit_id, 903), mode="L"),
+        "gray": encode(image_of(devkit_id, 903), mode="L"),
         "long": encode(image_of(devkit_id, 904, 1, 5000)),
         "wide": encode(image_of(devkit_id, 905, 5000, 1)),
-        "short": whole[: len(whole) // 2],
+        "short": complete[: len(complete) // 2],
         "text": b"this is no image",
     }
 

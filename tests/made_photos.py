@@ -1,4 +1,4 @@
-"""Photographs that are made, not taken."""
+"""Synthetic photographs."""
 
 import io
 

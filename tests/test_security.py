@@ -1,4 +1,4 @@
-"""Files that came from elsewhere are data: none of them runs code, writes beside itself, or is overwritten unasked."""
+"""Files from elsewhere are data: none runs code or writes elsewhere, and none is overwritten without --overwrite."""
 
 import json
 import pathlib
@@ -12,13 +12,12 @@ import pytest
 from PIL import Image
 from programs import image_files, run, run_well
 
-from alexnet_tf import features
-from alexnet_tf.evaluation import predictions
+from alexnet_tf.evaluation import features, predictions
 from alexnet_tf.model import load_model
 
 
 class Evil:
-    """What pickle would call a function for."""
+    """An object for which pickle would call a function."""
 
     def __init__(self, path):
         self.path = path
@@ -29,7 +28,7 @@ class Evil:
 
 @pytest.fixture
 def evil_run(run_dir, tmp_path):
-    """A run's folder for a damaged model.keras, and the file that it would make."""
+    """A run's folder for a malicious model.keras, and the file that it would create."""
     folder = tmp_path / "run"
     folder.mkdir()
     shutil.copy(run_dir / "dataset.json", folder)
@@ -94,7 +93,7 @@ class TestArrays:
 
 @pytest.mark.slow
 class TestOutputs:
-    """Programs write over nothing that they did not make, and say so before they work."""
+    """Programs overwrite nothing that they did not make, and refuse before they start to work."""
 
     def refused(self, words, program, *arguments):
         result = run(program, *arguments)
@@ -152,7 +151,7 @@ class TestOutputs:
         assert [each.name for each in tmp_path.iterdir()] == ["dataset.json"]
 
     @pytest.mark.parametrize(
-        "name, reason", [("dataset.json", "dataset.json"), ("statistics.npz", "must not hold files of another origin")]
+        "name, reason", [("dataset.json", "dataset.json"), ("statistics.npz", "must not hold other files")]
     )
     def test_building_takes_no_folder_that_holds_its_files(self, name, reason, tmp_path):
         (tmp_path / name).write_text("mine")

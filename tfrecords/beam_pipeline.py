@@ -1,44 +1,52 @@
-"""Builds shards in the workers of a cluster, as a pipeline of Apache Beam, for data sets past one machine.
+"""Builds shards in the workers of a cluster, as a pipeline of Apache Beam, for data sets too large for one machine.
 
     alexnet-tfrecords --source=... --data_dir=... --runner=FlinkRunner -- --flink_master=host:8081 ...
 
-The images and the data set's folder must lie on a disk that every worker mounts under the same path, and each worker's
-Python must have this package. On one machine the pool of processes (pool.py) is there: Beam's DirectRunner is for
-trying a pipeline out.
+The images and the data set's folder must be on a disk that every worker mounts under the same path, and this package
+must be installed on every worker. On one machine use the pool of processes (pool.py): Beam's DirectRunner is for
+testing a pipeline.
 """
 
 import pickle
+from collections.abc import Sequence
 
 import apache_beam as beam
+from apache_beam.metrics.metric import Metrics
 from apache_beam.options import pipeline_options
 
-from alexnet_tf.tfrecords import schema, shards, statistics
+from alexnet_tf.tfrecords import files, schema, shards, sources, statistics
 
-# What Beam calls DirectRunner would download another runner, Prism, which takes no notice of --direct_num_workers and
-# --direct_running_mode. This is what it falls back on.
+# Beam's DirectRunner would download another runner, Prism, which ignores --direct_num_workers and
+# --direct_running_mode. This is its fallback.
 _BEAM_NAMES = {"DirectRunner": "FnApiRunner"}
 
 
-def build_shards(source, tasks, max_bad_fraction, runner, arguments=()):
-    """Builds all shards, and stops when too many images have turned out unreadable.
+def build_shards(
+    source: sources.Source,
+    tasks: list[shards.ShardTask],
+    max_bad_fraction: float,
+    runner: str,
+    arguments: Sequence[str] = (),
+) -> statistics.PixelSums:
+    """Builds all shards. Stops when too many images are found to be unreadable.
 
     Args:
-        source: a source of images, as `sources.open_source` returns it.
-        tasks: the `shards.ShardTask`s. Their paths are absolute, since workers have working folders of their own.
-        max_bad_fraction: as `shards.refuse_unreadable` takes it.
+        source: the source of the images.
+        tasks: the `shards.ShardTask`s. Their paths are absolute, since workers have other working folders.
+        max_bad_fraction: see `shards.check_unreadable`.
         runner: name of Beam's runner, e.g. "FlinkRunner".
-        arguments: strings, command-line arguments of Beam's `PipelineOptions`.
+        arguments: command-line arguments of Beam's `PipelineOptions`.
 
     Returns: the `statistics.PixelSums` of the training images.
 
     Raises:
-        ValueError: where too many images are unreadable.
-        Exception: of kinds that differ from runner to runner, where the pipeline fails.
+        ValueError: if too many images are unreadable.
+        Exception: of a kind that depends on the runner, if the pipeline fails.
     """
     options = pipeline_options.PipelineOptions(list(arguments), runner=_BEAM_NAMES.get(runner, runner))
     pipeline = beam.Pipeline(options=options)
-    # Through the disk that all share: the listing of ImageNet is larger than the pipeline that Dataflow takes. What a
-    # killed builder leaves of them the next one deletes, as all that begins with `.tmp-`.
+    # Through the shared disk: the listing of ImageNet is larger than the largest pipeline that Dataflow takes. What a
+    # killed builder leaves of these files the next one deletes, like all that begins with `.tmp-`.
     source_path, sums_path = (tasks[0].path.with_name(f".tmp-beam-{name}") for name in ("source", "sums"))
     (
         pipeline
@@ -55,8 +63,8 @@ def build_shards(source, tasks, max_bad_fraction, runner, arguments=()):
             raise RuntimeError(f"The pipeline must end as DONE. It ended as {state}.")
         return pickle.loads(sums_path.read_bytes())
     except Exception:
-        for split in schema.SPLITS:  # a runner buries this reason in what it says of its worker
-            _refuse_unreadable(tasks, split, max_bad_fraction)
+        for split in schema.SPLITS:  # a runner buries this reason in its worker's traceback
+            _check_unreadable(tasks, split, max_bad_fraction)
         raise
     finally:
         source_path.unlink(missing_ok=True)
@@ -64,13 +72,13 @@ def build_shards(source, tasks, max_bad_fraction, runner, arguments=()):
 
 
 class MergePixelSums(beam.CombineFn):
-    """Adds up `statistics.PixelSums`: of integers, so with the same result in any order and grouping.
+    """Adds `statistics.PixelSums`. They are integers, so the result is the same in any order and grouping.
 
     Args:
         image_px: side of the images.
     """
 
-    def __init__(self, image_px):
+    def __init__(self, image_px: int):
         self._image_px = image_px
 
     def create_accumulator(self):
@@ -91,7 +99,7 @@ class MergePixelSums(beam.CombineFn):
 
 
 class _BuildShard(beam.DoFn):
-    """Builds the shard of a task. Yields the `statistics.PixelSums` of those of training images."""
+    """Builds the shard of a task. Yields the `statistics.PixelSums` of training images."""
 
     def __init__(self, source_path, tasks, max_bad_fraction):
         self._source_path, self._tasks, self._max_bad_fraction = source_path, tasks, max_bad_fraction
@@ -103,18 +111,18 @@ class _BuildShard(beam.DoFn):
         shards.build_shard(task)
         sums = statistics.PixelSums(task.image_px)
         if shards.load_part(task, sums)["skipped"]:
-            _refuse_unreadable(self._tasks, task.split, self._max_bad_fraction)
-        beam.metrics.Metrics.counter("alexnet_tf", "images").inc(task.stop - task.start)
+            _check_unreadable(self._tasks, task.split, self._max_bad_fraction)
+        Metrics.counter("alexnet_tf", "images").inc(task.stop - task.start)
         if task.split == "train":
             yield sums
 
 
-def _refuse_unreadable(tasks, split, max_bad_fraction):
-    """As `shards.refuse_unreadable`, of all shards that any worker has built so far."""
+def _check_unreadable(tasks, split, max_bad_fraction):
+    """`shards.check_unreadable` for all shards that any worker has built so far."""
     built = [task for task in tasks if task.split == split and task.part_path.exists()]
     skipped = [image for task in built for image in shards.load_part(task)["skipped"]]
-    shards.refuse_unreadable(tasks, split, skipped, max_bad_fraction)
+    shards.check_unreadable(tasks, split, skipped, max_bad_fraction)
 
 
 def _save(value, path):
-    schema.write_whole(path, lambda file: pickle.dump(value, file))
+    files.write_atomically(path, lambda file: pickle.dump(value, file))

@@ -1,4 +1,4 @@
-"""A data set in words and pictures: what a look at it would have told before a week of training."""
+"""Describes a data set in words and pictures, to be looked at before a week of training."""
 
 import pathlib
 
@@ -6,14 +6,14 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageDraw
 
-from alexnet_tf.tfrecords import images, records, schema, statistics
+from alexnet_tf.tfrecords import crops, files, images, records, schema, statistics
 
 _THUMBNAIL_PX = 112
 _CAPTION_PX = 14
 
 
-def describe_dataset(data_dir):
-    """Words about a data set: counts, balance of the classes, sizes, statistics of the training images' pixels.
+def describe_dataset(data_dir: str | pathlib.Path) -> str:
+    """Describes a data set: counts, class balance, sizes, statistics of the training images' pixels.
 
     Args:
         data_dir: folder of a data set.
@@ -21,7 +21,7 @@ def describe_dataset(data_dir):
     Returns: Markdown text.
 
     Raises:
-        ValueError: where there is no whole data set.
+        ValueError: if the folder holds no complete data set.
     """
     description = schema.load_description(data_dir)
     pixels = statistics.Statistics.load(data_dir)
@@ -30,7 +30,7 @@ def describe_dataset(data_dir):
         f"{len(description.class_names)} classes; images of {description.image_px} x {description.image_px} pixels"
         f"{' or longer' if description.keep_aspect else ''}, stored as {description.encoding}.",
         "",
-        "| split | images | shards | MB | bytes an image | images a class: least, median, most | skipped |",
+        "| split | images | shards | MB | bytes per image | images per class: minimum, median, maximum | skipped |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, split in description.splits.items():
@@ -61,8 +61,8 @@ def describe_dataset(data_dir):
     return "\n".join(lines) + "\n"
 
 
-def draw_dataset(data_dir):
-    """Pictures of a data set.
+def draw_dataset(data_dir: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """Draws pictures of a data set.
 
     Args:
         data_dir: folder of a data set.
@@ -70,21 +70,21 @@ def draw_dataset(data_dir):
     Returns: a dict from a file's name to uint8 (rows, columns, 3):
         contact_sheet.png   64 training images, from all shards, with their classes
         mean_image.png      the mean of the training images
-        color_noise.png     four images, one in each row: as it is, and with seven draws of color noise
+        color_noise.png     four images, one per row: without and with seven draws of color noise
 
     Raises:
-        ValueError: where there is no whole data set.
+        ValueError: if the folder holds no complete data set.
     """
     description = schema.load_description(data_dir)
     pixels = statistics.Statistics.load(data_dir)
     shards = description.splits["train"].shards
-    a_shard = -(-64 // len(shards))
+    per_shard = -(-64 // len(shards))
     examples = []
     for shard in shards:
-        for record in tf.data.TFRecordDataset(str(pathlib.Path(data_dir) / shard.name)).take(a_shard):
+        for record in tf.data.TFRecordDataset(str(pathlib.Path(data_dir) / shard.name)).take(per_shard):
             encoded, size, label = records.parse_record(record, description)
             decoded = images.decode_image(encoded, description.encoding, size).numpy()
-            examples.append((images.central_square(decoded), description.class_names[label]))
+            examples.append((crops.center_crop(decoded, description.image_px), description.class_names[label]))
     examples = examples[:64]
     draws = np.random.default_rng(0).normal(size=(len(examples[:4]), 7, 3))
     offsets = draws @ pixels.color_noise().T
@@ -96,18 +96,18 @@ def draw_dataset(data_dir):
             noisy.append((shifted, " ".join(f"{value:+.0f}" for value in offset)))
     return {
         "contact_sheet.png": _sheet(examples),
-        "mean_image.png": np.uint8(np.round(pixels.mean_image)),
+        "mean_image.png": np.round(pixels.mean_image).astype("uint8"),
         "color_noise.png": _sheet(noisy),
     }
 
 
-def write_pictures(data_dir):
-    """Writes the pictures of `draw_dataset` into the data set's folder; returns their paths."""
+def write_pictures(data_dir: str | pathlib.Path) -> list[pathlib.Path]:
+    """Writes the pictures of `draw_dataset` into the data set's folder and returns their paths."""
     paths = []
     for name, picture in draw_dataset(data_dir).items():
         paths.append(pathlib.Path(data_dir) / name)
         image = Image.fromarray(picture)
-        schema.write_whole(paths[-1], lambda file, image=image: image.save(file, format="PNG"))
+        files.write_atomically(paths[-1], lambda file, image=image: image.save(file, format="PNG"))
     return paths
 
 
@@ -116,7 +116,7 @@ def _row(values):
 
 
 def _sheet(captioned):
-    """Images, each with a caption below, eight in a row."""
+    """Images with captions below them, eight in a row."""
     rows = -(-len(captioned) // 8)
     cell = _THUMBNAIL_PX + 4
     sheet = Image.new("RGB", (8 * cell, rows * (cell + _CAPTION_PX)), "white")

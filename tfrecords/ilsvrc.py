@@ -1,15 +1,15 @@
-"""ILSVRC's original archives as a source, read where they lie: no image is unpacked to disk.
+"""ILSVRC's original archives as a source: images are read from them, none is unpacked to disk.
 
-DIR holds the archives as ImageNet gives them out:
+DIR holds the archives as ImageNet distributes them:
 
     ILSVRC2012_img_train.tar        a tar of one tar for each class, n01440764.tar, ..., of JPEGs
     ILSVRC2012_img_val.tar          ILSVRC2012_val_00000001.JPEG, ...
-    ILSVRC2012_devkit_t12.tar.gz    or its folder, unpacked; for 2012 it may be missing
+    ILSVRC2012_devkit_t12.tar.gz    or its unpacked folder; optional for 2012
 
 and for 2010 ILSVRC2010_images_train.tar, ILSVRC2010_images_val.tar and ILSVRC2010_devkit-1.0.tar.gz.
 
-Classes are numbered in the order of their sorted WordNet ids, as in TensorFlow Datasets and torchvision. The devkit
-numbers them otherwise: the first validation image is of its class 490, which is number 65 here.
+Classes are numbered in the order of their WordNet ids, as in TensorFlow Datasets and torchvision. The devkit numbers
+them differently: the first validation image is of its class 490, which is number 65 here.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ import io
 import pathlib
 import re
 import tarfile
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -25,31 +26,31 @@ YEARS = ("2010", "2012")
 
 @dataclasses.dataclass(frozen=True)
 class Ilsvrc:
-    """Images inside of uncompressed tar files.
+    """Images inside uncompressed tar files.
 
     Attributes:
         class_names: in the order of the labels.
         archives: a dict from a split to the path of its tar file.
-        images: a dict from a split to a structured array, one entry an image: its name, where its bytes begin in the
-            tar file, how many they are, and its label.
+        images: a dict from a split to a structured array with an entry for each image: its name, the offset of its
+            bytes in the tar file, their number, and its label.
     """
 
-    class_names: tuple
-    archives: dict
-    images: dict
+    class_names: tuple[str, ...]
+    archives: dict[str, pathlib.Path]
+    images: dict[str, np.ndarray]
 
-    def count(self, split):
+    def count(self, split: str) -> int:
         return len(self.images[split])
 
-    def read(self, split, start, stop):
+    def read(self, split: str, start: int, stop: int) -> Iterator[tuple]:
         with self.archives[split].open("rb") as file:
             for name, offset, size, label in self.images[split][start:stop]:
                 file.seek(offset)
                 yield name.decode(), file.read(size), int(label)
 
 
-def make_ilsvrc_source(year, path, seed):
-    """An `Ilsvrc` source.
+def make_ilsvrc_source(year: str, path: str | pathlib.Path, seed: int) -> Ilsvrc:
+    """Reads the archives' tables of contents.
 
     Args:
         year: "2010" or "2012".
@@ -57,7 +58,7 @@ def make_ilsvrc_source(year, path, seed):
         seed: of the order of the training images. The validation images keep theirs.
 
     Raises:
-        ValueError: where an archive is missing or cut short, or its classes are not those of the devkit.
+        ValueError: if an archive is missing or cut short, or its classes are not those of the devkit.
     """
     folder = pathlib.Path(path).expanduser()
     archives = {
@@ -73,11 +74,11 @@ def make_ilsvrc_source(year, path, seed):
     elif year == "2012":
         words, truth = _labels_of_tfds()
     else:
-        raise ValueError(f"{folder} must hold ILSVRC{year}_devkit*, which tells the labels of the validation images.")
+        raise ValueError(f"{folder} must hold ILSVRC{year}_devkit*, which holds the labels of the validation images.")
     if set(ids) != set(words):
         raise ValueError(
             f"{archives['train']} must hold a tar for each of the {len(words)} classes. It holds {len(ids)}. "
-            f"In one of both only: {', '.join(sorted(set(ids) ^ set(words))[:5])}"
+            f"Only in one of the two: {', '.join(sorted(set(ids) ^ set(words))[:5])}"
         )
     numbers = {class_id: number for number, class_id in enumerate(ids)}
     entries = [(f"{class_id}/{name}", offset, size, numbers[class_id]) for class_id, name, offset, size in train]
@@ -88,8 +89,7 @@ def make_ilsvrc_source(year, path, seed):
         number = re.fullmatch(r"(?:.*/)?ILSVRC\d+_val_(\d+)\.JPEG", name)
         if not number or not 1 <= int(number[1]) <= len(truth):
             raise ValueError(
-                f"{archives['validation']} must hold images 1 to {len(truth)}, of which the labels are known. It holds "
-                f"{name}"
+                f"{archives['validation']} must hold images 1 to {len(truth)}, whose labels are known. It holds {name}"
             )
         validation.append((name, offset, size, numbers[truth[int(number[1]) - 1]]))
     images["validation"] = _as_array(sorted(validation))
@@ -119,14 +119,14 @@ def _files(archive, fileobj=None):
     try:
         with tarfile.open(archive, "r:", fileobj=fileobj) as tar:
             for member in tar:
-                tar.members = []  # which would hold a million of them
+                tar.members = []  # pyright: ignore  # it would hold a million of them
                 if not member.isfile():
                     continue
                 if member.offset_data + member.size > end:
-                    raise tarfile.ReadError(f"{member.name} goes on after the end of the file")
+                    raise tarfile.ReadError(f"{member.name} extends past the end of the file")
                 yield member.name, member.offset_data, member.size
     except tarfile.TarError as error:
-        raise ValueError(f"{archive} is not a whole tar file: {error}") from error
+        raise ValueError(f"{archive} is not a complete tar file: {error}") from error
 
 
 def _images_of_classes(archive):
@@ -141,7 +141,7 @@ def _images_of_classes(archive):
 
 
 class _Part(io.RawIOBase):
-    """The bytes of a file from an offset on, as a file of its own."""
+    """A range of a file's bytes, as a file."""
 
     def __init__(self, file, offset, size):
         super().__init__()
@@ -168,24 +168,25 @@ class _Part(io.RawIOBase):
         return True
 
 
-def read_devkit(path, year):
-    """What a devkit says of classes and validation images.
+def read_devkit(path: str | pathlib.Path, year: str) -> tuple[dict[int, str], dict[str, str], list[int]]:
+    """Reads the classes and the labels of the validation images from a devkit.
 
     Args:
-        path: the devkit's tar file, or its folder, unpacked.
+        path: the devkit's tar file, or its unpacked folder.
         year: "2010" or "2012".
 
     Returns:
-        (ids, words, truth): a dict from the devkit's class numbers to WordNet ids; one from these to words; and the
+        (ids, words, truth): a dict from the devkit's class numbers to WordNet ids; a dict from these to words; and the
         class number of each validation image.
 
     Raises:
-        ValueError: where it is no whole devkit of that year.
+        ValueError: if it is not a complete devkit of that year.
     """
     try:
         import scipy.io
     except ImportError as error:
         raise ValueError(f"{path} holds a .mat file, which scipy reads: pip install alexnet-tf[ilsvrc]") from error
+    path = pathlib.Path(path)
     truth_name = f"ILSVRC{year}_validation_ground_truth.txt"
     wanted = {"meta.mat", truth_name}
     if path.is_dir():
@@ -194,14 +195,15 @@ def read_devkit(path, year):
         try:
             with tarfile.open(path) as tar:
                 members = {pathlib.PurePosixPath(member.name).name: member for member in tar if member.isfile()}
-                content = {name: tar.extractfile(members[name]).read() for name in wanted & members.keys()}
+                files = {name: tar.extractfile(members[name]) for name in wanted & members.keys()}
+                content = {name: file.read() for name, file in files.items() if file}
         except (tarfile.TarError, EOFError, OSError) as error:
-            raise ValueError(f"{path} is not a whole tar file: {error}") from error
+            raise ValueError(f"{path} is not a complete tar file: {error}") from error
     if wanted - content.keys():
         raise ValueError(f"{path} must hold meta.mat and {truth_name}. Missing: {sorted(wanted - content.keys())}")
     synsets = scipy.io.loadmat(io.BytesIO(content["meta.mat"]), squeeze_me=True)["synsets"]
     truth = [int(line) for line in content[truth_name].split()]
-    # The devkit's tree has inner nodes too; the classes are its leaves.
+    # The devkit lists the inner nodes of the tree too; the classes are its leaves.
     leaves = [synset for synset in np.atleast_1d(synsets) if int(synset["num_children"]) == 0]
     ids = {int(synset[f"ILSVRC{year}_ID"]): str(synset["WNID"]) for synset in leaves}
     words = {str(synset["WNID"]): str(synset["words"]) for synset in leaves}
@@ -215,6 +217,6 @@ def _labels_of_tfds():
     """(words, WordNet id of each validation image) of ILSVRC2012 by TensorFlow Datasets' lists, without words."""
     import tensorflow_datasets as tfds
 
-    folder = pathlib.Path(tfds.__file__).parent / "datasets" / "imagenet2012"
+    folder = pathlib.Path(str(tfds.__file__)).parent / "datasets" / "imagenet2012"
     ids = (folder / "labels.txt").read_text().split()
     return dict.fromkeys(ids, ""), (folder / "validation_labels.txt").read_text().split()

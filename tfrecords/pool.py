@@ -8,22 +8,27 @@ import threading
 
 from tqdm import tqdm
 
-from alexnet_tf.tfrecords import shards, statistics
+from alexnet_tf.tfrecords import shards, sources, statistics
 
 
-def build_shards(source, tasks, max_bad_fraction, num_processes=None):
-    """Builds all shards, and stops as soon as too many images have turned out unreadable.
+def build_shards(
+    source: sources.Source,
+    tasks: list[shards.ShardTask],
+    max_bad_fraction: float,
+    num_processes: int | None = None,
+) -> statistics.PixelSums:
+    """Builds all shards. Stops as soon as too many images are found to be unreadable.
 
     Args:
-        source: a source of images, as `sources.open_source` returns it.
+        source: the source of the images.
         tasks: the `shards.ShardTask`s.
-        max_bad_fraction: as `shards.refuse_unreadable` takes it.
-        num_processes: processes that build; None for one a core. 1 builds in this process.
+        max_bad_fraction: see `shards.check_unreadable`.
+        num_processes: processes that build; None for one per core. 1 builds in this process.
 
     Returns: the `statistics.PixelSums` of the training images.
 
     Raises:
-        ValueError: where too many images are unreadable.
+        ValueError: if too many images are unreadable.
     """
     sums = statistics.PixelSums(tasks[0].image_px)
     skipped = {task.split: [] for task in tasks}
@@ -31,7 +36,7 @@ def build_shards(source, tasks, max_bad_fraction, num_processes=None):
     def finish(task, bar):
         skipped[task.split] += shards.load_part(task, sums)["skipped"]
         bar.update(task.stop - task.start)
-        shards.refuse_unreadable(tasks, task.split, skipped[task.split], max_bad_fraction)
+        shards.check_unreadable(tasks, task.split, skipped[task.split], max_bad_fraction)
 
     with tqdm(total=sum(task.stop - task.start for task in tasks), unit=" images", file=sys.stdout) as bar:
         if num_processes == 1:
@@ -40,10 +45,10 @@ def build_shards(source, tasks, max_bad_fraction, num_processes=None):
                 shards.build_shard(task)
                 finish(task, bar)
             return sums
-        # Spawned, not forked: a fork of a process that runs TensorFlow's threads can hang.
+        # Spawned, not forked: a fork of a process with TensorFlow's threads can hang.
         context = multiprocessing.get_context("spawn")
-        processes = min(num_processes or os.cpu_count(), len(tasks))
-        with concurrent.futures.ProcessPoolExecutor(processes, context, _begin_process, (source,)) as pool:
+        processes = min(num_processes or os.cpu_count() or 1, len(tasks))
+        with concurrent.futures.ProcessPoolExecutor(processes, context, _initialize_process, (source,)) as pool:
             futures = {pool.submit(shards.build_shard, task): task for task in tasks}
             try:
                 for future in concurrent.futures.as_completed(futures):
@@ -55,13 +60,15 @@ def build_shards(source, tasks, max_bad_fraction, num_processes=None):
     return sums
 
 
-def _begin_process(source):
-    """Begins a process that builds shards. It ends when the builder dies, which one that waits for its next task would
-    not notice."""
+def _initialize_process(source):
+    """Prepares a process that builds shards. It ends when the builder dies, which it would not notice by itself while
+    it waits for a task."""
     shards.set_source(source)
 
     def watch():
-        multiprocessing.parent_process().join()
+        parent = multiprocessing.parent_process()
+        if parent:
+            parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

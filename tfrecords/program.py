@@ -24,8 +24,8 @@ def start(module, define_flags, main, arguments=""):
         module: the program's `__name__`.
         define_flags: a function that defines the flags.
         main: a function of the list of arguments that are not flags.
-        arguments: what these arguments are, for messages, such as "IMAGE ..."; in brackets where they are optional;
-            empty where the program takes flags only.
+        arguments: what these arguments are, for messages, such as "IMAGE ..."; in brackets if they are optional; empty
+            if the program takes flags only.
     """
     define_flags()
     flags.DEFINE_bool("debug", False, "Whether an error shows its traceback.")
@@ -58,6 +58,8 @@ def _parse_flags(argv):
         return flags.FLAGS(argv)
     except flags.Error as error:
         _fail(f"{'; '.join(str(error).splitlines())} (--help lists the flags)")
+    except SystemExit:  # absl ends --help, which is no failure, with status 1
+        sys.exit(0)
 
 
 def _is_mistake(error):
@@ -91,7 +93,7 @@ def check_outputs(argument, paths, overwrite, inputs=()):
         inputs: files that the program reads, which it never writes over.
 
     Raises:
-        ValueError: where a file exists that may not.
+        ValueError: if a file exists that may not.
     """
     for path in map(pathlib.Path, paths):
         if any(path.exists() and path.samefile(each) for each in map(pathlib.Path, inputs) if each.exists()):

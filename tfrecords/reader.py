@@ -1,17 +1,22 @@
-"""From TFRecords to batches, with tf.data: uint8 pixels, each image's color offset beside them, and labels.
+"""From TFRecords to batches, with tf.data: uint8 pixels, a color offset for each image, and labels.
 
-The pixels stay bytes. That the mean is subtracted and the color noise added in the network's first layer makes this
-pipeline more than twice as fast as one that hands on floats.
+The pixels stay bytes. The network's first layer subtracts the mean and adds the color noise, which makes this pipeline
+more than twice as fast as one that outputs floats.
 """
 
-import bisect
+# TensorFlow's type stubs are wrong here.
+# pyright: reportArgumentType=false
+
 import dataclasses
 import os
+import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from alexnet_tf.tfrecords import images, records, schema, service, statistics
+from alexnet_tf.tfrecords import crops, epochs, images, records, schema, statistics
+from alexnet_tf.tfrecords import data_service as tf_data_service
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +25,8 @@ class Share:
 
     Attributes:
         worker: number of this worker, from 0.
-        num_workers: how many there are.
-        replicas: how many devices each worker feeds: they get a batch each, in turn.
+        num_workers: number of workers.
+        replicas: devices that each worker feeds: they take its batches in turn.
     """
 
     worker: int = 0
@@ -29,15 +34,18 @@ class Share:
     replicas: int = 1
 
     @property
-    def all_replicas(self):
+    def all_replicas(self) -> int:
         return self.num_workers * self.replicas
 
 
-def steps_per_epoch(description, batch_size):
-    """Whole batches in an epoch. Raises ValueError where the training images do not fill one.
+def steps_per_epoch(description: schema.DatasetDescription, batch_size: int) -> int:
+    """Full batches in an epoch.
 
-    The rest of an epoch is left out, other images in each epoch: a short batch would weigh its images more, and under
-    a distribution strategy change the gradient.
+    The remaining images are skipped, different ones in each epoch: a short batch would give its images more weight,
+    and change the gradient under a distribution strategy.
+
+    Raises:
+        ValueError: if the training images do not fill one batch.
     """
     count = schema.split_of(description, "train").count
     if not 1 <= batch_size <= count:
@@ -47,187 +55,151 @@ def steps_per_epoch(description, batch_size):
     return count // batch_size
 
 
-def evaluation_steps(description, batch_size, split="validation", all_replicas=1):
+def evaluation_steps(
+    description: schema.DatasetDescription, batch_size: int, split: str = "validation", all_replicas: int = 1
+) -> int:
     """Batches of each replica in one pass over a split.
 
     Raises:
-        ValueError: where there are fewer images than replicas.
+        ValueError: if there are fewer images than replicas.
     """
     local_batch = _evaluation_batch(description, batch_size, split, all_replicas)
-    most = -(-schema.split_of(description, split).count // all_replicas)
-    return -(-most // local_batch)
+    most_images = -(-schema.split_of(description, split).count // all_replicas)
+    return -(-most_images // local_batch)
 
 
 def make_training_dataset(
-    data_dir,
-    batch_size,
-    crop_px,
+    data_dir: str | pathlib.Path,
+    batch_size: int,
+    crop_px: int,
     *,
-    description=None,
-    seed=0,
-    color_noise="standard_deviation",
-    color_noise_epochs=None,
-    images_per_crop=1,
-    last_offset=False,
-    start_epoch=0,
-    start_step=0,
-    share=Share(),
-    data_service=None,
-    data_service_job=None,
-    num_parallel_calls=None,
-):
+    description: schema.DatasetDescription | None = None,
+    seed: int = 0,
+    color_noise: str = "standard_deviation",
+    color_noise_epochs: int | None = None,
+    images_per_crop: int = 1,
+    last_offset: bool = False,
+    start_epoch: int = 0,
+    start_step: int = 0,
+    share: Share = Share(),
+    data_service: str | None = None,
+    data_service_job: str | None = None,
+    num_parallel_calls: int | None = None,
+) -> tf.data.Dataset:
     """Makes the endless training set: shuffled, cropped, flipped, with a color offset for each image.
 
-    Whatever is random follows from the seed, the epoch, and the image's place in it alone. So the batches are the same
-    whatever the parallelism, and those from (start_epoch, start_step) on the same as if all before had been read. To
-    begin there takes no longer than to begin at the beginning: each shard is opened where its next record lies.
+    All randomness follows from the seed, the epoch and the image's place in it. So the batches are the same whatever
+    the parallelism, and those from (start_epoch, start_step) on are the same as if all before had been read. Starting
+    there takes no longer than starting at the beginning: each shard is opened at its next record.
 
     Args:
         data_dir: folder of a data set.
         batch_size: images in a step, of all workers and replicas together.
         crop_px: side of the random crop, in pixels.
-        description: the data set's `schema.DatasetDescription` where it is not that of dataset.json but has records
-            left out.
+        description: the data set's `schema.DatasetDescription`; None for that of dataset.json. They differ if damaged
+            records are skipped.
         seed: any integer.
         color_noise: size of the color noise, a key of `statistics.COLOR_NOISE_SCALES`.
-        color_noise_epochs: how many epochs, from the first, have color noise; None for all. (66 in the original
+        color_noise_epochs: number of epochs, from the first, with color noise; None for all. (66 in the original
             program.)
-        images_per_crop: how many images in a row share the place of the crop and the flip. (32 in the original
-            program.)
+        images_per_crop: number of consecutive images that share the place of the crop and the flip. (32 in the
+            original program.)
         last_offset: whether the crop may touch the right and the bottom edge. Section 4.1 counts 32 x 32 places of a
             224 pixel crop in 256 pixels, so the last, 32, is never taken; the original program takes it: 33 x 33.
         start_epoch, start_step: where to begin.
-        share: what is read here. Each epoch the shards are dealt out anew, the images of one shard to two workers where
-            their shares end within it.
+        share: what is read here. Each epoch distributes the shards again; the images of one shard go to two workers if
+            their shares meet within it.
         data_service: address of a tf.data service that does the work, "host:port" (service.py), or None. Its workers
-            take the windows of an epoch as they come, so the order of the images is no longer that of the seed. From
-            (start_epoch, start_step) on those windows are read that by the seed's order come then: of what its workers
-            had in hand some is read again, and as much is not.
-        data_service_job: name under which several workers share what the service reads, the same on all, another in
-            each start of a run.
-        num_parallel_calls: images decoded at once; twice the cores by default, which was measured faster than
-            tf.data.AUTOTUNE.
+            take the windows of an epoch in no fixed order, so the order of the images is no longer that of the seed.
+            A resumed run reads the windows that come next in the seed's order: what the workers were reading at the
+            interruption is read in part twice, and as much is not read.
+        data_service_job: name under which several workers share what the service reads: the same on all workers, a new
+            one at each start of a run.
+        num_parallel_calls: images decoded in parallel; by default twice the number of cores, which was measured to be
+            faster than tf.data.AUTOTUNE.
 
     Returns: a `tf.data.Dataset` of ({"image": uint8 (batch, crop_px, crop_px, 3), "color_offset": float32 (batch, 3)},
-    int32 labels (batch,)), where a batch is one replica's.
+    int32 labels (batch,)), where a batch is that of one replica.
 
     Raises:
-        ValueError: where an argument is out of its range, or a shard is missing or cut short.
+        ValueError: if an argument is out of range, or a shard is missing or cut short.
 
     Source: section 4.1.
     """
     description = description or schema.load_description(data_dir)
-    split = schema.split_of(description, "train")
+    _check_training_arguments(description, batch_size, crop_px, images_per_crop, start_epoch, start_step, share)
     parts = records.Parts.of(data_dir, description, "train")
-    _check_crop(description, crop_px)
-    steps = steps_per_epoch(description, batch_size)
-    if start_epoch < 0:
-        raise ValueError(f"`start_epoch` must not be negative. Received: start_epoch={start_epoch}")
-    if not 0 <= start_step < steps:
-        raise ValueError(f"`start_step` must be from 0 to {steps - 1}, the last of an epoch. Received: {start_step}")
-    noise = tf.constant(statistics.Statistics.load(data_dir).color_noise(color_noise))
-    if images_per_crop < 1:
-        raise ValueError(f"`images_per_crop` must be at least 1. Received: images_per_crop={images_per_crop}")
-    if batch_size % share.all_replicas:
-        raise ValueError(
-            f"`batch_size` must be a multiple of the number of replicas, {share.all_replicas}. Received: {batch_size}"
-        )
+    noise = statistics.Statistics.load(data_dir).color_noise(color_noise)
     if data_service:
-        service.check_reachable(data_service)
-        if share.num_workers > 1 and not data_service_job:
-            raise ValueError("`data_service_job` must be given where several workers share a data service.")
+        _check_data_service(data_service, data_service_job, share)
         data_service_job = data_service_job if share.num_workers > 1 else None
-        # Its workers are others than those that train, between which it deals out the images.
+        # The service distributes the images among the workers that train, which are not the workers that read.
         share = Share(replicas=share.all_replicas)
-    local_batch = batch_size // share.num_workers
-    begin, end = (split.count * worker // share.num_workers for worker in (share.worker, share.worker + 1))
-    windows = parts.windows_per_epoch()
-    first_image = start_step * local_batch
+    order = epochs.Epochs(
+        parts=parts,
+        count=description.splits["train"].count,
+        seed=seed,
+        batch_size=batch_size,
+        worker=share.worker,
+        num_workers=share.num_workers,
+        start_epoch=start_epoch,
+        start_step=start_step,
+        color_noise=noise,
+        color_noise_epochs=color_noise_epochs,
+        images_per_crop=images_per_crop,
+    )
+    return _make_batches(
+        order, description, crop_px, last_offset, share.replicas, data_service, data_service_job, num_parallel_calls
+    )
 
-    def seed_of(epoch):
-        return tf.random.fold_in(tf.constant([seed, 0], tf.int64), tf.cast(epoch, tf.int64))
 
-    def first_of_window(window):
-        return int(parts.window(seed_of(start_epoch), begin, end, tf.constant(window, tf.int64))[0])
-
-    def read_window(number):
-        # The seed of this graph, which holds the operations of one window: without it the program's global seed would
-        # come into the order of the images, and a global seed of 0 fails.
-        tf.compat.v1.set_random_seed(None)
-        epoch, window = number // windows, number % windows
-        epoch_seed = seed_of(epoch)
-        first, slices = parts.window(epoch_seed, begin, end, window)
-        encoded = tf.data.Dataset.from_tensor_slices(slices).interleave(
-            records.read_records,
-            cycle_length=records.SHARDS_IN_WINDOW,
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        order = tf.random.stateless_uniform((), tf.random.fold_in(epoch_seed, window), None, None, tf.int64)
-        encoded = encoded.shuffle(
-            parts.window_size + records.SHARDS_IN_WINDOW, seed=order, reshuffle_each_iteration=False
-        )
-        done = tf.where(epoch == start_epoch, tf.maximum(first_image - first, 0), 0)
-        left = tf.maximum(steps * local_batch - first, 0)
-        noisy = 1.0 if color_noise_epochs is None else tf.cast(epoch < color_noise_epochs, tf.float32)
-
-        def draw(step):
-            """What is random about the images of a step, all workers' at once: image by image it took longer."""
-            crop_seed, noise_seed = tf.unstack(tf.random.split(tf.random.fold_in(epoch_seed, windows + step)))
-            own = slice(share.worker * local_batch, (share.worker + 1) * local_batch)
-            first_of_crop = np.arange(batch_size) // images_per_crop * images_per_crop
-            crops = tf.gather(tf.random.stateless_uniform((batch_size, 3), crop_seed), first_of_crop[own])
-            offsets = noisy * tf.random.stateless_normal((batch_size, 3), noise_seed) @ tf.transpose(noise)
-            return tf.data.Dataset.from_tensor_slices((crops, offsets[own]))
-
-        begun = first + done
-        draws = tf.data.Dataset.range(begun // local_batch, steps).flat_map(draw).skip(begun % local_batch)
-        return tf.data.Dataset.zip(encoded.take(left).skip(done), draws)
-
-    def augment(record, draws):
-        (top, left, flip), color_offset = tf.unstack(draws[0]), draws[1]
-        encoded, size, label = records.parse_record(record, description)
-        places = tf.cast(tf.maximum(size - crop_px + (1 if last_offset else 0), 1), tf.float32)
-        top, left = tf.cast(top * places[0], tf.int32), tf.cast(left * places[1], tf.int32)
-        image = images.decode_crop(encoded, description.encoding, size, top, left, crop_px)
-        # Four times as fast as image[:, ::-1], and only for those that are flipped.
-        image = tf.cond(flip < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
-        return {"image": image, "color_offset": color_offset}, label
-
-    first_window = bisect.bisect_right(range(windows), first_image, key=first_of_window) - 1
-    dataset = tf.data.Dataset.range(start_epoch * windows + first_window, tf.int64.max).flat_map(read_window)
-    # While one window is handed on the next is read, across the ends of epochs too: decoding never waits for it.
-    dataset = dataset.prefetch(max(1, parts.window_size // 2))
+def _make_batches(
+    order, description, crop_px, last_offset, replicas, data_service, data_service_job, num_parallel_calls
+):
+    """The images of an `epochs.Epochs`, decoded and augmented, in batches of one replica."""
+    # While one window is consumed the next one is read, across the ends of epochs too: decoding never waits for it.
+    dataset = order.read().prefetch(max(1, order.parts.window_size // 2))
     # The service's machines may have more cores than this one.
-    calls = num_parallel_calls or (tf.data.AUTOTUNE if data_service else 2 * os.cpu_count())
-    dataset = dataset.map(augment, num_parallel_calls=calls, deterministic=True)
-    dataset = dataset.batch(local_batch // share.replicas, drop_remainder=True)
+    calls = num_parallel_calls or (tf.data.AUTOTUNE if data_service else 2 * (os.cpu_count() or 1))
+    dataset = dataset.map(
+        lambda record, draws: _augment(record, draws[0], draws[1], description, crop_px, last_offset),
+        num_parallel_calls=calls,
+        deterministic=True,
+    )
+    dataset = dataset.batch(order.local_batch // replicas, drop_remainder=True)
     if data_service:
-        dataset = dataset.apply(service.distribute(data_service, data_service_job))
-    return dataset.prefetch(2 * share.replicas)
+        dataset = dataset.apply(tf_data_service.distribute(data_service, data_service_job))
+    return dataset.prefetch(2 * replicas)
 
 
 def make_evaluation_dataset(
-    data_dir, batch_size, crop_px, *, description=None, split="validation", views=1, share=Share()
-):
-    """Makes the data set of a split: once through, in the order of the files, the last batch short.
+    data_dir: str | pathlib.Path,
+    batch_size: int,
+    crop_px: int,
+    *,
+    description: schema.DatasetDescription | None = None,
+    split: str = "validation",
+    views: int = 1,
+    share: Share = Share(),
+) -> tf.data.Dataset:
+    """Makes the data set of one pass over a split, in the order of the files. The last batch is short.
 
     Args:
         data_dir: folder of a data set.
         batch_size: images in a step, of all workers and replicas together.
-        crop_px: side of the crops, in pixels, which are all from the square in the middle of the image.
-        description: as `make_training_dataset` takes it.
+        crop_px: side of the crops, in pixels, which are all taken from the central square of the image.
+        description: see `make_training_dataset`.
         split: "train" or "validation".
-        views: 1: the centre crop. 10: the paper's ten views, which are the four corners (top left, top right, bottom
-            left, bottom right), the centre, and the mirror images of these five in the same order.
-        share: what is read here: the images of each replica follow one another in the files. Each replica has as
-            many batches, `evaluation_steps`, none of them empty: a replica without images would make the mean loss NaN.
+        views: 1 for the center crop, 10 for the paper's ten views in the order of `crops.ten_views`.
+        share: what is read here: the images of each replica are consecutive in the files. Every replica has the same
+            number of batches, `evaluation_steps`, none of them empty: a replica without images would make the mean
+            loss NaN.
 
     Returns: a `tf.data.Dataset` of (images, int32 labels (batch,)); the images are uint8 (batch, crop_px, crop_px, 3),
     or with ten views (batch, 10, crop_px, crop_px, 3).
 
     Raises:
-        ValueError: where an argument is out of its range, or a shard is missing or cut short.
+        ValueError: if an argument is out of range, or a shard is missing or cut short.
 
     Source: section 4.1.
     """
@@ -237,17 +209,7 @@ def make_evaluation_dataset(
         raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
     description = description or schema.load_description(data_dir)
     parts = records.Parts.of(data_dir, description, split)
-    _check_crop(description, crop_px)
-    last = description.image_px - crop_px
-    corners = [(0, 0), (0, last), (last, 0), (last, last), (last // 2, last // 2)]
-
-    def prepare(record):
-        if views == 1:
-            return _decode_center(record, description, crop_px)
-        square, label = _decode_center(record, description, description.image_px)
-        crops = tf.stack([square[top : top + crop_px, left : left + crop_px] for top, left in corners])
-        return tf.concat([crops, tf.reverse(crops, [2])], axis=0), label
-
+    crops.check_crop_px(crop_px, description.image_px)
     count, replicas = description.splits[split].count, share.all_replicas
     local_batch = _evaluation_batch(description, batch_size, split, replicas)
     datasets = []
@@ -255,26 +217,35 @@ def make_evaluation_dataset(
         begin, end = count * replica // replicas, count * (replica + 1) // replicas
         slices = tf.data.Dataset.from_tensor_slices(parts.between(begin, end))
         dataset = slices.flat_map(records.read_records).apply(tf.data.experimental.assert_cardinality(end - begin))
-        dataset = dataset.map(prepare, num_parallel_calls=2 * os.cpu_count(), deterministic=True)
+        dataset = dataset.map(
+            lambda record: _decode_views(record, description, crop_px, views),
+            num_parallel_calls=2 * (os.cpu_count() or 1),
+            deterministic=True,
+        )
         datasets.append(dataset.batch(local_batch).prefetch(2))
     if len(datasets) == 1:
         return datasets[0]
     return tf.data.Dataset.choose_from_datasets(datasets, tf.data.Dataset.range(len(datasets)).repeat())
 
 
-def read_labels(data_dir, description, split):
-    """The labels of a split in the order of `make_evaluation_dataset`, without decoding an image; int32 (n,)."""
+def read_labels(data_dir: str | pathlib.Path, description: schema.DatasetDescription, split: str) -> np.ndarray:
+    """The labels of a split in the order of `make_evaluation_dataset`, int32 (n,). No image is decoded."""
     parts = records.Parts.of(data_dir, description, split)
     slices = tf.data.Dataset.from_tensor_slices(parts.between(0, description.splits[split].count))
     labels = slices.flat_map(records.read_records).map(lambda record: records.parse_record(record, description)[2])
     return np.fromiter(labels.as_numpy_iterator(), "int32")
 
 
-def read_images(data_dir, description, split, numbers):
-    """The squares in the middle of some images of a split; no other image is read.
+def read_images(
+    data_dir: str | pathlib.Path,
+    description: schema.DatasetDescription,
+    split: str,
+    numbers: Sequence[int] | np.ndarray,
+) -> np.ndarray:
+    """The central squares of some images of a split; no other image is read.
 
     Args:
-        data_dir, description, split: as `make_evaluation_dataset` takes them.
+        data_dir, description, split: see `make_evaluation_dataset`.
         numbers: ints (n,): places in the order of `make_evaluation_dataset`.
 
     Returns: uint8 (n, image_px, image_px, 3).
@@ -290,16 +261,37 @@ def read_images(data_dir, description, split, numbers):
     return np.stack(list(dataset.as_numpy_iterator()))
 
 
-def _decode_center(record, description, side):
-    """The square of `side` pixels in the middle of a record's image, and its label."""
+def _augment(record, crop_draws, color_offset, description, crop_px, last_offset):
+    """An element of the training set, from a record and the random draws of `epochs.Epochs.read`."""
+    top, left, flip = tf.unstack(crop_draws)
     encoded, size, label = records.parse_record(record, description)
-    top, left = tf.unstack((size - description.image_px) // 2 + (description.image_px - side) // 2)
+    places = tf.cast(tf.maximum(size - crop_px + (1 if last_offset else 0), 1), tf.float32)
+    top, left = tf.cast(top * places[0], tf.int32), tf.cast(left * places[1], tf.int32)
+    image = images.decode_crop(encoded, description.encoding, size, top, left, crop_px)
+    # Four times as fast as image[:, ::-1], and only for those that are flipped.
+    image = tf.cond(flip < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
+    return {"image": image, "color_offset": color_offset}, label
+
+
+def _decode_views(record, description, crop_px, views):
+    """The center crop or the ten views of a record's image, and its label."""
+    if views == 1:
+        return _decode_center(record, description, crop_px)
+    square, label = _decode_center(record, description, description.image_px)
+    return crops.ten_views(square, crop_px), label
+
+
+def _decode_center(record, description, side):
+    """The center crop of `side` pixels of the central square of a record's image, and its label."""
+    encoded, size, label = records.parse_record(record, description)
+    offsets = crops.center_offset(size, description.image_px) + crops.center_offset(description.image_px, side)
+    top, left = tf.unstack(offsets)
     return images.decode_crop(encoded, description.encoding, size, top, left, side), label
 
 
 def _evaluation_batch(description, batch_size, split, replicas):
-    """The images in one replica's batches: the least number, from its part of `batch_size` on, that leaves each replica
-    as many batches, though some have an image more than others."""
+    """Images in one replica's batches: the smallest number, from its part of `batch_size` on, with which all replicas
+    have the same number of batches, though some have an image more than others."""
     count = schema.split_of(description, split).count
     if count < replicas:
         raise ValueError(f"The split {split!r} must have an image for each of {replicas} replicas. It has {count}.")
@@ -309,9 +301,22 @@ def _evaluation_batch(description, batch_size, split, replicas):
     return local_batch
 
 
-def _check_crop(description, crop_px):
-    if not 1 <= crop_px <= description.image_px:
+def _check_training_arguments(description, batch_size, crop_px, images_per_crop, start_epoch, start_step, share):
+    crops.check_crop_px(crop_px, description.image_px)
+    steps = steps_per_epoch(description, batch_size)
+    if start_epoch < 0:
+        raise ValueError(f"`start_epoch` must not be negative. Received: start_epoch={start_epoch}")
+    if not 0 <= start_step < steps:
+        raise ValueError(f"`start_step` must be from 0 to {steps - 1}, the last of an epoch. Received: {start_step}")
+    if images_per_crop < 1:
+        raise ValueError(f"`images_per_crop` must be at least 1. Received: images_per_crop={images_per_crop}")
+    if batch_size % share.all_replicas:
         raise ValueError(
-            f"`crop_px` must be at least 1 and at most the image side, {description.image_px}. "
-            f"Received: crop_px={crop_px}"
+            f"`batch_size` must be a multiple of the number of replicas, {share.all_replicas}. Received: {batch_size}"
         )
+
+
+def _check_data_service(address, job_name, share):
+    tf_data_service.check_reachable(address)
+    if share.num_workers > 1 and not job_name:
+        raise ValueError("`data_service_job` must be given if several workers share a data service.")

@@ -1,38 +1,43 @@
-"""Single records: where each begins in its shard, reading some of them, and what is in one."""
+"""Single records: the index of their offsets, reading any of them, and parsing one."""
+
+# TensorFlow's type stubs are wrong here.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
 
-from alexnet_tf.tfrecords import schema
+from alexnet_tf.tfrecords import files, schema
 
 INDEX_FILE = "index.npz"
-_FRAME_BYTES = 16  # of TFRecord around each record: its length and two checksums
+_FRAME_BYTES = 16  # that TFRecord adds to each record: its length and two checksums
 _BUFFER_BYTES = 256 * 1024  # read at once from a shard
 
-# An epoch is read in windows: a slice of each of up to so many shards, so many images or bytes in all, in random order.
-# So any place in an epoch is found by arithmetic, and memory is bounded. The builder has shuffled the images once.
+# An epoch is read in windows: slices of up to so many shards, together so many images or bytes, in random order. So
+# any place in an epoch is found by arithmetic, and memory is bounded. The builder has shuffled the images once.
 SHARDS_IN_WINDOW = 16
 WINDOW = 4096
 _WINDOW_BYTES = 256e6
 
 
-def save_index(data_dir, record_bytes):
+def save_index(data_dir: str | pathlib.Path, record_bytes: Mapping[str, Sequence[Any]]) -> None:
     """Writes index.npz into a data set's folder.
 
     Args:
         data_dir: folder of the data set.
-        record_bytes: a dict from a split to the sizes of its records, one int array a shard.
+        record_bytes: a dict from a split to the sizes of its records, one sequence of ints for each shard.
     """
     arrays = {split: np.concatenate(sizes).astype("int32") for split, sizes in record_bytes.items()}
     path = pathlib.Path(data_dir) / INDEX_FILE
-    schema.write_whole(path, lambda file: np.savez_compressed(file, **arrays))
+    files.write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
 
 
-def rebuild_index(data_dir, description):
-    """Writes index.npz anew from the shards, each of which is read. Raises tf.errors.OpError where one is damaged."""
+def rebuild_index(data_dir: str | pathlib.Path, description: schema.DatasetDescription) -> None:
+    """Writes index.npz again from the shards, all of which are read. Raises tf.errors.OpError if one is damaged."""
     sizes = {}
     for name, split in description.splits.items():
         paths = [str(pathlib.Path(data_dir) / shard.name) for shard in split.shards]
@@ -41,17 +46,17 @@ def rebuild_index(data_dir, description):
     save_index(data_dir, sizes)
 
 
-def load_index(data_dir, description):
-    """Where each record begins.
+def load_index(data_dir: str | pathlib.Path, description: schema.DatasetDescription) -> dict[str, list[np.ndarray]]:
+    """Reads where each record begins.
 
     Args:
         data_dir: folder of the data set.
         description: its `schema.DatasetDescription`.
 
-    Returns: a dict from a split to a list of int64 (records,), one a shard, in bytes from the shard's beginning.
+    Returns: a dict from a split to one int64 (records,) for each shard: offsets in bytes from the shard's beginning.
 
     Raises:
-        ValueError: where index.npz is missing or damaged, or not of these shards.
+        ValueError: if index.npz is missing or damaged, or not that of these shards.
     """
     path = pathlib.Path(data_dir) / INDEX_FILE
     try:
@@ -67,25 +72,25 @@ def load_index(data_dir, description):
                 raise ValueError(
                     f"{path} must hold the sizes of the {shard.count} records of {shard.name}, {shard.bytes:,} bytes "
                     f"in all. Found: {len(of_shard)} records, {of_shard.sum():,} bytes. alexnet-tfrecords, with the "
-                    "flags that built the data set, mends it"
+                    "flags that built the data set, repairs it"
                 )
         offsets[name] = [np.cumsum(of_shard) - of_shard for of_shard in of_shards]
     return offsets
 
 
-def read_records(path, offset, count):
-    """Reads records that follow one another, from the first on, without a look at those before it.
+def read_records(path: tf.Tensor, offset: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
+    """Reads consecutive records without reading those before them.
 
-    To be handed to `flat_map` or `interleave`: TensorFlow can't make an iterator of this operation by itself.
+    For use in `flat_map` or `interleave`: TensorFlow can't iterate over this operation by itself.
 
     Args:
-        path: string scalar, of a shard.
-        offset: int64 scalar: where the first begins, in bytes.
-        count: int64 scalar: how many are read.
+        path: string scalar, path of a shard.
+        offset: int64 scalar, offset of the first record, in bytes.
+        count: int64 scalar, number of records.
 
     Returns: a `tf.data.Dataset` of string scalars.
     """
-    # tf.data.TFRecordDataset begins at the beginning; the operation that it is made of does not have to.
+    # tf.data.TFRecordDataset starts at the beginning; the operation behind it need not.
     variant = tf.raw_ops.TFRecordDatasetV2(
         filenames=tf.reshape(path, (1,)),
         compression_type="",
@@ -97,14 +102,14 @@ def read_records(path, offset, count):
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """The records of a split that are read, as runs in which they follow one another: one a shard, if none is left out.
+    """The records of a split that are read, as runs of consecutive records: one per shard, unless records are skipped.
 
     Attributes:
-        paths: string (parts,), of the shards.
-        firsts: int64 (parts,), the place in `offsets` of each part's first record.
-        counts: int64 (parts,), the records in each.
-        offsets: int64 (records,), where the records of all shards begin, in bytes from each shard's beginning.
-        window_size: how many records are read into one window, about.
+        paths: string (parts,), paths of the shards.
+        firsts: int64 (parts,), index in `offsets` of each part's first record.
+        counts: int64 (parts,), number of records in each part.
+        offsets: int64 (records,), offsets of the records of all shards, in bytes from each shard's beginning.
+        window_size: approximate number of records in a window.
     """
 
     paths: tf.Tensor
@@ -114,10 +119,10 @@ class Parts:
     window_size: int
 
     @classmethod
-    def of(cls, data_dir, description, split):
-        """Those of a split of a data set. Raises ValueError where it is damaged, or has no record that is read."""
+    def of(cls, data_dir: str | pathlib.Path, description: schema.DatasetDescription, split: str) -> Self:
+        """The parts of a split. Raises ValueError if it is damaged, or all its records are skipped."""
         shards = schema.split_of(description, split).shards
-        # TFRecordDataset takes a shard cut between two records for a whole one.
+        # TFRecordDataset does not notice a shard cut between two records.
         schema.check_shard_sizes(data_dir, description.splits[split])
         offsets = np.concatenate(load_index(data_dir, description)[split])
         parts, first = [], 0
@@ -129,31 +134,35 @@ class Parts:
                 begin = end + 1
             first += shard.count
         if not parts:
-            raise ValueError(f"The split {split!r} of {data_dir} must have a record. All {len(offsets)} are left out.")
+            raise ValueError(f"The split {split!r} of {data_dir} must have a record. All {len(offsets)} are skipped.")
         paths, firsts, counts = zip(*parts, strict=True)
-        integers = (tf.constant(values, tf.int64) for values in (firsts, counts, offsets))
         record_bytes = sum(shard.bytes for shard in shards) / len(offsets)
-        return cls(tf.constant(paths), *integers, max(1, min(WINDOW, int(_WINDOW_BYTES / record_bytes))))
+        return cls(
+            paths=tf.constant(paths),
+            firsts=tf.constant(firsts, tf.int64),
+            counts=tf.constant(counts, tf.int64),
+            offsets=tf.constant(offsets, tf.int64),
+            window_size=max(1, min(WINDOW, int(_WINDOW_BYTES / record_bytes))),
+        )
 
-    def between(self, begin, end):
-        """The records from `begin` to before `end`, counted over all parts.
+    def between(self, begin, end) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The records from `begin` to before `end`, counted over all parts; integers or int64 scalars.
 
-        Returns: (paths, offsets of the first record, counts), as `read_records` takes them, of the parts of
-        which any is read.
+        Returns: (paths, offsets of the first record, counts) for `read_records`, of the parts that are not empty.
         """
         skipped, taken = _clip(self.counts, begin, end)
         return self._slices(tf.range(tf.size(self.paths)), skipped, taken)
 
-    def windows_per_epoch(self):
-        """How many windows an epoch has, the same number in each epoch and for each worker."""
+    def windows_per_epoch(self) -> int:
+        """Number of windows in an epoch, the same in each epoch and for each worker."""
         groups, windows = self._groups_and_windows()
         return len(groups) * windows
 
     def _groups_and_windows(self):
-        """The parts of an epoch, in its random order, as groups of nearly one size that are read together.
+        """The parts of an epoch, in its random order, as groups of nearly equal size that are read together.
 
         Returns: (int (groups, parts of a group), the places of the parts in the epoch's order, -1 where a group has
-        one less; the number of windows that each group is read in).
+        one part less; the number of windows of each group).
         """
         parts = len(self.paths)
         count = -(-parts // SHARDS_IN_WINDOW)
@@ -162,15 +171,15 @@ class Parts:
         largest = np.sort(self.counts.numpy())[::-1][: places.shape[1]]
         return np.where(places < bounds[1:, None], places, -1), int(-(-largest.sum() // self.window_size))
 
-    def window(self, epoch_seed, begin, end, window):
+    def window(self, epoch_seed: tf.Tensor, begin: int, end: int, window: tf.Tensor):
         """One window of a worker's share of an epoch, eagerly or in a graph.
 
         Args:
             epoch_seed: int64 (2,).
-            begin, end: the share: these of the epoch's records, whose parts are in random order.
-            window: int64 scalar, its number in the epoch.
+            begin, end: the share: the records from `begin` to before `end` of the epoch, in its order of parts.
+            window: int64 scalar, number of the window in the epoch.
 
-        Returns: (first, slices): how many records of the share come before it, and what it consists of, as `between`
+        Returns: (first, slices): the number of records of the share before the window, and its content as `between`
         returns it.
         """
         order_seed, slices_seed, windows_seed = tf.unstack(tf.random.split(epoch_seed, 3))
@@ -178,8 +187,8 @@ class Parts:
         skipped, taken = _clip(tf.gather(self.counts, order), begin, end)
         places, windows = self._groups_and_windows()
         in_group = tf.where(places < 0, tf.constant(0, tf.int64), tf.gather(taken, np.maximum(places, 0)))
-        # Each part is cut into as many slices as there are windows. Which slices meet in a window is another in each
-        # epoch, and so is the order of the windows.
+        # Each part is cut into as many slices as there are windows. Which slices share a window differs from epoch to
+        # epoch, and so does the order of the windows.
         turns = tf.random.stateless_uniform(places.shape, slices_seed, 0, windows, tf.int64)
         slices = (tf.range(windows, dtype=tf.int64)[:, None, None] + turns) % windows  # (windows, groups, parts)
         from_, to = in_group * slices // windows, in_group * (slices + 1) // windows
@@ -187,7 +196,9 @@ class Parts:
         in_turn = tf.random.experimental.stateless_shuffle(tf.range(tf.size(sizes)), windows_seed)
         first = tf.cumsum(tf.gather(sizes, in_turn), exclusive=True)[window]
         number, group = in_turn[window] // len(places), in_turn[window] % len(places)
-        numbers = tf.gather(np.maximum(places, 0), group)  # in the epoch's order; what is no part has an empty slice
+        numbers = tf.gather(
+            np.maximum(places, 0), group
+        )  # in the epoch's order; the place of a missing part has an empty slice
         from_, to = from_[number, group], to[number, group]
         return first, self._slices(tf.gather(order, numbers), tf.gather(skipped, numbers) + from_, to - from_)
 
@@ -198,24 +209,24 @@ class Parts:
 
 
 def _clip(counts, begin, end):
-    """How many records of parts, laid end to end, come before `begin`, and how many from there to before `end`."""
+    """The records of each part, laid end to end, that are before `begin`, and those from there to before `end`."""
     before = tf.cumsum(counts, exclusive=True)
     skipped = tf.clip_by_value(begin - before, 0, counts)
     return skipped, tf.clip_by_value(end - before, 0, counts) - skipped
 
 
-def parse_record(record, description):
-    """What the network is trained on.
+def parse_record(record: tf.Tensor, description: schema.DatasetDescription) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Parses the features that the network is trained on.
 
     Args:
         record: string scalar, a serialized tf.train.Example.
         description: the `schema.DatasetDescription`.
 
     Returns:
-        (encoded image, int32 (2,) its rows and columns, int32 label)
+        (encoded image, string scalar; its rows and columns, int32 (2,); label, int32 scalar)
 
     Raises:
-        tf.errors.InvalidArgumentError: where a feature is missing, or the label is no class.
+        tf.errors.InvalidArgumentError: if a feature is missing, or the label is no class.
     """
     features = {key: tf.io.FixedLenFeature((), tf.string) for key in (schema.ENCODED, schema.FILENAME)}
     features |= {key: tf.io.FixedLenFeature((), tf.int64) for key in (schema.LABEL, schema.HEIGHT, schema.WIDTH)}

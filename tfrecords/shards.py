@@ -1,21 +1,21 @@
-"""One shard: built by one process, whole or not at all."""
+"""Builds single shards, each by one process, completely or not at all."""
 
 import dataclasses
 import json
-import os
 import pathlib
 import uuid
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from PIL import UnidentifiedImageError
 
-from alexnet_tf.tfrecords import images, schema, statistics
+from alexnet_tf.tfrecords import crops, files, images, schema, sources, statistics
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardTask:
-    """One shard: which images of the source, and what becomes of them."""
+    """One shard: a range of the source's images, and how they are stored."""
 
     split: str
     start: int
@@ -27,22 +27,22 @@ class ShardTask:
     quality: int
 
     @property
-    def part_path(self):
-        """Where the shard's count, checksum and sums are kept till the data set is whole. Written after the shard."""
+    def part_path(self) -> pathlib.Path:
+        """File of the shard's counts, checksum and sums until the data set is complete. Written after the shard."""
         return self.path.with_name(f".part-{self.path.name}.npz")
 
 
-_source = None  # of this process
+_source: sources.Source  # of this process; see `set_source`
 
 
-def set_source(source):
-    """Sets the source of all shards that this process builds: that of ImageNet is too large to go with each task."""
+def set_source(source: sources.Source) -> None:
+    """Sets the source of all shards that this process builds: ImageNet's is too large to be sent with each task."""
     global _source
     _source = source
 
 
-def build_shard(task):
-    """Writes one shard and then its part file. Whole ones of an earlier start are left as they are."""
+def build_shard(task: ShardTask) -> None:
+    """Writes one shard and then its part file. Complete ones of an earlier run are kept."""
     if task.part_path.exists() and task.path.exists() and task.path.stat().st_size == load_part(task)["shard"]["bytes"]:
         return
     sums = statistics.PixelSums(task.image_px)
@@ -59,8 +59,8 @@ def build_shard(task):
                 )
             try:
                 pixels = images.prepare_image(image, task.image_px, task.keep_aspect)
-            except UnidentifiedImageError:  # its own text has a memory address, which differs from run to run
-                skipped.append((filename, "UnidentifiedImageError: of no format that Pillow knows"))
+            except UnidentifiedImageError:  # its own message has a memory address, which differs from run to run
+                skipped.append((filename, "UnidentifiedImageError: not a format that Pillow knows"))
                 continue
             except Exception as error:
                 skipped.append((filename, f"{type(error).__name__}: {error}"))
@@ -71,20 +71,19 @@ def build_shard(task):
             record_bytes.append(len(record))
             count_per_class[label] += 1
             if task.split == "train":
-                sums.add_image(images.central_square(pixels))
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
+                sums.add_image(crops.center_crop(pixels, task.image_px))
+    files.sync(temporary)
     temporary.replace(task.path)
-    shard = schema.Shard(task.path.name, sum(count_per_class), task.path.stat().st_size, schema.sha256(task.path))
-    facts = {
+    shard = schema.Shard(task.path.name, sum(count_per_class), task.path.stat().st_size, files.sha256(task.path))
+    part = {
         "shard": dataclasses.asdict(shard),
         "record_bytes": record_bytes,
         "count_per_class": count_per_class,
         "skipped": skipped,
     }
     arrays = {"count": sums.count, "image": sums.image, "products": sums.products}
-    schema.write_whole(
-        task.part_path, lambda file: np.savez_compressed(file, facts=np.array(json.dumps(facts)), **arrays)
+    files.write_atomically(
+        task.part_path, lambda file: np.savez_compressed(file, facts=np.array(json.dumps(part)), **arrays)
     )
 
 
@@ -103,11 +102,11 @@ def _make_example(encoded, shape, label, text, filename):
         schema.FILENAME: feature(filename.encode("utf-8", "surrogateescape")),
     }
     example = tf.train.Example(features=tf.train.Features(feature=features))
-    return example.SerializeToString(deterministic=True)  # else the order of the features differs from run to run
+    return example.SerializeToString(deterministic=True)  # else the order of features differs from run to run
 
 
-def load_part(task, sums=None):
-    """The facts of a built shard. Its pixel sums are added to `sums`."""
+def load_part(task: ShardTask, sums: statistics.PixelSums | None = None) -> dict[str, Any]:
+    """Reads the part file of a built shard, and adds its pixel sums to `sums`."""
     with np.load(task.part_path, allow_pickle=False) as part:
         if sums is not None:
             of_part = statistics.PixelSums(task.image_px)
@@ -116,14 +115,16 @@ def load_part(task, sums=None):
         return json.loads(str(part["facts"]))
 
 
-def refuse_unreadable(tasks, split, skipped, max_bad_fraction):
-    """Raises ValueError where too many images of a split can't be read.
+def check_unreadable(
+    tasks: list[ShardTask], split: str, skipped: list[tuple[str, str]], max_bad_fraction: float
+) -> None:
+    """Raises ValueError if too many images of a split can't be read.
 
     Args:
         tasks: the `ShardTask`s of all shards.
         split: "train" or "validation".
         skipped: (filename, reason) of each unreadable image found so far.
-        max_bad_fraction: share of the split's images that may be unreadable.
+        max_bad_fraction: fraction of the split's images that may be unreadable.
     """
     count = sum(task.stop - task.start for task in tasks if task.split == split)
     if len(skipped) > max_bad_fraction * count:

@@ -1,15 +1,14 @@
 """Where images come from.
 
-Each source tells its `class_names`, the `count(split)` of its images, and `read(split, start, stop)`: an iterator of
-(filename, image, label) over a range of them, which any process may read by itself. An image is the path or the bytes
-of an encoded file, or a uint8 array (rows, columns); its label counts from 0. Sources are pickled and sent to each
-of the builder's processes.
+Sources are pickled and sent to each of the builder's processes, any of which reads any range of images by itself.
 """
 
 import dataclasses
 import functools
 import gzip
 import pathlib
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,43 +21,77 @@ _INSTALLED_DIRS = (
 )
 
 
-def open_source(source, seed=0, validation_fraction=0.1, tfds_data_dir=None):
+class Source(Protocol):
+    """What the builder needs of a source.
+
+    Attributes:
+        class_names: names in the order of the labels.
+    """
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    def count(self, split: str) -> int:
+        """Number of images in a split, "train" or "validation"."""
+        ...
+
+    def read(
+        self, split: str, start: int, stop: int
+    ) -> Iterator[tuple[str, str | pathlib.Path | bytes | np.ndarray, int]]:
+        """Yields (filename, image, label) of a range of a split's images.
+
+        An image is the path or the bytes of an encoded file, or a uint8 array (rows, columns). Labels count from 0.
+        """
+        ...
+
+
+def open_source(
+    source: str,
+    seed: int = 0,
+    validation_fraction: float = 0.1,
+    tfds_data_dir: str | pathlib.Path | None = None,
+) -> Source:
     """Opens a source by its name.
 
     Args:
-        source: "fashion_mnist" (the sample in this package), "fashion_mnist:installed", "fashion_mnist:PATH" (all of
-            it), "folder:PATH" (one folder a class, or `train` and `validation` folders of such), "tfds:NAME", or
-            "ilsvrc2012:PATH" or "ilsvrc2010:PATH" (a folder of ImageNet's own archives).
-        seed: for the order of a folder's images and for which of them are held out.
-        validation_fraction: share of each class that is held out where the source has no validation images.
-        tfds_data_dir: where TensorFlow Datasets keeps its data; None for its own default.
+        source: "fashion_mnist" (the sample in this package), "fashion_mnist:installed", "fashion_mnist:PATH" (the
+            complete set), "folder:PATH" (one folder per class, or `train` and `validation` folders of such),
+            "tfds:NAME", or "ilsvrc2012:PATH" or "ilsvrc2010:PATH" (a folder of ImageNet's original archives).
+        seed: of the order of a folder's images and of the choice of those held out.
+        validation_fraction: fraction of each class that is held out if the source has no validation images.
+        tfds_data_dir: folder in which TensorFlow Datasets keeps its data; None for its own default.
 
     Raises:
-        ValueError: where there is no such source, or nothing of its kind at its path.
+        ValueError: if there is no such source, or nothing of its kind at its path.
     """
     if not 0 < validation_fraction < 1:
         raise ValueError(f"`validation_fraction` must be between 0 and 1. Received: {validation_fraction}")
-    kind, _, name = source.partition(":")
+    kind, name = parse_source(source)
     if kind == "fashion_mnist":
         return FashionMnist(_fashion_mnist_folder(name))
-    if kind == "folder" and name:
+    if kind == "folder":
         return make_folder_source(name, seed, validation_fraction)
-    if kind in ("ilsvrc2010", "ilsvrc2012") and name:
-        return ilsvrc.make_ilsvrc_source(kind.removeprefix("ilsvrc"), name, seed)
-    if kind == "tfds" and name:
+    if kind == "tfds":
         return make_tfds_source(name, validation_fraction, tfds_data_dir)
-    raise ValueError(
-        "`source` must be fashion_mnist, fashion_mnist:installed, fashion_mnist:PATH, folder:PATH, tfds:NAME, "
-        "ilsvrc2012:PATH or ilsvrc2010:PATH. "
-        f"Received: {source!r}"
-    )
+    return ilsvrc.make_ilsvrc_source(kind.removeprefix("ilsvrc"), name, seed)
+
+
+def parse_source(source: str) -> tuple[str, str]:
+    """The kind of a source, and its path or name. Raises ValueError if there is no such kind."""
+    kind, _, name = source.partition(":")
+    if kind != "fashion_mnist" and not (kind in ("folder", "tfds", "ilsvrc2012", "ilsvrc2010") and name):
+        raise ValueError(
+            "`source` must be fashion_mnist, fashion_mnist:installed, fashion_mnist:PATH, folder:PATH, tfds:NAME, "
+            f"ilsvrc2012:PATH or ilsvrc2010:PATH. Received: {source!r}"
+        )
+    return kind, name
 
 
 @dataclasses.dataclass(frozen=True)
 class FashionMnist:
     """Fashion-MNIST (Xiao, Rasul, Vollgraf, 2017) in a folder of its four IDX files, gzipped or not.
 
-    The 10,000 images that its authors call the test set serve as validation images.
+    The 10,000 images that its authors call the test set are the validation images.
     """
 
     folder: pathlib.Path
@@ -75,10 +108,10 @@ class FashionMnist:
         "Ankle boot",
     )
 
-    def count(self, split):
+    def count(self, split: str) -> int:
         return len(self._arrays(split)[1])
 
-    def read(self, split, start, stop):
+    def read(self, split: str, start: int, stop: int) -> Iterator[tuple]:
         images, labels = self._arrays(split)
         for index in range(start, stop):
             yield f"{self._prefix(split)}-{index:05d}", images[index], int(labels[index])
@@ -92,7 +125,7 @@ class FashionMnist:
         labels = _read_idx(self.folder / f"{prefix}-labels-idx1-ubyte", 1)
         if len(images) != len(labels) or labels.max(initial=0) >= len(self.class_names):
             raise ValueError(
-                f"{self.folder} must hold as many labels as images, labels from 0 to 9. "
+                f"{self.folder} must hold one label from 0 to 9 for each image. "
                 f"Received: {len(images)} {prefix} images, {len(labels)} labels, the largest {labels.max(initial=0)}"
             )
         return images, labels
@@ -109,8 +142,8 @@ def _fashion_mnist_folder(name):
 
 
 @functools.lru_cache(maxsize=4)
-def _read_idx(path, dimensions):
-    """Reads an IDX file of bytes, gzipped or not; returns uint8 of so many dimensions."""
+def _read_idx(path: pathlib.Path, dimensions: int) -> np.ndarray:
+    """Reads an IDX file of bytes, gzipped or not; returns a uint8 array of the given number of dimensions."""
     packed = path.with_name(path.name + ".gz")
     try:
         content = gzip.decompress(packed.read_bytes()) if packed.exists() else path.read_bytes()
@@ -121,7 +154,8 @@ def _read_idx(path, dimensions):
     shape = tuple(int(size) for size in np.frombuffer(content[4:header], ">u4")) if len(content) >= header else ()
     if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) - header != np.prod(shape, dtype="int64"):
         raise ValueError(
-            f"{path} must be an IDX file of unsigned bytes of {dimensions} dimensions and the length that they tell. "
+            f"{path} must be an IDX file of unsigned bytes of {dimensions} dimensions and of the length in its "
+            "header. "
             f"Received: it begins with {content[:header].hex()} and has {len(content)} bytes"
         )
     return np.frombuffer(content, "uint8", offset=header).reshape(shape)
@@ -129,26 +163,26 @@ def _read_idx(path, dimensions):
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-    """Files in one folder a class. `files` maps a split to (path, label) pairs in their order."""
+    """Files in one folder per class. `files` maps a split to (path, label) pairs in their order."""
 
-    class_names: tuple
-    files: dict
+    class_names: tuple[str, ...]
+    files: dict[str, list[tuple[pathlib.Path, int]]]
 
-    def count(self, split):
+    def count(self, split: str) -> int:
         return len(self.files[split])
 
-    def read(self, split, start, stop):
+    def read(self, split: str, start: int, stop: int) -> Iterator[tuple]:
         for path, label in self.files[split][start:stop]:
             yield str(path), path, label
 
 
-def make_folder_source(path, seed, validation_fraction):
+def make_folder_source(path: str | pathlib.Path, seed: int, validation_fraction: float) -> Folder:
     """A `Folder` of PATH/class/image, or of PATH/train/class/image and PATH/validation (or val)/class/image.
 
-    Every file is taken for an image, whatever its name, except those that begin with a dot.
+    Every file whose name does not begin with a dot is taken for an image.
 
     Raises:
-        ValueError: where the path holds no folders, a class is empty, or the two splits' classes differ.
+        ValueError: if the path holds no folders, a class is empty, or the two splits' classes differ.
     """
     root = pathlib.Path(path).expanduser()
     random = np.random.default_rng(seed)
@@ -162,19 +196,19 @@ def make_folder_source(path, seed, validation_fraction):
             raise ValueError(f"{root}: train and validation must have the same classes. Only one has: {differing}")
         names = tuple(classes["train"])
     else:
-        whole = _list_classes(root)
-        names = tuple(whole)
+        all_classes = _list_classes(root)
+        names = tuple(all_classes)
         classes = {"train": {}, "validation": {}}
-        for name, files in whole.items():
-            if len(files) < 2:
+        for name, paths in all_classes.items():
+            if len(paths) < 2:
                 raise ValueError(
                     f"{root / name} must hold at least 2 images, so that one can be held out for validation. "
-                    f"Received: {len(files)}"
+                    f"Received: {len(paths)}"
                 )
-            held_out = min(max(1, round(len(files) * validation_fraction)), len(files) - 1)
-            order = random.permutation(len(files))
-            classes["validation"][name] = [files[i] for i in order[:held_out]]
-            classes["train"][name] = [files[i] for i in order[held_out:]]
+            held_out = min(max(1, round(len(paths) * validation_fraction)), len(paths) - 1)
+            order = random.permutation(len(paths))
+            classes["validation"][name] = [paths[i] for i in order[:held_out]]
+            classes["train"][name] = [paths[i] for i in order[held_out:]]
     files = {}
     for split, by_name in classes.items():
         listed = [(path, label) for label, name in enumerate(names) for path in by_name[name]]
@@ -182,10 +216,10 @@ def make_folder_source(path, seed, validation_fraction):
     return Folder(names, files)
 
 
-def _list_classes(folder):
+def _list_classes(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     """A dict from the name of each class to its files, both sorted."""
     if not folder.is_dir():
-        raise ValueError(f"{folder} must be a folder that holds one folder of images for each class. It is none.")
+        raise ValueError(f"{folder} must be a folder that holds one folder of images per class. It is not a folder.")
     classes = {}
     for child in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         classes[child.name] = sorted(p for p in child.rglob("*") if p.is_file() and not p.name.startswith("."))
@@ -193,7 +227,7 @@ def _list_classes(folder):
             raise ValueError(f"{child} must hold the images of a class. It is empty.")
     if len(classes) < 2:
         raise ValueError(
-            f"{folder} must hold one folder of images for each of 2 classes or more. Found: {len(classes)}"
+            f"{folder} must hold one folder of images for each of at least 2 classes. Found: {len(classes)}"
         )
     return classes
 
@@ -203,21 +237,21 @@ class Tfds:
     """A prepared data set of TensorFlow Datasets. `ranges` maps a split to (its name there, start, stop)."""
 
     name: str
-    data_dir: str
-    class_names: tuple
-    ranges: dict
+    data_dir: str | None
+    class_names: tuple[str, ...]
+    ranges: dict[str, tuple[str, int, int]]
 
-    def count(self, split):
+    def count(self, split: str) -> int:
         _, start, stop = self.ranges[split]
         return stop - start
 
-    def read(self, split, start, stop):
+    def read(self, split: str, start: int, stop: int) -> Iterator[tuple]:
         import tensorflow_datasets as tfds
 
         if start == stop:
             return  # TFDS refuses an empty range
         name, offset, _ = self.ranges[split]
-        builder = tfds.builder(self.name, data_dir=self.data_dir)
+        builder: Any = tfds.builder(self.name, data_dir=self.data_dir)
         dataset = builder.as_dataset(
             split=f"{name}[{offset + start}:{offset + stop}]",
             decoders={"image": tfds.decode.SkipDecoding()},
@@ -227,17 +261,17 @@ class Tfds:
             yield f"{name}-{index}", example["image"], int(example["label"])
 
 
-def make_tfds_source(name, validation_fraction, data_dir):
-    """A `Tfds` source, downloaded and prepared by TensorFlow Datasets where it is not yet.
+def make_tfds_source(name: str, validation_fraction: float, data_dir: str | pathlib.Path | None) -> Tfds:
+    """A `Tfds` source, which TensorFlow Datasets downloads and prepares if it has not yet.
 
-    Its split `validation` (or `test`, or the last part of `train`) serves as validation images.
+    Its split `validation` (or `test`, or the last part of `train`) is the validation split.
 
     Raises:
-        ValueError: where the data set has no training split of an image and one label each.
+        ValueError: if the data set has no training split with one image and one label per example.
     """
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder(name, data_dir=data_dir)
+    builder: Any = tfds.builder(name, data_dir=data_dir)
     builder.download_and_prepare()
     features, splits = builder.info.features, builder.info.splits
     labeled = "label" in features and isinstance(features["label"], tfds.features.ClassLabel)

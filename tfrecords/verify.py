@@ -1,4 +1,7 @@
-"""Whether a data set on disk is what was built: every shard, every record, every image."""
+"""Checks that a data set on disk is what was built: every shard, every record, every image."""
+
+# TensorFlow's type stubs are wrong here.
+# pyright: reportArgumentType=false
 
 import concurrent.futures
 import contextlib
@@ -7,45 +10,46 @@ import os
 import pathlib
 import re
 import sys
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from alexnet_tf.tfrecords import images, records, schema
+from alexnet_tf.tfrecords import files, images, records, schema
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What is wrong with a shard.
+    """What is wrong with a shard or a record.
 
     Attributes:
-        path: of the shard.
-        record: its number in the shard, from 0, or None where the whole shard is meant.
-        reason: what must be and what is.
+        path: path of the shard.
+        record: number of the record in the shard, from 0; None for the complete shard.
+        reason: what is expected and what was found.
     """
 
     path: pathlib.Path
     record: int | None
     reason: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         where = "" if self.record is None else f", record {self.record}"
         return f"{self.path}{where}: {self.reason}"
 
 
-def verify_dataset(data_dir, splits=schema.SPLITS):
+def verify_dataset(data_dir: str | pathlib.Path, splits: Sequence[str] = schema.SPLITS) -> list[Problem]:
     """Checks all shards: size and SHA-256, each record's CRC and features, its label, and that its image decodes.
 
     Args:
         data_dir: folder of a data set.
-        splits: which of them.
+        splits: the splits to check.
 
-    Returns: a list of `Problem`s, empty where the data set is whole.
+    Returns: the `Problem`s, in the order of shards and records.
 
     Raises:
-        ValueError: where dataset.json or index.npz is missing or damaged.
+        ValueError: if dataset.json or index.npz is missing or damaged.
     """
     description = schema.load_description(data_dir)
     index = records.load_index(data_dir, description)
@@ -55,7 +59,7 @@ def verify_dataset(data_dir, splits=schema.SPLITS):
         for shard, offsets in zip(description.splits[name].shards, index[name], strict=True)
     ]
     problems = []
-    # Threads, since TensorFlow decodes outside of Python's lock.
+    # Threads, since TensorFlow decodes without holding Python's lock.
     with (
         tqdm(total=sum(shard.count for shard, _ in tasks), unit=" images", file=sys.stdout) as bar,
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
@@ -67,8 +71,10 @@ def verify_dataset(data_dir, splits=schema.SPLITS):
     return sorted(problems, key=lambda problem: (problem.path, -1 if problem.record is None else problem.record))
 
 
-def check_shard(data_dir, shard, offsets, description):
-    """The `Problem`s of a `schema.Shard` whose records begin at `offsets`."""
+def check_shard(
+    data_dir: str | pathlib.Path, shard: schema.Shard, offsets: np.ndarray, description: schema.DatasetDescription
+) -> list[Problem]:
+    """Finds the `Problem`s of a shard whose records begin at `offsets`."""
     path = pathlib.Path(data_dir) / shard.name
     problems = []
     size = path.stat().st_size if path.is_file() else None
@@ -76,14 +82,14 @@ def check_shard(data_dir, shard, offsets, description):
         problems.append(Problem(path, None, "no such file"))
     elif size != shard.bytes:
         problems.append(Problem(path, None, f"it must hold {shard.bytes:,} bytes. Found: {size:,}"))
-    elif (found := schema.sha256(path)) != shard.sha256:
+    elif (found := files.sha256(path)) != shard.sha256:
         problems.append(Problem(path, None, f"its SHA-256 must be {shard.sha256}. Found: {found}"))
-    try:  # all at once, which is much faster and says no more than that all are good
+    try:  # all at once, which is much faster but can only show that all are good
         dataset = tf.data.TFRecordDataset(str(path)).map(lambda record: _decode(record, description))
-        whole = int(dataset.reduce(0, lambda count, _: count + 1)) == shard.count
+        complete = int(dataset.reduce(0, lambda count, _: count + 1)) == shard.count
     except tf.errors.OpError:
-        whole = False
-    if whole and size == shard.bytes:
+        complete = False
+    if complete and size == shard.bytes:
         return problems
     number = 0
     while number < shard.count:
@@ -97,27 +103,32 @@ def check_shard(data_dir, shard, offsets, description):
             reason = "it is missing"
         except tf.errors.OpError as error:
             reason = f"it can't be read: {_reason(error)}"
-        if number < shard.count:  # goes on behind it
+        if number < shard.count:  # continues behind it
             problems.append(Problem(path, number, reason))
             number += 1
     return problems
 
 
-def leave_out_damaged(data_dir, description, most, splits=schema.SPLITS):
-    """Leaves the damaged records of a data set out, as long as they are few.
+def skip_damaged_records(
+    data_dir: str | pathlib.Path,
+    description: schema.DatasetDescription,
+    max_records: int,
+    splits: Sequence[str] = schema.SPLITS,
+) -> tuple[schema.DatasetDescription, list[Problem]]:
+    """Makes a description with which the damaged records of a data set are skipped.
 
     Args:
-        data_dir: folder of the data set, of which every image is read.
+        data_dir: folder of the data set. Every image is read.
         description: its `schema.DatasetDescription`.
-        most: how many records may be left out.
-        splits: where it looks for them.
+        max_records: maximum number of damaged records.
+        splits: the splits to check.
 
     Returns:
-        (description, problems): without them, that is with other `left_out` and `count` (`count_per_class` stays that
-        of all records); and what was left out.
+        (description, problems): the description with other `left_out` and `count` (`count_per_class` stays that of all
+        records), and the damaged records.
 
     Raises:
-        ValueError: where more are damaged.
+        ValueError: if more are damaged.
     """
     damaged = {}
     for problem in verify_dataset(data_dir, splits):
@@ -126,34 +137,35 @@ def leave_out_damaged(data_dir, description, most, splits=schema.SPLITS):
         else:
             damaged.setdefault(problem.path.name, []).append(problem)
     listed = [problem for problems in damaged.values() for problem in problems]
-    if len(listed) > most:
+    if len(listed) > max_records:
         shown = "; ".join(map(str, listed[:3]))
         raise ValueError(
-            f"At most {most} records may be damaged (--max_bad_records). Found: {len(listed)}. The first: {shown}"
+            f"At most {max_records} records may be damaged (--max_bad_records). Found: {len(listed)}. "
+            f"The first: {shown}"
         )
-    splits = {}
+    kept_splits = {}
     for name, split in description.splits.items():
         shards = tuple(
             dataclasses.replace(shard, left_out=tuple(problem.record for problem in damaged.get(shard.name, ())))
             for shard in split.shards
         )
         count = sum(shard.count - len(shard.left_out) for shard in shards)
-        splits[name] = dataclasses.replace(split, count=count, shards=shards)
-    return dataclasses.replace(description, splits=splits), listed
+        kept_splits[name] = dataclasses.replace(split, count=count, shards=shards)
+    return dataclasses.replace(description, splits=kept_splits), listed
 
 
 @contextlib.contextmanager
-def naming_damaged_shards(data_dir, description):
+def naming_damaged_shards(data_dir: str | pathlib.Path, description: schema.DatasetDescription) -> Iterator[None]:
     """Turns TensorFlow's error about a damaged record, which names no file, into a ValueError that names the record.
 
     Args:
         data_dir: folder of the data set.
-        description: its `schema.DatasetDescription`. What is wrong with records left out is not the reason.
+        description: its `schema.DatasetDescription`. Damage of records that it skips is ignored.
     """
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-        print("\nA record can't be read. Looking for it:")
+        print("\nA record can't be read. Searching for it:")
         shards = [shard for split in description.splits.values() for shard in split.shards if shard.left_out]
         known = {shard.name: (None, *shard.left_out) for shard in shards}
         problems = [
@@ -163,9 +175,7 @@ def naming_damaged_shards(data_dir, description):
             raise
         more = f" And {len(problems) - 1} more: alexnet-tfrecords --verify lists them." if len(problems) > 1 else ""
         worst = next((problem for problem in problems if problem.record is not None), problems[0])
-        raise ValueError(
-            f"The data set is damaged. {worst}.{more} --on_bad_record=skip would leave such records out."
-        ) from error
+        raise ValueError(f"The data set is damaged. {worst}.{more} --on_bad_record=skip skips such records.") from error
 
 
 def _decode(record, description):
@@ -192,5 +202,5 @@ def _check_record(record, description):
 
 
 def _reason(error):
-    """What an error of TensorFlow says, without the names of its operations."""
+    """The message of a TensorFlow error, without the names of operations."""
     return re.sub(r"^\{\{.*?\}\} | \[Op:.*$", "", error.message, flags=re.DOTALL)

@@ -11,7 +11,7 @@ from PIL import Image
 from programs import ENVIRONMENT, program, run, run_well
 
 import alexnet_tf.tfrecords
-from alexnet_tf.tfrecords import beam_pipeline, build, schema, statistics
+from alexnet_tf.tfrecords import beam_pipeline, dataset_builder, schema, statistics
 
 FASHION_MNIST_FLAGS = ("--source=fashion_mnist", "--image_px=48")
 BEAM_FLAGS = ("--runner=DirectRunner", "--", "--direct_num_workers=2", "--direct_running_mode=multi_processing")
@@ -25,7 +25,7 @@ def contents(folder):
 def fashion_mnist(tmp_path_factory):
     """The contents of the folder that the local builder makes of `FASHION_MNIST_FLAGS`."""
     folder = tmp_path_factory.mktemp("local") / "data"
-    build.build_dataset("fashion_mnist", folder, image_px=48, num_processes=1)
+    dataset_builder.build_dataset("fashion_mnist", folder, image_px=48, num_processes=1)
     return contents(folder)
 
 
@@ -44,16 +44,16 @@ def image_folder(tmp_path):
 
 def build_small(source, data_dir, **arguments):
     defaults = {"image_px": 16, "num_train_shards": 5, "num_validation_shards": 1, "max_bad_fraction": 0.9}
-    return build.build_dataset(source, data_dir, **defaults | arguments)
+    return dataset_builder.build_dataset(source, data_dir, **defaults | arguments)
 
 
 class TestMergePixelSums:
     def test_parts_merged_in_any_order_and_grouping_give_the_identical_sums(self):
         random = np.random.default_rng(0)
         parts = [statistics.PixelSums(9) for _ in range(12)]
-        whole = statistics.PixelSums(9)
+        complete = statistics.PixelSums(9)
         for image in random.integers(0, 256, (50, 9, 9, 3)).astype("uint8"):
-            whole.add_image(image)
+            complete.add_image(image)
             parts[random.integers(12)].add_image(image)
         merge = beam_pipeline.MergePixelSums(9)
         for groups in (1, 2, 5, 12, 20):  # of 20 some are empty
@@ -66,9 +66,9 @@ class TestMergePixelSums:
                 taken = random.integers(2, len(accumulators), endpoint=True)
                 accumulators[:taken] = [merge.merge_accumulators(accumulators[:taken])]
             result = merge.extract_output(accumulators[0])
-            assert result.count == whole.count == 50
-            np.testing.assert_array_equal(result.image, whole.image)
-            np.testing.assert_array_equal(result.products, whole.products)
+            assert result.count == complete.count == 50
+            np.testing.assert_array_equal(result.image, complete.image)
+            np.testing.assert_array_equal(result.products, complete.products)
 
     def test_nothing_merged_is_no_image(self):
         merge = beam_pipeline.MergePixelSums(9)
@@ -126,14 +126,14 @@ class TestBuildDataset:
     )
     def test_argument_that_is_refused_is_named(self, tmp_path, arguments, message):
         with pytest.raises(ValueError, match=message):
-            build.build_dataset("fashion_mnist", tmp_path / "data", **arguments)
+            dataset_builder.build_dataset("fashion_mnist", tmp_path / "data", **arguments)
 
     def test_missing_beam_is_named_with_what_installs_it(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "apache_beam", None)
         monkeypatch.delitem(sys.modules, "alexnet_tf.tfrecords.beam_pipeline")
         monkeypatch.delattr(alexnet_tf.tfrecords, "beam_pipeline")
         with pytest.raises(ValueError, match=r"pip install alexnet-tf\[beam\]"):
-            build.build_dataset("fashion_mnist", tmp_path / "data", runner="DirectRunner")
+            dataset_builder.build_dataset("fashion_mnist", tmp_path / "data", runner="DirectRunner")
 
 
 class TestRun:

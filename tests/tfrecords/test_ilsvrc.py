@@ -11,7 +11,7 @@ from made_ilsvrc import DEVKIT, encode, image_of, make_ilsvrc, tar_of
 from programs import run, run_well
 
 from alexnet_tf.evaluation import predictions
-from alexnet_tf.tfrecords import ilsvrc, reader, schema, sources
+from alexnet_tf.tfrecords import dataset_builder, files, ilsvrc, reader, schema, sources
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,16 @@ def ilsvrc_data_dir(archives, tmp_path_factory):
     flags = ["--image_px=64", "--num_train_shards=3", "--num_validation_shards=2", "--max_bad_fraction=0.1"]
     run_well("tfrecords.build", f"--source=ilsvrc2012:{archives}", f"--data_dir={folder}", *flags, "--num_processes=2")
     return folder
+
+
+@pytest.fixture(scope="module")
+def ilsvrc_run(ilsvrc_data_dir, tmp_path_factory):
+    """A run of two epochs."""
+    run_dir = tmp_path_factory.mktemp("runs") / "run"
+    flags = ["--variant=testing", "--batch_size=17", "--epochs=2", f"--data_dir={ilsvrc_data_dir}"]
+    recipe = ["--initializer=he_normal", "--input_scale=0.0125", "--schedule=constant", "--learning_rate=0.01"]
+    run_well("train", *flags, *recipe, f"--run_dir={run_dir}")
+    return run_dir
 
 
 class TestLabels:
@@ -45,7 +55,7 @@ class TestLabels:
             seen.add(label)
             if split == "train":
                 assert source.class_names[label].startswith(name.split("/")[0])
-            if any(odd in name for odd in ("cmyk", "png", "grey", "long", "wide", "short", "text")):
+            if any(odd in name for odd in ("cmyk", "png", "gray", "long", "wide", "short", "text")):
                 continue
             red = tf.io.decode_jpeg(content).numpy()[..., 0].mean()
             class_id, _ = DEVKIT[round(red / 60) - 1]
@@ -71,8 +81,6 @@ class TestLabels:
             np.testing.assert_array_equal(packed.images[split], unpacked.images[split])
 
     def test_lists_of_tensorflow_datasets_stand_in_for_the_devkit(self):
-        from alexnet_tf.tfrecords import ilsvrc
-
         words, truth = ilsvrc._labels_of_tfds()
         assert len(words) == 1000
         assert len(truth) == 50_000
@@ -81,8 +89,7 @@ class TestLabels:
         assert set(truth) == set(words)
 
 
-@pytest.mark.slow
-class TestBuilding:
+class TestBuild:
     def test_odd_images_are_read_by_their_content_and_broken_ones_listed(self, ilsvrc_data_dir):
         description = schema.load_description(ilsvrc_data_dir)
         train = description.splits["train"]
@@ -99,32 +106,35 @@ class TestBuilding:
         assert [ids[label] for label in labels] == [DEVKIT[i % 4][0] for i in range(1, 13)]
 
     def test_bytes_are_the_same_whatever_the_number_of_processes(self, archives, ilsvrc_data_dir, tmp_path):
-        flags = ["--image_px=64", "--num_train_shards=3", "--num_validation_shards=2", "--max_bad_fraction=0.1"]
-        arguments = [f"--source=ilsvrc2012:{archives}", f"--data_dir={tmp_path / 'again'}", *flags]
-        run_well("tfrecords.build", *arguments, "--num_processes=1")
+        dataset_builder.build_dataset(
+            f"ilsvrc2012:{archives}",
+            tmp_path / "again",
+            image_px=64,
+            num_train_shards=3,
+            num_validation_shards=2,
+            max_bad_fraction=0.1,
+            num_processes=1,
+        )
         for split in schema.load_description(ilsvrc_data_dir).splits.values():
             for shard in split.shards:
-                assert schema.sha256(tmp_path / "again" / shard.name) == shard.sha256
+                assert files.sha256(tmp_path / "again" / shard.name) == shard.sha256
 
     def test_nothing_but_the_data_set_is_written(self, ilsvrc_data_dir):
         shards = {f"train-0000{i}-of-00003" for i in range(3)} | {f"validation-0000{i}-of-00002" for i in range(2)}
         others = {"dataset.json", "index.npz", "statistics.npz"}
         assert {path.name for path in ilsvrc_data_dir.iterdir()} == others | shards
 
-    def test_alexnet_trains_on_it(self, ilsvrc_data_dir, tmp_path):
-        flags = ["--variant=testing", "--batch_size=17", "--epochs=2", f"--data_dir={ilsvrc_data_dir}"]
-        recipe = ["--initializer=he_normal", "--input_scale=0.0125", "--schedule=constant", "--learning_rate=0.01"]
-        run_well("train", *flags, *recipe, f"--run_dir={tmp_path / 'run'}")
-        assert json.loads((tmp_path / "run" / "training.json").read_text())["epochs"] == 2
+    @pytest.mark.slow
+    def test_alexnet_trains_on_it(self, ilsvrc_run):
+        assert json.loads((ilsvrc_run / "training.json").read_text())["epochs"] == 2
 
 
-@pytest.mark.slow
 class TestSubmission:
     def test_lines_are_the_devkits_numbers_of_the_five_most_probable(self, archives, tmp_path):
         ids, _, truth = ilsvrc.read_devkit(archives / "ILSVRC2012_devkit_t12.tar.gz", "2012")
         source = sources.open_source(f"ilsvrc2012:{archives}")
         labels = [label for *_, label in source.read("validation", 0, source.count("validation"))]
-        certain = np.eye(4)[labels]  # as one would say that knows the labels
+        certain = np.eye(4)[labels]  # the predictions of a perfect model
         numbers = {class_id: number for number, class_id in ids.items()}
         predictions.write_submission(tmp_path / "submission.txt", certain, source.class_names, numbers)
         lines = [line.split() for line in (tmp_path / "submission.txt").read_text().splitlines()]
@@ -133,12 +143,10 @@ class TestSubmission:
         with pytest.raises(ValueError, match=r"must be the devkit's WordNet ids. Received 1 others: \['cat'\]"):
             predictions.write_submission(tmp_path / "s.txt", certain, ["cat", *source.class_names[1:]], numbers)
 
-    def test_evaluation_writes_one(self, archives, ilsvrc_data_dir, tmp_path):
-        flags = ["--variant=testing", "--batch_size=17", "--epochs=1", f"--data_dir={ilsvrc_data_dir}"]
-        recipe = ["--initializer=he_normal", "--input_scale=0.0125", "--schedule=constant", "--learning_rate=0.01"]
-        run_well("train", *flags, *recipe, f"--run_dir={tmp_path / 'run'}")
+    @pytest.mark.slow
+    def test_evaluation_writes_one(self, archives, ilsvrc_data_dir, ilsvrc_run, tmp_path):
         evaluate = [
-            f"--model={tmp_path / 'run'}",
+            f"--model={ilsvrc_run}",
             f"--data_dir={ilsvrc_data_dir}",
             f"--submission={tmp_path / 's.txt'}",
         ]
@@ -157,18 +165,18 @@ class TestRefusals:
         return folder
 
     def test_archive_cut_short_is_refused(self, archives, tmp_path):
-        whole = (archives / "ILSVRC2012_img_train.tar").read_bytes()
-        for length in (len(whole) // 2, 100_000, 700):
-            folder = self.changed(archives, tmp_path / str(length), "ILSVRC2012_img_train.tar", whole[:length])
+        complete = (archives / "ILSVRC2012_img_train.tar").read_bytes()
+        for length in (len(complete) // 2, 100_000, 700):
+            folder = self.changed(archives, tmp_path / str(length), "ILSVRC2012_img_train.tar", complete[:length])
             with pytest.raises(
-                ValueError, match=r"ILSVRC2012_img_train\.tar (is not a whole tar file|must hold a tar)"
+                ValueError, match=r"ILSVRC2012_img_train\.tar (is not a complete tar file|must hold a tar)"
             ):
                 sources.open_source(f"ilsvrc2012:{folder}")
 
     def test_missing_class_is_named(self, archives, tmp_path):
         classes = {f"{class_id}.tar": tar_of({"a.JPEG": encode(image_of(1, 1))}) for class_id, _ in DEVKIT[1:]}
         folder = self.changed(archives, tmp_path, "ILSVRC2012_img_train.tar", tar_of(classes))
-        with pytest.raises(ValueError, match=r"each of the 4 classes. It holds 3. In one of both only: n02119789"):
+        with pytest.raises(ValueError, match=r"each of the 4 classes. It holds 3. Only in one of the two: n02119789"):
             sources.open_source(f"ilsvrc2012:{folder}")
 
     def test_validation_image_without_a_label_is_named(self, archives, tmp_path):

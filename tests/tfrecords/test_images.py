@@ -32,7 +32,7 @@ class TestPrepareImage:
         assert np.abs(result.astype(int) - expected).max() <= tolerance + 1  # 1: of rounding in two steps
 
     @pytest.mark.parametrize("mode", ["L", "1", "LA"])
-    def test_grey_image_has_three_equal_channels(self, mode):
+    def test_gray_image_has_three_equal_channels(self, mode):
         result = images.prepare_image(encoded(photo(mode=mode), "PNG"), 30)
         np.testing.assert_array_equal(result, np.repeat(result[..., :1], 3, axis=-1))
         assert result.std() > 20

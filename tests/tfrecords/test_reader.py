@@ -1,4 +1,4 @@
-"""The input pipelines: what they give, that it follows from the seed alone, and going on in the middle."""
+"""The input pipelines: their batches, which follow from the seed alone, and starting in the middle."""
 
 import dataclasses
 import io
@@ -12,11 +12,11 @@ from batches import CROP_PX, assert_equal_batches, numbers_in, training_batches
 from conftest import TINY_IMAGE_PX, tiny_image
 from PIL import Image
 
-from alexnet_tf.tfrecords import build, reader, records, schema, statistics, verify
+from alexnet_tf.tfrecords import dataset_builder, reader, records, schema, statistics, verify
 
 
 def rewrite_first_shard(data_dir, change):
-    """Passes the examples of a copy's first training shard through `change`, and keeps dataset.json true."""
+    """Passes the examples of a copy's first training shard through `change`, and updates dataset.json."""
     description = schema.load_description(data_dir)
     split = description.splits["train"]
     path = data_dir / split.shards[0].name
@@ -43,7 +43,7 @@ def data_dir(tiny_data_dir, tmp_path):
 
 
 class TestStepsPerEpoch:
-    def test_rest_of_an_epoch_is_left_out(self, tiny_data_dir):
+    def test_rest_of_an_epoch_is_skipped(self, tiny_data_dir):
         description = schema.load_description(tiny_data_dir)
         assert [reader.steps_per_epoch(description, size) for size in (1, 10, 23, 24, 46)] == [46, 4, 2, 1, 1]
 
@@ -65,10 +65,10 @@ class TestMakeTrainingDataset:
     def test_each_image_is_a_crop_of_a_stored_one_with_its_label(self, tiny_data_dir):
         for images, _, labels in training_batches(tiny_data_dir, 8):
             for image, label in zip(images, labels, strict=True):
-                whole = tiny_image(image[0, 0, 2])
+                complete = tiny_image(image[0, 0, 2])
                 assert label == image[0, 0, 2] % 2
                 top, left = image[0, 0, 0] // 6, min(image[0, 0, 1], image[0, -1, 1]) // 6
-                crop = whole[top : top + CROP_PX, left : left + CROP_PX]
+                crop = complete[top : top + CROP_PX, left : left + CROP_PX]
                 np.testing.assert_array_equal(image, crop if image[0, 0, 1] < image[0, -1, 1] else crop[:, ::-1])
 
     def test_all_crops_and_flips_of_the_paper_are_drawn_and_no_others(self, tiny_data_dir):
@@ -102,9 +102,9 @@ class TestMakeTrainingDataset:
     def test_color_noise_ends_after_its_epochs_wherever_reading_begins(self, tiny_data_dir):
         batches = training_batches(tiny_data_dir, 12, color_noise_epochs=2)  # four batches an epoch
         assert [bool(offsets.any()) for _, offsets, _ in batches] == [True] * 8 + [False] * 4
-        whole = training_batches(tiny_data_dir, 12)
-        assert_equal_batches(batches[:8], whole[:8])
-        for (images, _, labels), (other_images, _, other_labels) in zip(batches, whole, strict=True):
+        complete = training_batches(tiny_data_dir, 12)
+        assert_equal_batches(batches[:8], complete[:8])
+        for (images, _, labels), (other_images, _, other_labels) in zip(batches, complete, strict=True):
             np.testing.assert_array_equal(images, other_images)
             np.testing.assert_array_equal(labels, other_labels)
         later = training_batches(tiny_data_dir, 5, color_noise_epochs=2, start_epoch=1, start_step=3)
@@ -122,7 +122,7 @@ class TestMakeTrainingDataset:
             assert len(set(epoch)) == 40
             assert set(epoch) <= set(range(46))
         assert epochs[0] != epochs[1]
-        assert set(epochs[0]) != set(epochs[1])  # the six left out are others in each epoch
+        assert set(epochs[0]) != set(epochs[1])  # the six skipped ones are others in each epoch
 
     def test_order_is_mixed(self, tiny_data_dir):
         numbers = [n for images, _, _ in training_batches(tiny_data_dir, 4) for n in numbers_in(images)]
@@ -151,10 +151,10 @@ class TestMakeTrainingDataset:
         assert_equal_batches(*batches)
 
     @pytest.mark.parametrize(("epoch", "step"), [(0, 1), (0, 3), (1, 0), (1, 2), (2, 3)])
-    def test_started_in_the_middle_it_is_the_rest_of_the_whole(self, tiny_data_dir, epoch, step):
-        whole = training_batches(tiny_data_dir, 16)
+    def test_started_in_the_middle_the_batches_are_the_rest_of_all(self, tiny_data_dir, epoch, step):
+        complete = training_batches(tiny_data_dir, 16)
         begun = training_batches(tiny_data_dir, 16 - 4 * epoch - step, start_epoch=epoch, start_step=step)
-        assert_equal_batches(begun, whole[4 * epoch + step :])
+        assert_equal_batches(begun, complete[4 * epoch + step :])
 
     @pytest.mark.parametrize("start", [{"start_step": 4}, {"start_step": -1}, {"start_epoch": -1}], ids=str)
     def test_start_out_of_range_is_refused(self, tiny_data_dir, start):
@@ -176,18 +176,18 @@ class TestMakeTrainingDataset:
         assert set(inputs["image"][:, 0, 0, 0].numpy()) == {0}
 
     def test_jpeg_crop_equals_the_crop_of_the_image_that_pillow_decodes(self, tmp_path):
-        build.build_dataset(
+        dataset_builder.build_dataset(
             "fashion_mnist", tmp_path, image_px=40, num_train_shards=1, num_validation_shards=1, num_processes=1
         )
-        (whole, _), (crop, _) = (
+        (complete, _), (crop, _) = (
             next(iter(reader.make_evaluation_dataset(tmp_path, 50, side))) for side in (40, CROP_PX)
         )
-        # The decoder interpolates color over the crop's border, which the images, grey, do not show.
-        np.testing.assert_array_equal(crop, whole[:, 4:36, 4:36])
+        # The decoder interpolates color over the crop's border, which the images, gray, do not show.
+        np.testing.assert_array_equal(crop, complete[:, 4:36, 4:36])
         (shard,) = tmp_path.glob("validation-*")
         record = next(iter(tf.data.TFRecordDataset(str(shard)))).numpy()
         (encoded,) = tf.train.Example.FromString(record).features.feature[schema.ENCODED].bytes_list.value
-        np.testing.assert_array_equal(whole[0], np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")))
+        np.testing.assert_array_equal(complete[0], np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")))
 
     def test_cut_short_shard_is_named_when_it_is_made(self, data_dir):
         path = data_dir / "train-00003-of-00005"
@@ -197,7 +197,7 @@ class TestMakeTrainingDataset:
 
     @pytest.mark.parametrize("crop_px", [0, TINY_IMAGE_PX + 1])
     def test_crop_out_of_range_is_refused(self, tiny_data_dir, crop_px):
-        with pytest.raises(ValueError, match=rf"at most the image side, 40\. Received: crop_px={crop_px}"):
+        with pytest.raises(ValueError, match=rf"from 1 to the image side, 40\. Received: crop_px={crop_px}"):
             reader.make_training_dataset(tiny_data_dir, 10, crop_px)
 
     def test_unknown_color_noise_is_refused(self, tiny_data_dir):
@@ -236,11 +236,11 @@ class TestMakeEvaluationDataset:
         ((images, _),) = reader.make_evaluation_dataset(tiny_data_dir, 10, CROP_PX, views=10)
         assert images.shape == (10, 10, CROP_PX, CROP_PX, 3)
         for views in images.numpy():
-            whole = tiny_image(views[0, 0, 0, 2])
-            five = [whole[:32, :32], whole[:32, 8:], whole[8:, :32], whole[8:, 8:], whole[4:36, 4:36]]
+            complete = tiny_image(views[0, 0, 0, 2])
+            five = [complete[:32, :32], complete[:32, 8:], complete[8:, :32], complete[8:, 8:], complete[4:36, 4:36]]
             np.testing.assert_array_equal(views, five + [view[:, ::-1] for view in five])
 
-    def test_training_split_is_read_whole(self, tiny_data_dir):
+    def test_training_split_is_read_completely(self, tiny_data_dir):
         images = np.concatenate(
             [i for i, _ in reader.make_evaluation_dataset(tiny_data_dir, 7, CROP_PX, split="train")]
         )

@@ -1,4 +1,4 @@
-"""Reading through tf.data service: other processes, the same images; and what is left when one of them is killed."""
+"""Reading through tf.data service: the same images from other processes, also if one of them is killed."""
 
 import contextlib
 import itertools
@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from programs import ENVIRONMENT, program, run, run_well, train_flags
 
-from alexnet_tf.tfrecords import reader, records, service
+from alexnet_tf.tfrecords import data_service as tf_data_service
+from alexnet_tf.tfrecords import reader, records
 
 
 def free_port():
@@ -72,7 +73,7 @@ class TestService:
         assert len(set(through) & set(here[: 5 * 45])) > 2 * 45
 
     @pytest.mark.slow
-    def test_killed_worker_is_told_and_training_goes_on(self, data_dir, tmp_path):
+    def test_killed_worker_is_reported_and_training_continues(self, data_dir, tmp_path):
         with data_service() as (process, address):
             workers = workers_of(process)
             flags = train_flags(data_dir, tmp_path / "run", "--epochs=4", f"--data_service={address}")
@@ -90,10 +91,10 @@ class TestService:
             assert training.returncode == 0, output
             process.kill()
             _, errors = process.communicate()
-            assert f"(process {victim}) ended with status -9; it is started again." in errors
+            assert f"(process {victim}) ended with status -9; restarting it." in errors
 
     @pytest.mark.slow
-    def test_killed_dispatcher_started_again_with_its_journal_serves_on(self, data_dir, tmp_path):
+    def test_killed_dispatcher_started_again_with_its_journal_continues(self, data_dir, tmp_path):
         port = free_port()
         flags = [f"--port={port}", f"--work_dir={tmp_path / 'journal'}"]
         with contextlib.ExitStack() as stack:
@@ -131,7 +132,7 @@ class TestService:
             assert process.wait(timeout=20) == 0
 
     @pytest.mark.slow
-    def test_what_can_not_be_is_refused(self):
+    def test_invalid_flags_are_refused(self):
         with socket.create_server(("", 0)) as listener:
             port = listener.getsockname()[1]
             for flags, message in (
@@ -145,7 +146,7 @@ class TestService:
     @pytest.mark.parametrize("address", ["localhost:1", "localhost", "localhost:port"])
     def test_address_at_which_nothing_listens_is_named(self, address):
         with pytest.raises(ValueError, match=rf"`data_service` must be .*{address}"):
-            service.check_reachable(address, seconds=0)
+            tf_data_service.check_reachable(address, seconds=0)
 
     def test_trainers_that_share_must_name_their_job(self, tiny_data_dir):
         with socket.create_server(("localhost", 0)) as listener, pytest.raises(ValueError, match="`data_service_job`"):

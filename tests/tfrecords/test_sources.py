@@ -1,4 +1,4 @@
-"""Where images come from: every source, and what it says of what it can't read."""
+"""Every source of images, and its errors about what it can't read."""
 
 import collections
 import gzip
@@ -64,7 +64,7 @@ class TestFashionMnist:
             assert all(image.shape == (28, 28) and image.dtype == np.uint8 for _, image, _ in entries)
 
     @pytest.mark.parametrize("suffix", [".gz", ""])
-    def test_range_read_in_another_process_is_that_of_the_whole(self, tmp_path, suffix):
+    def test_range_read_in_another_process_is_that_of_the_complete_set(self, tmp_path, suffix):
         source = sources.open_source(f"fashion_mnist:{write_fashion_mnist(tmp_path / 'set', suffix)}")
         part = list(pickle.loads(pickle.dumps(source)).read("train", 2, 5))
         assert [(name, image[0, 0], label) for name, image, label in part] == [
@@ -116,7 +116,7 @@ class TestFashionMnist:
 
 
 class TestMakeSample:
-    @pytest.mark.skipif(not INSTALLED.is_dir(), reason="needs the whole Fashion-MNIST, as Debian installs it")
+    @pytest.mark.skipif(not INSTALLED.is_dir(), reason="needs the complete Fashion-MNIST, as Debian installs it")
     def test_output_is_the_shipped_sample_byte_for_byte(self, tmp_path):
         make_fashion_mnist_sample.make_sample(INSTALLED, tmp_path)
         shipped = pathlib.Path(sources.__file__).parent / "fashion_mnist_sample"
@@ -163,7 +163,7 @@ class TestFolder:
         with pytest.raises(ValueError, match=r"same classes. Only one has: \['b', 'c'\]"):
             sources.open_source(f"folder:{tmp_path}")
 
-    def test_hidden_files_and_folders_are_left_out(self, tmp_path):
+    def test_hidden_files_and_folders_are_skipped(self, tmp_path):
         write_folder(tmp_path, {"a": 3, "b": 3, ".cache": 3})
         (tmp_path / "a" / ".DS_Store").write_bytes(b"x")
         (tmp_path / "README").write_bytes(b"x")
@@ -220,15 +220,15 @@ def tfds_dir(tmp_path_factory):
 
 class TestTfds:
     @pytest.mark.parametrize(("name", "counts"), [("with_test", (20, 6)), ("train_alone", (15, 5))])
-    def test_ranges_read_apart_are_the_whole_split(self, tfds_dir, name, counts):
+    def test_ranges_read_apart_are_the_complete_split(self, tfds_dir, name, counts):
         source = sources.open_source(f"tfds:{name}", validation_fraction=0.25, tfds_data_dir=tfds_dir)
         source = pickle.loads(pickle.dumps(source))
         assert source.class_names == ("even", "odd")
         assert (source.count("train"), source.count("validation")) == counts
-        whole = read_all(source, "train")
+        complete = read_all(source, "train")
         parts = [*source.read("train", 0, 4), *source.read("train", 4, 11), *source.read("train", 11, counts[0])]
-        assert [entry[:1] + entry[2:] for entry in parts] == [entry[:1] + entry[2:] for entry in whole]
-        assert [entry[1] for entry in parts] == [entry[1] for entry in whole]
+        assert [entry[:1] + entry[2:] for entry in parts] == [entry[:1] + entry[2:] for entry in complete]
+        assert [entry[1] for entry in parts] == [entry[1] for entry in complete]
         images = [content for split in ("train", "validation") for _, content, _ in read_all(source, split)]
         assert all(content.startswith(b"\x89PNG") for content in images)  # as stored, not decoded
         assert len(set(images)) == 20  # with_test's validation images are among its training images

@@ -18,20 +18,20 @@ def statistics_of(images):
 def images():
     """Correlated channels, as photographs have."""
     random = np.random.default_rng(0)
-    grey = random.integers(0, 200, (7, 9, 9, 1))
-    return (grey + random.integers(0, [10, 30, 56], (7, 9, 9, 3))).astype("uint8")
+    gray = random.integers(0, 200, (7, 9, 9, 1))
+    return (gray + random.integers(0, [10, 30, 56], (7, 9, 9, 3))).astype("uint8")
 
 
 class TestPixelSums:
-    def test_parts_added_in_any_order_equal_the_whole(self, images):
-        whole, first, second = (statistics.PixelSums(9) for _ in range(3))
+    def test_parts_added_in_any_order_equal_the_sums_of_all(self, images):
+        complete, first, second = (statistics.PixelSums(9) for _ in range(3))
         for index, image in enumerate(images):
-            whole.add_image(image)
+            complete.add_image(image)
             (first if index % 3 else second).add_image(image)
         second.add(first)
-        assert second.count == whole.count == 7
-        np.testing.assert_array_equal(second.image, whole.image)
-        np.testing.assert_array_equal(second.products, whole.products)
+        assert second.count == complete.count == 7
+        np.testing.assert_array_equal(second.image, complete.image)
+        np.testing.assert_array_equal(second.products, complete.products)
 
     def test_white_images_do_not_overflow(self):
         sums = statistics.PixelSums(64)
@@ -70,9 +70,9 @@ class TestStatistics:
         np.testing.assert_allclose(result.mean_image, pixels.mean(axis=0), rtol=1e-6)
         np.testing.assert_allclose(result.rgb_covariance, np.cov(pixels.reshape(-1, 3).T, bias=True), rtol=0, atol=1e-6)
 
-    def test_grey_images_have_two_zero_eigenvalues_and_no_nan(self):
-        grey = np.repeat(np.random.default_rng(1).integers(0, 256, (5, 8, 8, 1)), 3, axis=-1).astype("uint8")
-        result = statistics_of(grey)
+    def test_gray_images_have_two_zero_eigenvalues_and_no_nan(self):
+        gray = np.repeat(np.random.default_rng(1).integers(0, 256, (5, 8, 8, 1)), 3, axis=-1).astype("uint8")
+        result = statistics_of(gray)
         assert result.eigenvalues[0] > 1000
         assert (result.eigenvalues >= 0).all()
         assert (result.eigenvalues[1:] < 1e-9).all()
@@ -106,7 +106,7 @@ class TestStatistics:
 
 
 class TestColorNoise:
-    # Along ImageNet's first component, in grey levels: the standard deviation of the offset.
+    # Along ImageNet's first component, in gray levels: the standard deviation of the offset.
     @pytest.mark.parametrize(
         ("scale", "expected"),
         [("standard_deviation", 12.18), ("eigenvalue_unit_range", 5.818), ("eigenvalue", 1483.5), ("none", 0.0)],

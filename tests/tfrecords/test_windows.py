@@ -1,4 +1,4 @@
-"""Reading by windows: going on anywhere, leaving records out, images that are no squares."""
+"""Reading by windows: starting anywhere, skipping records, images that are not square."""
 
 import dataclasses
 import itertools
@@ -10,7 +10,7 @@ import tensorflow as tf
 from batches import CROP_PX, assert_equal_batches, numbers_in, training_batches
 from PIL import Image
 
-from alexnet_tf.tfrecords import build, reader, records, schema, statistics, verify
+from alexnet_tf.tfrecords import dataset_builder, reader, records, schema, statistics, verify
 
 
 @pytest.fixture
@@ -42,19 +42,19 @@ class TestWindows:
         assert np.mean(changes) > 4  # of nine neighbors; read one after another it would be one or two
         epochs = [[frozenset(batch) for batch in batches[first : first + 4]] for first in (0, 4, 8)]
         assert not set(epochs[0]) & set(epochs[1])
-        assert len({frozenset().union(*epoch) for epoch in epochs}) == 3  # the six left out are others
+        assert len({frozenset().union(*epoch) for epoch in epochs}) == 3  # the six skipped ones are others
 
-    @pytest.mark.parametrize("left_out", [(), ((0, 3), (2, 5), (4, 1), (4, 8))], ids=str)
+    @pytest.mark.parametrize("skipped", [(), ((0, 3), (2, 5), (4, 1), (4, 8))], ids=str)
     @pytest.mark.parametrize("share", [reader.Share(), reader.Share(1, 2), reader.Share(2, 3)], ids=str)
-    def test_started_at_any_step_it_is_the_rest_of_the_whole(self, tiny_data_dir, left_out, share):
-        # With records left out, the parts are of all sizes.
+    def test_started_at_any_step_the_batches_are_the_rest_of_all(self, tiny_data_dir, skipped, share):
+        # With skipped records the parts are of all sizes.
         description = schema.load_description(tiny_data_dir)
         split = description.splits["train"]
         shards = tuple(
-            dataclasses.replace(shard, left_out=tuple(record for number, record in left_out if number == index))
+            dataclasses.replace(shard, left_out=tuple(record for number, record in skipped if number == index))
             for index, shard in enumerate(split.shards)
         )
-        split = dataclasses.replace(split, count=46 - len(left_out), shards=shards)
+        split = dataclasses.replace(split, count=46 - len(skipped), shards=shards)
         description = dataclasses.replace(description, splits=description.splits | {"train": split})
         steps = reader.steps_per_epoch(description, 6)
 
@@ -64,10 +64,10 @@ class TestWindows:
             )
             return [(i["image"], i["color_offset"], labels) for i, labels in itertools.islice(dataset, count)]
 
-        whole = batches(3 * steps)
+        complete = batches(3 * steps)
         for epoch, step in itertools.product(range(2), range(steps)):
             begun = batches(2, start_epoch=epoch, start_step=step)
-            assert_equal_batches(begun, whole[steps * epoch + step :][:2])
+            assert_equal_batches(begun, complete[steps * epoch + step :][:2])
 
     def test_windows_are_of_one_size_whatever_the_number_of_parts(self, tiny_data_dir):
         parts = records.Parts.of(tiny_data_dir, schema.load_description(tiny_data_dir), "train")
@@ -81,14 +81,14 @@ class TestWindows:
         assert min(sizes) >= 3 and max(sizes) <= 8
 
     @pytest.mark.parametrize("epoch, step", [(0, 2), (1, 1)])
-    def test_shares_of_two_workers_are_the_rest_of_the_whole_too(self, tiny_data_dir, epoch, step):
+    def test_shares_of_two_workers_are_the_rest_of_all_too(self, tiny_data_dir, epoch, step):
         for worker in range(2):
             share = reader.Share(worker, 2)
-            whole = training_batches(tiny_data_dir, 12, share=share)
+            complete = training_batches(tiny_data_dir, 12, share=share)
             begun = training_batches(
                 tiny_data_dir, 12 - 4 * epoch - step, start_epoch=epoch, start_step=step, share=share
             )
-            assert_equal_batches(begun, whole[4 * epoch + step :])
+            assert_equal_batches(begun, complete[4 * epoch + step :])
 
     def test_nothing_before_the_window_of_the_start_is_read(self, data_dir):
         # Which records the last batch of the epoch is from, before any is damaged.
@@ -120,7 +120,7 @@ class TestWindows:
                 yield shard.name, record, int(tf.io.decode_png(encoded.bytes_list.value[0])[0, 0, 2])
 
 
-class TestLeftOut:
+class TestSkippedRecords:
     def damage(self, data_dir, name, record):
         description = schema.load_description(data_dir)
         split = name.partition("-")[0]
@@ -136,7 +136,7 @@ class TestLeftOut:
             self.damage(data_dir, *place)
         cut = data_dir / "train-00004-of-00005"
         cut.write_bytes(cut.read_bytes()[:-3])  # the tenth of ten records
-        description, problems = verify.leave_out_damaged(data_dir, schema.load_description(data_dir), 4)
+        description, problems = verify.skip_damaged_records(data_dir, schema.load_description(data_dir), 4)
         assert [(problem.path.name, problem.record) for problem in problems] == [
             ("train-00001-of-00005", 0),
             ("train-00001-of-00005", 4),
@@ -144,8 +144,8 @@ class TestLeftOut:
             ("train-00004-of-00005", 9),
         ]
         assert description.splits["train"].count == 42
-        left_out = {(problem.path.name, problem.record) for problem in problems}
-        expected = sorted(number for number, place in before.items() if place not in left_out)
+        skipped = {(problem.path.name, problem.record) for problem in problems}
+        expected = sorted(number for number, place in before.items() if place not in skipped)
         dataset = reader.make_evaluation_dataset(data_dir, 10, CROP_PX, description=description, split="train")
         assert sorted(n for images, _ in dataset for n in numbers_in(images.numpy())) == expected
         epoch = training_batches(data_dir, 4, description=description)
@@ -154,20 +154,20 @@ class TestLeftOut:
 
     def test_whole_shard_may_be_missing(self, data_dir):
         (data_dir / "train-00002-of-00005").unlink()
-        description, problems = verify.leave_out_damaged(data_dir, schema.load_description(data_dir), 9)
+        description, problems = verify.skip_damaged_records(data_dir, schema.load_description(data_dir), 9)
         assert description.splits["train"].count == 46 - len(problems) == 37
         assert len(training_batches(data_dir, 3, description=description)) == 3
 
-    def test_split_without_any_left_is_named(self, data_dir):
+    def test_split_whose_records_are_all_skipped_is_named(self, data_dir):
         for path in data_dir.glob("validation-*"):
             path.unlink()
-        description, _ = verify.leave_out_damaged(data_dir, schema.load_description(data_dir), 10, ("validation",))
-        with pytest.raises(ValueError, match=r"'validation' of .* must have a record\. All 10 are left out"):
+        description, _ = verify.skip_damaged_records(data_dir, schema.load_description(data_dir), 10, ("validation",))
+        with pytest.raises(ValueError, match=r"'validation' of .* must have a record\. All 10 are skipped"):
             reader.make_evaluation_dataset(data_dir, 10, CROP_PX, description=description)
 
-    def test_other_errors_are_not_blamed_on_what_is_left_out(self, data_dir):
+    def test_other_errors_are_not_blamed_on_skipped_records(self, data_dir):
         self.damage(data_dir, "train-00001-of-00005", 3)
-        description, _ = verify.leave_out_damaged(data_dir, schema.load_description(data_dir), 1)
+        description, _ = verify.skip_damaged_records(data_dir, schema.load_description(data_dir), 1)
         error = tf.errors.InvalidArgumentError(None, None, "of the model")
         with pytest.raises(tf.errors.InvalidArgumentError), verify.naming_damaged_shards(data_dir, description):
             raise error
@@ -175,18 +175,18 @@ class TestLeftOut:
     def test_more_than_allowed_are_refused_and_named(self, data_dir):
         self.damage(data_dir, "train-00001-of-00005", 3)
         with pytest.raises(ValueError, match=r"At most 0 .*Found: 1\. The first: .*train-00001-of-00005, record 3:"):
-            verify.leave_out_damaged(data_dir, schema.load_description(data_dir), 0)
+            verify.skip_damaged_records(data_dir, schema.load_description(data_dir), 0)
 
     def test_description_with_them_can_be_saved(self, data_dir, tmp_path):
         self.damage(data_dir, "train-00001-of-00005", 3)
-        description, _ = verify.leave_out_damaged(data_dir, schema.load_description(data_dir), 1)
+        description, _ = verify.skip_damaged_records(data_dir, schema.load_description(data_dir), 1)
         description.save(tmp_path)
         assert schema.load_description(tmp_path) == description
 
 
 @pytest.fixture(scope="module", params=["png", "raw", "jpeg"])
 def wide_data_dir(request, tmp_path_factory):
-    """Images of two shapes, red 3 x row and green 3 x column: they tell where a crop is from."""
+    """Images of two shapes, red 3 x row and green 3 x column: they show where a crop is from."""
     root = tmp_path_factory.mktemp("wide")
     for number in range(24):
         rows, columns = (80, 40) if number % 2 else (40, 60)
@@ -195,7 +195,7 @@ def wide_data_dir(request, tmp_path_factory):
         path = root / "images" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
-    build.build_dataset(
+    dataset_builder.build_dataset(
         f"folder:{root / 'images'}",
         root / "data",
         image_px=40,
@@ -210,7 +210,7 @@ def wide_data_dir(request, tmp_path_factory):
 
 
 class TestKeepAspect:
-    def test_crops_are_from_all_of_the_image(self, wide_data_dir):
+    def test_crops_are_from_the_complete_image(self, wide_data_dir):
         tops, lefts = {0: set(), 1: set()}, {0: set(), 1: set()}
         for images, _, labels in training_batches(wide_data_dir, 60):
             for image, label in zip(images.astype(int), labels, strict=True):
@@ -220,7 +220,7 @@ class TestKeepAspect:
         for found, last in ((tops[0], 7), (lefts[0], 27), (tops[1], 47), (lefts[1], 7)):
             assert abs(max(found) - last) <= near and min(found) <= near
 
-    def test_evaluation_is_of_the_square_in_the_middle(self, wide_data_dir):
+    def test_evaluation_is_of_the_central_square(self, wide_data_dir):
         near = 4 if "jpeg" in (wide_data_dir / "dataset.json").read_text() else 0
         for views, crop in ((1, 4), (10, 0)):
             dataset = reader.make_evaluation_dataset(wide_data_dir, 4, CROP_PX, split="train", views=views)
@@ -231,7 +231,7 @@ class TestKeepAspect:
                     assert np.abs(first[0, :, 0].mean() - 3 * top) <= near
                     assert np.abs(first[:, 0, 1].mean() - 3 * left) <= near
 
-    def test_statistics_are_of_the_square_in_the_middle(self, wide_data_dir):
+    def test_statistics_are_of_the_central_square(self, wide_data_dir):
         mean = statistics.Statistics.load(wide_data_dir).mean_image
         assert mean.shape == (40, 40, 3)
         np.testing.assert_allclose(mean[:, 20, 0] - mean[0, 20, 0], 3 * np.arange(40), atol=1e-3)

@@ -1,0 +1,260 @@
+"""The builder: the same bytes in every run, and a killed build resumes."""
+
+import io
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from made_photos import encoded, photo
+from PIL import Image
+
+from alexnet_tf.tfrecords import dataset_builder, images, reader, schema, sources, verify
+
+
+def read_examples(data_dir, split):
+    """(filename, label, text, encoded image) of each record, in the order of the files."""
+    entries = []
+    for shard in schema.load_description(data_dir).splits[split].shards:
+        for record in tf.data.TFRecordDataset(str(data_dir / shard.name)):
+            feature = tf.train.Example.FromString(record.numpy()).features.feature
+            name, text, image = (
+                feature[key].bytes_list.value[0] for key in (schema.FILENAME, schema.TEXT, schema.ENCODED)
+            )
+            entries.append((name.decode(), feature[schema.LABEL].int64_list.value[0], text.decode(), image))
+    return entries
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """24 images in 2 classes."""
+    for number in range(24):
+        path = tmp_path / "images" / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photo(40 + number, 60).save(path)
+    return tmp_path / "images"
+
+
+def build_small(source, data_dir, **arguments):
+    defaults = {"image_px": 16, "num_train_shards": 3, "num_validation_shards": 1, "num_processes": 1}
+    return dataset_builder.build_dataset(source, data_dir, **defaults | arguments)
+
+
+class TestBuildDataset:
+    def test_records_hold_the_images_of_the_source(self, image_folder, tmp_path):
+        description = build_small(f"folder:{image_folder}", tmp_path / "data", encoding="png")
+        assert description.class_names == ("a", "b")
+        source = sources.open_source(f"folder:{image_folder}")
+        for split in schema.SPLITS:
+            expected = list(source.read(split, 0, source.count(split)))
+            entries = read_examples(tmp_path / "data", split)
+            assert len(entries) == description.splits[split].count == source.count(split)
+            for (name, label, text, image), (source_name, content, source_label) in zip(entries, expected, strict=True):
+                assert (name, label, text) == (source_name, source_label, "ab"[label])
+                np.testing.assert_array_equal(Image.open(io.BytesIO(image)), images.prepare_image(content, 16))
+
+    def test_raw_images_are_read_as_those_of_png(self, image_folder, tmp_path):
+        batches = {}
+        for encoding in ("png", "raw"):
+            build_small(f"folder:{image_folder}", tmp_path / encoding, encoding=encoding)
+            training = reader.make_training_dataset(tmp_path / encoding, 2, 12).take(3)
+            validation = reader.make_evaluation_dataset(tmp_path / encoding, 2, 12, views=10)
+            batches[encoding] = [inputs["image"] for inputs, _ in training] + [views for views, _ in validation]
+            assert verify.verify_dataset(tmp_path / encoding) == []
+        for png, raw in zip(*batches.values(), strict=True):
+            np.testing.assert_array_equal(raw, png)
+
+    def test_nothing_but_the_data_set_is_left(self, image_folder, tmp_path):
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        assert sorted(contents(tmp_path / "data")) == [
+            "dataset.json",
+            "index.npz",
+            "statistics.npz",
+            *(f"train-0000{index}-of-00003" for index in range(3)),
+            "validation-00000-of-00001",
+        ]
+
+    def test_one_and_two_processes_write_the_same_bytes(self, image_folder, tmp_path):
+        for processes in (1, 2):
+            build_small(f"folder:{image_folder}", tmp_path / str(processes), num_processes=processes)
+        assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+    def test_png_named_jpeg_is_read(self, image_folder, tmp_path):
+        (image_folder / "a" / "0.jpg").write_bytes(encoded(photo(), "PNG"))
+        description = build_small(f"folder:{image_folder}", tmp_path / "data")
+        assert sum(split.count for split in description.splits.values()) == 24
+        for split in schema.SPLITS:
+            for _, _, _, image in read_examples(tmp_path / "data", split):
+                assert image.startswith(b"\xff\xd8")
+
+    def test_unreadable_images_are_skipped_and_listed(self, image_folder, tmp_path):
+        bad = {"a/0.jpg": b"", "b/1.jpg": b"text", "b/3.jpg": encoded(photo(), "JPEG")[:700]}
+        for name, content in bad.items():
+            (image_folder / name).write_bytes(content)
+        build_small(f"folder:{image_folder}", tmp_path / "data", max_bad_fraction=0.5)
+        splits = schema.load_description(tmp_path / "data").splits.values()
+        skipped = {filename: reason for split in splits for filename, reason in split.skipped}
+        assert skipped.keys() == {str(image_folder / name) for name in bad}
+        assert all(skipped.values())
+        assert sum(split.count for split in splits) == 21
+        stored = [entry[0] for split in schema.SPLITS for entry in read_examples(tmp_path / "data", split)]
+        assert not skipped.keys() & set(stored)
+
+    def test_too_many_unreadable_images_stop_it_and_a_larger_fraction_resumes(self, image_folder, tmp_path):
+        for number in range(0, 12, 2):
+            (image_folder / "a" / f"{number}.jpg").write_bytes(b"text")
+        with pytest.raises(ValueError, match=r"max_bad_fraction.*/a/\d+\.jpg \("):
+            build_small(f"folder:{image_folder}", tmp_path / "data")
+        assert not (tmp_path / "data" / "dataset.json").exists()
+        description = build_small(f"folder:{image_folder}", tmp_path / "data", max_bad_fraction=0.9)
+        assert sum(split.count for split in description.splits.values()) == 18
+
+    def test_reasons_are_the_same_in_every_run(self, image_folder, tmp_path):
+        (image_folder / "a" / "0.jpg").write_bytes(b"text")
+        description = build_small(f"folder:{image_folder}", tmp_path / "data", max_bad_fraction=0.5)
+        ((_, reason),) = [image for split in description.splits.values() for image in split.skipped]
+        assert " at 0x" not in reason  # a memory address, another in each run
+
+    def test_second_call_does_nothing_and_reports_it(self, image_folder, tmp_path, capsys):
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").iterdir()}
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        assert "is complete: nothing to build" in capsys.readouterr().out
+        assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data").iterdir()} == before
+
+    def test_other_settings_are_refused_and_listed(self, image_folder, tmp_path):
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        with pytest.raises(ValueError, match=r"image_px was 16 and is now 20; seed was 0 and is now 3.*--data_dir"):
+            build_small(f"folder:{image_folder}", tmp_path / "data", image_px=20, seed=3)
+
+    def test_cut_short_shard_of_a_complete_data_set_is_built_again(self, image_folder, tmp_path):
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        before = contents(tmp_path / "data")
+        path = tmp_path / "data" / "train-00001-of-00003"
+        path.write_bytes(path.read_bytes()[:-1])
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        assert contents(tmp_path / "data") == before
+
+    @pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_bytes(p.read_bytes()[:100])])
+    def test_damaged_index_is_rebuilt_without_the_images(self, damage, image_folder, tmp_path):
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        before = contents(tmp_path / "data")
+        damage(tmp_path / "data" / "index.npz")
+        image_folder.rename(tmp_path / "elsewhere")
+        with pytest.raises(ValueError, match=r"index\.npz must hold the sizes of all records"):
+            reader.make_training_dataset(tmp_path / "data", 2, 12)
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        assert contents(tmp_path / "data") == before
+
+    def test_damaged_data_set_is_not_deleted_before_its_images_are_found(self, image_folder, tmp_path):
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        (tmp_path / "data" / "train-00001-of-00003").write_bytes(b"")
+        before = contents(tmp_path / "data")
+        image_folder.rename(tmp_path / "elsewhere")
+        with pytest.raises(ValueError, match="must be a folder"):
+            build_small(f"folder:{image_folder}", tmp_path / "data")
+        assert contents(tmp_path / "data") == before
+
+    def test_shard_that_vanished_from_a_stopped_build_is_built_again(self, image_folder, tmp_path, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(dataset_builder.statistics.Statistics, "save", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                build_small(f"folder:{image_folder}", tmp_path / "data")
+        (tmp_path / "data" / "train-00001-of-00003").unlink()
+        description = build_small(f"folder:{image_folder}", tmp_path / "data")
+        schema.check_shard_sizes(tmp_path / "data", description.splits["train"])
+
+    def test_files_that_it_did_not_write_are_kept(self, image_folder, tmp_path):
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "train-00000-of-00003").write_text("somebody's")
+        with pytest.raises(ValueError, match="data_dir"):
+            build_small(f"folder:{image_folder}", tmp_path / "data")
+        assert (tmp_path / "data" / "train-00000-of-00003").read_text() == "somebody's"
+
+    def test_label_that_is_no_class_is_refused(self, tmp_path, monkeypatch):
+        class Unlabeled:
+            """As the test splits of TensorFlow Datasets are: every label -1."""
+
+            class_names = ("a", "b")
+
+            def count(self, split):
+                return 4
+
+            def read(self, split, start, stop):
+                return ((str(index), np.zeros((9, 9), "uint8"), -1) for index in range(start, stop))
+
+        monkeypatch.setattr(sources, "open_source", lambda *_: Unlabeled())
+        with pytest.raises(ValueError, match="Received: -1"):
+            build_small("unlabeled", tmp_path / "data")
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"encoding": "gif"},
+            {"quality": 0},
+            {"image_px": 0},
+            {"num_train_shards": 0},
+            {"num_train_shards": 25},
+            {"num_validation_shards": 25},
+        ],
+        ids=str,
+    )
+    def test_argument_out_of_range_is_named(self, image_folder, tmp_path, arguments):
+        ((name, value),) = arguments.items()
+        with pytest.raises(ValueError, match=rf"`{name}` must be .*Received: .*{value}"):
+            build_small(f"folder:{image_folder}", tmp_path / "data", **arguments)
+
+    def test_folder_that_can_not_be_created_is_named(self, image_folder, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(OSError, match="file/data"):
+            build_small(f"folder:{image_folder}", tmp_path / "file" / "data")
+
+
+class TestRun:
+    """The program, in a process of its own."""
+
+    def command(self, data_dir, *arguments):
+        module = [sys.executable, "-m", "alexnet_tf.tfrecords.build"]
+        return [*module, "--source=fashion_mnist", f"--data_dir={data_dir}", "--image_px=48", *arguments]
+
+    @pytest.mark.slow
+    def test_killed_in_the_middle_the_same_command_ends_with_the_same_bytes(self, tmp_path):
+        command = self.command(tmp_path / "killed", "--num_processes=2")
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 60
+            while len(parts := set((tmp_path / "killed").glob(".part-*.npz"))) < 3 and time.monotonic() < deadline:
+                time.sleep(0.005)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert parts
+        assert not (tmp_path / "killed" / "dataset.json").exists()
+        time.sleep(0.5)  # its workers notice that it is gone, and end
+        left = contents(tmp_path / "killed")
+        time.sleep(0.5)
+        assert contents(tmp_path / "killed") == left
+        (tmp_path / "killed" / ".tmp-1-train-00015-of-00016").write_bytes(b"half a shard")
+        kept = {path.name.removeprefix(".part-").removesuffix(".npz") for path in parts}
+        written = {name: (tmp_path / "killed" / name).stat().st_mtime_ns for name in kept}
+
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        assert {name: (tmp_path / "killed" / name).stat().st_mtime_ns for name in kept} == written  # not built twice
+        dataset_builder.build_dataset("fashion_mnist", tmp_path / "undisturbed", image_px=48, num_processes=1)
+        assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
+
+
+class TestDatasetOnDisk:
+    def test_json_is_readable_by_anything(self, tiny_data_dir):
+        content = json.loads(pathlib.Path(tiny_data_dir, "dataset.json").read_text())
+        assert content["class_names"] == ["even", "odd"]
+        assert content["splits"]["train"]["shards"][0]["name"] == "train-00000-of-00005"

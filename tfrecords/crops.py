@@ -1,0 +1,69 @@
+"""The crops of an image that a network is evaluated on: the center crop, and the paper's ten views."""
+
+import numpy as np
+
+
+def check_crop_px(crop_px: int, image_px: int) -> None:
+    """Raises ValueError if a crop of `crop_px` pixels doesn't fit into an image of `image_px` pixels."""
+    if not 1 <= crop_px <= image_px:
+        raise ValueError(f"`crop_px` must be from 1 to the image side, {image_px}. Received: crop_px={crop_px}")
+
+
+def center_offset(length, crop_px):
+    """The first row or column of a center crop: half a pixel up or left if it can't be exactly central.
+
+    Args:
+        length: rows or columns of the image, in pixels: an integer, or an array or tensor of them.
+        crop_px: side of the crop, in pixels.
+
+    Returns: as `length`.
+    """
+    return (length - crop_px) // 2
+
+
+def center_crop(images, crop_px: int):
+    """The squares of `crop_px` pixels in the center of images.
+
+    Args:
+        images: array or tensor (..., rows, columns, channels), whose rows and columns are known statically.
+        crop_px: side of the squares, in pixels.
+
+    Returns: array or tensor (..., crop_px, crop_px, channels).
+
+    Raises:
+        ValueError: if `crop_px` is larger than an image.
+    """
+    rows, columns = images.shape[-3:-1]
+    check_crop_px(crop_px, min(rows, columns))
+    top, left = center_offset(rows, crop_px), center_offset(columns, crop_px)
+    return images[..., top : top + crop_px, left : left + crop_px, :]
+
+
+def ten_views(images, crop_px: int):
+    """The paper's ten views: crops at the four corners (top left, top right, bottom left, bottom right) and in the
+    center, then the mirror images of these five in the same order.
+
+    Args:
+        images: array or tensor (..., rows, columns, channels), whose rows and columns are known statically.
+        crop_px: side of the views, in pixels.
+
+    Returns: array or tensor (..., 10, crop_px, crop_px, channels).
+
+    Raises:
+        ValueError: if `crop_px` is larger than an image.
+
+    Source: section 4.1.
+    """
+    rows, columns = images.shape[-3:-1]
+    check_crop_px(crop_px, min(rows, columns))
+    bottom, right = rows - crop_px, columns - crop_px
+    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
+    corners.append((center_offset(rows, crop_px), center_offset(columns, crop_px)))
+    crops = [images[..., top : top + crop_px, left : left + crop_px, :] for top, left in corners]
+    if isinstance(images, np.ndarray):
+        views = np.stack(crops, axis=-4)
+        return np.concatenate([views, views[..., ::-1, :]], axis=-4)
+    import tensorflow as tf  # not with the module: on arrays all of this works without TensorFlow
+
+    views = tf.stack(crops, axis=-4)
+    return tf.concat([views, tf.reverse(views, [-2])], axis=-4)

@@ -1,0 +1,226 @@
+"""Builds TFRecords of 256 x 256 images, and their statistics, from images. A second call resumes the first."""
+
+import itertools
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from alexnet_tf.tfrecords import files, pool, records, schema, shards, sources, statistics
+
+_SHARED_FILES = (statistics.STATISTICS_FILE, records.INDEX_FILE)
+_SETTINGS_FILE = ".building.json"  # the settings of an unfinished data set
+
+
+def build_dataset(
+    source: str,
+    data_dir: str | pathlib.Path,
+    *,
+    image_px: int = 256,
+    keep_aspect: bool = False,
+    encoding: str = "jpeg",
+    quality: int = 95,
+    num_train_shards: int = 16,
+    num_validation_shards: int = 4,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    max_bad_fraction: float = 0.01,
+    num_processes: int | None = None,
+    runner: str | None = None,
+    runner_arguments: Sequence[str] = (),
+    tfds_data_dir: str | None = None,
+) -> schema.DatasetDescription:
+    """Builds a data set, or finishes an interrupted one, or finds that it is complete.
+
+    The same arguments give the same bytes, however many processes or workers build them, and either kind can finish
+    what the other began.
+
+    Args:
+        source: name of the source; see `sources.open_source`.
+        data_dir: folder for the shards; created if it does not exist.
+        image_px: shorter side of the stored images, in pixels.
+        keep_aspect: whether to keep the longer side, up to four times the shorter, instead of cutting out the central
+            square, as in the paper. The statistics are those of the central square either way.
+        encoding, quality: "jpeg" of a quality from 1 to 95, "png", or "raw": bytes of pixels.
+        num_train_shards, num_validation_shards: number of files of each split.
+        validation_fraction, seed, tfds_data_dir: see `sources.open_source`.
+        max_bad_fraction: fraction of a split's images that may be unreadable before the build stops. They are skipped,
+            and listed in dataset.json.
+        num_processes: processes of this machine that build; None for one per core. 1 builds in this process.
+        runner: None, or one of `schema.RUNNERS`, whose workers build. The images and `data_dir` must be on a disk that
+            every worker mounts under the same path.
+        runner_arguments: command-line arguments of Apache Beam's `PipelineOptions`.
+
+    Returns: the `schema.DatasetDescription`.
+
+    Raises:
+        ValueError: if an argument is out of range, Apache Beam is needed and missing, the folder holds another data
+            set, or too many images are unreadable.
+        OSError: if the folder can't be written.
+
+    Source: section 2.
+    """
+    _check_arguments(image_px, encoding, quality, num_processes, runner)
+    data_dir = pathlib.Path(data_dir).absolute()
+    settings = {
+        "source": source,
+        "image_px": image_px,
+        "keep_aspect": keep_aspect,
+        "encoding": encoding,
+        "quality": quality,
+        "num_train_shards": num_train_shards,
+        "num_validation_shards": num_validation_shards,
+        "validation_fraction": validation_fraction,
+        "seed": seed,
+    }
+    description = _load_complete(data_dir, settings)
+    if description:
+        return description
+    opened = sources.open_source(source, seed, validation_fraction, tfds_data_dir)
+    _delete_damaged(data_dir)  # not before it is known that it can be built again
+    tasks = _make_tasks(opened, data_dir, settings)
+    _prepare_folder(data_dir, tasks, settings | {split: opened.count(split) for split in schema.SPLITS})
+    if runner is None:
+        sums = pool.build_shards(opened, tasks, max_bad_fraction, num_processes)
+    else:
+        from alexnet_tf.tfrecords import beam_pipeline
+
+        sums = beam_pipeline.build_shards(opened, tasks, max_bad_fraction, runner, runner_arguments)
+    return _finish(data_dir, opened, tasks, settings, sums)
+
+
+def _check_arguments(image_px: int, encoding: str, quality: int, num_processes: int | None, runner: str | None):
+    if encoding not in schema.ENCODINGS:
+        raise ValueError(f"`encoding` must be one of {schema.ENCODINGS}. Received: encoding={encoding!r}")
+    if not 1 <= quality <= 95:
+        raise ValueError(f"`quality` must be from 1 to 95, the range Pillow recommends. Received: {quality}")
+    if image_px < 1:
+        raise ValueError(f"`image_px` must be at least 1. Received: image_px={image_px}")
+    if runner is not None:
+        if runner not in schema.RUNNERS:
+            raise ValueError(f"`runner` must be one of {schema.RUNNERS}. Received: runner={runner!r}")
+        if num_processes is not None:
+            raise ValueError(f"`num_processes` must be None with a `runner`. Received: {num_processes}")
+        try:
+            from alexnet_tf.tfrecords import beam_pipeline  # noqa: F401
+        except ImportError as error:
+            raise ValueError(f"runner={runner!r} needs Apache Beam: pip install alexnet-tf[beam]") from error
+
+
+def _make_tasks(source: sources.Source, data_dir: pathlib.Path, settings: dict[str, Any]) -> list[shards.ShardTask]:
+    tasks = []
+    for split in schema.SPLITS:
+        num_shards, count = settings[f"num_{split}_shards"], source.count(split)
+        if not 1 <= num_shards <= count:
+            raise ValueError(
+                f"`num_{split}_shards` must be from 1 to the number of {split} images, {count}. Received: {num_shards}"
+            )
+        bounds = [count * i // num_shards for i in range(num_shards + 1)]
+        for index, (start, stop) in enumerate(itertools.pairwise(bounds)):
+            path = data_dir / schema.shard_name(split, index, num_shards)
+            stored_as = (settings[name] for name in ("image_px", "keep_aspect", "encoding", "quality"))
+            tasks.append(shards.ShardTask(split, start, stop, path, *stored_as))
+    return tasks
+
+
+def _load_complete(data_dir: pathlib.Path, settings: dict[str, Any]) -> schema.DatasetDescription | None:
+    """The description of the data set in the folder, or None if it is not complete."""
+    if not (data_dir / schema.DATASET_FILE).exists():
+        return None
+    description = schema.load_description(data_dir)
+    _check_settings(data_dir, description.settings, settings)
+    try:
+        for split in description.splits.values():
+            schema.check_shard_sizes(data_dir, split)
+        statistics.Statistics.load(data_dir)
+        try:
+            records.load_index(data_dir, description)
+        except ValueError as error:
+            print(f"{error}. Rebuilding it from the shards.")
+            records.rebuild_index(data_dir, description)
+            records.load_index(data_dir, description)
+    except (ValueError, tf.errors.DataLossError) as error:
+        print(f"{error}. Building the data set again.")
+        return None
+    print(f"{data_dir} is complete: nothing to build.")
+    return description
+
+
+def _delete_damaged(data_dir: pathlib.Path):
+    """Deletes a data set that is not complete although it was finished once."""
+    if not (data_dir / schema.DATASET_FILE).exists():
+        return
+    for split in schema.load_description(data_dir).splits.values():
+        for shard in split.shards:
+            (data_dir / shard.name).unlink(missing_ok=True)
+    for name in _SHARED_FILES:
+        (data_dir / name).unlink(missing_ok=True)
+    (data_dir / schema.DATASET_FILE).unlink()
+
+
+def _prepare_folder(data_dir: pathlib.Path, tasks: list[shards.ShardTask], settings: dict[str, Any]):
+    """Makes sure that the folder holds nothing of other settings, half written, or written by others."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    path = data_dir / _SETTINGS_FILE
+    if path.exists():
+        _check_settings(data_dir, json.loads(path.read_text()), settings)
+        for unfinished in data_dir.glob(".tmp-*"):
+            unfinished.unlink(missing_ok=True)
+    else:
+        for output in [task.path for task in tasks] + [data_dir / name for name in _SHARED_FILES]:
+            if output.exists():
+                raise ValueError(f"`data_dir` must not hold other files. Received: {output} exists")
+        files.write_text(path, json.dumps(settings))
+
+
+def _check_settings(data_dir: pathlib.Path, before: dict[str, Any], now: dict[str, Any]):
+    changed = [
+        f"{name} was {before.get(name)!r} and is now {now[name]!r}" for name in now if before.get(name) != now[name]
+    ]
+    if changed:
+        raise ValueError(
+            f"{data_dir} holds a data set with other settings: {'; '.join(changed)}. "
+            "Give another --data_dir, or delete this one."
+        )
+
+
+def _finish(
+    data_dir: pathlib.Path,
+    source: sources.Source,
+    tasks: list[shards.ShardTask],
+    settings: dict[str, Any],
+    sums: statistics.PixelSums,
+) -> schema.DatasetDescription:
+    """Writes the files that describe all shards, dataset.json last."""
+    splits, record_bytes = {}, {}
+    for split in schema.SPLITS:
+        parts = [shards.load_part(task) for task in tasks if task.split == split]
+        record_bytes[split] = [part["record_bytes"] for part in parts]
+        splits[split] = schema.Split(
+            count=sum(part["shard"]["count"] for part in parts),
+            count_per_class=tuple(np.sum([part["count_per_class"] for part in parts], axis=0).tolist()),
+            shards=tuple(schema.Shard(**part["shard"]) for part in parts),
+            skipped=tuple(tuple(entry) for part in parts for entry in part["skipped"]),
+        )
+        if not splits[split].count:
+            raise ValueError(
+                f"`source` must hold at least one readable {split} image. Received: {settings['source']!r}"
+            )
+    statistics.Statistics.of(sums).save(data_dir)
+    records.save_index(data_dir, record_bytes)
+    description = schema.DatasetDescription(
+        class_names=tuple(source.class_names),
+        image_px=settings["image_px"],
+        keep_aspect=settings["keep_aspect"],
+        encoding=settings["encoding"],
+        splits=splits,
+        settings=settings,
+    )
+    description.save(data_dir)
+    for task in tasks:
+        task.part_path.unlink()
+    (data_dir / _SETTINGS_FILE).unlink()
+    return description

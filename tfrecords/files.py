@@ -1,0 +1,51 @@
+"""Files that are complete or not there: no crash leaves half of one, and no reader sees one while it is written."""
+
+import hashlib
+import json
+import os
+import pathlib
+import uuid
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+
+def write_atomically(path: str | pathlib.Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Writes a file under a temporary name, syncs it and renames it.
+
+    Args:
+        path: path of the file, which may exist.
+        write: a function that takes the open binary file and writes its content.
+    """
+    path = pathlib.Path(path)
+    # Not named by the process: two containers on different machines can each have one of the same number.
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
+    with temporary.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_text(path: str | pathlib.Path, text: str) -> None:
+    """Writes a text file, in UTF-8, as `write_atomically` does."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: str | pathlib.Path, content: Any) -> None:
+    """Writes a JSON file, indented by 2, as `write_atomically` does."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def sync(path: str | pathlib.Path) -> None:
+    """Waits until a file's content, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: str | pathlib.Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with pathlib.Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
