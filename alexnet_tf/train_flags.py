@@ -1,12 +1,14 @@
 """The flags of alexnet-train."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from absl import flags
 
 from alexnet_tf import variants
-from alexnet_tf.tfrecords import statistics
-from alexnet_tf.training import optimizers, schedules
+from alexnet_tf.tfrecords import schema
 
-# A run that goes on must agree with its checkpoint in these: with any other the numbers would no longer be one run's.
+# A run that is resumed must agree with its checkpoint in these: with other values the numbers would not be one run's.
 FIXED_FLAGS = (
     "variant",
     "batch_size",
@@ -31,30 +33,20 @@ FIXED_FLAGS = (
     "last_crop_offset",
     "precision",
 )
+# TensorBoard compares runs by these: they too determine the result.
+_HPARAMS = (*FIXED_FLAGS, "epochs", "initializer", "bias_rate", "layer_rates", "plateau_patience", "reduce_in")
 
 
-# By these TensorBoard compares runs, beside the flags above: they too decide what a run comes to.
-_HPARAMS = (
-    *FIXED_FLAGS,
-    "epochs",
-    "initializer",
-    "bias_rate",
-    "layer_rates",
-    "plateau_patience",
-    "reduce_in",
-)
-
-
-def define_flags():
+def define_flags() -> None:
     """Defines the flags. Not at import: then two programs could not be imported together."""
     flags.DEFINE_string("data_dir", None, "Folder of TFRecords made by alexnet-tfrecords.", required=True)
     flags.DEFINE_string(
         "run_dir", None, "Folder for checkpoints, TensorBoard's event files and the model.", required=True
     )
     flags.DEFINE_enum("variant", "paper", sorted(variants.VARIANTS), "Which network: a row of alexnet_tf/variants.py.")
-    flags.DEFINE_integer("epochs", 90, "Passes over the training images, all in all.", lower_bound=1)
+    flags.DEFINE_integer("epochs", 90, "Passes over the training images, in total.", lower_bound=1)
     flags.DEFINE_integer("batch_size", 128, "Images in a step, on all devices and machines together.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Seed of first weights, shuffling, augmentation and dropout.")
+    flags.DEFINE_integer("seed", 0, "Seed of initial weights, shuffling, augmentation and dropout.")
 
     flags.DEFINE_float(
         "learning_rate", 0.01, "Learning rate: the first of a plateau schedule, the highest of a cosine."
@@ -68,14 +60,14 @@ def define_flags():
     flags.DEFINE_enum(
         "optimizer", "momentum", ["momentum", "lars"], "The paper's update rule, or LARS, for batches of thousands."
     )
-    flags.DEFINE_float("lars_trust", 0.001, "LARS: the share of its size that a layer may change in a step of rate 1.")
+    flags.DEFINE_float("lars_trust", 0.001, "LARS: how much of its norm a layer may change by in a step of rate 1.")
     flags.DEFINE_enum(
         "schedule",
         "plateau",
-        schedules.SCHEDULES,
+        ["plateau", "original", "step", "cosine", "poly", "constant"],
         "How the learning rate changes. plateau: divided by 10, three times at most, when the validation error stops "
-        "improving (the paper's); original: by epoch, with rates of its own for biases and conv1, as the original "
-        "program's notes say; step: divided by 10 every --step_epochs; cosine, poly: falls to 0 over all epochs, "
+        "improving (the paper's); original: by epoch, with separate rates for biases and conv1, as in the original "
+        "program's notes; step: divided by 10 every --step_epochs; cosine, poly: falls to 0 over all epochs, "
         "along half a cosine or a parabola; constant: never.",
     )
     flags.DEFINE_integer("plateau_patience", 5, "Epochs without improvement before plateau divides.", lower_bound=1)
@@ -86,26 +78,26 @@ def define_flags():
     flags.DEFINE_float("momentum", 0.9, "Momentum of the paper's update rule.")
     flags.DEFINE_float("weight_decay", 0.0005, "Weight decay, inside the momentum, on weights and not on biases.")
 
-    flags.DEFINE_float("bias_rate", 1.0, "What the learning rate of biases is multiplied by.", lower_bound=0)
+    flags.DEFINE_float("bias_rate", 1.0, "Multiplier of the learning rate of biases.", lower_bound=0)
     flags.DEFINE_list(
         "layer_rates",
         [],
-        "What the learning rates of single layers are multiplied by, e.g. conv1=0.1,fc8/bias=2; 0 freezes. May be "
-        "changed when a run goes on.",
+        "Multipliers of the learning rates of single layers, e.g. conv1=0.1,fc8/bias=2; 0 freezes. May be changed when "
+        "a run is resumed.",
     )
-    flags.DEFINE_float("label_smoothing", 0.0, "Share of each label's weight that is spread over all classes.")
+    flags.DEFINE_float("label_smoothing", 0.0, "Fraction of each label's weight that is spread over all classes.")
 
     flags.DEFINE_string(
         "initializer",
         "variant",
-        "First weights: variant (the paper's normal distributions and biases), or a Keras initializer such as "
+        "Initial weights: variant (the paper's normal distributions and biases), or a Keras initializer such as "
         "he_normal for all kernels, with biases of 0.",
     )
     flags.DEFINE_string(
-        "init_from", None, "A model whose weights the run begins with: a run's folder, a .keras or .h5 file."
+        "init_from", None, "A model whose weights the run starts from: a run's folder, a .keras or .h5 file."
     )
-    flags.DEFINE_bool("new_head", False, "With --init_from: whether the classifier begins anew, for other classes.")
-    flags.DEFINE_list("freeze", [], "Layers whose weights stay as they are, e.g. conv1,conv2.")
+    flags.DEFINE_bool("new_head", False, "With --init_from: whether the classifier is a new one, for other classes.")
+    flags.DEFINE_list("freeze", [], "Layers whose weights are not trained, e.g. conv1,conv2.")
     flags.DEFINE_float(
         "input_scale",
         None,
@@ -115,7 +107,7 @@ def define_flags():
     flags.DEFINE_enum(
         "color_noise",
         "standard_deviation",
-        list(statistics.COLOR_NOISE_SCALES),
+        ["standard_deviation", "eigenvalue_unit_range", "eigenvalue", "none"],
         "Size of the color noise along each principal component of RGB: the original program's, as read by most "
         "re-implementations, the paper's words taken literally (enormous), or none.",
     )
@@ -127,12 +119,15 @@ def define_flags():
         lower_bound=0,
     )
     flags.DEFINE_integer(
-        "images_per_crop", 1, "Images in a row that share a crop and a flip; 32 in the original program.", lower_bound=1
+        "images_per_crop",
+        1,
+        "Consecutive images with the same crop and flip; 32 in the original program.",
+        lower_bound=1,
     )
     flags.DEFINE_bool(
         "last_crop_offset",
         False,
-        "Whether crops may touch the right and bottom edge: 33 x 33 places, as in the original program, for 32 x 32.",
+        "Let crops touch the right and bottom edge: 33 x 33 positions, as in the original program, not 32 x 32.",
     )
 
     flags.DEFINE_enum(
@@ -140,14 +135,14 @@ def define_flags():
         "fail",
         ["fail", "skip"],
         "What to do about images that can't be read. fail: stop there, and name the file and the record. skip: look at "
-        "all images before training, and leave such out.",
+        "all images before training, and skip those.",
     )
-    flags.DEFINE_integer("max_bad_records", 100, "How many records may be left out.", lower_bound=0)
+    flags.DEFINE_integer("max_bad_records", 100, "How many records may be skipped.", lower_bound=0)
     flags.DEFINE_string(
         "data_service",
         None,
-        "HOST:PORT of alexnet-data-service, whose processes then read and decode the training images. A run that goes "
-        "on does so at about the same image, not the very same.",
+        "HOST:PORT of alexnet-data-service, whose processes then read and decode the training images. A resumed run "
+        "then continues at about the same image, not exactly the same.",
     )
 
     flags.DEFINE_string(
@@ -158,25 +153,25 @@ def define_flags():
         "mirrored where there are several GPUs.",
     )
     flags.DEFINE_integer(
-        "num_local_workers", 1, "Workers to start on this machine, to try multi_worker out.", lower_bound=1
+        "num_local_workers", 1, "Workers to start on this machine, to try out multi_worker.", lower_bound=1
     )
     flags.DEFINE_integer(
         "max_restarts",
         0,
-        "How often to go on by itself after a worker was killed, lost or asked to stop.",
+        "How many times to resume automatically after a worker was killed, lost or stopped.",
         lower_bound=0,
     )
     flags.DEFINE_enum(
         "reduce_in",
         "float32",
-        optimizers.REDUCE_DTYPES,
+        ["float32", "float16", "bfloat16"],
         "Type in which the gradients of several replicas are added up: half precision is half the bytes between "
-        "machines. May be changed when a run goes on.",
+        "machines. May be changed when a run is resumed.",
     )
     flags.DEFINE_bool(
         "allow_changed",
         False,
-        "Whether to go on with a run though flags, the data or the number of workers are others than before.",
+        "Whether to resume a run although flags, the data or the number of workers have changed.",
     )
     flags.DEFINE_list(
         "column_devices",
@@ -186,7 +181,7 @@ def define_flags():
     flags.DEFINE_bool(
         "allow_fewer_devices",
         False,
-        "Whether to train without --column_devices, with a warning, where this machine does not have them.",
+        "Whether to train without --column_devices, with a warning, if this machine does not have them.",
     )
     flags.DEFINE_enum("precision", "float32", ["float32", "mixed_float16", "mixed_bfloat16"], "Keras's dtype policy.")
     flags.DEFINE_enum(
@@ -196,7 +191,10 @@ def define_flags():
         "Whether XLA compiles the step. auto: on one GPU; a CPU was measured 1.4 times faster without.",
     )
     flags.DEFINE_integer(
-        "checkpoint_every_steps", 1000, "Steps between checkpoints, beside one at each epoch's end.", lower_bound=1
+        "checkpoint_every_steps",
+        1000,
+        "Steps between checkpoints, besides one at each epoch's end.",
+        lower_bound=1,
     )
     flags.DEFINE_integer("log_every", 20, "Steps between entries in TensorBoard.", lower_bound=1)
     flags.DEFINE_list(
@@ -206,8 +204,19 @@ def define_flags():
     )
 
 
-def parse_layer_rates(items):
-    """Returns {"conv1": 0.1} for ["conv1=0.1"]. Raises ValueError where an item is not of that form."""
+def check_flags(flag: flags.FlagValues) -> None:
+    """Raises ValueError for mistakes that can be found without TensorFlow, whose import takes seconds."""
+    parse_layer_rates(flag.layer_rates)
+    parse_profile_steps(flag.profile_steps)
+    if flag.schedule == "original" and (flag.layer_rates or flag.bias_rate != 1):
+        raise ValueError("`bias_rate` and `layer_rates` can't be given with schedule=original, which sets them.")
+    if flag.new_head and not flag.init_from:
+        raise ValueError("`new_head` needs `init_from`: without it every layer starts from initial weights.")
+    schema.load_description(flag.data_dir)
+
+
+def parse_layer_rates(items: Sequence[str]) -> dict[str, float]:
+    """Returns {"conv1": 0.1} for ["conv1=0.1"]. Raises ValueError if an item is not of that form."""
     rates = {}
     for item in items:
         name, _, value = item.partition("=")
@@ -218,25 +227,31 @@ def parse_layer_rates(items):
     return rates
 
 
-def parse_profile_steps(items):
-    """Returns (10, 12) for ["10", "12"], None for []. Raises ValueError where the items are not two such steps."""
+def parse_profile_steps(items: Sequence[str]) -> tuple[int, int] | None:
+    """Returns (10, 12) for ["10", "12"], None for []. Raises ValueError if the items are not two such steps."""
     if not items:
         return None
-    steps = tuple(int(item) for item in items if item.isdecimal())
+    steps = [int(item) for item in items if item.isdecimal()]
     if len(steps) != 2 or len(items) != 2 or not 1 <= steps[0] <= steps[1]:
         raise ValueError(
             "`profile_steps` must be the first and the last step, counted from 1, such as 10,12. "
             f"Received: {','.join(items)}"
         )
-    return steps
+    return steps[0], steps[1]
 
 
-def hparams(flag):
-    """The flags by which runs are compared: a dict from names to numbers, strings and bools, without those not given.
+def given(flag: flags.FlagValues, *names: str) -> dict[str, Any]:
+    """The values of flags by name: the arguments of a step that takes them under the same names."""
+    return {name: flag[name].value for name in names}
 
-    Args:
-        flag: absl's values of the flags.
-    """
-    values = {name: flag[name].value for name in _HPARAMS}
+
+def own_flags(flag: flags.FlagValues) -> list[flags.Flag]:
+    """The flags that `define_flags` defines."""
+    return flag.get_flags_for_module(__name__)
+
+
+def hparams(flag: flags.FlagValues) -> dict[str, float | str | bool]:
+    """The flags by which runs are compared: numbers, strings and bools by name, without those not given."""
+    values = given(flag, *_HPARAMS)
     values = {name: ",".join(value) if isinstance(value, list) else value for name, value in values.items()}
     return {name: value for name, value in values.items() if value not in (None, "")}

@@ -1,4 +1,4 @@
-"""What `fit` adds to a bare training step of the paper's network: by itself with TensorBoard on, and with real reading.
+"""What `fit` adds to a bare training step of the paper's network: alone with TensorBoard on, and with real reading.
 
     python benchmarks/fit.py --batch_size=32
 
@@ -21,8 +21,8 @@ from absl import app, flags
 
 from alexnet_tf import model
 from alexnet_tf.distribution import strategies
-from alexnet_tf.tfrecords import build, reader
-from alexnet_tf.training import loop, optimizers
+from alexnet_tf.tfrecords import dataset_builder, reader
+from alexnet_tf.training import compilation, optimizers
 
 _PHOTOS = 128
 
@@ -34,7 +34,7 @@ def define_flags():
 
 
 class StepTimes(keras.callbacks.Callback):
-    """The seconds from the end of a step to the end of the next, what other callbacks do in between included."""
+    """The seconds from the end of a step to the end of the next, including what other callbacks do in between."""
 
     def __init__(self):
         super().__init__()
@@ -55,8 +55,8 @@ def main(argv):
     flag = flags.FLAGS
     batch_size = flag.batch_size
     trained = model.with_color_offset(model.build_alexnet("paper", contestants.CLASSES))
-    jit = loop.use_jit("auto", strategies.make_strategy("one"))
-    loop.compile_model(trained, optimizers.PaperMomentum(contestants.RATE), jit)
+    jit = strategies.use_jit("auto", strategies.make_strategy("one"))
+    compilation.compile_model(trained, optimizers.PaperMomentum(contestants.RATE), jit)
     pixels, labels = contestants.random_batch(batch_size)
     in_memory = tf.data.Dataset.from_tensors(({"image": pixels, "color_offset": tf.zeros((batch_size, 3))}, labels))
     in_memory = in_memory.repeat()
@@ -67,7 +67,7 @@ def main(argv):
             path = photos / "ab"[number % 2] / f"{number}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(reading.make_photo(number))
-        build.build_dataset(f"folder:{photos}", f"{folder}/data", num_processes=1)
+        dataset_builder.build_dataset(f"folder:{photos}", f"{folder}/data", num_processes=1)
         read = reader.make_training_dataset(f"{folder}/data", batch_size, contestants.IMAGE_PX)
 
         trained.make_train_function()
@@ -84,11 +84,12 @@ def main(argv):
                 trained.fit(
                     dataset, steps_per_epoch=flag.steps + 1, callbacks=[times, tensorboard], shuffle=False, verbose=0
                 )
-        images, begin = 0, None
-        for _, labels in read.take(2 + 4096 // batch_size):
-            begin = begin or time.perf_counter()  # the first batch is there when the clock starts
+        images, batches = 0, iter(read.take(2 + 4096 // batch_size))
+        next(batches)  # which is there when the clock starts
+        begin = time.perf_counter()
+        for _, labels in batches:
             images += len(labels)
-        input_rate = (images - batch_size) / (time.perf_counter() - begin)
+        input_rate = images / (time.perf_counter() - begin)
     result = {"batch_size": batch_size, "bare": statistics.median(bare), "fit": statistics.median(on_memory.seconds)}
     result |= {"fit_reading": statistics.median(on_photos.seconds), "input_rate": input_rate}
     print(json.dumps(result))

@@ -1,9 +1,9 @@
-"""What an image costs as the work grows: by batch size, by the images of a data set, by the workers on this machine.
+"""Measures how the time per image scales with batch size, size of the data set and workers on this machine.
 
     python benchmarks/growth.py
 
-The sizes take turns. Writes docs/growth.svg and prints the tables. A curve of milliseconds an image that is level says
-that twice the work takes twice the time; where it is not, something else is paid for beside the images.
+The sizes alternate. Writes docs/growth.svg and prints the tables. Where a curve of milliseconds per image is flat,
+twice the work takes twice the time; where it is not, there is a cost besides the images.
 """
 
 import os
@@ -26,43 +26,43 @@ _VALIDATION_IMAGES = 32
 
 
 def define_flags():
-    flags.DEFINE_list("batch_sizes", ["1", "2", "4", "8", "16", "32", "64", "128", "256"], "Images in a step.")
-    flags.DEFINE_list("images", ["64", "256", "1024"], "Training images of a data set.")
+    flags.DEFINE_list("batch_sizes", ["1", "2", "4", "8", "16", "32", "64", "128", "256"], "Images per step.")
+    flags.DEFINE_list("images", ["64", "256", "1024"], "Numbers of training images.")
     flags.DEFINE_list("workers", ["1", "2", "4"], "Workers on this machine.")
-    flags.DEFINE_integer("images_a_worker", 8, "Images of each worker in a step.")
-    flags.DEFINE_integer("rounds", 3, "How often each size is timed, in turn.")
+    flags.DEFINE_integer("images_a_worker", 8, "Images per worker and step.")
+    flags.DEFINE_integer("rounds", 3, "Number of rounds; the sizes alternate within each.")
     flags.DEFINE_string("plot", "docs/growth.svg", "Where the plot is written.")
 
 
 def by_batch_size(sizes, rounds):
-    """A dict from "training", "inference" and the matrix product of each to milliseconds an image, by batch size."""
+    """Returns milliseconds per image by batch size, for training, inference and the matrix product of each."""
     network, product = speed.Contestant(speed.OURS), speed.Contestant(speed.LIMIT)
     cost = {"train": {size: [] for size in sizes}, "infer": {size: [] for size in sizes}}
-    limit = {what: [] for what in cost}
+    limit = {mode: [] for mode in cost}
     for _ in range(rounds):
-        for what, of_sizes in cost.items():
+        for mode, times in cost.items():
             for size in sizes:
-                seconds = network.measure(what, size, max(2, 32 // size))["seconds"]
-                of_sizes[size] += [1000 * s / size for s in seconds]
-            limit[what] += [1000 * s / 32 for s in product.measure(what, 32, 3)["seconds"]]
+                seconds = network.measure(mode, size, max(2, 32 // size))["seconds"]
+                times[size] += [1000 * s / size for s in seconds]
+            limit[mode] += [1000 * s / 32 for s in product.measure(mode, 32, 3)["seconds"]]
     network.end()
     product.end()
     result = {}
-    for what, title in (("train", "training"), ("infer", "inference")):
-        result[title] = {size: statistics.median(ms) for size, ms in cost[what].items()}
-        result[f"{title}: {speed.LIMIT}"] = dict.fromkeys(sizes, statistics.median(limit[what]))
+    for mode, title in (("train", "training"), ("infer", "inference")):
+        result[title] = {size: statistics.median(ms) for size, ms in cost[mode].items()}
+        result[f"{title}: {speed.LIMIT}"] = dict.fromkeys(sizes, statistics.median(limit[mode]))
     return result
 
 
 def by_images(counts, rounds):
-    """A dict from "building" and "an epoch" to milliseconds an image of whole programs, by training images."""
-    cost = {"building": {count: [] for count in counts}, "an epoch": {count: [] for count in counts}}
+    """Returns milliseconds per image of complete programs by training images, for "building" and "one epoch"."""
+    cost = {"building": {count: [] for count in counts}, "one epoch": {count: [] for count in counts}}
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         photos = [reading.make_photo(number) for number in range(min(256, max(counts)))]
         for count in counts:
-            for split, of_split in (("train", count), ("validation", _VALIDATION_IMAGES)):
-                for number in range(of_split):
+            for split, images in (("train", count), ("validation", _VALIDATION_IMAGES)):
+                for number in range(images):
                     path = folder / f"photos{count}" / split / "ab"[number % 2] / f"{number}.jpg"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_bytes(photos[number % len(photos)])
@@ -71,38 +71,38 @@ def by_images(counts, rounds):
                 data = f"--data_dir={folder / f'data{count}-{turn}'}"
                 build = ["tfrecords.build", f"--source=folder:{folder / f'photos{count}'}", data]
                 train = ["train", data, f"--run_dir={folder / 'run'}", "--batch_size=32", "--epochs=1"]
-                for what, program in (("building", build), ("an epoch", train)):
+                for title, program in (("building", build), ("one epoch", train)):
                     begin = time.perf_counter()
                     command = [sys.executable, "-m", f"alexnet_tf.{program[0]}", *program[1:]]
                     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-                    cost[what][count].append(1000 * (time.perf_counter() - begin) / (count + _VALIDATION_IMAGES))
+                    cost[title][count].append(1000 * (time.perf_counter() - begin) / (count + _VALIDATION_IMAGES))
                 shutil.rmtree(folder / "run")
                 shutil.rmtree(data.removeprefix("--data_dir="))
-    return {what: {count: statistics.median(ms) for count, ms in of.items()} for what, of in cost.items()}
+    return {title: {count: statistics.median(ms) for count, ms in times.items()} for title, times in cost.items()}
 
 
 def by_workers(counts, images, rounds):
-    """A dict from the parts of a step to milliseconds an image of all workers together, by the number of workers."""
+    """Returns milliseconds per image of all workers together by number of workers, for the parts of a step."""
     results = scale.measure_counts(counts, images, rounds)
-    parts = {"a step": "step", "its work": "work", "adding up gradients": "sum in float32"}
+    parts = {"step": "step", "compute only": "compute only", "gradient all-reduce": "all-reduce in float32"}
     return {
         title: {
-            count: 1000 * statistics.median(seconds[part] for seconds in of_count) / (count * images)
-            for count, of_count in results.items()
+            count: 1000 * statistics.median(seconds[part] for seconds in rounds) / (count * images)
+            for count, rounds in results.items()
         }
         for title, part in parts.items()
     }
 
 
 def save_plot(path, panels):
-    """One panel for each dict of curves: milliseconds an image over what grows, as SVG."""
+    """Saves milliseconds per image as SVG, one panel per dict of curves."""
     figure = Figure(figsize=(4 * len(panels), 3.6), layout="constrained")
-    for axes, (grows, curves) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+    for axes, (size_name, curves) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for title, curve in curves.items():
             limit = speed.LIMIT in title
             axes.plot(list(curve), list(curve.values()), "--" if limit else "o-", label=title)
         sizes = list(next(iter(curves.values())))
-        axes.set(xscale="log", yscale="log", xlabel=grows, ylabel="ms an image")
+        axes.set(xscale="log", yscale="log", xlabel=size_name, ylabel="ms per image")
         axes.set_xticks(sizes, sizes)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 1)))
@@ -117,16 +117,16 @@ def main(argv):
     sizes, images, workers = ([int(count) for count in each] for each in (flag.batch_sizes, flag.images, flag.workers))
     os.environ.update(speed.CHILD_ENVIRONMENT)
     panels = {}
-    for grows, measure in (
-        ("images in a step", lambda: by_batch_size(sizes, flag.rounds)),
+    for size_name, measure in (
+        ("images per step", lambda: by_batch_size(sizes, flag.rounds)),
         ("training images", lambda: by_images(images, flag.rounds)),
         ("workers on one machine", lambda: by_workers(workers, flag.images_a_worker, flag.rounds)),
     ):
-        panels[grows] = measure()
-        counts = list(next(iter(panels[grows].values())))
-        print(f"\n| ms an image; {grows}: | " + " | ".join(map(str, counts)) + " |")
+        panels[size_name] = measure()
+        counts = list(next(iter(panels[size_name].values())))
+        print(f"\n| ms per image; {size_name}: | " + " | ".join(map(str, counts)) + " |")
         print("|---" * (len(counts) + 1) + "|")
-        for title, curve in panels[grows].items():
+        for title, curve in panels[size_name].items():
             print(f"| {title} | " + " | ".join(f"{ms:.3g}" for ms in curve.values()) + " |", flush=True)
     save_plot(pathlib.Path(flag.plot), panels)
 

@@ -1,9 +1,9 @@
-"""What a training step costs on several workers, taken apart: the work on the images, and the sum of the gradients.
+"""Measures a training step on several workers and its parts: compute, and all-reduce of the gradients.
 
     python benchmarks/scale.py --workers=1,2,4
 
-Starts that many workers on this machine, interleaved, and prints for each count the time of a whole step of the paper's
-network, of its work alone, and of adding up 60,965,224 gradients over the workers, in float32 and in half precision.
+Starts that many workers on this machine; the counts alternate. For each count prints the time of a complete step of the
+paper's network, of compute only, and of the all-reduce of 60,965,224 gradients, in float32 and in half precision.
 """
 
 import json
@@ -19,17 +19,17 @@ import tensorflow as tf
 from absl import app, flags
 
 from alexnet_tf import model
-from alexnet_tf.distribution import local_workers, strategies
-from alexnet_tf.training import loop, optimizers
+from alexnet_tf.distribution import local_workers, strategies, workers
+from alexnet_tf.training import compilation, optimizers
 
 PARAMETERS = 60_965_224
 
 
 def define_flags():
-    flags.DEFINE_list("workers", ["1", "2", "4"], "Counts of workers to compare.")
-    flags.DEFINE_integer("images", 8, "Images of each worker in a step.")
-    flags.DEFINE_integer("rounds", 3, "How often each count is measured, in turn.")
-    flags.DEFINE_string("report", None, "Where a worker writes what it measured. Set by this program.")
+    flags.DEFINE_list("workers", ["1", "2", "4"], "Numbers of workers to compare.")
+    flags.DEFINE_integer("images", 8, "Images per worker and step.")
+    flags.DEFINE_integer("rounds", 3, "Number of rounds; the counts alternate within each.")
+    flags.DEFINE_string("report", None, "Where a worker writes its measurements. Set by this program.")
 
 
 def median_seconds(function, repeats=5):
@@ -43,15 +43,15 @@ def median_seconds(function, repeats=5):
 
 
 def measure(images):
-    """Seconds of a step and of its parts, on this worker among the others."""
-    worker = strategies.this_worker()
+    """Returns this worker and a dict with the median seconds of a step and of its parts."""
+    worker = workers.this_worker()
     strategy = strategies.make_strategy("auto", worker)
     replicas = strategy.num_replicas_in_sync
     keras.utils.set_random_seed(0)
     with strategy.scope():
         alexnet = model.build_alexnet("paper")
         trained = model.with_color_offset(alexnet, strategies.DistributedModel if replicas > 1 else keras.Model)
-        loop.compile_model(trained, optimizers.PaperMomentum(0.0), jit=False)
+        compilation.compile_model(trained, optimizers.PaperMomentum(0.0), jit=False)
     generator = np.random.default_rng(worker.number)
     inputs = {
         "image": tf.constant(generator.integers(0, 256, (images, 224, 224, 3)), tf.uint8),
@@ -64,8 +64,8 @@ def measure(images):
         strategy.run(lambda: trained.train_step((inputs, labels)))
 
     @tf.function
-    def work():
-        # The same without the others: forward, backward, and no update.
+    def compute():
+        # The same without communication: forward and backward pass, and no update.
         def forward_backward():
             with tf.GradientTape() as tape:
                 loss = trained.compute_loss(inputs, labels, trained(inputs, training=True))
@@ -74,27 +74,27 @@ def measure(images):
 
         return strategy.run(forward_backward)
 
-    seconds = {"step": median_seconds(step), "work": median_seconds(work)}
+    seconds = {"step": median_seconds(step), "compute only": median_seconds(compute)}
     for dtype in (tf.float32, tf.float16, tf.bfloat16):
 
         @tf.function
-        def add_up(dtype=dtype):
-            def of_each():
-                # Not constants, whose sum TensorFlow would know beforehand.
+        def all_reduce(dtype=dtype):
+            def per_replica():
+                # Not constants, whose sum TensorFlow would compute in advance.
                 gradients = [tf.fill([PARAMETERS // 16], tf.random.uniform(())) for _ in range(16)]
                 reduced = [tf.cast(gradient, dtype) for gradient in gradients]
                 if replicas > 1:
                     reduced = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, reduced)
                 return tf.add_n([tf.reduce_sum(tf.cast(gradient, tf.float32)) for gradient in reduced])
 
-            return strategy.run(of_each)
+            return strategy.run(per_replica)
 
-        seconds[f"sum in {dtype.name}"] = median_seconds(add_up)
+        seconds[f"all-reduce in {dtype.name}"] = median_seconds(all_reduce)
     return worker, seconds
 
 
 def measure_counts(counts, images, rounds):
-    """A dict from each count of workers to what `measure` says in each round, the counts taking turns."""
+    """Returns a dict from number of workers to a list with the seconds of the parts, one dict per round."""
     results = {count: [] for count in counts}
     for _ in range(rounds):
         for count in counts:
@@ -102,7 +102,7 @@ def measure_counts(counts, images, rounds):
                 report = pathlib.Path(folder) / "report.json"
                 command = [sys.executable, __file__, f"--images={images}", f"--report={report}"]
                 if local_workers.run_workers(command, count, max_restarts=0):
-                    raise RuntimeError(f"A worker of {count} failed.")
+                    raise RuntimeError(f"One of {count} workers failed.")
                 results[count].append(json.loads(report.read_text()))
     return results
 

@@ -1,16 +1,17 @@
-"""What TensorBoard's entries cost a training step of the paper's network with 1,000 classes.
+"""Measures what logging to TensorBoard costs a training step of the paper's network with 1,000 classes.
 
     python benchmarks/tensorboard_cost.py --batch_size=32 --rounds=8
 
-Two models train in turn on the same images in memory, A as bare Keras does, B with all that alexnet-train measures and
-writes. Prints a Markdown table: a step of each, their ratio in each turn, and how long an entry, an epoch's end and the
-run's end take by themselves. Speeds of reading data don't come into it.
+Two models train alternately on the same images in memory, A as bare Keras does, B with everything that alexnet-train
+measures and logs. Prints a Markdown table: the time of a step of each, their ratio, and the time that a log point, the
+end of an epoch and the end of the run take alone. Reading data is not part of it.
 """
 
 import pathlib
 import statistics
 import tempfile
 import time
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,17 +20,17 @@ from absl import app, flags
 
 from alexnet_tf import model, variants
 from alexnet_tf.distribution import strategies
-from alexnet_tf.training import loop, optimizers, tensorboard_logger
+from alexnet_tf.training import compilation, fit, gradient_norms, optimizers, tensorboard_logger
 
 CLASSES = 1000
 
 
 def define_flags():
     flags.DEFINE_string("variant", "paper", "The network.")
-    flags.DEFINE_integer("batch_size", 32, "Images in a step.")
-    flags.DEFINE_integer("log_every", 20, "Steps between entries.")
-    flags.DEFINE_integer("rounds", 8, "How often A and B take turns, of --log_every steps each.")
-    flags.DEFINE_string("jit", "auto", "As alexnet-train takes it.")
+    flags.DEFINE_integer("batch_size", 32, "Images per step.")
+    flags.DEFINE_integer("log_every", 20, "Steps between log points.")
+    flags.DEFINE_integer("rounds", 8, "Number of rounds; in each A and B train --log_every steps.")
+    flags.DEFINE_string("jit", "auto", "As in alexnet-train.")
 
 
 class Clock(keras.callbacks.Callback):
@@ -69,20 +70,22 @@ class Clock(keras.callbacks.Callback):
             self.inner_seconds, self.begin = 0.0, time.perf_counter()
         self.seconds = time.perf_counter() - self.begin
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch, logs: Any = None):
         self.epoch_end_seconds = self._of_inner(
             "on_epoch_end", epoch, logs | {f"val_{name}": logs[name] for name in logs}
         )
 
 
 def make_model(flag, jit, measured):
+    """Returns (network, training model, confusion matrix, gradient norms); the last two are None unless measured."""
     keras.utils.set_random_seed(0)
     alexnet = model.build_alexnet(flag.variant, CLASSES)
     trained, optimizer = model.with_color_offset(alexnet), optimizers.PaperMomentum(1e-5)
-    confusion_matrix = loop.compile_model(trained, optimizer, jit)
+    confusion_matrix = compilation.compile_model(trained, optimizer, jit)
     if measured:
-        optimizer.measure_gradients(always=jit)
-        return alexnet, trained, confusion_matrix
+        norms = gradient_norms.GradientNorms(trained.trainable_variables, always=jit)
+        optimizer.gradient_norms = norms
+        return alexnet, trained, confusion_matrix, norms
     trained.compile(
         optimizer,
         "sparse_categorical_crossentropy",
@@ -92,13 +95,13 @@ def make_model(flag, jit, measured):
         ],
         jit_compile=jit,
     )
-    return alexnet, trained, None
+    return alexnet, trained, None, None
 
 
 def main(argv):
     del argv
     flag = flags.FLAGS
-    jit = loop.use_jit(flag.jit, strategies.make_strategy("one"))
+    jit = strategies.use_jit(flag.jit, strategies.make_strategy("one"))
     side, rng = variants.VARIANTS[flag.variant].image_px, np.random.default_rng(0)
     images = rng.integers(0, 256, (flag.batch_size, side, side, 3), "uint8")
     labels = rng.integers(0, CLASSES, flag.batch_size).astype("int32")
@@ -108,24 +111,26 @@ def main(argv):
         return tf.data.Dataset.from_tensors((inputs, labels)).repeat().prefetch(2)
 
     with tempfile.TemporaryDirectory() as folder:
-        _, bare, _ = make_model(flag, jit, measured=False)
-        alexnet, full, confusion_matrix = make_model(flag, jit, measured=True)
-        input_clock = loop.InputClock()
+        _, bare, _, _ = make_model(flag, jit, measured=False)
+        alexnet, full, confusion_matrix, norms = make_model(flag, jit, measured=True)
+        assert norms is not None
+        input_clock = fit.InputClock()
         full.make_train_function()
         full.train_function = input_clock.wrap(full.train_function)
-        book = tensorboard_logger.Diary(
+        logger = tensorboard_logger.TensorBoardLogger(
             pathlib.Path(folder),
-            10**9,  # an entry at the end of each turn alone, which is --log_every steps after the last
-            flag.batch_size,
-            0,
-            images[:8],
-            {"flags": "none"},
-            [f"class {number}" for number in range(CLASSES)],
-            confusion_matrix,
-            {"variant": flag.variant},
-            input_clock,
+            log_every=10**9,  # an entry at the end of each turn alone, which is --log_every steps after the last
+            batch_size=flag.batch_size,
+            first_step=0,
+            first_images=images[:8],
+            texts={"flags": "none"},
+            class_names=[f"class {number}" for number in range(CLASSES)],
+            confusion_matrix=confusion_matrix,
+            gradient_norms=norms,
+            hparams={"variant": flag.variant},
+            input_clock=input_clock,
         )
-        clocks, times = {"A": Clock(), "B": Clock(book)}, {"A": [], "B": []}
+        clocks, times = {"A": Clock(), "B": Clock(logger)}, {"A": [], "B": []}
         entries, epoch_ends = [], []
         for turn in range(flag.rounds + 1):
             for name, trained in (("A", bare), ("B", full)):
@@ -144,21 +149,21 @@ def main(argv):
                 entries.append(clocks["B"].inner_seconds)
                 epoch_ends.append(clocks["B"].epoch_end_seconds)
         begin = time.perf_counter()
-        book.finish(alexnet, tf.data.Dataset.from_tensors((images, labels)).repeat())
+        logger.finish(alexnet, tf.data.Dataset.from_tensors((images, labels)).repeat())
         end_seconds = time.perf_counter() - begin
 
     ratios = sorted(b / a for a, b in zip(times["A"], times["B"], strict=True))
     low, middle, high = np.percentile(ratios, [25, 50, 75])
     entry = statistics.median(entries)
     cells = {
-        "images a step": flag.batch_size,
+        "images per step": flag.batch_size,
         "A, ms": f"{1000 * statistics.median(times['A']):.0f}",
         "B, ms": f"{1000 * statistics.median(times['B']):.0f}",
         "B / A, median (quartiles)": f"{middle:.3f} ({low:.3f} to {high:.3f})",
-        "an entry, ms": f"{1000 * entry:.0f}",
-        f"of {flag.log_every} steps": f"{entry / statistics.median(times['B']) / flag.log_every:.2%}",
-        "epoch's end, s": f"{statistics.median(epoch_ends):.1f}",
-        "run's end, s": f"{end_seconds:.1f}",
+        "log point, ms": f"{1000 * entry:.0f}",
+        f"share of {flag.log_every} steps": f"{entry / statistics.median(times['B']) / flag.log_every:.2%}",
+        "end of epoch, s": f"{statistics.median(epoch_ends):.1f}",
+        "end of run, s": f"{end_seconds:.1f}",
     }
     print(
         "| " + " | ".join(cells) + " |\n" + "|---" * len(cells) + "|\n| " + " | ".join(map(str, cells.values())) + " |"

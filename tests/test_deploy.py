@@ -11,7 +11,7 @@ import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from alexnet_tf.distribution import strategies
+from alexnet_tf.distribution import workers
 
 DEPLOY = pathlib.Path(__file__).parent.parent / "deploy"
 PROGRAMS = pathlib.Path(sys.executable).parent
@@ -44,7 +44,7 @@ class TestKubernetes:
         command = [*container["command"], *container["args"]]
         result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         monkeypatch.setenv("TF_CONFIG", result.stdout)
-        worker = strategies.this_worker()
+        worker = workers.this_worker()
         assert worker.number == index
         assert len(worker.addresses) == job["spec"]["completions"] == job["spec"]["parallelism"] == 4
         name, subdomain = job["metadata"]["name"], job["spec"]["template"]["spec"]["subdomain"]

@@ -8,50 +8,53 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 from absl import logging
 
-# Of <sysexits.h>. A program that starts training again can tell by them that it is worth it.
-EXIT_STOPPED = os.EX_TEMPFAIL  # 75: asked to stop by SIGTERM; a checkpoint is saved
+# Of <sysexits.h>, for programs that start training again: with these two it helps.
+EXIT_STOPPED = os.EX_TEMPFAIL  # 75: stopped by SIGTERM or Ctrl-C; a checkpoint is saved
 EXIT_WORKER_LOST = os.EX_UNAVAILABLE  # 69: another worker is gone
 # How long the others may take to see that a worker is lost, which TensorFlow finds by missing heartbeats, and all to
-# save and stop when they are asked to. Then they are killed.
+# save and stop when they are requested to. Then they are killed.
 _SECONDS_TO_END = 90
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
-def run_workers(command, num_workers, max_restarts):
+def run_workers(command: Sequence[str], num_workers: int, max_restarts: int) -> int:
     """Runs a command as several workers, to their end.
 
-    Each gets TF_CONFIG in its environment where there are several. When one is killed, is asked to stop, or loses
-    another, all are ended and started anew. SIGTERM and SIGINT ask all to stop, and then none is started anew; asked a
-    second time, all are killed.
+    With several workers each gets TF_CONFIG in its environment. When one is killed, is stopped, or loses another, all
+    are ended and started again. SIGTERM and SIGINT request all to stop, and then none is started again; a second signal
+    kills them.
 
     Args:
-        command: list of strings.
+        command: the program and its arguments.
         num_workers: how many processes.
-        max_restarts: how often all are started anew at most.
+        max_restarts: how many times all are started again at most.
 
-    Returns: the exit status: 0 where all ended well, or that of the worker that first ended otherwise (where a signal
-        killed it, 128 + its number).
+    Returns: the exit status: 0 if all ended well, or that of the worker that first ended otherwise (if a signal killed
+        it, 128 + the signal's number).
     """
-    processes, asked = [], []
+    processes: list[subprocess.Popen] = []
+    stop_signals = []
 
     def pass_on(number, frame):
-        asked.append(time.monotonic())
+        stop_signals.append(number)
         for process in processes:
-            process.send_signal(signal.SIGTERM if len(asked) == 1 else signal.SIGKILL)
+            process.send_signal(signal.SIGTERM if len(stop_signals) == 1 else signal.SIGKILL)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    status = 0
     try:
         for restart in range(max_restarts + 1):
             processes[:] = _start(command, num_workers)
-            if asked:  # while they were started
+            if stop_signals:  # while they were started
                 for process in processes:
                     process.send_signal(signal.SIGTERM)
-            status = _wait(processes, asked)
-            can_go_on = status < 0 or status in (EXIT_STOPPED, EXIT_WORKER_LOST)
-            if not can_go_on or asked:
+            status = _wait(processes, stop_signals)
+            worth_a_restart = status < 0 or status in (EXIT_STOPPED, EXIT_WORKER_LOST)
+            if not worth_a_restart or stop_signals:
                 break
             if restart < max_restarts:
                 logging.warning("A worker ended with status %d. Restart %d of %d.", status, restart + 1, max_restarts)
@@ -59,11 +62,11 @@ def run_workers(command, num_workers, max_restarts):
     finally:
         for process in processes:
             process.kill()
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
-def _start(command, num_workers):
+def _start(command, num_workers) -> list[subprocess.Popen]:
     sockets = [socket.create_server(("localhost", 0)) for _ in range(num_workers)]
     addresses = [f"localhost:{server.getsockname()[1]}" for server in sockets]
     for server in sockets:
@@ -80,12 +83,12 @@ def _start(command, num_workers):
 
 
 def _end_with_parent():
-    """Has Linux kill this process when its parent is gone: else two runs might write to one folder."""
+    """Has Linux kill this process when its parent is gone: otherwise two runs might write to one folder."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _wait(processes, asked):
+def _wait(processes, stop_signals) -> int:
     """Waits until all processes have ended; returns 0, or the return code of the first that did not end well."""
     first_bad, ending_since = 0, None
     while True:
@@ -94,7 +97,7 @@ def _wait(processes, asked):
             first_bad = next((code for code in codes if code), 0)
         if None not in codes:
             return first_bad
-        if ending_since is None and (first_bad or asked):
+        if ending_since is None and (first_bad or stop_signals):
             ending_since = time.monotonic()
         if ending_since and time.monotonic() > ending_since + _SECONDS_TO_END:
             for process in processes:

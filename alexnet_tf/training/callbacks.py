@@ -1,41 +1,44 @@
-"""What happens beside the training steps and changes them: the schedule and the checkpoints."""
+"""Callbacks that act on training: the schedules of the learning rate, and the checkpoints."""
 
+import pathlib
 import signal
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from alexnet_tf.distribution import strategies
 from alexnet_tf.training import checkpoints, schedules
+from alexnet_tf.training.optimizers import PaperMomentum
 
 
 class DivideRateOnPlateau(keras.callbacks.Callback):
     """Divides the learning rate by 10 when the validation error has stopped improving.
 
-    Unlike `keras.callbacks.ReduceLROnPlateau` it can be stopped and go on: its state is in every checkpoint.
+    Unlike `keras.callbacks.ReduceLROnPlateau` it can be resumed: its state is in every checkpoint.
 
     Args:
         patience: epochs without improvement before the rate is divided.
-        most_divisions: how often the rate is divided at most.
+        max_divisions: how many times the rate is divided at most.
 
     Source: section 5: "divide the learning rate by 10 when the validation error rate stopped improving with the
     current learning rate", three times. How long to wait is not in the paper.
     """
 
-    def __init__(self, patience, most_divisions=3):
+    def __init__(self, patience: int, max_divisions: int = 3):
         super().__init__()
         self.patience = patience
-        self.most_divisions = most_divisions
+        self.max_divisions = max_divisions
         self.state = {"best_top1": -1.0, "epochs_without_improvement": 0, "divisions": 0}
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch, logs: Any = None):
         state = self.state
         if logs["val_top1"] > state["best_top1"]:
             state["best_top1"] = float(logs["val_top1"])
             state["epochs_without_improvement"] = 0
             return
         state["epochs_without_improvement"] += 1
-        if state["epochs_without_improvement"] >= self.patience and state["divisions"] < self.most_divisions:
+        if state["epochs_without_improvement"] >= self.patience and state["divisions"] < self.max_divisions:
             state["divisions"] += 1
             state["epochs_without_improvement"] = 0
             optimizer = self.model.optimizer
@@ -50,7 +53,7 @@ class DivideRateOnPlateau(keras.callbacks.Callback):
 class FollowOriginalSchedule(keras.callbacks.Callback):
     """Sets the rates that the original program had in each epoch.
 
-    They follow from the number of the epoch alone, so a run that was stopped goes on with the right ones.
+    They follow from the number of the epoch alone, so a run that was stopped resumes with the right ones.
 
     Args:
         optimizer: the `optimizers.PaperMomentum` that trains.
@@ -59,7 +62,7 @@ class FollowOriginalSchedule(keras.callbacks.Callback):
     Source: the original program's notes; see `schedules.ORIGINAL_PHASES`.
     """
 
-    def __init__(self, optimizer, learning_rate):
+    def __init__(self, optimizer: PaperMomentum, learning_rate: float):
         super().__init__()
         self.optimizer = optimizer
         self.first_learning_rate = learning_rate
@@ -77,29 +80,46 @@ class FollowOriginalSchedule(keras.callbacks.Callback):
 
 
 class Stopped(Exception):
-    """Training was asked to stop, and a checkpoint is saved from which it can go on."""
+    """Training was requested to stop; the same command resumes it.
+
+    Args:
+        on_all_workers: whether all workers stop after the same step, or this one alone before its first.
+    """
+
+    def __init__(self, on_all_workers: bool):
+        super().__init__("Training was requested to stop.")
+        self.on_all_workers = on_all_workers
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves a checkpoint after every `every_steps` steps, at the end of every epoch, and when a signal asks to stop.
+    """Saves a checkpoint every `every_steps` steps, at the end of every epoch, and when a signal requests to stop.
 
     A machine that is to be switched off gets SIGTERM some seconds before; Ctrl-C is SIGINT. Then `Stopped` is raised
-    after the step in hand, on all workers after the same, or within the validation, which is done again later; before
-    the first step, at once. From its making this object handles both signals.
+    after the current step, on all workers after the same, or within the validation, which is done again on resuming;
+    before the first step, at once. This object handles both signals as soon as it is made.
 
     Args:
         run_dir: the run's folder.
         model: the model that takes pixels alone, whose layers the trained model shares.
         every_steps: steps between checkpoints within an epoch.
         settings: what a resumed run must have in common with this one, a dict that JSON can hold.
-        first_step: steps done before this start. (Not the optimizer's count, which leaves out the steps whose gradients
+        first_step: steps done before this start. (Not the optimizer's count, which excludes the steps whose gradients
             overflowed in half precision.)
-        schedule: None or the `DivideRateOnPlateau` whose state is to be saved. It must come earlier in the list of
-            callbacks, so that the checkpoint of an epoch knows what the epoch's validation error changed.
+        schedule: None or the callback of the schedule. A plateau's state is saved: it must come earlier in the list of
+            callbacks, so that the checkpoint of an epoch holds what the epoch's validation error changed.
         writes: whether this process writes, or another worker.
     """
 
-    def __init__(self, run_dir, model, every_steps, settings, first_step=0, schedule=None, writes=True):
+    def __init__(
+        self,
+        run_dir: str | pathlib.Path,
+        model: keras.Model,
+        every_steps: int,
+        settings: dict,
+        first_step: int = 0,
+        schedule: DivideRateOnPlateau | FollowOriginalSchedule | None = None,
+        writes: bool = True,
+    ):
         super().__init__()
         self.run_dir = run_dir
         self.inference_model = model
@@ -109,19 +129,18 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.schedule = schedule
         self.writes = writes
         self.has_begun = False
-        self.asked = False
-        self.stop_requested = tf.Variable(
-            0.0, trainable=False
-        )  # of this worker: a strategy would mirror it in its scope
+        self.stop_signaled = False
+        # This worker's own: a strategy would mirror a variable made in its scope.
+        self.stop_requested = tf.Variable(tf.zeros(()), trainable=False)
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
 
     def _on_signal(self, number, frame):
-        if number == signal.SIGINT and self.asked:
-            raise KeyboardInterrupt  # asked twice: at once, then
+        if number == signal.SIGINT and self.stop_signaled:
+            raise KeyboardInterrupt  # the second Ctrl-C: stop at once
         if not self.has_begun:
-            raise Stopped
-        self.asked = True  # and not the variable: the signal may come while TensorFlow traces a graph
+            raise Stopped(on_all_workers=False)
+        self.stop_signaled = True  # and not the variable: the signal may come while TensorFlow traces a graph
 
     def set_model(self, model):
         super().set_model(model)
@@ -131,26 +150,26 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def _stop_agreed(self):
         if isinstance(self.model, strategies.DistributedModel):
             return self.model.stop_agreed
-        return self.asked
+        return self.stop_signaled
 
-    def _vote(self):
+    def _request_stop(self):
         self.has_begun = True
-        if self.asked:
+        if self.stop_signaled:
             self.stop_requested.assign(1.0)
 
     def _save(self, validation_due=False):
         if not self.writes:
             return
         progress = {"step": self.step, "settings": self.settings, "validation_due": validation_due}
-        if self.schedule is not None:
+        if isinstance(self.schedule, DivideRateOnPlateau):
             progress["schedule"] = self.schedule.state
         checkpoints.save(self.run_dir, self.inference_model, self.model, progress)
 
     def on_train_batch_begin(self, batch, logs=None):
-        self._vote()
+        self._request_stop()
 
     def on_test_batch_begin(self, batch, logs=None):
-        self._vote()
+        self._request_stop()
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
@@ -161,19 +180,19 @@ class SaveCheckpoints(keras.callbacks.Callback):
         if stop or (batch + 1) % self.every_steps == 0:
             self._save()
         if stop:
-            raise Stopped
+            raise Stopped(on_all_workers=True)
 
     def on_test_batch_end(self, batch, logs=None):
         if self._stop_agreed():
             self._save(validation_due=True)
-            raise Stopped
+            raise Stopped(on_all_workers=True)
 
     def on_epoch_end(self, epoch, logs=None):
         self._save()
         if self._stop_agreed():
-            raise Stopped
+            raise Stopped(on_all_workers=True)
 
 
-def _learning_rate(optimizer):
+def _learning_rate(optimizer) -> float:
     # Not float(...), which a mirrored variable refuses.
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))

@@ -1,14 +1,14 @@
-"""Saving a training run so that the same command goes on with it, and opening what it saved.
+"""Saving a training run so that the same command resumes it.
 
 A run's folder holds
 
     model.keras          the newest model: pixels in, probabilities out
-    dataset.json         the data it learned, with the names of its classes
+    dataset.json         the data it was trained on, with the names of its classes
     checkpoints/00000150/model.keras, training_state.npz, progress.json
     checkpoints/00000300/...
 
-Each checkpoint is written under a temporary name, synced, and renamed when it is whole: a folder whose name is a number
-is a whole one.
+Each checkpoint is written under a temporary name, synced, and renamed when it is complete: a folder whose name is a
+number is a complete checkpoint.
 """
 
 import contextlib
@@ -19,20 +19,28 @@ import pathlib
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import logging
 
 from alexnet_tf.tfrecords import schema, statistics
+from alexnet_tf.tfrecords.files import sync
+
+if TYPE_CHECKING:
+    import keras
 
 _LOCK, _CHECKPOINTS = ".lock", "checkpoints"
 _FILES_OF_A_RUN = ("model.keras", "training.json", schema.DATASET_FILE, statistics.STATISTICS_FILE)
-# The newest, and the one before in case the newest is damaged. One of the full network takes 488 MB.
+# The newest, and the previous one in case the newest is damaged. One of the full network takes 488 MB.
 _CHECKPOINTS_KEPT = 2
 _NEVER_CHANGED = ("variant", "classes", "optimizer")
 
 
-def save(run_dir, model, training_model, progress):
+def save(
+    run_dir: str | pathlib.Path, model: "keras.Model", training_model: "keras.Model", progress: dict[str, Any]
+) -> None:
     """Saves a checkpoint and makes its model the run's `model.keras`.
 
     Args:
@@ -42,9 +50,9 @@ def save(run_dir, model, training_model, progress):
         progress: a dict that JSON can hold, with the number of steps done under "step".
 
     Raises:
-        FloatingPointError: where a weight is not finite. A loss is known only in the step after the update that broke
-            it, so it would not tell in time.
-        OSError: where it can't be written, for example to a full disk. What was there before stays as it was.
+        FloatingPointError: if a weight is not finite. The loss shows it only in the step after the update that broke
+            it, which is too late.
+        OSError: if it can't be written, for example to a full disk. What was there before stays as it was.
     """
     for weight in model.weights:
         if not np.all(np.isfinite(weight)):
@@ -61,12 +69,12 @@ def save(run_dir, model, training_model, progress):
         raise OSError(
             error.errno,
             f"The checkpoint of step {progress['step']} can't be written to {folder}, where "
-            f"{shutil.disk_usage(run_dir).free / 1e6:,.0f} MB are free: {error}. The one before is whole",
+            f"{shutil.disk_usage(run_dir).free / 1e6:,.0f} MB are free: {error}. The previous checkpoint is complete",
         ) from error
     _publish(folder / _name(progress) / "model.keras", pathlib.Path(run_dir) / "model.keras")
 
 
-def _name(progress):
+def _name(progress) -> str:
     return f"{progress['step']:08d}"
 
 
@@ -74,7 +82,7 @@ def _save(folder, model, training_model, progress):
     folder.mkdir(parents=True, exist_ok=True)
     for unfinished in folder.glob(".tmp-*"):
         shutil.rmtree(unfinished)
-    whole = folder / _name(progress)
+    complete = folder / _name(progress)
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
     model.save(temporary / "model.keras")
     np.savez(temporary / "training_state.npz", **{name: v.numpy() for name, v in _state(training_model).items()})
@@ -82,47 +90,49 @@ def _save(folder, model, training_model, progress):
     for path in [*temporary.iterdir(), temporary]:
         sync(path)
     temporary.chmod(0o755)  # mkdtemp's folders are for their owner alone
-    if whole.exists():  # damaged, or saved with its validation still due
-        whole.rename(folder / ".tmp-replaced")
-    temporary.rename(whole)
+    if complete.exists():  # damaged, or saved with its validation still due
+        complete.rename(folder / ".tmp-replaced")
+    temporary.rename(complete)
     sync(folder)
     shutil.rmtree(folder / ".tmp-replaced", ignore_errors=True)
-    for old in _whole_checkpoints(folder.parent)[:-_CHECKPOINTS_KEPT]:
+    for old in _complete_checkpoints(folder.parent)[:-_CHECKPOINTS_KEPT]:
         shutil.rmtree(old)
 
 
 @contextlib.contextmanager
-def sole_writer(run_dir):
-    """Holds a run's folder for this process, until it ends: two that write to it would delete each other's work.
+def sole_writer(run_dir: str | pathlib.Path) -> Iterator[None]:
+    """Locks a run's folder for this process: two that write to it would delete each other's work.
 
     Raises:
-        ValueError: where another process holds it.
+        ValueError: if another process has locked it.
     """
     with (pathlib.Path(run_dir) / _LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(f"Another process trains in `run_dir` {run_dir}. Wait for it, or give another.") from error
-        except OSError as error:  # some shared disks know no locks
-            logging.warning("Whether another process trains in %s can't be told: %s", run_dir, error)
+        except OSError as error:  # some shared disks have no locks
+            logging.warning("Whether another process trains in %s can't be found out: %s", run_dir, error)
         yield
 
 
-def restore_newest(run_dir, model, training_model, publish=True):
+def restore_newest(
+    run_dir: str | pathlib.Path, model: "keras.Model", training_model: "keras.Model", publish: bool = True
+) -> dict[str, Any] | None:
     """Sets weights, optimizer and random generators to those of the newest checkpoint that can be read.
 
     Args:
         run_dir: the run's folder.
         model, training_model: as in `save`.
-        publish: whether to see to it that its model is the run's `model.keras`: only one worker should.
+        publish: whether its model becomes the run's `model.keras`: only one worker should do that.
 
     Returns:
-        Its progress, or None where there is no checkpoint.
+        Its progress, or None if there is no checkpoint.
 
     Raises:
-        ValueError: where there are checkpoints and none can be read.
+        ValueError: if there are checkpoints and none can be read.
     """
-    checkpoints = _whole_checkpoints(run_dir)
+    checkpoints = _complete_checkpoints(run_dir)
     for folder in reversed(checkpoints):
         try:
             progress = json.loads((folder / "progress.json").read_text())
@@ -133,7 +143,7 @@ def restore_newest(run_dir, model, training_model, publish=True):
                 raise ValueError(f"its variables are not this run's: {sorted(values.keys() ^ state.keys())[:4]}")
             model.load_weights(folder / "model.keras")
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            logging.warning("The checkpoint %s can't be read (%s): trying the one before.", folder, error)
+            logging.warning("The checkpoint %s can't be read (%s): trying the previous one.", folder, error)
             continue
         for name, variable in state.items():
             variable.assign(values[name])
@@ -143,35 +153,39 @@ def restore_newest(run_dir, model, training_model, publish=True):
     if checkpoints:
         raise ValueError(
             f"None of the checkpoints in {pathlib.Path(run_dir) / _CHECKPOINTS} can be read. "
-            "Give another --run_dir to start anew."
+            "Give another --run_dir to start from the beginning."
         )
     return None
 
 
-def refuse_foreign_folder(run_dir):
-    """Raises ValueError where a folder is of no run and holds a file that a run writes, which would write over it."""
+def check_run_dir(run_dir: str | pathlib.Path, settings: dict[str, Any], allow_changed: bool = False) -> None:
+    """Checks that a run with these settings can begin in a folder, or resume the one that is there.
+
+    Args:
+        run_dir: the folder, which need not exist.
+        settings: what JSON can hold, by name.
+        allow_changed: whether to warn of settings that differ from those of the newest checkpoint, except the network
+            and the optimizer, which the saved weights must fit.
+
+    Raises:
+        ValueError: if it is not a run's folder but holds a file that a run would overwrite, or its newest checkpoint
+            has other settings, each of which is named.
+    """
     run_dir = pathlib.Path(run_dir)
     if run_dir.exists() and not run_dir.is_dir():
         raise ValueError(f"`run_dir` must be a folder. Received the file {run_dir}")
-    there = [name for name in _FILES_OF_A_RUN if (run_dir / name).exists()]
+    found = [name for name in _FILES_OF_A_RUN if (run_dir / name).exists()]
     # Looked for after them: another worker of this run may just be writing, and makes these first.
-    if there and not any((run_dir / name).exists() for name in (_LOCK, _CHECKPOINTS)):
+    if found and not any((run_dir / name).exists() for name in (_LOCK, _CHECKPOINTS)):
         raise ValueError(
             "`run_dir` must be a new folder or an earlier run's. "
-            f"Received: {run_dir}, which holds {there[0]} and no run"
+            f"Received: {run_dir}, which holds {found[0]} and no run"
         )
-
-
-def refuse_changed_settings(run_dir, settings, allow_changed=False):
-    """Raises ValueError where a run's newest checkpoint was made with other settings, naming each that differs.
-
-    Where they are allowed to it warns instead, but for the network and the optimizer, which the saved weights must fit.
-    """
-    for folder in _whole_checkpoints(run_dir)[-1:]:
+    for folder in _complete_checkpoints(run_dir)[-1:]:
         try:
             before = json.loads((folder / "progress.json").read_text())["settings"]
         except (OSError, ValueError, KeyError):
-            return  # a damaged checkpoint: restore_newest says so
+            return  # a damaged checkpoint: restore_newest reports it
         changed = [
             f"{name} was {before.get(name)!r} and is now {value!r}"
             for name, value in settings.items()
@@ -179,16 +193,16 @@ def refuse_changed_settings(run_dir, settings, allow_changed=False):
         ]
         fits = all(before.get(name) == settings[name] for name in _NEVER_CHANGED if name in settings)
         if changed and allow_changed and fits:
-            logging.warning("Going on with other settings: %s.", "; ".join(changed))
+            logging.warning("Resuming with other settings: %s.", "; ".join(changed))
         elif changed:
-            other_ways = ", --allow_changed to go on nevertheless," if fits else ""
+            other_ways = ", --allow_changed to resume nevertheless," if fits else ""
             raise ValueError(
                 f"{run_dir} holds a run with other settings: {'; '.join(changed)}. "
-                f"Give the same settings to go on with it{other_ways} or another --run_dir to start anew."
+                f"Give the same settings to resume it{other_ways} or another --run_dir to start from the beginning."
             )
 
 
-def _state(training_model):
+def _state(training_model) -> dict[str, Any]:
     """What training needs besides the weights: optimizer variables and the state of random generators, by name."""
     generators = [
         variable
@@ -196,14 +210,16 @@ def _state(training_model):
         for variable in layer.variables
         if not any(variable is weight for weight in layer.weights)
     ]
-    # Variables of one name are told apart by their number. ("/" in an .npz name would make folders in the archive.)
+    # A number distinguishes variables of the same name. ("/" in an .npz name would make folders in the archive.)
     variables = enumerate([*training_model.optimizer.variables, *generators])
     return {f"{index:03d} {variable.path.replace('/', '.')}": variable for index, variable in variables}
 
 
-def _whole_checkpoints(run_dir):
-    """The folders of whole checkpoints, the newest last. (Of two, the newer has the lower step where a run went on with
-    a larger batch.)"""
+def _complete_checkpoints(run_dir) -> list[pathlib.Path]:
+    """The folders of complete checkpoints, the newest last.
+
+    (Of two, the newer has the lower step if a run was resumed with a larger batch.)
+    """
 
     def age(path):
         progress = path / "progress.json"
@@ -213,8 +229,8 @@ def _whole_checkpoints(run_dir):
     return sorted((path for path in folder.glob("*") if path.name.isdigit()), key=age)
 
 
-def _publish(source, target):
-    """Makes `target` another name of `source`, in one step. (A copy where the file system has no hard links.)"""
+def _publish(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Makes `target` another name of `source`, in one step. (A copy if the file system has no hard links.)"""
     temporary = target.with_name(f".tmp-{target.name}")
     temporary.unlink(missing_ok=True)
     try:
@@ -222,12 +238,3 @@ def _publish(source, target):
     except OSError:
         shutil.copyfile(source, temporary)
     temporary.replace(target)
-
-
-def sync(path):
-    """Waits until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,31 +1,31 @@
-"""What to say when training goes wrong without an error."""
+"""Warnings for training that fails without an error."""
 
 import math
 import threading
 import time
+from typing import Any
 
 import keras
 from absl import logging
 
-# A network that tells nothing apart has a loss within this fraction of ln(classes). All networks begin there, so it
-# takes this many steps in a row to be worth a word, by the mean loss of so many at a time.
+# A network at chance level has a loss within this fraction of ln(classes). All networks begin there, so there is a
+# warning only after this many steps in a row, by the mean loss of so many at a time.
 _CHANCE_MARGIN = 0.01
 _CHANCE_STEPS = 100
 _CHANCE_WINDOW = 20
 
 
-class Alarms(keras.callbacks.Callback):
+class TrainingHealthChecks(keras.callbacks.Callback):
     """Raises FloatingPointError in the step in which the loss is not finite, before anything is saved.
 
-    Warns, with advice, while the loss sits at ln(classes), where the network tells nothing apart, and when no step ends
-    for minutes.
+    Warns, with advice, if the loss stays at ln(classes), chance level, or if no step ends for minutes.
 
     Args:
         classes: number of classes.
-        patience_seconds: how long a step may take before there is a word about it.
+        patience_seconds: how long a step may take without a warning.
     """
 
-    def __init__(self, classes, patience_seconds=120):
+    def __init__(self, classes: int, patience_seconds: float = 120):
         super().__init__()
         self.patience_seconds = patience_seconds
         self.chance_loss = math.log(classes)
@@ -34,20 +34,20 @@ class Alarms(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._last_step_end = time.monotonic()
         self._training_ended = threading.Event()
-        threading.Thread(target=self._watch_the_clock, daemon=True).start()
+        threading.Thread(target=self._watch_clock, daemon=True).start()
 
     def on_train_end(self, logs=None):
         self._training_ended.set()
 
-    def _watch_the_clock(self):
+    def _watch_clock(self):
         warned_of = None
         while not self._training_ended.wait(self.patience_seconds / 4):
             last = self._last_step_end
             if time.monotonic() - last > self.patience_seconds and last != warned_of:
                 warned_of = last
                 logging.warning(
-                    "No step has ended for %.0f seconds. If that lasts: are the data's disk, the workers, and all "
-                    "of --data_service still there?",
+                    "No step has ended for %.0f seconds. If that persists: check the data's disk, the workers and "
+                    "--data_service.",
                     time.monotonic() - last,
                 )
 
@@ -58,7 +58,7 @@ class Alarms(keras.callbacks.Callback):
         self._window_batch = 0
         self._window_loss = 0.0
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch, logs: Any = None):
         self._last_step_end = time.monotonic()
         loss = logs["loss"]  # the mean over the epoch so far
         if not math.isfinite(loss):
@@ -77,9 +77,9 @@ class Alarms(keras.callbacks.Callback):
         self.steps_at_chance = before + steps if at_chance else 0
         if before < _CHANCE_STEPS <= self.steps_at_chance:
             logging.warning(
-                "The loss has been at %.3f, which is ln(classes), for %d steps: so far the network tells nothing "
-                "apart. With the paper's first weights (standard deviation 0.01) that can last for hundreds of steps. "
-                "If it does not end: try --initializer=he_normal --input_scale=0.0125, or another --learning_rate; "
+                "The loss has been at %.3f, which is ln(classes), for %d steps: so far the network is at chance level. "
+                "With the paper's initial weights (standard deviation 0.01) that can last for hundreds of steps. "
+                "If it persists: try --initializer=he_normal --input_scale=0.0125, or another --learning_rate; "
                 "and look at the augmented inputs in TensorBoard.",
                 window_loss,
                 self.steps_at_chance,

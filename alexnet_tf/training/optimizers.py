@@ -1,15 +1,21 @@
 """The paper's update rule, and one for large batches."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 from keras import ops
 
-from alexnet_tf.layers import columns
+from alexnet_tf.layers import device_placement
 
-if keras.backend.backend() == "tensorflow":  # on Keras's other backends the rule is in keras.ops
+if TYPE_CHECKING or keras.backend.backend() == "tensorflow":  # on Keras's other backends the rule is in keras.ops
     import tensorflow as tf
+if TYPE_CHECKING:
+    from alexnet_tf.training.gradient_norms import GradientNorms
 
 REDUCE_DTYPES = ("float32", "float16", "bfloat16")
 
@@ -19,8 +25,8 @@ class PaperMomentum(keras.optimizers.Optimizer):
     """v = momentum * v - decay * learning_rate * w - learning_rate * gradient; w = w + v.
 
     The decay acts on weights and not on biases: on variables of two dimensions or more. It stands inside the
-    momentum, unlike `keras.optimizers.SGD(weight_decay=...)`, which shrinks w by itself after the step, biases too:
-    another rule, 8e-4 away after 12 steps.
+    momentum, unlike `keras.optimizers.SGD(weight_decay=...)`, which shrinks w separately after the step, biases too:
+    a different rule, 8e-4 away after 12 steps.
 
     On TensorFlow the update is a fused kernel, which passes once over w, v and the gradient: Keras's own SGD passes
     over them operation by operation and takes several times as long on a CPU, where the 61 million parameters make
@@ -37,14 +43,23 @@ class PaperMomentum(keras.optimizers.Optimizer):
         reduce_dtype: the type in which several replicas' gradients are added up: "float32", or "float16" or "bfloat16",
             half the bytes between machines. The update itself stays in float32. For TensorFlow's strategies alone.
 
+    Attributes:
+        gradient_norms: None, or the `GradientNorms` that measures the gradients. On TensorFlow alone.
+
     Raises:
-        ValueError: where `momentum` is outside [0, 1), `decay` is negative, or `reduce_dtype` is another.
+        ValueError: if `momentum` is outside [0, 1), `decay` is negative, or `reduce_dtype` is unknown.
 
     Source: section 5.
     """
 
     def __init__(
-        self, learning_rate=0.01, momentum=0.9, decay=0.0005, reduce_dtype="float32", name="paper_momentum", **kwargs
+        self,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.01,
+        momentum: float = 0.9,
+        decay: float = 0.0005,
+        reduce_dtype: str = "float32",
+        name: str = "paper_momentum",
+        **kwargs,
     ):
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         if not 0 <= momentum < 1:
@@ -56,7 +71,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
         self.momentum = momentum
         self.decay = decay
         self.reduce_dtype = reduce_dtype
-        self.gradient_norms = None
+        self.gradient_norms: GradientNorms | None = None
 
     def build(self, variables):
         if self.built:
@@ -64,21 +79,21 @@ class PaperMomentum(keras.optimizers.Optimizer):
         super().build(variables)
         self.momentums = []
         for variable in variables:
-            with columns.device_scope(_device(variable)):
+            with device_placement.device_scope(device_placement.variable_device(variable)):
                 (momentum,) = self.add_optimizer_variables([variable], "momentum")
             self.momentums.append(momentum)
         self.rate_multipliers = self.add_variable((len(variables),), initializer="ones", name="rate_multipliers")
 
-    def set_rate_multipliers(self, multipliers):
-        """Sets by what the learning rate is multiplied.
+    def set_rate_multipliers(self, multipliers: Mapping[str, float]) -> None:
+        """Sets what the learning rate of each variable is multiplied by.
 
         Args:
-            multipliers: a dict from names to numbers that are not negative. A name is "bias", which stands for all
-                biases; a layer's, such as "conv1"; or a layer's kernels or biases, such as "conv1/kernel" or
-                "fc8/bias". What several names tell of a variable is multiplied; a variable that none tells of has 1.
+            multipliers: from names to numbers that are not negative. A name is "bias", which stands for all biases; a
+                layer's, such as "conv1"; or a layer's kernels or biases, such as "conv1/kernel" or "fc8/bias". The
+                numbers of several names that match a variable are multiplied; a variable that none matches has 1.
 
         Raises:
-            ValueError: where the optimizer is not built yet, or a name fits no variable, or a number is negative.
+            ValueError: if the optimizer is not built yet, or a name matches no variable, or a number is negative.
         """
         if not self.built:
             raise ValueError("The optimizer must be built before `set_rate_multipliers`.")
@@ -102,29 +117,6 @@ class PaperMomentum(keras.optimizers.Optimizer):
                 )
             values[found] *= multiplier
         self.rate_multipliers.assign(values)
-
-    def measure_gradients(self, always=False):
-        """Has steps keep how large each kernel's gradient was, for `gradient_norm`. It is in no checkpoint.
-
-        On TensorFlow alone. To be called in the strategy's scope, on all workers, before the first step.
-
-        Args:
-            always: whether in each step, as for XLA, or only while the variable `measuring` is True: two cores take
-                16 ms for the paper's 61 million gradients.
-
-        Raises:
-            ValueError: on another backend than TensorFlow.
-        """
-        if keras.backend.backend() != "tensorflow":
-            raise ValueError(
-                f"`measure_gradients` needs Keras's backend to be tensorflow. Received: {keras.backend.backend()}"
-            )
-        self.measuring = True if always else tf.Variable(False, trainable=False)
-        self.gradient_norms = []
-        for variable in self._trainable_variables:
-            with tf.device(_device(variable)):
-                norm = tf.Variable(0.0, trainable=False) if len(variable.shape) > 1 else None
-            self.gradient_norms.append(norm)
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         if keras.backend.backend() != "tensorflow":
@@ -159,12 +151,13 @@ class PaperMomentum(keras.optimizers.Optimizer):
     def _update_by_fused_kernels(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
         multipliers = self.rate_multipliers.value
-        with tf.device(_device(variable)):
+        with tf.device(device_placement.variable_device(variable)):
             gradient = tf.cast(gradient, variable.dtype)
             multiplier = tf.cast(multipliers[index], variable.dtype)
             momentum = tf.constant(self.momentum, variable.dtype)
             local_rate = self.local_rate(gradient, variable)
-            self._measure(gradient, index)
+            if self.gradient_norms is not None:
+                self.gradient_norms.measure(index, gradient)
             rate = tf.cast(learning_rate, variable.dtype) * multiplier * local_rate
             accumulated = self.momentums[index].value.handle
             if self.decay and len(variable.shape) > 1:
@@ -184,28 +177,8 @@ class PaperMomentum(keras.optimizers.Optimizer):
                 momentum=tf.where(multiplier > 0, momentum, tf.zeros_like(momentum)),
             )
 
-    def gradient_norm(self, variable):
-        """The square root of the sum of squares of a kernel's gradient, over all replicas and before decay, in the last
-        step that measured it."""
-        return float(keras.ops.convert_to_numpy(self.gradient_norms[self._get_variable_index(variable)]))
-
-    def _measure(self, gradient, index):
-        if self.gradient_norms is None or self.gradient_norms[index] is None:
-            return
-        norm = self.gradient_norms[index]
-
-        def measured():
-            return tf.cast(tf.sqrt(2 * tf.nn.l2_loss(gradient)), norm.dtype)
-
-        if self.measuring is True:
-            norm.assign(measured())
-            return
-        with tf.device(None):  # where the variable is, and not where the weight is
-            measuring = tf.identity(self.measuring)
-        norm.assign(tf.cond(measuring, measured, lambda: tf.identity(norm)))
-
     def local_rate(self, gradient, variable):
-        """What the rate of a variable is multiplied by besides: 1, unless a subclass knows better."""
+        """A further factor of a variable's rate, for subclasses: 1 here."""
         return ops.ones((), variable.dtype)
 
     def get_config(self):
@@ -215,21 +188,32 @@ class PaperMomentum(keras.optimizers.Optimizer):
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
 class Lars(PaperMomentum):
-    """`PaperMomentum` whose rate is scaled for each layer by how large its weights are beside their gradient (LARS).
+    """`PaperMomentum` with a rate for each layer, scaled by the norm of its weights over that of its gradient (LARS).
 
     v = momentum * v - learning_rate * local * (gradient + decay * w); w = w + v, with
     local = trust * |w| / (|gradient| + decay * |w|), where | | is the square root of the sum of squares.
 
     Args:
         learning_rate, momentum, decay, reduce_dtype: as in `PaperMomentum`.
-        trust: the share of its own size that a layer may change in a step of rate 1.
+        trust: the fraction of its own norm that a layer may change by in a step of rate 1.
+
+    Raises:
+        ValueError: as `PaperMomentum`, and if `trust` is not above 0.
 
     Source: You, Gitman, Ginsburg, Large Batch Training of Convolutional Networks, 2017, algorithm 1.
     Deviation: biases and the scales of batch normalization keep the rate as it is: a bias that begins at 0 would have a
     local rate of 0 and stay there. Where a layer's columns have kernels of their own, each is a layer to LARS.
     """
 
-    def __init__(self, learning_rate=1.0, momentum=0.9, decay=0.0005, trust=0.001, name="lars", **kwargs):
+    def __init__(
+        self,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 1.0,
+        momentum: float = 0.9,
+        decay: float = 0.0005,
+        trust: float = 0.001,
+        name: str = "lars",
+        **kwargs,
+    ):
         super().__init__(learning_rate, momentum, decay, name=name, **kwargs)
         if trust <= 0:
             raise ValueError(f"`trust` must be above 0. Received: trust={trust}")
@@ -247,10 +231,18 @@ class Lars(PaperMomentum):
         return super().get_config() | {"trust": self.trust}
 
 
-def _device(variable):
-    """The device of a variable, where its momentum and its update belong too. None under a strategy that mirrors it, or
-    a backend other than TensorFlow, which see to that themselves."""
-    if keras.backend.backend() != "tensorflow":
-        return None
-    variable = variable.value if isinstance(variable, keras.Variable) else variable
-    return None if tf.distribute.has_strategy() else variable.device
+@keras.saving.register_keras_serializable(package="alexnet_tf")
+class AgreedLossScale(keras.optimizers.LossScaleOptimizer):
+    """A `keras.optimizers.LossScaleOptimizer` that skips a step on all replicas or on none. On TensorFlow alone.
+
+    Keras's own decides on each worker by that worker's gradients: if they overflow on one worker only, it skips the
+    step while the others wait for its gradients forever.
+    """
+
+    def check_finite(self, grads):
+        finite = super().check_finite(grads)
+        replica = tf.distribute.get_replica_context()
+        if replica is None or replica.num_replicas_in_sync == 1:
+            return finite
+        overflows = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(tf.logical_not(finite), tf.float32))
+        return tf.equal(overflows, 0.0)

@@ -8,23 +8,29 @@ import keras
 SCHEDULES = ("plateau", "original", "step", "cosine", "poly", "constant")
 
 
-def make_learning_rate(schedule, learning_rate, total_steps, warmup_steps=0, steps_per_division=None):
-    """The learning rate of a schedule.
+def make_learning_rate(
+    schedule: str,
+    learning_rate: float,
+    total_steps: int,
+    warmup_steps: int = 0,
+    steps_per_division: int | None = None,
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Makes the learning rate of a schedule.
 
     Args:
         schedule: "constant"; "plateau" and "original" begin with the rate itself, which `callbacks.DivideRateOnPlateau`
             or `callbacks.FollowOriginalSchedule` then changes; "cosine" falls to 0 along half a cosine, "poly" along
             a parabola; "step" is divided by 10 after every `steps_per_division` steps.
         learning_rate: the highest rate.
-        total_steps: steps in the whole run.
+        total_steps: steps in the complete run.
         warmup_steps: for "cosine" and "poly": steps in which the rate first rises from 0.
         steps_per_division: for "step".
 
     Returns: a float, or a `keras.optimizers.schedules.LearningRateSchedule`.
 
     Raises:
-        ValueError: where the schedule does not exist, another than "cosine" and "poly" is to warm up, or
-            `steps_per_division` is missing or belongs to no "step".
+        ValueError: if the schedule is unknown, `warmup_steps` is given without "cosine" or "poly", or
+            `steps_per_division` is missing for "step" or given with another schedule.
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"`schedule` must be one of {SCHEDULES}. Received: schedule={schedule!r}")
@@ -55,14 +61,14 @@ def make_learning_rate(schedule, learning_rate, total_steps, warmup_steps=0, ste
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule whose rate first rises from 0 in a straight line.
+    """A schedule whose rate first rises linearly from 0.
 
     Args:
         schedule: the `LearningRateSchedule` that follows, counted from its own beginning.
         steps: steps of the rise.
     """
 
-    def __init__(self, schedule, steps):
+    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, steps: int):
         self.schedule = schedule
         self.steps = steps
 
@@ -79,8 +85,8 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["steps"])
 
 
-def scale_learning_rate(learning_rate, how, batch_size, base_batch_size=128):
-    """The learning rate for another batch size than the one it was found for.
+def scale_learning_rate(learning_rate: float, how: str, batch_size: int, base_batch_size: int = 128) -> float:
+    """Scales a learning rate to a batch size other than the one it was found for.
 
     Args:
         learning_rate: the rate for `base_batch_size` images.
@@ -89,7 +95,7 @@ def scale_learning_rate(learning_rate, how, batch_size, base_batch_size=128):
         base_batch_size: the paper's 128.
 
     Raises:
-        ValueError: where `how` is another.
+        ValueError: if `how` is unknown.
 
     Source: Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014, on batch sizes: the
     square root keeps the variance of the steps, but in his experiments the proportion itself worked better.
@@ -130,6 +136,6 @@ ORIGINAL_PHASES = (
 ORIGINAL_COLOR_NOISE_EPOCHS = 66  # "epoch 67: set color noise to 0 from 0.1"
 
 
-def original_phase(epoch):
-    """The `OriginalPhase` of an epoch, counted from 0."""
+def original_phase(epoch: int) -> OriginalPhase:
+    """Returns the phase of an epoch, counted from 0."""
     return max((phase for phase in ORIGINAL_PHASES if phase.first_epoch <= epoch + 1), key=lambda p: p.first_epoch)

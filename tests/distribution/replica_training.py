@@ -14,9 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from alexnet_tf import model
-from alexnet_tf.distribution import strategies
+from alexnet_tf.distribution import strategies, workers
 from alexnet_tf.tfrecords import reader, schema
-from alexnet_tf.training import loop, optimizers
+from alexnet_tf.training import fit, optimizers
+from alexnet_tf.training.gradient_norms import GradientNorms
+from alexnet_tf.training.metrics import ConfusionMatrix
 
 BATCH_SIZE = 66  # 3,000 images leave a rest of 30, and 1,000 to be tested on of 10
 
@@ -25,7 +27,7 @@ def main(data_dir, output, name, as_workers, steps="20"):
     if name == "mirrored":
         (cpu,) = tf.config.list_physical_devices("CPU")
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    worker = strategies.this_worker()
+    worker = workers.this_worker()
     strategy = strategies.make_strategy(name, worker)
     replicas, steps, as_workers = strategy.num_replicas_in_sync, int(steps), int(as_workers)
     # In float32 the order in which gradients are added up decides ties of max-pooling, and a tie decided otherwise
@@ -41,9 +43,9 @@ def main(data_dir, output, name, as_workers, steps="20"):
         # Without top5, which TensorFlow can't count in float64.
         optimizer = optimizers.PaperMomentum(0.05)
         optimizer.build(trained.trainable_variables)
-        optimizer.measure_gradients()
-        optimizer.measuring.assign(True)
-        accuracy = loop.ConfusionMatrix(10)
+        norms = optimizer.gradient_norms = GradientNorms(trained.trainable_variables)
+        norms.enable(True)
+        accuracy = ConfusionMatrix(10)
         trained.compile(optimizer, "sparse_categorical_crossentropy", metrics=[accuracy], jit_compile=False)
 
     def training_data(step, share):
@@ -56,7 +58,7 @@ def main(data_dir, output, name, as_workers, steps="20"):
         )
 
     history = keras.callbacks.History()
-    loop.fit(
+    fit.fit(
         trained,
         training_data,
         lambda share: reader.make_evaluation_dataset(data_dir, BATCH_SIZE, 56, share=share),
@@ -71,7 +73,7 @@ def main(data_dir, output, name, as_workers, steps="20"):
         output.format(worker=worker.number),
         *alexnet.get_weights(),
         **{key: values[0] for key, values in history.history.items()},
-        gradient_norms=[optimizer.gradient_norm(v) for v in trained.trainable_variables if len(v.shape) > 1],
+        gradient_norms=[norms.norm(v) for v in trained.trainable_variables if len(v.shape) > 1],
         replicas=replicas,
     )
     strategies.check_workers_agree(strategy, worker, {"finished": True})

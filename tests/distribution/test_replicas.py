@@ -123,19 +123,19 @@ class TestWorkersOfTheProgram:
         """)
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=1")
         run_well("train", *flags, "--num_local_workers=2", "--checkpoint_every_steps=1000")
-        launcher = textwrap.dedent("""
+        starter = textwrap.dedent("""
             import sys
             from alexnet_tf.distribution import local_workers
             sys.exit(local_workers.run_workers([sys.executable, "-c", *sys.argv[1:]], 2, 0))
         """)
-        command = [sys.executable, "-c", launcher, script, str(tmp_path / "other"), *flags, "--epochs=2"]
+        command = [sys.executable, "-c", starter, script, str(tmp_path / "other"), *flags, "--epochs=2"]
         result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
         assert result.returncode != 0
         assert "a --run_dir on a disk that they share" in result.stderr
         assert "Worker 1 (localhost:" in result.stderr
 
     @pytest.mark.slow
-    def test_workers_with_unlike_flags_are_refused(self, data_dir, tmp_path):
+    def test_workers_with_different_flags_are_refused(self, data_dir, tmp_path):
         script = textwrap.dedent("""
             import json, os, sys
             from alexnet_tf import train
@@ -143,12 +143,12 @@ class TestWorkersOfTheProgram:
                 sys.argv.append("--layer_rates=fc8=0")
             train.run()
         """)
-        launcher = textwrap.dedent("""
+        starter = textwrap.dedent("""
             import sys
             from alexnet_tf.distribution import local_workers
             sys.exit(local_workers.run_workers([sys.executable, "-c", *sys.argv[1:]], 2, 0))
         """)
-        command = [sys.executable, "-c", launcher, script, *train_flags(data_dir, tmp_path / "run", "--epochs=1")]
+        command = [sys.executable, "-c", starter, script, *train_flags(data_dir, tmp_path / "run", "--epochs=1")]
         result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
         assert result.returncode != 0
         assert "All workers must have the same flags" in result.stderr
@@ -175,7 +175,7 @@ class TestWorkersOfTheProgram:
         assert (tmp_path / "run" / "model.keras").exists()
 
     @pytest.mark.slow
-    def test_batch_that_workers_can_not_share_is_refused(self, data_dir, tmp_path):
+    def test_batch_that_workers_cannot_share_is_refused(self, data_dir, tmp_path):
         result = run("train", *train_flags(data_dir, tmp_path / "run", "--batch_size=25", "--num_local_workers=2"))
         assert result.returncode != 0
         assert "`batch_size` must be a multiple of the number of replicas, 2. Received: 25" in result.stderr
@@ -225,7 +225,7 @@ class TestReducingInHalfPrecision:
 
 
 class TestLossScale:
-    def test_overflow_on_one_replica_leaves_the_step_out_on_all(self):
+    def test_overflow_on_one_replica_skips_the_step_on_all(self):
         script = textwrap.dedent("""
             import tensorflow as tf
             (cpu,) = tf.config.list_physical_devices("CPU")
@@ -236,7 +236,7 @@ class TestLossScale:
             strategy = strategies.make_strategy("mirrored")
             with strategy.scope():
                 weight = keras.Variable(np.ones((2, 3), "float32"))
-                optimizer = strategies.AgreedLossScale(optimizers.PaperMomentum(0.1), initial_scale=8.0)
+                optimizer = optimizers.AgreedLossScale(optimizers.PaperMomentum(0.1), initial_scale=8.0)
                 optimizer.build([weight])
             @tf.function
             def step(values):

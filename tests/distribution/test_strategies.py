@@ -1,4 +1,4 @@
-"""What the environment says of workers, the strategies there are, and which images each worker reads."""
+"""The workers of the environment, the strategies, and which images each worker reads."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alexnet_tf.distribution import strategies
+from alexnet_tf.distribution import strategies, workers
 from alexnet_tf.tfrecords import reader, schema
 
 
@@ -22,18 +22,18 @@ def tf_config(cluster, task_type, index):
 
 class TestThisWorker:
     def test_alone_without_a_cluster(self):
-        assert strategies.this_worker() == strategies.Worker(0, ("localhost",))
-        assert strategies.this_worker().is_chief
+        assert workers.this_worker() == workers.Worker(0, ("localhost",))
+        assert workers.this_worker().is_chief
 
     def test_chief_and_workers_of_tf_config_are_numbered_from_the_chief(self, monkeypatch):
         cluster = {"worker": ["b:1", "c:1"], "chief": ["a:1"]}
         for number, (kind, index) in enumerate([("chief", 0), ("worker", 0), ("worker", 1)]):
             monkeypatch.setenv("TF_CONFIG", tf_config(cluster, kind, index))
-            assert strategies.this_worker() == strategies.Worker(number, ("a:1", "b:1", "c:1"))
+            assert workers.this_worker() == workers.Worker(number, ("a:1", "b:1", "c:1"))
 
     def test_kubernetes_writes_the_index_as_text(self, monkeypatch):
         monkeypatch.setenv("TF_CONFIG", tf_config({"worker": ["a:1", "b:1"]}, "worker", "1"))
-        assert strategies.this_worker().number == 1
+        assert workers.this_worker().number == 1
 
     @pytest.mark.parametrize(
         "text, message",
@@ -46,10 +46,10 @@ class TestThisWorker:
             (tf_config({"worker": ["a:1"]}, "evaluator", 0), "one of its cluster's. Received: evaluator 0"),
         ],
     )
-    def test_tf_config_that_can_not_be_is_refused(self, text, message, monkeypatch):
+    def test_invalid_tf_config_is_refused(self, text, message, monkeypatch):
         monkeypatch.setenv("TF_CONFIG", text)
         with pytest.raises(ValueError, match=message):
-            strategies.this_worker()
+            workers.this_worker()
 
     def test_slurm_tasks_are_workers(self, monkeypatch):
         monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
@@ -59,8 +59,8 @@ class TestThisWorker:
         monkeypatch.setenv("SLURM_PROCID", "2")
         monkeypatch.setenv("TF_CONFIG", "")  # so that what this_worker sets is undone after the test
         monkeypatch.delenv("TF_CONFIG")
-        worker = strategies.this_worker()
-        assert worker == strategies.Worker(2, ("node9:20007", "node9:20008", "node10:20007", "node10:20008"))
+        worker = workers.this_worker()
+        assert worker == workers.Worker(2, ("node9:20007", "node9:20008", "node10:20007", "node10:20008"))
 
 
 class TestMakeStrategy:
@@ -75,13 +75,13 @@ class TestMakeStrategy:
             ("multi_worker", "needs several workers"),
         ],
     )
-    def test_strategy_that_can_not_be_is_refused(self, name, message):
+    def test_invalid_strategy_is_refused(self, name, message):
         with pytest.raises(ValueError, match=message):
             strategies.make_strategy(name)
 
     def test_workers_that_would_train_apart_are_refused(self):
         with pytest.raises(ValueError, match="each of the 2 workers train by itself"):
-            strategies.make_strategy("mirrored", strategies.Worker(1, ("a:1", "b:1")))
+            strategies.make_strategy("mirrored", workers.Worker(1, ("a:1", "b:1")))
 
 
 class TestShares:
@@ -106,7 +106,7 @@ class TestShares:
         assert orders[0] != orders[1]
 
     @pytest.mark.parametrize("num_workers, batch_size", [(2, 12), (3, 12), (4, 12), (5, 15)])
-    def test_no_image_is_seen_twice_where_the_rest_is_left_out(self, tiny_data_dir, num_workers, batch_size):
+    def test_no_image_is_seen_twice_where_the_rest_is_skipped(self, tiny_data_dir, num_workers, batch_size):
         # 46 images in shards of 10, 9, 9, 9 and 9.
         for epoch in self.epochs(tiny_data_dir, batch_size, num_workers, epochs=5):
             numbers = epoch.ravel()
@@ -117,12 +117,12 @@ class TestShares:
         first, second = self.epochs(tiny_data_dir, 46, 2)[:, 0]
         assert set(first.ravel()) != set(second.ravel())
 
-    def test_worker_goes_on_in_the_middle_as_if_never_stopped(self, tiny_data_dir):
-        whole = self.epochs(tiny_data_dir, 12, 3)
+    def test_worker_resumes_in_the_middle_as_if_never_stopped(self, tiny_data_dir):
+        uninterrupted = self.epochs(tiny_data_dir, 12, 3)
         share = reader.Share(2, 3)
         dataset = reader.make_training_dataset(tiny_data_dir, 12, 40, share=share, start_epoch=1, start_step=1)
         inputs, _ = next(iter(dataset))
-        np.testing.assert_array_equal(inputs["image"][:, 0, 0, 2], whole[1, 2, 1])
+        np.testing.assert_array_equal(inputs["image"][:, 0, 0, 2], uninterrupted[1, 2, 1])
 
     def test_workers_draw_crops_and_noise_of_their_own(self, tiny_data_dir):
         offsets = []
@@ -133,7 +133,7 @@ class TestShares:
         together = np.concatenate(offsets)
         assert len(np.unique(together, axis=0)) > 35  # places of a crop may meet by chance, the noise is of grey images
 
-    def test_batch_that_replicas_can_not_share_is_refused(self, tiny_data_dir):
+    def test_batch_that_replicas_cant_share_is_refused(self, tiny_data_dir):
         with pytest.raises(ValueError, match="`batch_size` must be a multiple of the number of replicas, 6"):
             reader.make_training_dataset(tiny_data_dir, 10, 40, share=reader.Share(0, 3, 2))
 

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alexnet_tf.model import build_alexnet, with_color_offset
-from alexnet_tf.training import loop
 from alexnet_tf.training.optimizers import Lars, PaperMomentum
 
 
@@ -50,12 +48,12 @@ class TestPaperMomentum:
             b.apply([gradient], [keras_own])
         assert np.abs(np.asarray(ours) - np.asarray(keras_own)).max() > 1e-3
 
-    def test_goes_on_from_saved_variables(self):
+    def test_resumes_from_saved_variables(self):
         gradient = tf.constant([[1.0, -2.0]])
-        whole = keras.Variable([[1.0, 2.0]])
+        uninterrupted = keras.Variable([[1.0, 2.0]])
         optimizer = PaperMomentum(0.1)
         for _ in range(4):
-            optimizer.apply([gradient], [whole])
+            optimizer.apply([gradient], [uninterrupted])
         half = keras.Variable([[1.0, 2.0]])
         first = PaperMomentum(0.1)
         for _ in range(2):
@@ -66,7 +64,7 @@ class TestPaperMomentum:
             new.assign(old)
         for _ in range(2):
             second.apply([gradient], [half])
-        np.testing.assert_array_equal(half, whole)
+        np.testing.assert_array_equal(half, uninterrupted)
 
     @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
     def test_multipliers_changed_in_the_middle_equal_float64_and_zero_freezes(self, mode):
@@ -158,7 +156,7 @@ class TestPaperMomentum:
             ({"a": float("nan")}, "Received: 'a': nan"),
         ],
     )
-    def test_multipliers_that_fit_nothing_are_refused(self, multipliers, message):
+    def test_multipliers_that_match_nothing_are_refused(self, multipliers, message):
         model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
         optimizer = PaperMomentum()
         with pytest.raises(ValueError, match="must be built"):
@@ -214,21 +212,3 @@ class TestLars:
         assert Lars.from_config(Lars(trust=0.02).get_config()).trust == 0.02
         with pytest.raises(ValueError, match="trust=0"):
             Lars(trust=0)
-
-
-class TestCompileModel:
-    def test_label_smoothing_equals_its_formula(self):
-        model = with_color_offset(build_alexnet("testing", 4, initializer="he_normal", input_scale=0.01))
-        loop.compile_model(model, PaperMomentum(), jit=False, label_smoothing=0.1)
-        images = np.random.default_rng(0).integers(0, 256, (5, 56, 56, 3)).astype("uint8")
-        labels = np.array([0, 1, 2, 3, 1], "int32")
-        inputs = {"image": images, "color_offset": np.zeros((5, 3), "float32")}
-        loss = model.evaluate(inputs, labels, verbose=0, return_dict=True)["loss"]
-        wanted = 0.9 * np.eye(4)[labels] + 0.1 / 4
-        expected = -np.mean(np.sum(wanted * np.log(np.float64(model.predict(inputs, verbose=0))), axis=1))
-        np.testing.assert_allclose(loss, expected, rtol=1e-5)
-
-    @pytest.mark.parametrize("label_smoothing", [-0.1, 1.0])
-    def test_label_smoothing_outside_its_range_is_refused(self, label_smoothing):
-        with pytest.raises(ValueError, match=f"label_smoothing={label_smoothing}"):
-            loop.compile_model(None, None, jit=False, label_smoothing=label_smoothing)

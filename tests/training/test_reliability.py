@@ -1,4 +1,4 @@
-"""alexnet-train killed, asked to stop, left without workers or disk: the same command goes on, and nothing is lost."""
+"""alexnet-train killed, stopped, left without workers or disk: the same command resumes, and nothing is lost."""
 
 import json
 import os
@@ -77,13 +77,13 @@ def assert_same_weights(run_dir, other_dir):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(data_dir, tmp_path_factory):
-    """A function from a mode to the folder of a whole run that nothing disturbed."""
+def uninterrupted(data_dir, tmp_path_factory):
+    """A function from a mode to the folder of a complete run that nothing interrupted."""
     folders = {}
 
     def folder(mode):
         if mode not in folders:
-            folders[mode] = tmp_path_factory.mktemp("undisturbed") / mode
+            folders[mode] = tmp_path_factory.mktemp("uninterrupted") / mode
             process = start(command(mode, data_dir, folders[mode]))
             output, errors = process.communicate()
             assert process.returncode == 0, output + errors
@@ -94,40 +94,40 @@ def undisturbed(data_dir, tmp_path_factory):
 
 class TestStopping:
     @pytest.mark.slow
-    def test_sigterm_saves_the_step_in_hand_and_the_same_command_goes_on(self, data_dir, undisturbed, tmp_path):
+    def test_sigterm_saves_the_current_step_and_the_same_command_resumes(self, data_dir, uninterrupted, tmp_path):
         arguments = command("one", data_dir, tmp_path / "run")
         process = start([*arguments, "--checkpoint_every_steps=1000"])
         shown = ""
-        while not re.search(r"[2-4]\d/60", shown):  # of the progress bar, which leaves out some steps
+        while not re.search(r"[2-4]\d/60", shown):  # of the progress bar, which skips some steps
             part = process.stdout.read(50)
             assert part, process.communicate()
             shown = (shown + part)[-100:]
         process.send_signal(signal.SIGTERM)
-        asked = time.monotonic()
+        signaled = time.monotonic()
         output, errors = process.communicate()
         assert process.returncode == local_workers.EXIT_STOPPED, errors
-        assert time.monotonic() - asked < 10
-        assert "Asked to stop. The same command goes on" in output
+        assert time.monotonic() - signaled < 10
+        assert "Stopped on request. The same command resumes" in output
         done = steps_saved(tmp_path / "run")
         assert 20 <= done < STEPS
         result = subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
-        assert f"Going on after step {done}, in epoch {done // 60 + 1}." in result.stdout
-        assert_same_weights(tmp_path / "run", undisturbed("one"))
+        assert f"Resuming after step {done}, in epoch {done // 60 + 1}." in result.stdout
+        assert_same_weights(tmp_path / "run", uninterrupted("one"))
 
     @pytest.mark.slow
     @pytest.mark.long
-    def test_sigterm_within_the_validation_has_it_done_again(self, data_dir, undisturbed, tmp_path):
+    def test_sigterm_within_the_validation_has_it_done_again(self, data_dir, uninterrupted, tmp_path):
         # The signal comes while the first epoch is validated: sent by the process itself, at the first batch of it.
         script = textwrap.dedent("""
             import os, signal
             from alexnet_tf import train
             from alexnet_tf.training import callbacks
             begin = callbacks.SaveCheckpoints.on_test_batch_begin
-            def ask_to_stop(self, batch, logs=None):
+            def request_stop(self, batch, logs=None):
                 os.kill(os.getpid(), signal.SIGTERM)
                 begin(self, batch, logs)
-            callbacks.SaveCheckpoints.on_test_batch_begin = ask_to_stop
+            callbacks.SaveCheckpoints.on_test_batch_begin = request_stop
             train.run()
         """)
         flags = train_flags(data_dir, tmp_path / "run", *FLAGS)
@@ -136,9 +136,9 @@ class TestStopping:
         newest = tmp_path / "run" / "checkpoints" / "00000060"
         assert json.loads((newest / "progress.json").read_text())["validation_due"]
         run_well("train", *flags)
-        assert_same_weights(tmp_path / "run", undisturbed("one"))
+        assert_same_weights(tmp_path / "run", uninterrupted("one"))
         summaries = [
-            json.loads((folder / "training.json").read_text()) for folder in (tmp_path / "run", undisturbed("one"))
+            json.loads((folder / "training.json").read_text()) for folder in (tmp_path / "run", uninterrupted("one"))
         ]
         for key in ("epochs", "val_top1_error", "val_top5_error"):
             assert summaries[0][key] == summaries[1][key]
@@ -147,18 +147,18 @@ class TestStopping:
         script = textwrap.dedent("""
             import os, signal
             from alexnet_tf import train
-            from alexnet_tf.training import loop
-            loop.fit = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGTERM)
+            from alexnet_tf.training import fit
+            fit.fit = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGTERM)
             train.run()
         """)
         process = start([sys.executable, "-c", script, *train_flags(data_dir, tmp_path / "run")])
         output, _ = process.communicate()
         assert process.returncode == local_workers.EXIT_STOPPED
-        assert "Asked to stop" in output
+        assert "Stopped on request" in output
 
     @pytest.mark.slow
     @pytest.mark.long
-    def test_ten_runs_killed_at_random_moments_end_with_the_very_same_weights(self, data_dir, undisturbed, tmp_path):
+    def test_ten_runs_killed_at_random_end_with_exactly_the_same_weights(self, data_dir, uninterrupted, tmp_path):
         chance = random.Random(2012)
         plan = [
             (mode, number, chance.randrange(1, STEPS - 60), chance.uniform(0, 0.5))
@@ -179,8 +179,8 @@ class TestStopping:
             lost.append(steps_saved(run_dir))
             result = subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, text=True, check=False)
             assert result.returncode == 0, (mode, number, step, result.stderr)
-            assert f"Going on after step {lost[-1]}," in result.stdout
-            assert_same_weights(run_dir, undisturbed(mode))
+            assert f"Resuming after step {lost[-1]}," in result.stdout
+            assert_same_weights(run_dir, uninterrupted(mode))
             assert not list((run_dir / "checkpoints").glob(".tmp-*"))
         assert len(set(lost)) > 5, "killed at the same moment again and again"
 
@@ -188,17 +188,17 @@ class TestStopping:
 class TestHalfPrecision:
     @pytest.mark.slow
     @pytest.mark.long
-    def test_run_whose_first_gradients_overflow_goes_on_at_the_right_image(self, data_dir, tmp_path):
-        # With a loss scale of 2^26 the first steps overflow and are left out: the optimizer counts fewer steps than
+    def test_run_whose_first_gradients_overflow_resumes_at_the_right_image(self, data_dir, tmp_path):
+        # With a loss scale of 2^26 the first steps overflow and are skipped: the optimizer counts fewer steps than
         # were read from the data.
         script = textwrap.dedent("""
             import functools
             from alexnet_tf import train
-            from alexnet_tf.distribution import strategies
-            strategies.AgreedLossScale = functools.partial(strategies.AgreedLossScale, initial_scale=2.0**26)
+            from alexnet_tf.training import compilation
+            compilation.AgreedLossScale = functools.partial(compilation.AgreedLossScale, initial_scale=2.0**26)
             train.run()
         """)
-        for name in ("whole", "killed"):
+        for name in ("uninterrupted", "killed"):
             flags = train_flags(data_dir, tmp_path / name, *FLAGS, "--precision=mixed_float16", "--learning_rate=0.05")
             process = start([sys.executable, "-c", script, *flags])
             if name == "killed":
@@ -209,8 +209,8 @@ class TestHalfPrecision:
                 process = start([sys.executable, "-c", script, *flags])
             output, errors = process.communicate()
             assert process.returncode == 0, errors
-        assert "Going on after step" in output
-        assert_same_weights(tmp_path / "whole", tmp_path / "killed")
+        assert "Resuming after step" in output
+        assert_same_weights(tmp_path / "uninterrupted", tmp_path / "killed")
         with np.load(tmp_path / "killed" / "checkpoints" / f"{STEPS:08d}" / "training_state.npz") as arrays:
             (iterations,) = [arrays[name] for name in arrays.files if name.endswith("paper_momentum.iteration")]
         assert 60 < iterations < STEPS
@@ -219,7 +219,7 @@ class TestHalfPrecision:
 class TestLostWorkers:
     @pytest.mark.slow
     @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.long), 1])
-    def test_killed_worker_is_named_and_all_go_on_by_themselves(self, victim, data_dir, undisturbed, tmp_path):
+    def test_killed_worker_is_named_and_all_resume_automatically(self, victim, data_dir, uninterrupted, tmp_path):
         process = start([*command("multi_worker", data_dir, tmp_path / "run"), "--max_restarts=1"])
         wait_for_step(process, tmp_path / "run", 11)
         os.kill(workers_of(process)[victim], signal.SIGKILL)
@@ -228,17 +228,17 @@ class TestLostWorkers:
         assert f"Worker {1 - victim} stops: worker {victim} (localhost:" in errors
         # -9 or, where the other was quick to notice, its 69.
         assert re.search(r"A worker ended with status (-9|69)\. Restart 1 of 1\.", errors)
-        assert "Going on after step" in output
-        assert_same_weights(tmp_path / "run", undisturbed("multi_worker"))
+        assert "Resuming after step" in output
+        assert_same_weights(tmp_path / "run", uninterrupted("multi_worker"))
 
     @pytest.mark.slow
-    def test_worker_that_is_asked_to_stop_stops_all_after_the_same_step(self, data_dir, tmp_path):
+    def test_worker_that_is_stopped_stops_all_after_the_same_step(self, data_dir, tmp_path):
         process = start(command("multi_worker", data_dir, tmp_path / "run"))
         wait_for_step(process, tmp_path / "run", 11)
         os.kill(workers_of(process)[1], signal.SIGTERM)  # not the chief, which alone can save
         output, errors = process.communicate()
         assert process.returncode == local_workers.EXIT_STOPPED, errors
-        assert "Asked to stop" in output
+        assert "Stopped on request" in output
         assert steps_saved(tmp_path / "run") >= 11
 
     @pytest.mark.slow
@@ -257,7 +257,7 @@ class TestLostWorkers:
         os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to the program and all that is in its group
         output, errors = process.communicate()
         assert process.returncode == local_workers.EXIT_STOPPED, errors
-        assert "Asked to stop" in output
+        assert "Stopped on request" in output
         assert steps_saved(tmp_path / "run") > 25
 
     @pytest.mark.slow
@@ -275,13 +275,13 @@ class TestLostWorkers:
     @pytest.mark.slow
     def test_error_that_would_come_again_is_not_tried_again(self, data_dir, tmp_path):
         result = run("train", *train_flags(data_dir, tmp_path / "run", "--freeze=norm1", "--max_restarts=3"))
-        assert result.returncode == 1
+        assert result.returncode == 2
         assert "Restart" not in result.stderr
 
 
 class TestDisk:
     @pytest.mark.slow
-    def test_full_disk_stops_the_run_and_leaves_the_last_checkpoint_whole(self, data_dir, undisturbed, tmp_path):
+    def test_full_disk_stops_the_run_and_leaves_the_last_checkpoint_complete(self, data_dir, uninterrupted, tmp_path):
         disk = tmp_path / "disk"
         disk.mkdir()
         mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)]
@@ -289,17 +289,17 @@ class TestDisk:
             pytest.skip("a small disk can be mounted by root alone")
         try:
             result = run("train", *train_flags(data_dir, disk / "run", *FLAGS))
-            assert result.returncode == 1
+            assert result.returncode == 2
             last_line = result.stderr.splitlines()[-1]
             assert "No space left on device" in last_line
             assert f"can't be written to {disk / 'run' / 'checkpoints'}, where 0 MB are free" in last_line
             saved = sorted(path.name for path in (disk / "run" / "checkpoints").iterdir())
             assert saved and all(name.isdigit() for name in saved)
             subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
-            assert f"Going on after step {int(saved[-1])}," in run_well(
+            assert f"Resuming after step {int(saved[-1])}," in run_well(
                 "train", *train_flags(data_dir, disk / "run", *FLAGS)
             )
-            assert_same_weights(disk / "run", undisturbed("one"))
+            assert_same_weights(disk / "run", uninterrupted("one"))
         finally:
             subprocess.run(["umount", str(disk)], check=True)
 
@@ -325,11 +325,11 @@ class TestChangedFlags:
         assert "batch_size was 50 and is now 100" in refused.stderr
         assert "weight_decay was 0.0005 and is now 0.001" in refused.stderr
         assert "steps_per_epoch was 60 and is now 30" in refused.stderr
-        assert "--allow_changed to go on nevertheless" in refused.stderr
+        assert "--allow_changed to resume nevertheless" in refused.stderr
         allowed = run("train", *flags, "--allow_changed")
         assert allowed.returncode == 0, allowed.stderr
-        assert "Going on with other settings: batch_size was 50" in allowed.stderr
-        assert "Going on after step 60, in epoch 3." in allowed.stdout  # of 120 steps: two epochs are behind
+        assert "Resuming with other settings: batch_size was 50" in allowed.stderr
+        assert "Resuming after step 60, in epoch 3." in allowed.stdout  # of 120 steps: two epochs are behind
         assert steps_saved(tmp_path / "run") == 120
 
     @pytest.mark.slow

@@ -1,15 +1,9 @@
 """The learning rate over a run."""
 
-import itertools
-
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from alexnet_tf.model import build_alexnet, with_color_offset
-from alexnet_tf.training import callbacks, loop, schedules
-from alexnet_tf.training.optimizers import PaperMomentum
+from alexnet_tf.training import schedules
 from alexnet_tf.training.schedules import make_learning_rate, original_phase, scale_learning_rate
 
 
@@ -60,32 +54,7 @@ class TestMakeLearningRate:
             make_learning_rate("plateau", 0.01, 100, warmup_steps=5)
 
 
-def small_training(schedule_callbacks, optimizer, first_epoch, epochs, validation=None):
-    """Trains the testing variant for some epochs of one step; returns its weights after each."""
-    keras.utils.set_random_seed(0)
-    model = build_alexnet("testing", 3, initializer="he_normal", input_scale=0.01)
-    training_model = with_color_offset(model)
-    loop.compile_model(training_model, optimizer, jit=False)
-    images = np.random.default_rng(0).integers(0, 256, (4, 56, 56, 3)).astype("uint8")
-    labels = np.array([0, 1, 2, 0], "int32")
-    batch = ({"image": images, "color_offset": np.zeros((4, 3), "float32")}, labels)
-    history = []
-    loop.fit(
-        training_model,
-        lambda step, share: tf.data.Dataset.from_tensors(batch).repeat(),
-        lambda share: tf.data.Dataset.from_tensors((images, labels)),
-        first_epoch,
-        1,
-        epochs,
-        [
-            *schedule_callbacks,
-            keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: history.append(model.get_weights())),
-        ],
-    )
-    return [w.path for w in model.weights], history
-
-
-class TestOriginalSchedule:
+class TestOriginalPhase:
     def test_rates_are_those_of_the_notes(self):
         rates = {}
         for epoch in range(1, 91):
@@ -102,47 +71,3 @@ class TestOriginalSchedule:
         np.testing.assert_allclose(rates[72], [1e-4, 0.02, 0, 0])
         np.testing.assert_allclose(rates[90], [1e-5, 0.02, 0, 0])
         assert schedules.ORIGINAL_COLOR_NOISE_EPOCHS == 66
-
-    def test_rates_are_set_wherever_the_run_begins(self):
-        for first_epoch, weights, bias, conv1, conv1_bias in (
-            (0, 0.01, 2, 1, 2),
-            (66, 1e-4, 200, 0.1, 200),
-            (78, 1e-5, 2000, 0, 0),
-        ):
-            optimizer = PaperMomentum(0.01)
-            schedule = callbacks.FollowOriginalSchedule(optimizer, 0.01)
-            paths, _ = small_training([schedule], optimizer, first_epoch, first_epoch + 1)
-            np.testing.assert_allclose(optimizer.learning_rate, weights, rtol=1e-6)
-            multipliers = dict(zip(paths[1:], np.asarray(optimizer.rate_multipliers), strict=True))
-            for path, expected in (
-                ("conv1/kernel_1", conv1),
-                ("conv1/bias_2", conv1_bias),
-                ("conv3/kernel_2", 1),
-                ("fc6/bias_1", bias),
-                ("fc8/bias", bias),
-            ):
-                np.testing.assert_allclose(multipliers[path], expected, rtol=1e-5, err_msg=path)
-
-    def test_conv1_is_frozen_from_epoch_72(self):
-        optimizer = PaperMomentum(0.01)
-        paths, history = small_training([callbacks.FollowOriginalSchedule(optimizer, 0.01)], optimizer, 69, 73)
-        conv1 = [[w for path, w in zip(paths, weights, strict=True) if "conv1" in path] for weights in history]
-        changed = [not np.array_equal(a[0], b[0]) for a, b in itertools.pairwise(conv1)]
-        assert changed == [True, False, False]  # epochs 71, 72, 73
-        fc8 = [weights[-1] for weights in history]
-        assert all(not np.array_equal(a, b) for a, b in itertools.pairwise(fc8))
-
-
-class TestDivideRateOnPlateau:
-    def test_divides_by_ten_three_times_at_most(self):
-        optimizer = PaperMomentum(0.01)
-        plateau = callbacks.DivideRateOnPlateau(patience=2)
-        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-        model.compile(optimizer, "mse")
-        plateau.set_model(model)
-        rates = []
-        for epoch, top1 in enumerate([0.1, 0.2, 0.2, 0.15, 0.3] + [0.3] * 8):
-            plateau.on_epoch_end(epoch, {"val_top1": top1})
-            rates.append(float(optimizer.learning_rate))
-        expected = [0.01] * 3 + [1e-3] * 3 + [1e-4] * 2 + [1e-5] * 5
-        np.testing.assert_allclose(rates, expected, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""What a run writes for TensorBoard: the numbers, and the pages as a browser shows them."""
+"""What a run logs to TensorBoard: the numbers, and the pages as a browser shows them."""
 
 import base64
 import collections
@@ -19,15 +19,11 @@ from programs import ENVIRONMENT, run_well, train_flags
 from selenium import webdriver
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from alexnet_tf.model import build_alexnet, with_color_offset
-from alexnet_tf.training import loop
-from alexnet_tf.training.optimizers import PaperMomentum
-
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 
 
 def entries(folder):
-    """What lies in a folder's event files: {tag: {step: value}}, and the graph's nodes under "graph"."""
+    """The content of a folder's event files: {tag: {step: value}}, and the graph's nodes under "graph"."""
     found = collections.defaultdict(dict)
     for file in sorted(folder.glob("events*")):
         for event in tf.compat.v1.train.summary_iterator(str(file)):
@@ -41,7 +37,7 @@ def entries(folder):
 
 @pytest.fixture(scope="module")
 def log_dir(data_dir, run_dir, tmp_path_factory):
-    """The logs of two runs, as `tensorboard --logdir` takes them: `first` is undisturbed, `second` is profiled."""
+    """The logs of two runs, as `tensorboard --logdir` takes them: `first` is uninterrupted, `second` is profiled."""
     folder = tmp_path_factory.mktemp("logs")
     flags = ("--epochs=1", "--learning_rate=0.05", "--log_every=7", "--profile_steps=10,12")
     run_well("train", *train_flags(data_dir, folder / "second", *flags))
@@ -50,7 +46,7 @@ def log_dir(data_dir, run_dir, tmp_path_factory):
 
 
 @pytest.mark.slow
-class TestDiary:
+class TestTensorBoardLogger:
     def test_scalars_are_written_at_the_steps_asked_for_and_at_the_end(self, log_dir):
         train = entries(log_dir / "second" / "tensorboard" / "train")
         expected = {"step/loss", "step/top1_error", "step/top5_error", "step/learning_rate"}
@@ -65,7 +61,7 @@ class TestDiary:
         # The rate of a cosine over one epoch, in the step that is the 21st.
         np.testing.assert_allclose(train["step/learning_rate"][21], 0.05 * (1 + np.cos(np.pi * 20 / 60)) / 2, rtol=1e-5)
 
-    def test_validation_has_the_tags_of_training_and_a_whole_confusion_matrix(self, log_dir, run_dir):
+    def test_validation_has_the_tags_of_training_and_a_complete_confusion_matrix(self, log_dir, run_dir):
         folder = log_dir / "first" / "tensorboard"
         train, validation = entries(folder / "train"), entries(folder / "validation")
         tags = {"epoch/loss", "epoch/top1_error", "epoch/top5_error"}
@@ -75,7 +71,7 @@ class TestDiary:
         np.testing.assert_allclose(validation["epoch/top1_error"][120], summary["val_top1_error"], rtol=1e-6)
         assert list(validation["confusion matrix"]) == [60, 120]
 
-    def test_pictures_histograms_graph_and_texts_are_of_this_run(self, log_dir):
+    def test_images_histograms_graph_and_texts_are_of_this_run(self, log_dir):
         train = entries(log_dir / "first" / "tensorboard" / "train")
         width, height, png = train["augmented inputs"][0]
         assert (int(width), int(height)) == (4 * 56, 2 * 56)
@@ -109,20 +105,20 @@ class TestDiary:
         assert any("conv2" in name and "Conv2D" in name for name in names)
         assert any("gradient_tape" in name and "fc6" in name for name in names)
 
-    def test_run_that_goes_on_writes_at_the_same_steps(self, data_dir, run_dir, tmp_path):
+    def test_resumed_run_writes_at_the_same_steps(self, data_dir, run_dir, tmp_path):
         shutil.copytree(run_dir, tmp_path / "run")
         shutil.rmtree(tmp_path / "run" / "checkpoints" / "00000120")  # which leaves that of step 116
         run_well("train", *train_flags(data_dir, tmp_path / "run", "--epochs=2"))
-        whole, resumed = (entries(folder / "tensorboard" / "train") for folder in (run_dir, tmp_path / "run"))
-        assert list(resumed["step/loss"]) == list(whole["step/loss"]) == [20, 40, 60, 80, 100, 120]
+        expected, resumed = (entries(folder / "tensorboard" / "train") for folder in (run_dir, tmp_path / "run"))
+        assert list(resumed["step/loss"]) == list(expected["step/loss"]) == [20, 40, 60, 80, 100, 120]
         for tag in ("gradient_norm/conv1", "weight_norm/fc6"):
-            np.testing.assert_array_equal(resumed[tag][120], whole[tag][120])
+            np.testing.assert_array_equal(resumed[tag][120], expected[tag][120])
         flags = entries(tmp_path / "run" / "tensorboard")
         assert "_hparams_/session_end_info" in flags
 
     @pytest.mark.slow
     @pytest.mark.parametrize("strategy", ["one", pytest.param("mirrored", marks=pytest.mark.long)])
-    def test_slow_input_is_told(self, strategy, data_dir, tmp_path):
+    def test_slow_input_is_shown(self, strategy, data_dir, tmp_path):
         script = textwrap.dedent("""
             import sys, time
             import tensorflow as tf
@@ -151,49 +147,6 @@ class TestDiary:
         assert all(waiting[at] < 0.5 * step[at] for at in (10, first_slow - 5))
         assert all(waiting[at] > 0.5 * step[at] for at in (first_slow + 5, first_slow + 10))
         assert all(0 <= waiting[at] <= step[at] for at in step)
-
-
-class TestMeasureGradients:
-    @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
-    def test_norms_are_those_of_the_gradients(self, jit):
-        keras.utils.set_random_seed(1)
-        alexnet = build_alexnet("testing", 10, initializer="he_normal", input_scale=0.0125)
-        for layer in ("drop6", "drop7"):
-            alexnet.get_layer(layer).rate = 0.0
-        model, optimizer = with_color_offset(alexnet), PaperMomentum(0.1)
-        loop.compile_model(model, optimizer, jit)
-        optimizer.measure_gradients(always=jit)
-        rng = np.random.default_rng(0)
-        inputs = {"image": rng.integers(0, 256, (20, 56, 56, 3), "uint8"), "color_offset": np.zeros((20, 3), "float32")}
-        labels = np.arange(20) % 10
-        kernels = [weight for weight in model.trainable_variables if len(weight.shape) > 1]
-        with tf.GradientTape() as tape:
-            loss = keras.losses.sparse_categorical_crossentropy(labels, model(inputs, training=True))
-            loss = tf.reduce_mean(loss)
-        expected = [np.linalg.norm(gradient) for gradient in tape.gradient(loss, [kernel.value for kernel in kernels])]
-        if not jit:
-            optimizer.measuring.assign(True)
-        model.train_on_batch(inputs, labels)
-        np.testing.assert_allclose([optimizer.gradient_norm(kernel) for kernel in kernels], expected, rtol=1e-4)
-        if not jit:
-            optimizer.measuring.assign(False)
-            model.train_on_batch(inputs, labels)
-            np.testing.assert_allclose([optimizer.gradient_norm(kernel) for kernel in kernels], expected, rtol=1e-4)
-
-
-class TestConfusionMatrix:
-    def test_counts_and_accuracy_are_right_over_batches(self):
-        rng = np.random.default_rng(2)
-        labels, probabilities = rng.integers(0, 7, 100), rng.random((100, 7), "float32")
-        metric, accuracy = loop.ConfusionMatrix(7), keras.metrics.SparseCategoricalAccuracy()
-        for part in (slice(0, 64), slice(64, 100)):
-            for each in (metric, accuracy):
-                each.update_state(labels[part], probabilities[part])
-        expected = np.zeros((7, 7))
-        for label, predicted in zip(labels, probabilities.argmax(axis=1), strict=True):
-            expected[label, predicted] += 1
-        np.testing.assert_array_equal(metric.counts, expected)
-        np.testing.assert_allclose(metric.result(), accuracy.result())
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +273,7 @@ class TestPages:
         assert {"0.10000", "0.050000"} <= set(text)
 
     def test_projector_shows_fc7_with_classes_and_thumbnails(self, browser, tensorboard):
-        text = open_page(browser, tensorboard, "#projector", "400x32", "fc7", "class", "taken for")
+        text = open_page(browser, tensorboard, "#projector", "400x32", "fc7", "class", "predicted class")
         assert "first/tensorboard" in text
         deadline = time.monotonic() + 60
         while True:  # till the thumbnails are drawn

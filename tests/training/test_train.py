@@ -1,4 +1,4 @@
-"""alexnet-train as a user runs it: real images, killed and started again, refused, warned, fine-tuned."""
+"""alexnet-train as a user runs it: real images, killed and resumed, refused, warned, fine-tuned."""
 
 import json
 import pathlib
@@ -10,16 +10,13 @@ import sys
 import textwrap
 import time
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 from programs import ENVIRONMENT, program, run, run_well, train_flags
 
-from alexnet_tf.model import build_alexnet, load_model, with_color_offset
+from alexnet_tf.model import load_model
 from alexnet_tf.tfrecords import schema, sources
-from alexnet_tf.training import checkpoints, health_checks, loop
-from alexnet_tf.training.optimizers import PaperMomentum
 
 
 class TestTrain:
@@ -33,7 +30,7 @@ class TestTrain:
     @pytest.mark.parametrize(
         "seconds_after_start", [0.0, *(pytest.param(seconds, marks=pytest.mark.slow) for seconds in (0.6, 1.5))]
     )
-    def test_killed_run_goes_on_to_the_very_same_weights(self, data_dir, run_dir, tmp_path, seconds_after_start):
+    def test_killed_run_resumes_to_exactly_the_same_weights(self, data_dir, run_dir, tmp_path, seconds_after_start):
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", "--checkpoint_every_steps=7")
         process = subprocess.Popen(
             program("train", *flags), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -52,7 +49,7 @@ class TestTrain:
 
         result = run("train", *flags)
         assert result.returncode == 0, result.stderr
-        assert f"Going on after step {done}," in result.stdout
+        assert f"Resuming after step {done}," in result.stdout
         assert not list(checkpoints.glob(".tmp-*"))
         undisturbed, _ = load_model(run_dir)
         resumed, _ = load_model(tmp_path / "run")
@@ -60,48 +57,34 @@ class TestTrain:
             np.testing.assert_array_equal(weight, expected)
 
     @pytest.mark.slow
-    def test_damaged_newest_checkpoint_falls_back_to_the_one_before(self, data_dir, run_dir, tmp_path):
+    def test_damaged_newest_checkpoint_falls_back_to_the_previous_one(self, data_dir, run_dir, tmp_path):
         shutil.copytree(run_dir, tmp_path / "run")
         newest = tmp_path / "run" / "checkpoints" / "00000120" / "training_state.npz"
         newest.write_bytes(newest.read_bytes()[:1000])
         result = run("train", *train_flags(data_dir, tmp_path / "run", "--epochs=2"))
         assert result.returncode == 0, result.stderr
         assert "00000120 can't be read" in result.stderr
-        assert "Going on after step 116," in result.stdout
+        assert "Resuming after step 116," in result.stdout
         undisturbed, _ = load_model(run_dir)
         resumed, _ = load_model(tmp_path / "run")
         for expected, weight in zip(undisturbed.get_weights(), resumed.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, expected)
-        np.load(newest)  # made anew
+        np.load(newest)  # written again
 
-    def test_other_settings_are_refused_when_going_on(self, data_dir, run_dir):
+    def test_other_settings_are_refused_on_resuming(self, data_dir, run_dir):
         result = run("train", *train_flags(data_dir, run_dir, "--batch_size=25"))
         assert result.returncode != 0
         assert "batch_size was 50 and is now 25" in result.stderr
 
     @pytest.mark.slow
-    def test_loss_that_is_no_number_stops_the_run(self, data_dir, tmp_path):
+    def test_loss_that_is_not_finite_stops_the_run(self, data_dir, tmp_path):
         result = run("train", *train_flags(data_dir, tmp_path / "run", "--learning_rate=1e9"))
         assert result.returncode != 0
-        assert "FloatingPointError: The loss of step" in result.stderr
+        assert "error: The loss of step" in result.stderr
         assert not (tmp_path / "run" / "model.keras").exists()
 
-    @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_weights_that_are_no_numbers_are_not_saved(self, value, tmp_path):
-        alexnet = build_alexnet("testing", 3)
-        training_model = with_color_offset(alexnet)
-        loop.compile_model(training_model, PaperMomentum(), jit=False)
-        checkpoints.save(tmp_path, alexnet, training_model, {"step": 5})
-        kernel = alexnet.get_layer("fc6").kernels[1]
-        kernel.assign(np.where(np.arange(32 * 2)[:, None] == 7, value, kernel))
-        with pytest.raises(FloatingPointError, match="After step 6 fc6/kernel_2 is not finite"):
-            checkpoints.save(tmp_path, alexnet, training_model, {"step": 6})
-        assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["00000005"]
-        published = keras.models.load_model(tmp_path / "model.keras")
-        assert np.isfinite(published.get_layer("fc6").kernels[1]).all()
-
     @pytest.mark.slow
-    def test_chance_is_warned_of_with_advice(self, data_dir, tmp_path):
+    def test_chance_level_is_warned_of_with_advice(self, data_dir, tmp_path):
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", "--learning_rate=1e-6", "--initializer=zeros")
         result = run("train", *flags)
         assert result.returncode == 0, result.stderr
@@ -114,7 +97,7 @@ class TestTrain:
         assert "alexnet-tfrecords --source=" in result.stderr
         assert not (tmp_path / "run").exists()
 
-    def test_unknown_variant_is_refused_with_the_names_there_are(self, data_dir, tmp_path):
+    def test_unknown_variant_is_refused_with_the_known_names(self, data_dir, tmp_path):
         result = run("train", *train_flags(data_dir, tmp_path / "run", "--variant=vgg"))
         assert result.returncode != 0
         assert "|paper|" in result.stderr
@@ -131,7 +114,7 @@ class TestTrain:
             import keras
             from alexnet_tf import model, train
             from alexnet_tf.distribution import strategies
-            from alexnet_tf.training import optimizers, loop
+            from alexnet_tf.training import compilation, optimizers
             x = {"image": np.random.default_rng(0).integers(0, 256, (40, 56, 56, 3)).astype("uint8"),
                  "color_offset": np.random.default_rng(1).normal(size=(40, 3)).astype("float32")}
             y = np.arange(40) % 10
@@ -144,7 +127,8 @@ class TestTrain:
                     for layer in ("drop6", "drop7"):
                         alexnet.get_layer(layer).rate = 0.0
                     trained = model.with_color_offset(alexnet)
-                    loop.compile_model(trained, optimizers.PaperMomentum(0.05), loop.use_jit("auto", strategy))
+                    jit = strategies.use_jit("auto", strategy)
+                    compilation.compile_model(trained, optimizers.PaperMomentum(0.05), jit)
                 data = tf.data.Dataset.from_tensor_slices((x, y)).batch(20).repeat()
                 trained.fit(data, steps_per_epoch=20, verbose=0)
                 results.append(alexnet.get_weights())
@@ -181,11 +165,11 @@ class TestBadRecords:
         assert "--on_bad_record=skip" in last_line
 
     @pytest.mark.slow
-    def test_skip_trains_without_it_counts_it_and_keeps_to_that(self, damaged, data_dir, tmp_path):
+    def test_skip_trains_without_it_counts_it_and_insists_on_that_later(self, damaged, data_dir, tmp_path):
         flags = train_flags(damaged, tmp_path / "run", "--on_bad_record=skip", "--epochs=1")
         output = run_well("train", *flags)
-        assert re.search(r"Left out: .*train-00003-of-00016, record \d+: it can't be read: corrupted record", output)
-        assert "2,999 images, 59 steps an epoch" in output
+        assert re.search(r"Skipped: .*train-00003-of-00016, record \d+: it can't be read: corrupted record", output)
+        assert "2,999 images, 59 steps per epoch" in output
         assert json.loads((tmp_path / "run" / "training.json").read_text())["records_left_out"] == 1
         output = run_well(
             "evaluate",
@@ -197,7 +181,7 @@ class TestBadRecords:
         )
         assert "2,999 images of train" in output
         assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["records_left_out"] == 1
-        shutil.copy(data_dir / "train-00003-of-00016", damaged)  # mended: then the epochs are others
+        shutil.copy(data_dir / "train-00003-of-00016", damaged)  # repaired: then the epochs differ
         result = run("train", *flags, "--epochs=2")
         assert result.returncode != 0
         assert "records_left_out was ['train-00003-of-00016, record " in result.stderr
@@ -209,21 +193,9 @@ class TestBadRecords:
         assert "At most 0 records may be damaged (--max_bad_records). Found: 1." in result.stderr
 
 
-class TestAlarms:
-    def test_standstill_is_told_once(self, caplog):
-        alarm = health_checks.Alarms(10, patience_seconds=0.2)
-        alarm.on_train_begin()
-        time.sleep(0.8)
-        alarm.on_test_batch_end(0)
-        time.sleep(0.1)
-        alarm.on_train_end()
-        told = [record for record in caplog.records if "No step has ended for" in record.message]
-        assert len(told) == 1
-
-
 @pytest.fixture(scope="module")
 def folder_data_dir(tmp_path_factory):
-    """Three classes of Fashion-MNIST as a folder of files: 60 images each to learn, 20 to be tested on."""
+    """Three classes of Fashion-MNIST as a folder of files: 60 images each for training, 20 for validation."""
     root = tmp_path_factory.mktemp("folder")
     source = sources.open_source("fashion_mnist")
     for split, wanted in (("train", 60), ("validation", 20)):

@@ -1,0 +1,103 @@
+"""What is logged to TensorBoard of a run: its data and flags as text, its inputs, its graph, numbers and samples."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from alexnet_tf.tfrecords import schema
+
+# Of a large kernel so many weights are drawn for its histogram: all 38 million of fc6 would take TensorBoard gigabytes.
+_WEIGHTS_IN_HISTOGRAM = 100_000
+
+
+def describe_run(
+    description: schema.DatasetDescription, records_skipped: int, flag_lines: Iterable[str]
+) -> dict[str, str]:
+    """Describes what is trained on what, as Markdown for TensorBoard's text page.
+
+    Args:
+        description: the data set.
+        records_skipped: how many of its records are not read, since they are damaged.
+        flag_lines: the flags, such as "--batch_size=128".
+
+    Returns: a dict from titles to texts.
+    """
+    settings = "\n".join(f"* {name}: {value}" for name, value in description.settings.items())
+    counts = "\n".join(f"* {name}: {split.count:,} images" for name, split in description.splits.items())
+    names = ", ".join(description.class_names[:20]) + (", ..." if len(description.class_names) > 20 else "")
+    data = f"{counts}\n* records skipped: {records_skipped}\n* {len(description.class_names)} classes: {names}\n"
+    return {"data": data + settings, "flags": "\n".join(f"    {line}" for line in flag_lines)}
+
+
+def augmented_inputs(dataset: tf.data.Dataset, count: int) -> np.ndarray:
+    """The first images of a training set as the network sees them: color noise added, mean not subtracted.
+
+    Returns: uint8 (count or less, rows, columns, 3).
+    """
+    inputs, _ = next(iter(dataset))
+    pixels = np.float32(inputs["image"][:count]) + np.asarray(inputs["color_offset"][:count])[:, None, None, :]
+    return np.clip(np.round(pixels), 0, 255).astype("uint8")
+
+
+def image_sheet(images: np.ndarray, columns: int = 4) -> np.ndarray:
+    """Images of one size, uint8 (n, rows, columns, 3), side by side as one picture."""
+    images = np.concatenate([images, np.zeros((-len(images) % columns, *images.shape[1:]), images.dtype)])
+    rows = [np.concatenate(images[start : start + columns], axis=1) for start in range(0, len(images), columns)]
+    return np.concatenate(rows)
+
+
+def network_graph(model: keras.Model) -> tf.compat.v1.GraphDef:
+    """The operations of a model with inputs by name, grouped by its layers' names, without the model's own group."""
+    inputs = {name: tf.TensorSpec(tensor.shape, name=name) for name, tensor in model.input.items()}
+    graph = tf.function(lambda inputs: model(inputs)).get_concrete_function(inputs).graph.as_graph_def()
+    for node in graph.node:
+        sources = [source for source in node.input if not source.startswith("^")]
+        node.name, *sources = (re.sub(r"^[^/]+/([^/]+?)(_\d+)?/", r"\1/", name) for name in (node.name, *sources))
+        node.input[:] = sources
+    kept = [node for node in graph.node if node.op != "NoOp"]
+    del graph.node[:]
+    graph.node.extend(kept)
+    return graph
+
+
+def loss_and_errors(logs: Mapping[str, float] | None, prefix: str = "") -> dict[str, float]:
+    """Keras's logs of the loss and of accuracies, the latter as errors, as the paper gives them."""
+    logs = logs or {}
+    scalars = {"loss": logs[prefix + "loss"]} if prefix + "loss" in logs else {}
+    return scalars | {f"{name}_error": 1 - logs[prefix + name] for name in ("top1", "top5") if prefix + name in logs}
+
+
+def means_since(
+    logs: Mapping[str, float], batches: int, before: Mapping[str, float], batches_before: int
+) -> dict[str, float]:
+    """The means over the batches since an earlier entry, from Keras's means over the epoch so far.
+
+    Args:
+        logs, batches: the means now, and the number of batches they are over.
+        before, batches_before: the same at the earlier entry; empty and 0 at the epoch's start.
+    """
+    return {
+        name: (value * batches - before.get(name, 0.0) * batches_before) / (batches - batches_before)
+        for name, value in logs.items()
+    }
+
+
+def norm(tensor: tf.Tensor) -> float:
+    """The square root of the sum of squares."""
+    return float(np.sqrt(2 * keras.ops.convert_to_numpy(tf.nn.l2_loss(tensor))))
+
+
+def norm_of_norms(norms: Sequence[float]) -> float:
+    """The norm of a layer, from those of its columns' kernels."""
+    return float(np.linalg.norm(norms))
+
+
+def sample(weight: keras.Variable) -> np.ndarray:
+    """The weights for a histogram: all, or of many a random sample, the same each time."""
+    values = keras.ops.convert_to_numpy(weight).ravel()
+    if values.size <= _WEIGHTS_IN_HISTOGRAM:
+        return values
+    return values[np.random.default_rng(0).integers(values.size, size=_WEIGHTS_IN_HISTOGRAM)]

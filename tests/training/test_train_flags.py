@@ -1,0 +1,192 @@
+"""From flags to what is trained: alexnet-train up to its first step, which is not taken."""
+
+import numpy as np
+import pytest
+
+from alexnet_tf import train_flags
+from alexnet_tf.tfrecords import reader, statistics
+from alexnet_tf.training import callbacks, optimizers, schedules
+
+BATCH_SIZE = 10  # of 46 images: 4 steps in an epoch
+
+
+def expected_batch(data_dir, **arguments):
+    inputs, _ = next(iter(reader.make_training_dataset(data_dir, BATCH_SIZE, 56, **arguments)))
+    return inputs["image"].numpy(), inputs["color_offset"].numpy()
+
+
+class TestDefaults:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def received(cls, start, tmp_path_factory):
+        return start(tmp_path_factory.mktemp("defaults") / "run")
+
+    def test_network_has_the_papers_weights_and_the_mean_image_of_the_data(self, received, small_data_dir):
+        mean_image = received.network.get_layer("mean_image")
+        expected = statistics.Statistics.load(small_data_dir).mean_image[2:-2, 2:-2]
+        np.testing.assert_allclose(mean_image.mean, expected, rtol=1e-6)
+        assert mean_image.scale == 1
+        assert np.std(received.network.get_layer("fc6").kernels[0]) == pytest.approx(0.01, rel=0.2)
+        assert all(layer.trainable for layer in received.network.layers)
+
+    def test_rule_is_the_papers_with_its_plateau(self, received):
+        assert type(received.optimizer) is optimizers.PaperMomentum
+        assert (received.optimizer.momentum, received.optimizer.decay) == (0.9, 0.0005)
+        assert received.rate_at(0) == received.rate_at(300) == pytest.approx(0.01)
+        assert received.callback(callbacks.DivideRateOnPlateau).patience == 5
+        assert set(received.rate_multipliers().values()) == {1}
+        assert received.model.loss == "sparse_categorical_crossentropy"
+
+    def test_training_images_are_those_of_the_seed_0(self, received, small_data_dir):
+        for array, expected in zip(received.first_batch(), expected_batch(small_data_dir), strict=True):
+            np.testing.assert_array_equal(array, expected)
+        assert np.any(received.first_batch(400)[1])
+
+    def test_validation_images_are_of_the_validation_split(self, received):
+        numbers = [n for images, _ in received.validation_data(reader.Share()) for n in images[:, 0, 0, 2].numpy()]
+        assert sorted(numbers) == list(range(100, 110))
+        assert received.others["validation_steps"] == 1
+
+    def test_run_begins_at_its_beginning_and_has_90_epochs(self, received):
+        assert (received.first_step, received.steps_per_epoch, received.epochs) == (0, 4, 90)
+        assert not received.others["validation_due"]
+        saver = received.callback(callbacks.SaveCheckpoints)
+        assert (saver.every_steps, saver.step, saver.writes) == (1000, 0, True)
+        # What is not finite must not be saved, and what the plateau changes must be.
+        kinds = ["TrainingHealthChecks", "DivideRateOnPlateau", "TensorBoardLogger", "SaveCheckpoints"]
+        assert [type(callback).__name__ for callback in received.callbacks if callback] == kinds
+        assert saver.schedule is received.callback(callbacks.DivideRateOnPlateau)
+
+
+class TestEveryFlagChanged:
+    ARGUMENTS = (
+        *("--epochs=5", "--seed=7", "--learning_rate=0.08", "--scale_lr=linear", "--schedule=cosine"),
+        *("--warmup_steps=4", "--momentum=0.7", "--weight_decay=0.002", "--bias_rate=3", "--layer_rates=conv2=0.5"),
+        *("--label_smoothing=0.2", "--initializer=he_normal", "--input_scale=0.5", "--freeze=conv1,fc7"),
+        *("--color_noise=eigenvalue", "--color_noise_epochs=2", "--images_per_crop=5", "--last_crop_offset"),
+        *("--reduce_in=float16", "--jit=true", "--checkpoint_every_steps=6", "--log_every=9", "--profile_steps=2,3"),
+    )
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def received(cls, start, tmp_path_factory):
+        return start(tmp_path_factory.mktemp("changed") / "run", *cls.ARGUMENTS)
+
+    def test_rule(self, received):
+        optimizer = received.optimizer
+        assert (optimizer.momentum, optimizer.decay, optimizer.reduce_dtype) == (0.7, 0.002, "float16")
+
+    def test_learning_rate(self, received):
+        highest = 0.08 * BATCH_SIZE / 128
+        expected = {0: 0.0, 2: highest / 2, 4: highest, 12: highest / 2, 20: 0.0}  # of 5 epochs of 4 steps
+        for step, rate in expected.items():
+            assert received.rate_at(step) == pytest.approx(rate, abs=1e-8), step
+
+    def test_rate_multipliers(self, received):
+        found = received.rate_multipliers()
+        assert {value for path, value in found.items() if path.startswith("conv2/kernel")} == {0.5}
+        assert {value for path, value in found.items() if path.startswith("conv2/bias")} == {1.5}
+        assert found["fc8/kernel"] == 1 and found["fc8/bias"] == 3
+
+    def test_network(self, received):
+        assert received.network.get_layer("mean_image").scale == 0.5
+        fc6 = received.network.get_layer("fc6")
+        assert np.std(fc6.kernels[0]) > 0.02 and not np.any(fc6.biases[0])
+        learning = {layer.name for layer in received.network.layers if layer.trainable_weights}
+        assert learning == {"conv2", "conv3", "conv4", "conv5", "fc6", "fc8"}
+
+    def test_seed_determines_the_initial_weights(self, received, start, tmp_path):
+        kernels = [
+            np.asarray(each.network.get_layer("fc6").kernels[0])
+            for each in (received, start(tmp_path / "same", *self.ARGUMENTS), start(tmp_path / "b", "--seed=8"))
+        ]
+        np.testing.assert_array_equal(kernels[0], kernels[1])
+        assert not np.array_equal(kernels[0], kernels[2])
+
+    def test_training_images(self, received, small_data_dir):
+        arguments = {"color_noise": "eigenvalue", "images_per_crop": 5, "last_offset": True}
+        expected = expected_batch(small_data_dir, seed=7, **arguments)
+        for array, other in zip(received.first_batch(), expected, strict=True):
+            np.testing.assert_array_equal(array, other)
+        assert np.any(received.first_batch(4)[1]) and not np.any(received.first_batch(8)[1])  # epochs 2 and 3
+
+    def test_loss_and_xla(self, received):
+        assert received.model.jit_compile
+        probabilities, labels = np.array([[0.25, 0.75]], "float32"), np.array([1])
+        loss = float(np.squeeze(received.model.loss(labels, probabilities)))
+        assert loss == pytest.approx(-(0.9 * np.log(0.75) + 0.1 * np.log(0.25)), rel=1e-5)
+
+    def test_checkpoints_and_logs(self, received):
+        assert received.callback(callbacks.SaveCheckpoints).every_steps == 6
+        logger = received.callbacks[2]
+        assert (logger.log_every, logger.profile_steps, logger.batch_size) == (9, (2, 3), BATCH_SIZE)
+        assert "    --weight_decay=0.002" in logger.texts["flags"].splitlines()
+        assert logger.hparams["weight_decay"] == 0.002 and logger.hparams["layer_rates"] == "conv2=0.5"
+        assert logger.hparams["training_images"] == 46
+
+    def test_settings_in_the_checkpoint_are_all_that_are_fixed(self, received):
+        settings = received.callback(callbacks.SaveCheckpoints).settings
+        assert settings.keys() == {
+            *train_flags.FIXED_FLAGS,
+            *("source", "classes", "steps_per_epoch", "workers", "records_left_out"),
+        }
+        assert settings["freeze"] == ["conv1", "fc7"] and settings["workers"] == 1
+
+
+class TestOriginalSchedule:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def received(cls, start, tmp_path_factory):
+        arguments = ("--schedule=original", "--learning_rate=0.16", "--scale_lr=sqrt")
+        return start(tmp_path_factory.mktemp("original") / "run", *arguments)
+
+    def test_rates_begin_with_the_scaled_one(self, received):
+        first = 0.16 * np.sqrt(BATCH_SIZE / 128)
+        assert received.rate_at(0) == pytest.approx(first)
+        received.callback(callbacks.FollowOriginalSchedule).on_epoch_begin(24)
+        assert received.rate_at(0) == pytest.approx(first / 10)
+
+    def test_color_noise_ends_with_epoch_66(self, received):
+        assert np.any(received.first_batch(65 * 4)[1])
+        assert not np.any(received.first_batch(66 * 4)[1])
+
+
+class TestLarsInHalfPrecisionFromAnotherModel:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def source(cls, start, tmp_path_factory):
+        received = start(tmp_path_factory.mktemp("source") / "run", "--input_scale=0.25", "--initializer=he_normal")
+        path = tmp_path_factory.mktemp("model") / "source.keras"
+        received.network.save(path)
+        return path, received.network
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def received(cls, start, source, tmp_path_factory):
+        arguments = ("--optimizer=lars", "--lars_trust=0.01", "--schedule=step", "--step_epochs=2", "--new_head")
+        arguments += (f"--init_from={source[0]}", "--precision=mixed_float16", "--color_noise=none")
+        return start(tmp_path_factory.mktemp("lars") / "run", *arguments)
+
+    def test_rule_and_its_loss_scale(self, received):
+        assert isinstance(received.model.optimizer, optimizers.AgreedLossScale)
+        assert type(received.optimizer) is optimizers.Lars and received.optimizer.trust == 0.01
+        assert [received.rate_at(step) for step in (7, 8)] == pytest.approx([0.01, 0.001])
+
+    def test_weights_are_the_sources_but_for_the_head(self, received, source):
+        for name, same in (("conv1", True), ("fc7", True), ("fc8", False)):
+            pair = (np.asarray(network.get_layer(name).kernels[0]) for network in (received.network, source[1]))
+            assert np.array_equal(*pair) == same, name
+        assert received.network.get_layer("mean_image").scale == 0.25
+        assert received.network.get_layer("conv2").compute_dtype == "float16"
+
+    def test_color_noise_is_off(self, received):
+        assert not np.any(received.first_batch()[1])
+
+
+def test_flags_offer_what_the_library_takes(flag):
+    for name, values in (
+        ("schedule", schedules.SCHEDULES),
+        ("reduce_in", optimizers.REDUCE_DTYPES),
+        ("color_noise", statistics.COLOR_NOISE_SCALES),
+    ):
+        assert list(flag[name].parser.enum_values) == list(values), name
