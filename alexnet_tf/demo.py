@@ -1,7 +1,7 @@
-"""The whole road on real images: TFRecords, training, evaluation, pictures, export and a served classification.
+"""Everything on real images: TFRecords, training, evaluation, pictures, export and a served classification.
 
-Each step is a program that a user would run by hand; the command is printed before it starts. A step whose result is
-whole is not done again.
+Each step is a program that a user would run by hand; its command is printed before it starts. A step whose result is
+complete is not repeated.
 """
 
 import json
@@ -12,32 +12,71 @@ import subprocess
 import sys
 import time
 
-import numpy as np
-from PIL import Image
-
-from alexnet_tf.tfrecords import schema, sources
+from alexnet_tf.tfrecords import program
+from alexnet_tf.tfrecords.files import write_json
 
 _DATA_DIR = pathlib.Path("data/fashion_mnist_sample")
 _RUN_DIR = pathlib.Path("runs/demo")
 _RECIPE = pathlib.Path(__file__).parent / "recipes" / "demo.flags"
 
 
-def run_program(module, *arguments):
-    """Runs one of the programs as a user would; returns the seconds it took."""
-    name = {"alexnet_tf.tfrecords.build": "alexnet-tfrecords"}.get(module, f"alexnet-{module.rpartition('.')[2]}")
+def define_flags():
+    """Defines no flags."""
+
+
+def main(arguments):
+    start = time.perf_counter()
+    seconds = {}
+    seconds["tfrecords"] = _run_program("tfrecords.build", "--source=fashion_mnist", f"--data_dir={_DATA_DIR}")
+    seconds["train"] = _run_program(
+        "train", f"--flagfile={_RECIPE}", f"--data_dir={_DATA_DIR}", f"--run_dir={_RUN_DIR}"
+    )
+    model = _RUN_DIR / "model.keras"
+    if not _is_newer(_RUN_DIR / "evaluation.json", model):
+        seconds["evaluate"] = _run_program("evaluate", f"--model={_RUN_DIR}", f"--data_dir={_DATA_DIR}")
+    export_dir = _RUN_DIR / "export"
+    if not _is_newer(_latest_version(export_dir), model):
+        seconds["export"] = _run_program("export", f"--model={_RUN_DIR}", f"--export_dir={export_dir}")
+    exported = _latest_version(export_dir)
+    images = _write_sample_images(_RUN_DIR / "images")
+    panel = f"--panel={_RUN_DIR / 'panel.png'}"
+    seconds["predict"] = _run_program("predict", f"--model={exported}", panel, "--overwrite", *images)
+    _summarize(exported, seconds, time.perf_counter() - start)
+
+
+def _run_program(module, *arguments):
+    """Runs a program as a user would; returns the seconds it took."""
+    name = {"tfrecords.build": "alexnet-tfrecords"}.get(module, f"alexnet-{module}")
     print(f"\n$ {shlex.join([name, *map(str, arguments)])}", flush=True)
     start = time.perf_counter()
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2"} | os.environ
-    result = subprocess.run([sys.executable, "-m", module, *map(str, arguments)], env=environment, check=False)
+    command = [sys.executable, "-m", f"alexnet_tf.{module}", *map(str, arguments)]
+    result = subprocess.run(command, env=environment, check=False)
     if result.returncode:
-        sys.exit(f"{name} failed with exit code {result.returncode}. `make demo` goes on from what is whole.")
+        sys.exit(f"{name} failed with exit status {result.returncode}. `make demo` resumes after the completed steps.")
     seconds = time.perf_counter() - start
     print(f"({seconds:.0f} s)", flush=True)
     return seconds
 
 
-def write_sample_images(folder, count=8):
+def _is_newer(path, other):
+    """Whether `path` exists and was written after `other`."""
+    return path is not None and path.exists() and path.stat().st_mtime >= other.stat().st_mtime
+
+
+def _latest_version(export_dir):
+    """The folder of the highest version that was exported, or None."""
+    versions = (path for path in export_dir.glob("*") if path.name.isdigit())
+    return max(versions, key=lambda path: int(path.name), default=None)
+
+
+def _write_sample_images(folder, count=8):
     """Writes a validation image of each of the first classes as a PNG named by its class; returns the paths."""
+    import numpy as np  # not with the module: the first command is printed at once
+    from PIL import Image
+
+    from alexnet_tf.tfrecords import sources
+
     source = sources.open_source("fashion_mnist")
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
@@ -45,34 +84,13 @@ def write_sample_images(folder, count=8):
         if label < count and label not in paths:
             name = source.class_names[label].replace("/", "_").replace(" ", "_")
             paths[label] = folder / f"{name}.png"
-            Image.fromarray(np.squeeze(image)).save(paths[label])
+            Image.fromarray(np.squeeze(np.asarray(image))).save(paths[label])
     return [paths[label] for label in sorted(paths)]
 
 
-def main():
-    start = time.perf_counter()
-    seconds = {}
-    seconds["tfrecords"] = run_program(
-        "alexnet_tf.tfrecords.build", "--source=fashion_mnist", f"--data_dir={_DATA_DIR}"
-    )
-    seconds["train"] = run_program(
-        "alexnet_tf.train", f"--flagfile={_RECIPE}", f"--data_dir={_DATA_DIR}", f"--run_dir={_RUN_DIR}"
-    )
-    evaluation_file = _RUN_DIR / "evaluation.json"
-    model_file = _RUN_DIR / "model.keras"
-    if not is_newer(evaluation_file, model_file):
-        seconds["evaluate"] = run_program("alexnet_tf.evaluate", f"--model={_RUN_DIR}", f"--data_dir={_DATA_DIR}")
-    export_dir = _RUN_DIR / "export"
-    versions = sorted((path for path in export_dir.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
-    if not versions or not is_newer(versions[-1], model_file):
-        seconds["export"] = run_program("alexnet_tf.export", f"--model={_RUN_DIR}", f"--export_dir={export_dir}")
-        versions = [max((p for p in export_dir.glob("*") if p.name.isdigit()), key=lambda path: int(path.name))]
-    images = write_sample_images(_RUN_DIR / "images")
-    panel = _RUN_DIR / "panel.png"
-    predict = ("alexnet_tf.predict", f"--model={versions[-1]}", f"--panel={panel}", "--overwrite")
-    seconds["predict"] = run_program(*predict, *images)
-
-    evaluation = json.loads(evaluation_file.read_text())
+def _summarize(exported, seconds_per_step, seconds):
+    """Writes summary.json and prints the results, and what to do next."""
+    evaluation = json.loads((_RUN_DIR / "evaluation.json").read_text())
     training = json.loads((_RUN_DIR / "training.json").read_text())
     summary = {
         # The paper's test is that of ten views.
@@ -83,15 +101,14 @@ def main():
         "chance_top1_error": evaluation["chance"]["top1_error"],
         "chance_top5_error": evaluation["chance"]["top5_error"],
         "images_per_second": training["images_per_second"],
-        "seconds": time.perf_counter() - start,
-        "seconds_per_step": seconds,
+        "seconds": seconds,
+        "seconds_per_step": seconds_per_step,
         "tensorboard": str(_RUN_DIR / "tensorboard"),
-        "pictures": [str(_RUN_DIR / "confusion_matrix.png"), str(_RUN_DIR / "conv1_kernels.png"), str(panel)],
-        "model": str(model_file),
-        "export": str(versions[-1]),
+        "pictures": [str(_RUN_DIR / name) for name in ("confusion_matrix.png", "conv1_kernels.png", "panel.png")],
+        "model": str(_RUN_DIR / "model.keras"),
+        "export": str(exported),
     }
-    text = json.dumps(summary, indent=2) + "\n"
-    schema.write_whole(_RUN_DIR / "summary.json", lambda file: file.write(text.encode()))
+    write_json(_RUN_DIR / "summary.json", summary)
     center, ten, chance = (evaluation[key] for key in ("center_crop", "ten_views", "chance"))
     print(f"""
 AlexNet of 2012, full width, on {evaluation["images"]:,} validation images of Fashion-MNIST:
@@ -99,24 +116,24 @@ AlexNet of 2012, full width, on {evaluation["images"]:,} validation images of Fa
   top-1 error       {center["top1_error"]:>10.1%}  {ten["top1_error"]:>10.1%}  {chance["top1_error"]:>10.1%}
   top-5 error       {center["top5_error"]:>10.1%}  {ten["top5_error"]:>10.1%}  {chance["top5_error"]:>10.1%}
   training          {summary["images_per_second"]:>10.1f} images/s
-  all of it         {summary["seconds"]:>10.0f} s
+  total time        {summary["seconds"]:>10.0f} s
 
 Pictures:     {", ".join(summary["pictures"])}
 Model:        {summary["model"]}
 Export:       {summary["export"]}
 Summary:      {_RUN_DIR / "summary.json"}
 
-Go on with:
+Next steps:
   .venv/bin/tensorboard --logdir={_RUN_DIR / "tensorboard"}
   .venv/bin/alexnet-predict --model={_RUN_DIR} YOUR_IMAGE.png
   .venv/bin/alexnet-tfrecords --source=folder:YOUR_FOLDER --data_dir=data/mine     (one folder a class)
   .venv/bin/alexnet-train --flagfile={os.path.relpath(_RECIPE)} --data_dir=data/mine --run_dir=runs/mine""")
 
 
-def is_newer(path, other):
-    """Whether `path` exists and was made after `other`."""
-    return path.exists() and path.stat().st_mtime >= other.stat().st_mtime
+def run():
+    """Entry point, as a module."""
+    program.start(__name__, define_flags, main)
 
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -6,11 +6,9 @@ import tensorflow as tf
 from PIL import Image
 from programs import run, run_well
 
-from alexnet_tf import features, neighbours
+from alexnet_tf.evaluation import features
 from alexnet_tf.model import load_model
 from alexnet_tf.tfrecords import reader, schema
-
-pytestmark = pytest.mark.slow  # a model is trained, and asked about all images
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +21,7 @@ def features_dir(run_dir, data_dir, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow  # a model is trained, and run on all images
 class TestFeatures:
     def test_vectors_are_what_the_classifier_sees(self, features_dir, run_dir, data_dir):
         found = features.Features.load(features_dir / "validation.npz")
@@ -49,65 +48,28 @@ class TestFeatures:
         labels = [example.features.feature[schema.LABEL].int64_list.value[0] for example in examples]
         np.testing.assert_array_equal(labels, found.labels)
 
-    @pytest.mark.parametrize(
-        "flags, message",
-        [(["--layer=fc9"], "`layer` must be one of image, "), (["--output=a.csv"], "`output` must end in .npz or")],
-    )
-    def test_flags_that_can_not_be_are_refused(self, flags, message, run_dir, data_dir, tmp_path):
+    def test_missing_layer_is_refused(self, run_dir, data_dir, tmp_path):
         output = f"--output={tmp_path / 'a.npz'}"
-        result = run("features", f"--model={run_dir}", f"--data_dir={data_dir}", output, *flags)
-        assert result.returncode != 0
+        result = run("features", f"--model={run_dir}", f"--data_dir={data_dir}", output, "--layer=fc9")
+        assert result.returncode == 2
+        assert "`layer` must be one of image, " in result.stderr
+
+
+class TestFlags:
+    @pytest.mark.parametrize(
+        "program, flags, message",
+        [
+            ("features", ["--model=run", "--output=a.csv"], "`output` must end in .npz or .tfrecord"),
+            ("neighbours", ["--features=a.npz", "--queries=b.npz", "--output=a.csv"], "`output` must end in .png"),
+        ],
+    )
+    def test_outputs_of_unknown_formats_are_refused(self, program, flags, message):
+        result = run(program, *flags, "--data_dir=data")
+        assert result.returncode == 2
         assert message in result.stderr
 
 
-class TestNearest:
-    def test_equals_all_differences_in_float64(self, monkeypatch):
-        monkeypatch.setattr(neighbours, "_BLOCK", 64)  # so that there are several, the last short
-        random = np.random.default_rng(0)
-        vectors, queries = (random.normal(size=(size, 20)).astype("float32") for size in (500, 30))
-        numbers, distances = neighbours.nearest(queries, vectors, 7)
-        expected = np.sqrt(((queries[:, None].astype("float64") - vectors[None]) ** 2).sum(axis=2))
-        np.testing.assert_array_equal(numbers, np.argsort(expected, axis=1)[:, :7])
-        np.testing.assert_allclose(distances, np.sort(expected, axis=1)[:, :7], rtol=1e-6)
-
-    def test_vector_is_its_own_nearest_and_twins_come_in_order(self):
-        vectors = np.float32(np.random.default_rng(1).normal(size=(50, 8))) * 1000
-        vectors[40] = vectors[3]
-        numbers, distances = neighbours.nearest(vectors[[3, 20]], vectors, 2)
-        assert numbers[0].tolist() == [3, 40]
-        assert numbers[1, 0] == 20
-        assert np.all(distances[:, 0] < 1e-2)
-
-    @pytest.mark.parametrize("units, count, message", [(7, 1, "one length"), (8, 0, "`count`"), (8, 51, "`count`")])
-    def test_what_can_not_be_is_refused(self, units, count, message):
-        with pytest.raises(ValueError, match=message):
-            neighbours.nearest(np.zeros((1, units), "float32"), np.zeros((50, 8), "float32"), count)
-
-
-@pytest.fixture(scope="module")
-def vectors():
-    """12,000 that lie about a surface of 16 dimensions in 96, as features do."""
-    random = np.random.default_rng(0)
-    surface = random.normal(size=(16, 96))
-    return np.float32(np.maximum(random.normal(size=(12_000, 16)) @ surface, 0))
-
-
-class TestNearestOfMany:
-    def test_nearly_all_of_the_nearest_are_found_and_distances_are_exact(self, vectors):
-        queries = vectors[::200] + np.float32(0.01)
-        numbers, distances = neighbours.nearest_of_many(queries, vectors, 6)
-        expected, expected_distances = neighbours.nearest(queries, vectors, 6)
-        assert np.mean([len(set(a) & set(b)) for a, b in zip(numbers, expected, strict=True)]) > 5.7
-        np.testing.assert_array_equal(numbers[:, 0], np.arange(0, 12_000, 200))
-        found = numbers == expected
-        np.testing.assert_allclose(distances[found], expected_distances[found], rtol=1e-6)
-        assert np.all(np.diff(distances, axis=1) >= 0)
-
-    def test_too_few_to_learn_from_are_refused(self, vectors):
-        with pytest.raises(ValueError, match=r"must have 10,000 vectors .* Received: 9,999"):
-            neighbours.nearest_of_many(vectors[:1], vectors[:9_999], 6)
-
-
+@pytest.mark.slow  # a model is trained, and run on all images
 class TestNeighbours:
     def test_picture_and_table_are_of_the_nearest(self, features_dir, data_dir, tmp_path):
         flags = [f"--features={features_dir / 'train.npz'}", f"--queries={features_dir / 'validation.npz'}"]

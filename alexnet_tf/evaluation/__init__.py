@@ -1,1 +1,1 @@
-"""Predictions and features of a data set, the metrics that are computed from them, and the report."""
+"""Predictions and features of a data set, the metrics computed from them, and the report."""

@@ -1,30 +1,43 @@
-"""What probabilities are worth: errors and how sure they are, single classes, calibration, averages of models."""
+"""Metrics of predicted probabilities: top-k errors, errors by class, calibration, and averages of several models."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 _Z_95 = 1.959964  # 95 % of a normal distribution lie within so many standard deviations of its mean
 
 
-def top_k_wrong(probabilities, labels, k):
-    """Whether each image's class is not among the k most probable.
+def top_k(probabilities: np.ndarray, k: int) -> np.ndarray:
+    """The labels of the k most probable classes, the most probable first.
 
-    Among equal probabilities the class of the lower number counts as the more probable.
+    Among equal probabilities the class with the lower label comes first.
+
+    Args:
+        probabilities: float (..., classes).
+        k: number of classes; all if there are fewer.
+
+    Returns: int64 (..., min(k, classes)).
+    """
+    return np.argsort(-np.asarray(probabilities), axis=-1, kind="stable")[..., :k]
+
+
+def top_k_wrong(probabilities: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """Whether each image's class is not among the k most probable.
 
     Args:
         probabilities: float (n, classes).
         labels: int (n,).
-        k: how many classes count; with fewer classes than k, all.
+        k: number of classes that count; all if there are fewer.
 
     Returns: bool (n,).
 
     Source: section 2.
     """
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    return ~np.any(best == labels[:, None], axis=1)
+    return ~np.any(top_k(probabilities, k) == labels[:, None], axis=1)
 
 
-def interval_95(wrong):
-    """Wilson's 95 % confidence interval of a share, of which it is right even where the share is 0 or the images few.
+def interval_95(wrong: np.ndarray) -> list[float]:
+    """Wilson's 95 % confidence interval of an error rate. It holds for rates near 0 and for few images too.
 
     Args:
         wrong: bool (n,).
@@ -37,8 +50,16 @@ def interval_95(wrong):
     return [float(max(center - half, 0)), float(min(center + half, 1))]
 
 
-def errors(probabilities, labels):
-    """Top-1 and top-5 error with their intervals, as a dict that JSON can hold."""
+def errors(probabilities: np.ndarray, labels: np.ndarray) -> dict:
+    """Top-1 and top-5 error with their confidence intervals, as a JSON-serializable dict.
+
+    Args:
+        probabilities: float (n, classes).
+        labels: int (n,).
+
+    Returns: a dict with "top1_error" and "top5_error", floats in [0, 1], and "top1_error_interval_95" and
+    "top5_error_interval_95", as `interval_95` returns them.
+    """
     result = {}
     for k in (1, 5):
         wrong = top_k_wrong(probabilities, labels, k)
@@ -47,16 +68,16 @@ def errors(probabilities, labels):
     return result
 
 
-def errors_by_class(probabilities, labels, class_names):
-    """A row for each class that has images, the one with the largest error first.
+def errors_by_class(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> list[dict]:
+    """The errors of each class that has images, the largest top-1 error first.
 
     Args:
         probabilities: float (n, classes).
         labels: int (n,).
         class_names: names in the order of the labels.
 
-    Returns: a list of dicts: "name", "images", "top1_error", "top5_error", and "taken_for", the name of the class that
-    its wrongly classified images were most often taken for, or None.
+    Returns: a list of dicts: "name", "images", "top1_error", "top5_error", and "taken_for", the class most often
+    predicted for its misclassified images, or None if there are none.
     """
     predictions = probabilities.argmax(axis=1)
     wrong = {k: top_k_wrong(probabilities, labels, k) for k in (1, 5)}
@@ -66,36 +87,36 @@ def errors_by_class(probabilities, labels, class_names):
         mistaken = np.bincount(predictions[own & wrong[1]], minlength=len(class_names))
         rows.append(
             {
-                "name": class_names[label],
+                "name": class_names[int(label)],
                 "images": int(own.sum()),
                 "top1_error": float(wrong[1][own].mean()),
                 "top5_error": float(wrong[5][own].mean()),
-                "taken_for": class_names[mistaken.argmax()] if mistaken.any() else None,
+                "taken_for": class_names[int(mistaken.argmax())] if mistaken.any() else None,
             }
         )
     return sorted(rows, key=lambda row: -row["top1_error"])
 
 
-def calibration(probabilities, labels, bins=15):
-    """Whether the network is right as often as it says.
+def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> dict:
+    """How well confidence, the largest probability of an image, matches accuracy.
 
     Args:
         probabilities: float (n, classes).
         labels: int (n,).
-        bins: how many ranges of confidence, the largest probability of an image, are told apart.
+        bins: number of equal ranges of confidence.
 
     Returns: a dict: "bins", a list of dicts with "images", "confidence" and "accuracy" (means over a range), without
-    the empty ones; "expected_calibration_error", their mean difference, weighted by images; and
+    empty ranges; "expected_calibration_error", the mean of their absolute difference weighted by images; and
     "negative_log_likelihood", the mean over all images.
 
     Source: Guo et al., On Calibration of Modern Neural Networks (2017).
     """
     confidences = probabilities.max(axis=1)
-    right = ~top_k_wrong(probabilities, labels, 1)
-    places = np.minimum((confidences * bins).astype(int), bins - 1)
+    correct = ~top_k_wrong(probabilities, labels, 1)
+    bin_numbers = np.minimum((confidences * bins).astype(int), bins - 1)
     rows = [
-        {"images": int(own.sum()), "confidence": float(confidences[own].mean()), "accuracy": float(right[own].mean())}
-        for own in (places == place for place in range(bins))
+        {"images": int(own.sum()), "confidence": float(confidences[own].mean()), "accuracy": float(correct[own].mean())}
+        for own in (bin_numbers == number for number in range(bins))
         if own.any()
     ]
     difference = sum(row["images"] * abs(row["confidence"] - row["accuracy"]) for row in rows) / len(labels)
@@ -107,39 +128,42 @@ def calibration(probabilities, labels, bins=15):
     }
 
 
-def average(of_models, weights=None):
-    """The probabilities of several models, averaged.
+def average(
+    model_probabilities: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray | None = None
+) -> np.ndarray:
+    """The average of the probabilities of several models.
 
     Args:
-        of_models: list of float (n, classes).
-        weights: one for each, of the sum 1; None for equal ones.
+        model_probabilities: float (n, classes) of each model.
+        weights: one for each model, which sum to 1; None for equal weights.
 
     Returns: float64 (n, classes).
 
     Source: section 6: "averaging the predictions".
     """
-    weights = np.full(len(of_models), 1 / len(of_models)) if weights is None else weights
-    return sum(
-        weight * probabilities.astype("float64") for weight, probabilities in zip(weights, of_models, strict=True)
-    )
+    if weights is None:
+        weights = [1 / len(model_probabilities)] * len(model_probabilities)
+    mean = np.zeros(model_probabilities[0].shape)
+    for weight, probabilities in zip(weights, model_probabilities, strict=True):
+        mean += weight * probabilities.astype("float64")
+    return mean
 
 
-def search_weights(of_models, labels, steps=1000):
-    """The weights under which the average gives the true classes the highest likelihood.
+def search_weights(model_probabilities: Sequence[np.ndarray], labels: np.ndarray, steps: int = 1000) -> np.ndarray:
+    """The weights of an average that give the true classes the highest likelihood.
 
     Args:
-        of_models: list of float (n, classes).
+        model_probabilities: float (n, classes) of each model.
         labels: int (n,).
-        steps: of the expectation-maximization, each of which improves them. The likelihood is concave in the weights,
-            so there is one best.
+        steps: of expectation-maximization. The likelihood is concave in the weights, so it has no other maximum.
 
-    Returns: float64 (models,), of the sum 1, none negative.
+    Returns: float64 (models,), non-negative, which sum to 1.
 
     Deviation: the original program searched its ensembles' weights on validation images too, but does not say how.
     """
-    likelihoods = np.stack([p[np.arange(len(labels)), labels].astype("float64") for p in of_models])
+    likelihoods = np.stack([p[np.arange(len(labels)), labels].astype("float64") for p in model_probabilities])
     likelihoods = np.maximum(likelihoods, 1e-30)
-    weights = np.full(len(of_models), 1 / len(of_models))
+    weights = np.full(len(model_probabilities), 1 / len(model_probabilities))
     for _ in range(steps):
         shares = weights[:, None] * likelihoods
         weights = (shares / shares.sum(axis=0)).mean(axis=1)

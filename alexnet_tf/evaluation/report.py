@@ -1,86 +1,106 @@
-"""What an evaluation found, as JSON, Markdown and pictures."""
+"""Writes the results of an evaluation as JSON, Markdown, pictures, and text for the terminal."""
 
 import json
 import pathlib
+from collections.abc import Sequence
 
-import numpy as np
-
-from alexnet_tf.evaluation import metrics
-from alexnet_tf.tfrecords import schema
+from alexnet_tf.evaluation import metrics, results
+from alexnet_tf.evaluation.predictions import Predictions
+from alexnet_tf.tfrecords.files import write_text
 from alexnet_tf.visualization import plots
 
-FILES = ("evaluation.json", "evaluation.md", "confusion_matrix.png", "calibration.png")
 _CLASSES_IN_TABLE = 20
 
 
-def as_markdown(result):
-    """The result as tables: one row a model and one for their average, as in table 2; calibration; classes."""
+def as_markdown(result: dict) -> str:
+    """Formats results as tables: a row for each model and one for their average, as in table 2; calibration; classes.
+
+    Args:
+        result: what `results.evaluate_models` returns.
+    """
     views = [view for view in ("center_crop", "ten_views") if view in result]
     header = [f"{k}, {view.replace('_', ' ')}" for view in views for k in ("top-1", "top-5")]
-    lines = [
-        f"# {result['images']:,} images of {result['split']}",
-        "",
-        "Errors in percent, and the 95 % confidence interval.",
-        "",
-        f"| model | {' | '.join(header)} |",
-        "|---" * (len(header) + 1) + "|",
-    ]
-
-    def row(name, of_views):
-        cells = []
-        for errors in of_views:
-            for k in (1, 5):
-                low, high = errors[f"top{k}_error_interval_95"]
-                cells.append(f"{100 * errors[f'top{k}_error']:.2f} ({100 * low:.2f} to {100 * high:.2f})")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-
-    for model in result["models"]:
-        row(model["name"], [model[view] for view in views])
+    table_head = [f"| model | {' | '.join(header)} |", "|---" * (len(header) + 1) + "|"]
+    lines = [f"# {result['images']:,} images of {result['split']}", ""]
+    lines += ["Errors in percent, and the 95 % confidence interval.", "", *table_head]
+    lines += [_errors_row(model["name"], [model[view] for view in views]) for model in result["models"]]
     if len(result["models"]) > 1:
-        row(f"{len(result['models'])} averaged", [result[view] for view in views])
-    of_chance = [f"{100 * result['chance'][f'top{k}_error']:.2f}" for _ in views for k in (1, 5)]
-    lines.append(f"| chance | {' | '.join(of_chance)} |")
+        lines.append(_errors_row(f"{len(result['models'])} averaged", [result[view] for view in views]))
+    chance = [f"{100 * result['chance'][f'top{k}_error']:.2f}" for _ in views for k in (1, 5)]
+    lines.append(f"| chance | {' | '.join(chance)} |")
     if "searched" in result:
         searched = [result["searched"][view] for view in views]
         lines += ["", f"Weights searched on every second image; errors on the other {searched[0]['images']:,}:", ""]
-        lines += lines[4:6]
-        row("equal weights", [of_view["equal_weights"] for of_view in searched])
-        row("searched weights", [of_view["searched_weights"] for of_view in searched])
+        lines += table_head
+        lines.append(_errors_row("equal weights", [of_view["equal_weights"] for of_view in searched]))
+        lines.append(_errors_row("searched weights", [of_view["searched_weights"] for of_view in searched]))
         for view, of_view in zip(views, searched, strict=True):
             weights = ", ".join(
                 f"{model['name']} {weight:.3f}"
                 for model, weight in zip(result["models"], of_view["weights"], strict=True)
             )
             lines.append(f"\nWeights, {view.replace('_', ' ')}: {weights}.")
-    best = result[views[-1]]
-    lines += [
+    lines += ["", *_calibration_and_classes(result[views[-1]], views[-1])]
+    return "\n".join(lines) + "\n"
+
+
+def _errors_row(name, errors_of_views):
+    cells = []
+    for errors in errors_of_views:
+        for k in (1, 5):
+            low, high = errors[f"top{k}_error_interval_95"]
+            cells.append(f"{100 * errors[f'top{k}_error']:.2f} ({100 * low:.2f} to {100 * high:.2f})")
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def _calibration_and_classes(of_view, view):
+    calibration = of_view["calibration"]
+    lines = [
+        f"Of {view.replace('_', ' ')}: expected calibration error "
+        f"{100 * calibration['expected_calibration_error']:.2f} %, negative log-likelihood "
+        f"{calibration['negative_log_likelihood']:.4f}.",
         "",
-        f"Of {views[-1].replace('_', ' ')}: expected calibration error "
-        f"{100 * best['calibration']['expected_calibration_error']:.2f} %, negative log-likelihood "
-        f"{best['calibration']['negative_log_likelihood']:.4f}.",
-        "",
-        "| class | images | top-1 error, % | top-5 error, % | most often taken for |",
+        "| class | images | top-1 error, % | top-5 error, % | most often predicted as |",
         "|---|---|---|---|---|",
     ]
-    for of_class in best["classes"][:_CLASSES_IN_TABLE]:
+    for of_class in of_view["classes"][:_CLASSES_IN_TABLE]:
         lines.append(
             f"| {of_class['name']} | {of_class['images']:,} | {100 * of_class['top1_error']:.2f} | "
             f"{100 * of_class['top5_error']:.2f} | {of_class['taken_for'] or ''} |"
         )
-    if len(best["classes"]) > _CLASSES_IN_TABLE:
-        lines.append(f"\nThe {_CLASSES_IN_TABLE} worst of {len(best['classes'])} classes; all are in evaluation.json.")
-    return "\n".join(lines) + "\n"
+    if len(of_view["classes"]) > _CLASSES_IN_TABLE:
+        lines.append(
+            f"\nThe {_CLASSES_IN_TABLE} worst of {len(of_view['classes'])} classes; all are in evaluation.json."
+        )
+    return lines
 
 
-def write(output_dir, result, models, view, class_names):
-    """Writes `FILES`.
+def as_text(result: dict) -> str:
+    """Formats the errors of the average of all models for the terminal.
 
     Args:
-        output_dir: their folder, which is made where there is none.
-        result: a dict, as `as_markdown` takes it.
-        models: list of `predictions.Predictions` of the same images, whose average the pictures show.
-        view: "center_crop" or "ten_views".
-        class_names: names in the order of the labels.
+        result: what `results.evaluate_models` returns.
+    """
+    lines = [f"{result['images']:,} images of {result['split']}  top-1 error (95 % interval)     top-5 error"]
+    for name in ("center_crop", "ten_views", "chance"):
+        if name not in result:
+            continue
+        errors = result[name]
+        low, high = errors.get("top1_error_interval_95", (None, None))
+        interval = "" if low is None else f"({low:.2%} to {high:.2%})"
+        lines.append(
+            f"  {name.replace('_', ' '):<24}{errors['top1_error']:>9.2%} {interval:<20}{errors['top5_error']:>13.2%}"
+        )
+    return "\n".join(lines)
+
+
+def write(output_dir: str | pathlib.Path, result: dict, models: Sequence[Predictions]) -> None:
+    """Writes `files.REPORT`.
+
+    Args:
+        output_dir: their folder, which is created if it does not exist.
+        result: what `results.evaluate_models` returns for `models`.
+        models: predictions of the same images, whose average the pictures show, in the last view that all have.
     """
     output_dir = pathlib.Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -88,11 +108,11 @@ def write(output_dir, result, models, view, class_names):
         ("evaluation.json", json.dumps(result, indent=2) + "\n"),
         ("evaluation.md", as_markdown(result)),
     ):
-        schema.write_whole(output_dir / name, lambda file, text=text: file.write(text.encode()))
-    probabilities = metrics.average([model.views[view] for model in models])
-    pictures = {
-        "confusion_matrix.png": plots.confusion_matrix(models[0].labels, np.argmax(probabilities, axis=1), class_names),
-        "calibration.png": plots.reliability_diagram(result[view]["calibration"]),
-    }
-    for name, picture in pictures.items():
-        plots.save_png(output_dir / name, picture)
+        write_text(output_dir / name, text)
+    view = results.common_views(models)[-1]
+    predicted = metrics.average([model.views[view] for model in models]).argmax(axis=1)
+    plots.save_png(
+        output_dir / "confusion_matrix.png",
+        plots.confusion_matrix(models[0].labels, predicted, models[0].class_names),
+    )
+    plots.save_png(output_dir / "calibration.png", plots.reliability_diagram(result[view]["calibration"]))

@@ -1,27 +1,31 @@
-"""What the maps of a layer answer to: the images of a data set that excite each of them most."""
+"""The images of a data set that activate the feature maps of a layer most."""
+
+import pathlib
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 
 from alexnet_tf.layers import ColumnWise, GroupedConv2D
 from alexnet_tf.model import layer_output
-from alexnet_tf.tfrecords import reader, verify
+from alexnet_tf.tfrecords import crops, reader, schema, verify
+from alexnet_tf.visualization import image_grids
 
 
-def receptive_field(model, layer):
-    """Which pixels a unit of a layer sees.
+def receptive_field(model: keras.Model, layer: str) -> tuple[int, int, int]:
+    """The pixels that a unit of a layer depends on.
 
     Args:
         model: from `model.build_alexnet`.
         layer: name of one of its layers.
 
     Returns:
-        (size, step, start): the unit in row r and column c of a map sees `size` x `size` pixels, the first of them in
-        row `start` + r * `step` and column `start` + c * `step`; some may lie outside of the image. A unit of a
-        fully-connected layer sees all.
+        (size, step, start): the unit in row r and column c of a feature map depends on `size` x `size` pixels, the
+        first of them in row `start` + r * `step` and column `start` + c * `step`; some may lie outside the image. A
+        unit of a fully-connected layer depends on all.
 
     Raises:
-        ValueError: where the model has no such layer.
+        ValueError: if the model has no such layer.
     """
     names = [each.name for each in model.layers]
     if layer not in names:
@@ -42,63 +46,115 @@ def receptive_field(model, layer):
             side = inputs.shape[1]
             zeros_before = max((-(-side // stride) - 1) * stride + window - side, 0) // 2
         else:
-            zeros_before = 0 if each.padding == "valid" else each.padding[0][0]
+            zeros_before = 0 if each.padding == "valid" else int(each.padding[0][0])
         start -= zeros_before * step
         size += (window - 1) * step
         step *= stride
     return size, step, start
 
 
-def strongest(model, layer, maps, data_dir, description, split, count, batch_size=128):
-    """Where in a split some maps of a layer are excited most: for each the images, and the place in each of them.
+def find_top_activations(
+    model: keras.Model,
+    layer: str,
+    feature_maps: Sequence[int] | np.ndarray,
+    data_dir: str | pathlib.Path,
+    description: schema.DatasetDescription,
+    split: str,
+    count: int,
+    batch_size: int = 128,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Finds the images of a split that activate feature maps most, and where in each of them.
 
     Args:
         model: from RGB pixels (batch, side, side, 3) to probabilities.
         layer: name of one of its layers.
-        maps: numbers of its maps, or of its units where it is fully-connected.
-        data_dir, description, split: of the images, as `reader.make_evaluation_dataset` takes them.
-        count: how many images for each map.
+        feature_maps: indices of its feature maps, or of its units if it is fully-connected.
+        data_dir, description, split: of the images, as in `reader.make_evaluation_dataset`.
+        count: number of images for each feature map.
         batch_size: images in a batch.
 
     Returns:
-        (numbers, values, rows, columns): arrays (maps, count), the strongest first: an image's number in the split,
-        what the map's strongest unit gives there, and the unit's place in the map (0, 0 in a fully-connected layer).
+        (indices, values, rows, columns): arrays (feature maps, count), the largest activation first: an image's index
+        in the split, the largest activation in its feature map, and the row and column of that unit (0, 0 in a
+        fully-connected layer).
 
     Raises:
-        ValueError: where the layer or a map does not exist, or the split has fewer images.
+        ValueError: if the layer or a feature map does not exist, or the split has fewer images.
     """
-    receptive_field(model, layer)  # says what is wrong with the layer's name
+    receptive_field(model, layer)  # raises if there is no such layer
     output = layer_output(model, layer)
     images = description.splits[split].count
     if not 1 <= count <= images:
         raise ValueError(f"`count` must be from 1 to the number of images, {images}. Received: count={count}")
-    if not all(0 <= number < output.shape[-1] for number in maps):
-        raise ValueError(f"`maps` must be from 0 to {output.shape[-1] - 1}. Received: maps={list(maps)}")
-    map_columns = output.shape[2] if len(output.shape) == 4 else 1
-    chosen = keras.ops.take(output, np.array(maps), axis=-1)
-    flat = keras.ops.reshape(chosen, (-1, int(np.prod(output.shape[1:-1])), len(maps)))
+    if not all(0 <= index < output.shape[-1] for index in feature_maps):
+        raise ValueError(
+            f"`feature_maps` must be from 0 to {output.shape[-1] - 1}. Received: feature_maps={list(feature_maps)}"
+        )
+    output_columns = output.shape[2] if len(output.shape) == 4 else 1
+    chosen = keras.ops.take(output, np.array(feature_maps), axis=-1)
+    flat = keras.ops.reshape(chosen, (-1, int(np.prod(output.shape[1:-1])), len(feature_maps)))
     peaks = keras.Model(model.input, [keras.ops.max(flat, axis=1), keras.ops.argmax(flat, axis=1)])
     dataset = reader.make_evaluation_dataset(
         data_dir, batch_size, model.input_shape[1], description=description, split=split
     )
     with verify.naming_damaged_shards(data_dir, description):
-        values, places = peaks.predict(dataset.map(lambda images, _: images))
-    numbers = np.argsort(-values, axis=0, kind="stable")[:count]
-    values, places = (np.take_along_axis(array, numbers, axis=0).T for array in (values, places))
-    return numbers.T, values, places // map_columns, places % map_columns
+        values, positions = peaks.predict(dataset.map(lambda images, _: images))
+    indices = np.argsort(-values, axis=0, kind="stable")[:count]
+    values, positions = (np.take_along_axis(array, indices, axis=0).T for array in (values, positions))
+    return indices.T, values, positions // output_columns, positions % output_columns
 
 
-def seen_pixels(image, field, row, column):
-    """The pixels that a unit sees of an image, and grey where it looks past the edge.
+def crop_receptive_field(image: np.ndarray, field: tuple[int, int, int], row: int, column: int) -> np.ndarray:
+    """Crops an image to the receptive field of a unit, with gray beyond the image's edges.
 
     Args:
         image: uint8 (side, side, 3), the network's input.
         field: what `receptive_field` returns.
-        row, column: the unit's place in its map.
+        row, column: the unit's position in its feature map.
 
     Returns: uint8 (size, size, 3).
     """
     size, step, start = field
     padded = np.pad(image, ((size, size), (size, size), (0, 0)), constant_values=128)
-    top, left = (size + start + place * step for place in (row, column))
+    top, left = (size + start + position * step for position in (row, column))
     return padded[top : top + size, left : left + size]
+
+
+def draw_top_activations(
+    model: keras.Model,
+    layer: str,
+    data_dir: str | pathlib.Path,
+    description: schema.DatasetDescription,
+    split: str,
+    num_feature_maps: int,
+    count: int,
+) -> np.ndarray:
+    """Draws the receptive fields of the largest activations in feature maps spread evenly over a layer, a row each.
+
+    Args:
+        model: from RGB pixels (batch, side, side, 3) to probabilities.
+        layer: name of one of its layers.
+        data_dir, description, split: of the images.
+        num_feature_maps: number of feature maps; all if the layer has fewer.
+        count: number of images for each.
+
+    Returns: uint8 (rows, columns, 3).
+
+    Raises:
+        ValueError: as `find_top_activations`.
+    """
+    field = receptive_field(model, layer)
+    units = layer_output(model, layer).shape[-1]
+    chosen = np.unique(np.linspace(0, units - 1, num_feature_maps).round().astype(int))
+    indices, values, rows, columns = find_top_activations(model, layer, chosen, data_dir, description, split, count)
+    side = model.input_shape[1]
+    images = crops.center_crop(reader.read_images(data_dir, description, split, indices.ravel()), side)
+    images = images.reshape(*indices.shape, side, side, 3)
+    patches = [
+        [crop_receptive_field(images[m, i], field, rows[m, i], columns[m, i]) for i in range(count)]
+        for m in range(len(chosen))
+    ]
+    is_classifier = layer in (each.name for each in model.layers[-2:])  # fc8 and softmax: a unit for each class
+    titles = [description.class_names[index] if is_classifier else f"feature map {index}" for index in chosen]
+    names = [f"{layer}\n{title}\n{value:.3g}" for title, value in zip(titles, values[:, 0], strict=True)]
+    return image_grids.patch_rows(patches, names)

@@ -1,0 +1,125 @@
+"""The output of a layer for each image of a split: for nearest neighbors, or for another classifier."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from alexnet_tf.evaluation import predictions
+from alexnet_tf.model import layer_output
+from alexnet_tf.tfrecords import reader, schema, verify
+from alexnet_tf.tfrecords.files import write_atomically
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """Feature vectors of the images of a split, in the order of its shards.
+
+    Attributes:
+        layer: name of the layer whose output they are.
+        class_names: names in the order of the labels.
+        split: "train" or "validation".
+        images: checksum of the split's shards, as in `predictions.Predictions`.
+        labels: int32 (n,).
+        vectors: float32 (n, units).
+    """
+
+    layer: str
+    class_names: tuple[str, ...]
+    split: str
+    images: str
+    labels: np.ndarray
+    vectors: np.ndarray
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """Writes an .npz file: arrays `vectors` and `labels`, and `about`, the rest as JSON."""
+        about = {"layer": self.layer, "class_names": self.class_names, "split": self.split, "images": self.images}
+        arrays: dict[str, Any] = {"vectors": self.vectors, "labels": self.labels, "about": np.array(json.dumps(about))}
+        write_atomically(path, lambda file: np.savez(file, **arrays))
+
+    @classmethod
+    def load(cls, path: str | pathlib.Path) -> "Features":
+        """Reads a file that `save` wrote. Raises ValueError if it is damaged or something else."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                about = json.loads(str(arrays["about"]))
+                names = tuple(about.pop("class_names"))
+                return cls(class_names=names, labels=arrays["labels"], vectors=arrays["vectors"], **about)
+        except Exception as error:  # a damaged archive raises one of half a dozen kinds
+            raise ValueError(f"{path} must hold features that alexnet-features saved: {error!r}") from error
+
+    def save_tfrecord(self, path: str | pathlib.Path) -> None:
+        """Writes a TFRecord file of tf.train.Example: "features", floats, and "image/class/label"."""
+        path = pathlib.Path(path)
+        temporary = path.with_name(f".tmp-{path.name}")
+        with tf.io.TFRecordWriter(str(temporary)) as writer:
+            for vector, label in zip(self.vectors, self.labels, strict=True):
+                feature = {
+                    "features": tf.train.Feature(float_list=tf.train.FloatList(value=vector)),
+                    schema.LABEL: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+                }
+                example = tf.train.Example(features=tf.train.Features(feature=feature))
+                writer.write(example.SerializeToString(deterministic=True))
+        temporary.replace(path)
+
+
+def extract(
+    model: keras.Model,
+    layer: str,
+    data_dir: str | pathlib.Path,
+    description: schema.DatasetDescription,
+    split: str,
+    batch_size: int,
+) -> Features:
+    """Computes the output of a layer for the center crop of each image.
+
+    Args:
+        model: from RGB pixels (batch, side, side, 3) to probabilities.
+        layer: name of one of its layers, whose output for an image is flattened to one vector.
+        data_dir: folder of the data set.
+        description: its `schema.DatasetDescription`.
+        split: "train" or "validation".
+        batch_size: images in a batch.
+
+    Returns: `Features`.
+
+    Raises:
+        ValueError: if the model has no such layer.
+
+    Source: section 6.1: "the feature activations induced by an image at the last, 4096-dimensional hidden layer".
+    """
+    names = [each.name for each in model.layers]
+    if layer not in names:
+        raise ValueError(f"`layer` must be one of {', '.join(names)}. Received: layer={layer!r}")
+    output = keras.layers.Flatten()(layer_output(model, layer))
+    dataset = reader.make_evaluation_dataset(
+        data_dir, batch_size, model.input_shape[1], description=description, split=split
+    )
+    with verify.naming_damaged_shards(data_dir, description):
+        vectors = keras.Model(model.input, output).predict(dataset.map(lambda images, _: images))
+    labels = reader.read_labels(data_dir, description, split)
+    checksum = predictions.checksum(description, split)
+    return Features(layer, description.class_names, split, checksum, labels, vectors.astype("float32"))
+
+
+def load_matching(
+    path: str | pathlib.Path, data_dir: str | pathlib.Path, description: schema.DatasetDescription
+) -> Features:
+    """Loads saved features of a data set.
+
+    Args:
+        path: an .npz file that `Features.save` wrote.
+        data_dir: folder of the data set, for errors.
+        description: its `schema.DatasetDescription`.
+
+    Raises:
+        ValueError: if the file is damaged, or holds features of other images.
+    """
+    features = Features.load(path)
+    if features.images != predictions.checksum(description, features.split):
+        raise ValueError(f"{path} must hold features of the images in {data_dir}. It holds those of others.")
+    return features

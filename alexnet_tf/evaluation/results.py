@@ -1,0 +1,82 @@
+"""The results of an evaluation: errors, calibration and classes of several models, alone and averaged."""
+
+from collections.abc import Sequence
+
+from alexnet_tf.evaluation import metrics
+from alexnet_tf.evaluation.predictions import Predictions
+
+
+def evaluate(models: Sequence[Predictions], view: str, class_names: Sequence[str]) -> dict:
+    """Measures the average of one or several models.
+
+    Args:
+        models: predictions of the same images by each model.
+        view: "center_crop" or "ten_views".
+        class_names: names in the order of the labels.
+
+    Returns: a JSON-serializable dict: the errors of the models' average with equal weights (of one model, its own), its
+    calibration, and its errors by class.
+    """
+    labels = models[0].labels
+    probabilities = metrics.average([model.views[view] for model in models])
+    return {
+        **metrics.errors(probabilities, labels),
+        "calibration": metrics.calibration(probabilities, labels),
+        "classes": metrics.errors_by_class(probabilities, labels, class_names),
+    }
+
+
+def search_ensemble(models: Sequence[Predictions], view: str) -> dict:
+    """Searches the weights of an average on every second image, and measures it on the others beside equal weights.
+
+    Args:
+        models: predictions of the same images by each of two or more models.
+        view: "center_crop" or "ten_views".
+
+    Returns: a JSON-serializable dict.
+
+    Source: the original program's notes: its ensembles' weights were searched on validation images.
+    """
+    labels = models[0].labels
+    searched_on, measured_on = slice(0, None, 2), slice(1, None, 2)
+    weights = metrics.search_weights([model.views[view][searched_on] for model in models], labels[searched_on])
+    held_out = [model.views[view][measured_on] for model in models]
+    return {
+        "weights": weights.tolist(),
+        "images": len(labels[measured_on]),
+        "searched_weights": metrics.errors(metrics.average(held_out, weights), labels[measured_on]),
+        "equal_weights": metrics.errors(metrics.average(held_out), labels[measured_on]),
+    }
+
+
+def common_views(models: Sequence[Predictions]) -> list[str]:
+    """The views that all models predicted from, of "center_crop" and "ten_views" in this order."""
+    return [view for view in ("center_crop", "ten_views") if all(view in model.views for model in models)]
+
+
+def evaluate_models(models: Sequence[Predictions], search_weights: bool = False, records_skipped: int = 0) -> dict:
+    """Measures models and their average in every view that all of them have.
+
+    Args:
+        models: predictions of the same images by each model.
+        search_weights: whether to search the average's weights too, given two or more models.
+        records_skipped: number of unreadable records of the split, for the report.
+
+    Returns: the content of evaluation.json, a dict.
+    """
+    class_names = models[0].class_names
+    views = common_views(models)
+    result = {
+        "split": models[0].split,
+        "images": len(models[0].labels),
+        "records_left_out": records_skipped,
+        "chance": {f"top{k}_error": 1 - min(k, len(class_names)) / len(class_names) for k in (1, 5)},
+        "models": [
+            {"name": model.name} | {view: metrics.errors(model.views[view], model.labels) for view in views}
+            for model in models
+        ],
+    }
+    result |= {view: evaluate(models, view, class_names) for view in views}
+    if search_weights:
+        result["searched"] = {view: search_ensemble(models, view) for view in views}
+    return result

@@ -1,0 +1,77 @@
+"""Results of several models and their report, from random probabilities."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet_tf.evaluation import files, report, results
+from alexnet_tf.evaluation.predictions import Predictions
+
+NAMES = tuple("abcdefg")
+
+
+@pytest.fixture
+def models():
+    """Predictions of 400 images by two models, of which the second has no ten views."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 7, 400)
+    views = [random.dirichlet(np.ones(7), 400).astype("float32") for _ in range(3)]
+    return [
+        Predictions("one", NAMES, "validation", "12ab", labels, {"center_crop": views[0], "ten_views": views[2]}),
+        Predictions("two", NAMES, "validation", "12ab", labels, {"center_crop": views[1]}),
+    ]
+
+
+class TestEvaluateModels:
+    def test_models_and_their_average_are_measured_in_the_views_that_all_have(self, models):
+        result = results.evaluate_models(models, search_weights=True, records_skipped=3)
+        labels, (one, two) = models[0].labels, (model.views["center_crop"] for model in models)
+        assert "ten_views" not in result
+        assert [model["center_crop"]["top1_error"] for model in result["models"]] == [
+            np.mean(each.argmax(axis=1) != labels) for each in (one, two)
+        ]
+        mean = (np.float64(one) + np.float64(two)) / 2
+        assert result["center_crop"]["top1_error"] == np.mean(mean.argmax(axis=1) != labels)
+        assert result["chance"] == {"top1_error": pytest.approx(6 / 7), "top5_error": pytest.approx(2 / 7)}
+        assert (result["split"], result["images"], result["records_left_out"]) == ("validation", 400, 3)
+        assert result["searched"]["center_crop"]["images"] == 200
+        assert sum(row["images"] for row in result["center_crop"]["classes"]) == 400
+
+    def test_one_model_is_measured_in_both_views(self, models):
+        result = results.evaluate_models(models[:1])
+        assert result["center_crop"].keys() == result["ten_views"].keys()
+        assert "searched" not in result
+
+
+class TestReport:
+    def test_files_hold_the_results(self, models, tmp_path):
+        result = results.evaluate_models(models, search_weights=True)
+        report.write(tmp_path / "new", result, models)
+        assert {path.name for path in (tmp_path / "new").iterdir()} == set(files.REPORT)
+        assert json.loads((tmp_path / "new" / "evaluation.json").read_text()) == result
+        assert Image.open(tmp_path / "new" / "calibration.png").size[0] > 100
+        table = (tmp_path / "new" / "evaluation.md").read_text()
+        error = f"{100 * result['center_crop']['top1_error']:.2f} ("
+        assert f"| 2 averaged | {error}" in table
+        assert "| class | images | top-1 error, % | top-5 error, % | most often predicted as |" in table
+        assert "| searched weights | " in table
+        assert table.count("| model | top-1, center crop | top-5, center crop |\n|---|---|---|\n") == 2
+
+    def test_text_names_views_and_chance(self, models):
+        result = results.evaluate_models(models[:1])
+        heading, *rows = report.as_text(result).splitlines()
+        assert heading.startswith("400 images of validation")
+        assert [row.split("  ")[1] for row in rows] == ["center crop", "ten views", "chance"]
+        assert f"{result['ten_views']['top1_error']:.2%}" in rows[1]
+
+
+class TestFiles:
+    def test_model_is_named_by_its_runs_folder(self, tmp_path):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "model.keras").touch()
+        for path in (tmp_path / "run", tmp_path / "run" / "model.keras"):
+            assert files.model_name(path) == "run"
+            assert files.run_folder(path) == tmp_path / "run"
+        assert files.is_saved("run.npz") and not files.is_saved("run")
