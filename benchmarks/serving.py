@@ -1,12 +1,12 @@
-"""How a served model bears load: 1, 8 and 32 clients at once, photographs of real size, a tenth of them damaged.
+"""Load test of a served model: 1, 8 and 32 concurrent clients, photographs of real size, a tenth of them damaged.
 
     pip install alexnet-tf[serving] psutil
     python benchmarks/serving.py --served=served/alexnet
 
-Starts the tests' server (tests/model_server.py) over the newest version in --served, as a process of its own, and asks
-it by gRPC over loopback, each client with one image at a time, as soon as the last is answered. What a good image must
-be answered was asked of the SavedModel directly before. Prints a table in Markdown last, and fails if an answer was
-wrong.
+Starts the tests' server (tests/model_server.py) with the newest version in --served, as a process of its own, and sends
+requests by gRPC over loopback: each client one image at a time, the next as soon as the last is classified. The
+expected predictions are computed before, by the SavedModel directly. Prints a table in Markdown last, and fails if a
+prediction was wrong.
 """
 
 import dataclasses
@@ -31,24 +31,24 @@ _TOLERANCE = 1e-4  # of a probability: in a larger batch sums are taken in anoth
 
 def define_flags():
     flags.DEFINE_string("served", None, "TF Serving's base path of the model.", required=True)
-    flags.DEFINE_list("clients", ["1", "8", "32"], "How many clients ask at once.")
-    flags.DEFINE_float("seconds", 200, "How long each number of clients asks.")
-    flags.DEFINE_enum("protocol", "grpc", ["grpc", "http"], "How they ask.")
+    flags.DEFINE_list("clients", ["1", "8", "32"], "Numbers of concurrent clients.")
+    flags.DEFINE_float("seconds", 200, "Seconds for each number of clients.")
+    flags.DEFINE_enum("protocol", "grpc", ["grpc", "http"], "Protocol of the requests.")
 
 
 @dataclasses.dataclass
-class Asked:
-    """What one image must be answered: a `remote_model.Answer`."""
+class Case:
+    """An encoded image and the prediction that is expected for it."""
 
     content: bytes
-    expected: remote_model.Answer
+    expected: remote_model.Prediction
 
 
-def make_images(folder):
-    """Photographs and damaged ones, nine to one, and what the model says of them when it is asked alone."""
+def make_cases(folder):
+    """Photographs and damaged ones, nine to one, each with the prediction of the model for it alone."""
     saved = tf.saved_model.load(str(folder))
     random = np.random.default_rng(0)
-    asked = []
+    cases = []
     for number in range(_PHOTOS):
         content = make_photo(number)
         if number % 10 == 9:  # cut off, or no image from the first byte on, or empty
@@ -58,40 +58,43 @@ def make_images(folder):
         assert valid == (number % 10 != 9)
         names = tuple(name.decode() for name in outputs["class_names"][0].numpy()) if valid else ()
         best = tuple(map(float, outputs["probabilities"][0].numpy())) if valid else ()
-        asked.append(Asked(content, remote_model.Answer(valid, names, best)))
-    return asked
+        cases.append(Case(content, remote_model.Prediction(valid, names, best)))
+    return cases
 
 
-def is_right(answer, expected):
-    """Whether an answer is the expected one, but for rounding."""
-    if answer.valid != expected.valid:
+def is_right(prediction, expected):
+    """Whether a prediction is the expected one, up to rounding."""
+    if prediction.valid != expected.valid:
         return False
-    near = np.allclose(answer.probabilities, expected.probabilities, atol=_TOLERANCE)
+    near = np.allclose(prediction.probabilities, expected.probabilities, atol=_TOLERANCE)
     gaps = -np.diff(expected.probabilities)
-    return near and (answer.class_names == expected.class_names or bool(np.any(gaps < 2 * _TOLERANCE)))
+    return near and (prediction.class_names == expected.class_names or bool(np.any(gaps < 2 * _TOLERANCE)))
 
 
-def load(address, model, asked, clients, seconds, server):
-    """Asks for some time; returns latencies in seconds, wrong and failed answers, and the server's memory over time."""
+def load(address, model, cases, clients, seconds, server):
+    """Sends requests for some time.
+
+    Returns: latencies in seconds, wrong predictions, failures, and the server's memory in MB over time.
+    """
     latencies, wrong, failed, megabytes = [], [], [], []
     end = time.monotonic() + seconds
 
-    def ask(number):
+    def send(number):
         random = np.random.default_rng(number)
         connection = remote_model.connect(address, model)
         while time.monotonic() < end:
-            image = asked[random.integers(len(asked))]
+            case = cases[random.integers(len(cases))]
             begin = time.perf_counter()
             try:
-                (answer,) = remote_model.ask_persistently(connection, [image.content], 60)
+                (prediction,) = remote_model.predict_with_retries(connection, [case.content], 60)
             except remote_model.RequestFailed as error:
                 failed.append(str(error))
                 continue
             latencies.append(time.perf_counter() - begin)
-            if not is_right(answer, image.expected):
-                wrong.append((answer, image.expected))
+            if not is_right(prediction, case.expected):
+                wrong.append((prediction, case.expected))
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(clients)]
     for thread in threads:
         thread.start()
     while time.monotonic() < end:
@@ -106,11 +109,11 @@ def main(argv):
     flag = flags.FLAGS
     base = pathlib.Path(flag.served)
     newest = max((path for path in base.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
-    asked = make_images(newest)
-    sizes = [len(image.content) for image in asked if image.expected.valid]
-    print(f"{len(sizes)} photographs of {np.mean(sizes):,.0f} bytes, {len(asked) - len(sizes)} damaged ones.")
+    cases = make_cases(newest)
+    sizes = [len(case.content) for case in cases if case.expected.valid]
+    print(f"{len(sizes)} photographs of {np.mean(sizes):,.0f} bytes, {len(cases) - len(sizes)} damaged ones.")
     lines = [
-        "| clients | images/s | p50, ms | p99, ms | answers | wrong | failed | server's memory, MB |",
+        "| clients | images/s | p50, ms | p99, ms | predictions | wrong | failed | server's memory, MB |",
         "|---" * 8 + "|",
     ]
     command = [sys.executable, str(_SERVER), str(base), base.name, "0", "0"]
@@ -120,9 +123,9 @@ def main(argv):
             ports = dict(zip(("grpc", "http"), process.stdout.readline().split(), strict=True))
             address = f"{flag.protocol}://localhost:{ports[flag.protocol]}"
             server = psutil.Process(process.pid)
-            load(address, base.name, asked, 32, min(10, flag.seconds), server)  # buffers for the largest batch
+            load(address, base.name, cases, 32, min(10, flag.seconds), server)  # buffers for the largest batch
             for clients in map(int, flag.clients):
-                results = load(address, base.name, asked, clients, flag.seconds, server)
+                results = load(address, base.name, cases, clients, flag.seconds, server)
                 latencies, wrong, failed, megabytes = results
                 bad += len(wrong) + len(failed)
                 p50, p99 = 1000 * np.percentile(latencies, [50, 99])

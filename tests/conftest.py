@@ -2,14 +2,16 @@
 
 import gc
 
+import keras
 import numpy as np
 import programs
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from alexnet_tf.model import load_model
-from alexnet_tf.tfrecords import build
+from alexnet_tf.model import build_alexnet, load_model
+from alexnet_tf.serving import exporter
+from alexnet_tf.tfrecords import dataset_builder, schema, sources
 
 TINY_IMAGE_PX = 40
 
@@ -38,7 +40,7 @@ def tiny_data_dir(tmp_path_factory):
             path = root / "images" / split / ("even" if number % 2 == 0 else "odd") / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(tiny_image(number)).save(path)
-    build.build_dataset(
+    dataset_builder.build_dataset(
         f"folder:{root / 'images'}",
         root / "data",
         image_px=TINY_IMAGE_PX,
@@ -67,16 +69,33 @@ def run_dir(data_dir, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def export_dir(run_dir, data_dir, tmp_path_factory):
-    """The base path of a SavedModel of that run, with its version 1."""
-    folder = tmp_path_factory.mktemp("served") / "alexnet"
-    programs.run_well("export", f"--model={run_dir}", f"--export_dir={folder}", f"--data_dir={data_dir}")
+def untrained_dir(tmp_path_factory):
+    """As a run's folder, with a small network that was not trained, of ten classes at 64 pixels."""
+    folder = tmp_path_factory.mktemp("untrained")
+    keras.utils.set_random_seed(0)
+    build_alexnet("testing", 10, initializer="he_normal", input_scale=1 / 20).save(folder / "model.keras")
+    classes = tuple(sources.open_source("fashion_mnist").class_names)
+    schema.DatasetDescription(classes, 64, False, "png", splits={}, settings={}).save(folder)
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def untrained(untrained_dir):
+    """That network, and the description of its data."""
+    return load_model(untrained_dir)
+
+
+@pytest.fixture(scope="session")
+def export_dir(untrained, tmp_path_factory):
+    """The base path of a SavedModel of that network, with its version 1."""
+    folder = tmp_path_factory.mktemp("served") / "alexnet"
+    exporter.export_model(*untrained, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def saved(export_dir):
-    """The exported model of `run_dir`, loaded."""
+    """That SavedModel, loaded."""
     return tf.saved_model.load(str(export_dir / "1"))
 
 
@@ -84,9 +103,3 @@ def saved(export_dir):
 def encoded(tmp_path_factory):
     """Five real images, as files."""
     return [path.read_bytes() for path in programs.image_files(tmp_path_factory.mktemp("images"), 5)]
-
-
-@pytest.fixture(scope="module")
-def trained(run_dir):
-    """The model of `run_dir` and the description of its data."""
-    return load_model(run_dir)

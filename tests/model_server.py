@@ -1,8 +1,8 @@
-"""A small server of an exported model that speaks TF Serving's own protos, for tests and benchmarks/serving.py.
+"""A small server of an exported model that speaks TF Serving's own protos, for the tests and benchmarks/serving.py.
 
-TensorFlow Serving itself is in no Python package. This does what the tests need of it: PredictionService's Predict,
-Classify and GetModelMetadata by gRPC, and /v1/models/... by REST, over the newest version in a base path; optionally
-TLS; and it joins requests that come together into one batch, as TF Serving does with --enable_batching.
+TensorFlow Serving itself is in no Python package. This has what the tests need of it: PredictionService's Predict,
+Classify and GetModelMetadata by gRPC, and /v1/models/... by REST, for the newest version in a base path; TLS on
+request; and it batches concurrent requests, as TF Serving does with --enable_batching.
 
     python tests/model_server.py BASE_PATH MODEL_NAME GRPC_PORT REST_PORT
 """
@@ -28,11 +28,11 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-_MOST_IN_BATCH, _BATCH_WAIT_S = 32, 0.002
+_MAX_BATCH_SIZE, _BATCH_WAIT_S = 32, 0.002
 
 
 class WrongRequest(Exception):
-    """With the names that gRPC and HTTP have for it."""
+    """A client's error, with the status codes that gRPC and HTTP have for it."""
 
     def __init__(self, code, status, message):
         super().__init__(message)
@@ -62,7 +62,7 @@ class Model:
             raise WrongRequest(grpc.StatusCode.NOT_FOUND, 404, message)
 
     def run(self, signature, inputs):
-        """Runs a signature on NumPy arrays, in one batch with what others ask at the same time."""
+        """Runs a signature on NumPy arrays, in one batch with concurrent requests."""
         if signature not in self.saved.signatures:
             raise wrong(f"Serving signature name not found: {signature}")
         specs = self.saved.signatures[signature].structured_input_signature[1]
@@ -80,7 +80,7 @@ class Model:
         while True:
             taken = [self.queues[signature].get()]
             try:
-                while sum(len(next(iter(inputs.values()))) for inputs, _ in taken) < _MOST_IN_BATCH:
+                while sum(len(next(iter(inputs.values()))) for inputs, _ in taken) < _MAX_BATCH_SIZE:
                     taken.append(self.queues[signature].get(timeout=_BATCH_WAIT_S))
             except queue.Empty:
                 pass
@@ -101,8 +101,8 @@ class Model:
 class ModelServer:
     """Serves a `Model` on two ports of this machine, 0 for any free ones; a context manager.
 
-    `failures` is how many requests to come are answered with UNAVAILABLE or 503; `requests` counts all. With
-    `certificate` and `key`, PEM files, both ports speak TLS.
+    The next `failures` requests fail with UNAVAILABLE or 503; `requests` counts all. With `certificate` and `key`, PEM
+    files, both ports use TLS.
     """
 
     def __init__(self, model, grpc_port=0, rest_port=0, certificate=None, key=None):
@@ -230,12 +230,12 @@ class _RestHandler(http.server.BaseHTTPRequestHandler):
             verb = self._parts()
             try:
                 content = json.loads(body)
-                answer = {"predict": self._predict, "classify": self._classify}[verb](content)
+                response = {"predict": self._predict, "classify": self._classify}[verb](content)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise wrong(f"JSON Parse error: {error!r}") from error
         except WrongRequest as error:
             return self._send(error.status, {"error": str(error)})
-        return self._send(200, answer)
+        return self._send(200, response)
 
     def _predict(self, content):
         model = self.server.owner.model

@@ -1,4 +1,4 @@
-"""Runs the programs as a user does, as processes of their own."""
+"""Runs the programs as a user does, in processes of their own."""
 
 import os
 import subprocess
@@ -21,6 +21,7 @@ def run(module, *flags):
 
 
 def run_well(module, *flags):
+    """Runs a program that must succeed; returns its stdout."""
     result = run(module, *flags)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout

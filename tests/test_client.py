@@ -1,4 +1,4 @@
-"""alexnet-client, against a server that speaks TF Serving's protos over an exported model."""
+"""alexnet-client, against a server that speaks TF Serving's protos and has an exported model."""
 
 import concurrent.futures
 import json
@@ -24,8 +24,6 @@ from tensorflow_serving.apis import (
 )
 
 from alexnet_tf.serving import remote_model
-
-pytestmark = pytest.mark.slow  # a model is trained, exported and served first
 
 PROTOCOLS = ("grpc", "http")
 
@@ -71,46 +69,46 @@ def expected(saved, content, signature="serving_default"):
     return names, outputs["probabilities"].numpy()[0]
 
 
-class TestAsk:
+class TestPredictWithRetries:
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     @pytest.mark.parametrize("signature", ["serving_default", "ten_view"])
-    def test_answers_are_the_models(self, protocol, signature, server, saved, photos):
+    def test_predictions_are_the_models(self, protocol, signature, server, saved, photos):
         contents = [path.read_bytes() for path in sorted(photos.rglob("*.png"))]
         connection = remote_model.connect(address(server, protocol), "alexnet", signature=signature)
-        answers = remote_model.ask_persistently(connection, [*contents, b"no image"], 30)
-        for content, answer in zip(contents, answers, strict=False):
+        predictions = remote_model.predict_with_retries(connection, [*contents, b"no image"], 30)
+        for content, prediction in zip(contents, predictions, strict=False):
             names, probabilities = expected(saved, content, signature)
-            assert answer.valid
-            assert answer.class_names == names
-            np.testing.assert_allclose(answer.probabilities, probabilities, rtol=1e-5)
-        assert answers[-1] == remote_model.Answer(False, (), ())
-        assert len(answers) == len(contents) + 1
+            assert prediction.valid
+            assert prediction.class_names == names
+            np.testing.assert_allclose(prediction.probabilities, probabilities, rtol=1e-5)
+        assert predictions[-1] == remote_model.Prediction(False, (), ())
+        assert len(predictions) == len(contents) + 1
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
-    def test_good_images_are_answered_among_bad_ones_of_other_clients(self, protocol, server, saved, photos):
+    def test_good_images_are_classified_among_bad_ones_of_other_clients(self, protocol, server, saved, photos):
         contents = [path.read_bytes() for path in sorted(photos.rglob("*.png"))]
         rows = [expected(saved, content) for content in contents]
         bad = [b"", b"no image", contents[0][:100]]
 
-        def ask(number):
+        def predict(number):
             connection = remote_model.connect(address(server, protocol), "alexnet")
             if number % 3 == 0:
-                (answer,) = remote_model.ask_persistently(connection, [bad[number // 3 % 3]], 60)
-                return not answer.valid
+                (prediction,) = remote_model.predict_with_retries(connection, [bad[number // 3 % 3]], 60)
+                return not prediction.valid
             names, probabilities = rows[number % 5]
-            (answer,) = remote_model.ask_persistently(connection, [contents[number % 5]], 60)
-            return answer.class_names == names and np.allclose(answer.probabilities, probabilities, atol=1e-5)
+            (prediction,) = remote_model.predict_with_retries(connection, [contents[number % 5]], 60)
+            return prediction.class_names == names and np.allclose(prediction.probabilities, probabilities, atol=1e-5)
 
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
-            assert all(pool.map(ask, range(96)))
+            assert all(pool.map(predict, range(96)))
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
-    def test_server_that_is_away_is_asked_again_and_later_each_time(self, protocol, server, photos):
+    def test_unavailable_server_is_retried_with_exponential_backoff(self, protocol, server, photos):
         connection = remote_model.connect(address(server, protocol), "alexnet")
         content = next(photos.glob("*.png")).read_bytes()
         waits, server.failures = [], 4
-        (answer,) = remote_model.ask_persistently(connection, [content], 30, sleep=waits.append)
-        assert answer.valid
+        (prediction,) = remote_model.predict_with_retries(connection, [content], 30, sleep=waits.append)
+        assert prediction.valid
         assert len(waits) == 4
         assert all(0.05 * 2**number <= wait <= 0.1 * 2**number for number, wait in enumerate(waits))
 
@@ -124,11 +122,11 @@ class TestAsk:
             ("alexnet", {"signature": "predict"}, "[Ii]nputs|JSON"),
         ],
     )
-    def test_refusals_are_told_and_not_repeated(self, protocol, model, options, message, server):
+    def test_errors_are_reported_and_not_retried(self, protocol, model, options, message, server):
         connection = remote_model.connect(address(server, protocol), model, **options)
         before = server.requests
         with pytest.raises(remote_model.RequestFailed, match=message) as failure:
-            remote_model.ask_persistently(connection, [b"x"], 30)
+            remote_model.predict_with_retries(connection, [b"x"], 30)
         assert not failure.value.transient
         assert server.requests == before + 1
 
@@ -138,13 +136,13 @@ class TestAsk:
             unused.bind(("127.0.0.1", 0))
             connection = remote_model.connect(f"{protocol}://127.0.0.1:{unused.getsockname()[1]}", "alexnet")
             begin = time.monotonic()
-            with pytest.raises(remote_model.RequestFailed, match=r"asked \d times"):
-                remote_model.ask_persistently(connection, [b"x"], 1.0)
+            with pytest.raises(remote_model.RequestFailed, match=r"\d attempts, deadline 1 s"):
+                remote_model.predict_with_retries(connection, [b"x"], 1.0)
             assert time.monotonic() - begin < 5
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     @pytest.mark.parametrize("drips", [False, True])
-    def test_server_that_never_answers_can_not_hang_it(self, protocol, drips):
+    def test_server_that_never_responds_does_not_block_the_client(self, protocol, drips):
         class Silent(socketserver.BaseRequestHandler):
             def handle(self):
                 try:
@@ -160,7 +158,7 @@ class TestAsk:
             connection = remote_model.connect(f"{protocol}://127.0.0.1:{silent.server_address[1]}", "alexnet")
             begin = time.monotonic()
             with pytest.raises(remote_model.RequestFailed):
-                remote_model.ask_persistently(connection, [b"x"], 1.0)
+                remote_model.predict_with_retries(connection, [b"x"], 1.0)
             assert time.monotonic() - begin < 5
             over.set()
             silent.shutdown()
@@ -168,7 +166,7 @@ class TestAsk:
     @pytest.mark.parametrize(
         "body", [b"", b"nonsense", b"[]", b"{}", b'{"predictions": []}', b'{"predictions": [{"valid": true}]}', b"\xff"]
     )
-    def test_answers_in_another_form_are_failures_and_no_crashes(self, body):
+    def test_unexpected_responses_are_failures_and_no_crashes(self, body):
         class Strange(socketserver.StreamRequestHandler):
             def handle(self):
                 while self.rfile.readline().strip():
@@ -179,7 +177,7 @@ class TestAsk:
             threading.Thread(target=strange.serve_forever, daemon=True).start()
             connection = remote_model.connect(f"http://127.0.0.1:{strange.server_address[1]}", "alexnet")
             with pytest.raises(remote_model.RequestFailed):
-                remote_model.ask_persistently(connection, [b"x"], 0.3)
+                remote_model.predict_with_retries(connection, [b"x"], 0.3)
             strange.shutdown()
 
 
@@ -192,14 +190,14 @@ class TestTransportSecurity:
             trusting = remote_model.connect(
                 address(secure, scheme), "alexnet", ca_certificate=certificates / "ours.pem"
             )
-            assert remote_model.ask_persistently(trusting, [content], 30)[0].valid
+            assert remote_model.predict_with_retries(trusting, [content], 30)[0].valid
             for authority in (None, certificates / "other.pem"):
                 if authority is None and scheme in ("grpc", "http"):
-                    continue  # no TLS was asked for
+                    continue  # no TLS was required
                 connection = remote_model.connect(address(secure, scheme), "alexnet", ca_certificate=authority)
                 before = secure.requests
                 with pytest.raises(remote_model.RequestFailed, match=r"(?i)certificate.verify.failed") as failure:
-                    remote_model.ask_persistently(connection, [content], 10)
+                    remote_model.predict_with_retries(connection, [content], 10)
                 assert not failure.value.transient
                 assert secure.requests == before
 
@@ -210,14 +208,14 @@ class TestTransportSecurity:
             authority = certificates / "elsewhere.pem"
             connection = remote_model.connect(address(secure, scheme), "alexnet", ca_certificate=authority)
             with pytest.raises(remote_model.RequestFailed):
-                remote_model.ask_persistently(connection, [b"x"], 2)
+                remote_model.predict_with_retries(connection, [b"x"], 2)
             assert secure.requests == 0
 
     @pytest.mark.parametrize("scheme", ["grpcs", "https"])
-    def test_plain_server_gets_no_image_where_tls_was_asked_for(self, scheme, server):
+    def test_plain_server_gets_no_image_if_tls_was_required(self, scheme, server):
         before = server.requests
         with pytest.raises(remote_model.RequestFailed):
-            remote_model.ask_persistently(remote_model.connect(address(server, scheme), "alexnet"), [b"x"], 1)
+            remote_model.predict_with_retries(remote_model.connect(address(server, scheme), "alexnet"), [b"x"], 1)
         assert server.requests == before
 
 
@@ -250,7 +248,7 @@ class TestProgram:
             np.testing.assert_allclose([row["probability"] for row in line["classes"]], probabilities, rtol=1e-5)
         assert lines[-1]["classes"] == []
         assert lines[-1]["error"] == "not an image that can be read"
-        assert "1 of 6 files without an answer" in result.stderr
+        assert "No prediction for 1 of 6 files" in result.stderr
         assert Image.open(tmp_path / "panel.png").size[0] > 500
 
     def test_table_has_a_line_for_each_file(self, server, saved, photos):
@@ -260,16 +258,16 @@ class TestProgram:
         row = "  ".join(f"{p:6.2%} {name}" for name, p in zip(names, probabilities, strict=True))
         assert output == f"{path}  {row}\n"
 
-    def test_missing_path_and_absent_server_are_told(self, photos):
+    def test_missing_path_and_absent_server_are_errors(self, photos):
         result = run("client", "--server=http://localhost:1", "nowhere")
         assert "There is no file or folder nowhere" in result.stderr
         result = run("client", "--server=http://localhost:1", "--deadline=0.5", photos / "image-0.png")
         assert result.returncode == 1
-        assert "gives no answer" in result.stderr
+        assert "doesn't respond" in result.stderr
 
 
 class TestModelServer:
-    """That the tests' server speaks as TF Serving does where the client does not ask."""
+    """The tests' server speaks as TF Serving does also where the client has no request for it."""
 
     def test_classify_and_metadata_by_grpc(self, server, saved, photos):
         content = (photos / "image-0.png").read_bytes()

@@ -1,4 +1,4 @@
-"""alexnet-export: what is in a SavedModel, and that no version is lost or half there."""
+"""alexnet-export: what is in a SavedModel, and that no version is lost or incomplete."""
 
 import fcntl
 import json
@@ -16,21 +16,20 @@ from programs import ENVIRONMENT, image_files, program, run, run_well
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from alexnet_tf import export
-from alexnet_tf.serving import preprocessing
+from alexnet_tf.model import load_model
+from alexnet_tf.serving import exporter, preprocessing
+from alexnet_tf.tfrecords import crops
 
-pytestmark = pytest.mark.slow  # a model is trained and exported first
 
-
-def answers(saved, signature, contents):
+def predictions(saved, signature, contents):
     outputs = saved.signatures[signature](images=tf.constant(contents, tf.string))
     return {name: tensor.numpy() for name, tensor in outputs.items()}
 
 
 class TestSavedModel:
-    def test_weights_are_stored_once_without_optimizer_or_devices(self, export_dir, trained):
+    def test_weights_are_stored_once_without_optimizer_or_devices(self, export_dir, untrained):
         folder = export_dir / "1"
-        weights = trained[0].get_weights()
+        weights = untrained[0].get_weights()
         data = (folder / "variables" / "variables.data-00000-of-00001").stat().st_size
         assert sum(w.nbytes for w in weights) <= data < 1.01 * sum(w.nbytes for w in weights) + 4096
         stored = tf.train.load_checkpoint(str(folder / "variables" / "variables")).get_variable_to_shape_map()
@@ -49,6 +48,7 @@ class TestSavedModel:
         del methods["__saved_model_init_op"]
         assert set(methods.values()) == {"tensorflow/serving/predict"}
 
+    @pytest.mark.slow
     def test_model_needs_none_of_this_projects_code(self, export_dir, tmp_path):
         script = (
             "import sys, tensorflow as tf; served = tf.saved_model.load(sys.argv[1]);"
@@ -58,6 +58,7 @@ class TestSavedModel:
         (path,) = image_files(tmp_path, 1)
         subprocess.run([sys.executable, "-I", "-c", script, str(export_dir / "1"), str(path)], check=True)
 
+    @pytest.mark.slow
     def test_saved_model_cli_runs_it(self, export_dir, encoded, saved, tmp_path):
         np.save(tmp_path / "images.npy", np.array(encoded, "S"))  # no pickle: that the cli refuses
         cli = pathlib.Path(sys.executable).with_name("saved_model_cli")
@@ -65,22 +66,22 @@ class TestSavedModel:
         command += ["--inputs", f"images={tmp_path / 'images.npy'}", "--outdir", tmp_path]
         result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
-        expected = answers(saved, "serving_default", encoded)
+        expected = predictions(saved, "serving_default", encoded)
         np.testing.assert_array_equal(np.load(tmp_path / "class_ids.npy"), expected["class_ids"])
         np.testing.assert_allclose(np.load(tmp_path / "probabilities.npy"), expected["probabilities"], rtol=1e-5)
 
-    def test_openvino_says_the_same(self, saved, trained, encoded):
+    def test_openvino_computes_the_same(self, saved, untrained, encoded):
         import openvino
 
         squares = tf.stack([preprocessing.decode_square(tf.constant(image), 64) for image in encoded])
-        pixels = np.float32(preprocessing.central_crop(squares, 56))
+        pixels = np.float32(crops.center_crop(squares, 56))
         converted = openvino.convert_model(saved.signatures["predict"])
         compiled = openvino.Core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        np.testing.assert_allclose(compiled(pixels)[0], trained[0].predict(pixels, verbose=0), atol=1e-5)
+        np.testing.assert_allclose(compiled(pixels)[0], untrained[0].predict(pixels, verbose=0), atol=1e-5)
 
-    def test_warm_up_requests_are_of_every_signature_and_answered(self, export_dir, saved):
+    def test_warm_up_requests_call_every_signature_and_succeed(self, export_dir, saved):
         records = tf.data.TFRecordDataset(str(export_dir / "1" / "assets.extra" / "tf_serving_warmup_requests"))
-        asked = set()
+        called = set()
         for record in records.as_numpy_iterator():
             log = prediction_log_pb2.PredictionLog.FromString(record)
             if log.HasField("predict_log"):
@@ -93,12 +94,15 @@ class TestSavedModel:
             outputs = saved.signatures[request.model_spec.signature_name](**inputs)
             assert outputs.get("valid", tf.constant([True])).numpy().all()
             assert request.model_spec.name == "alexnet"
-            asked.add(request.model_spec.signature_name)
-        assert asked == set(saved.signatures)
+            called.add(request.model_spec.signature_name)
+        assert called == set(saved.signatures)
 
-    def test_labels_card_and_parity_lie_beside_it(self, export_dir, run_dir, trained):
-        model, description = trained
-        assets = export_dir / "1" / "assets"
+    @pytest.mark.slow  # a model is trained first
+    def test_labels_card_and_parity_lie_beside_it(self, run_dir, data_dir, tmp_path):
+        base_dir = tmp_path / "alexnet"
+        run_well("export", f"--model={run_dir}", f"--export_dir={base_dir}", f"--data_dir={data_dir}")
+        model, description = load_model(run_dir)
+        assets = base_dir / "1" / "assets"
         assert (assets / "labels.txt").read_text().splitlines() == list(description.class_names)
         card = json.loads((assets / "model_card.json").read_text())
         assert (card["name"], card["version"]) == ("alexnet", 1)
@@ -123,51 +127,53 @@ class TestSavedModel:
 
 
 class TestVersions:
-    def test_versions_count_up_and_none_is_overwritten(self, run_dir, tmp_path):
+    @pytest.mark.slow
+    def test_versions_count_up_and_none_is_overwritten(self, untrained, untrained_dir, tmp_path):
         for _ in range(2):
-            run_well("export", f"--model={run_dir}", f"--export_dir={tmp_path / 'served'}")
+            exporter.export_model(*untrained, tmp_path / "served")
         assert sorted(path.name for path in (tmp_path / "served").iterdir()) == ["1", "2"]
-        result = run("export", f"--model={run_dir}", f"--export_dir={tmp_path / 'served'}", "--version=2")
-        assert result.returncode != 0
+        result = run("export", f"--model={untrained_dir}", f"--export_dir={tmp_path / 'served'}", "--version=2")
+        assert result.returncode == 2
         assert "must not exist yet" in result.stderr
 
-    def test_what_fails_or_is_killed_leaves_no_version(self, tmp_path):
-        with pytest.raises(RuntimeError), export.new_version(tmp_path) as (folder, _):
+    def test_failed_or_killed_export_leaves_no_version(self, tmp_path):
+        with pytest.raises(RuntimeError), exporter.new_version(tmp_path) as (folder, _):
             (folder / "half").touch()
             raise RuntimeError
         assert not list(tmp_path.iterdir())
         (tmp_path / ".tmp-1").mkdir()  # of one that was killed
         (tmp_path / ".tmp-1" / "half").touch()
-        with export.new_version(tmp_path) as (folder, target):
+        with exporter.new_version(tmp_path) as (folder, target):
             assert not list(folder.iterdir())
             (folder / "whole").touch()
             assert not target.exists()
         assert [path.name for path in tmp_path.rglob("*")] == ["1", "whole"]
 
     @pytest.mark.slow
-    def test_killed_export_leaves_nothing_a_server_would_take(self, run_dir, tmp_path):
-        command = program("export", f"--model={run_dir}", f"--export_dir={tmp_path}")
+    def test_killed_export_leaves_nothing_a_server_would_take(self, untrained_dir, tmp_path):
+        command = program("export", f"--model={untrained_dir}", f"--export_dir={tmp_path}")
         with subprocess.Popen(
             command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as process:
             while not (tmp_path / ".tmp-1").exists():
+                assert process.poll() is None
                 time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
         assert [path.name for path in tmp_path.iterdir()] == [".tmp-1"]
-        run_well("export", f"--model={run_dir}", f"--export_dir={tmp_path}")
+        run_well("export", f"--model={untrained_dir}", f"--export_dir={tmp_path}")
         assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
     def test_second_export_at_the_same_time_is_refused(self, tmp_path):
         descriptor = os.open(tmp_path, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="Another process exports"), export.new_version(tmp_path):
+        with pytest.raises(ValueError, match="Another process exports"), exporter.new_version(tmp_path):
             pass
         os.close(descriptor)
 
-    def test_files_that_are_no_versions_are_left_alone(self, tmp_path):
+    def test_files_that_are_no_versions_are_kept(self, tmp_path):
         (tmp_path / "notes.txt").write_text("mine")
         (tmp_path / "3").mkdir()
-        with export.new_version(tmp_path) as (_, target):
+        with exporter.new_version(tmp_path) as (_, target):
             pass
         assert target.name == "4"
         assert (tmp_path / "notes.txt").read_text() == "mine"

@@ -1,4 +1,4 @@
-"""The programs after training, as a user runs them: prediction, and every program's help."""
+"""The programs as a user runs them: prediction, and every program's help."""
 
 import pathlib
 import subprocess
@@ -7,59 +7,75 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from programs import ENVIRONMENT, image_files, program, run, run_well
+from programs import ENVIRONMENT, image_files, run
 
 
+@pytest.mark.slow
 class TestPredict:
-    def test_trained_and_served_model_say_the_same(self, run_dir, export_dir, tmp_path):
+    def test_saved_and_exported_network_predict_the_same_and_bad_files_are_named(
+        self, untrained_dir, export_dir, tmp_path
+    ):
         paths = image_files(tmp_path, 3)
-        trained = run_well("predict", f"--model={run_dir}", f"--panel={tmp_path / 'panel.png'}", *paths)
-        served = run_well("predict", f"--model={export_dir / '1'}", *paths)
-        assert trained.splitlines()[:18] == served.splitlines()[:18]
-        assert trained.splitlines()[0] == str(paths[0])
-        assert np.asarray(Image.open(tmp_path / "panel.png")).shape[2] == 3
-
-    def test_file_that_is_no_image_is_named_and_the_others_answered(self, run_dir, tmp_path):
-        (good,) = image_files(tmp_path, 1)
         cut = tmp_path / "cut.jpg"
         Image.effect_noise((100, 100), 50).save(cut)
         cut.write_bytes(cut.read_bytes()[:500])
         empty = tmp_path / "empty.png"
         empty.touch()
-        result = run("predict", f"--model={run_dir}", cut, tmp_path / "missing.png", empty, good)
-        assert result.returncode == 1
-        assert [line for line in result.stdout.splitlines() if line.endswith(".png")] == [str(good)]
-        for path in (cut, tmp_path / "missing.png", empty):
-            assert f"{path}: not an image that can be read" in result.stderr
+        arguments = [f"--panel={tmp_path / 'panel.png'}", cut, *paths[:2], tmp_path / "missing.png", empty, paths[2]]
+        saved = run("predict", f"--model={untrained_dir}", *arguments)
+        assert np.asarray(Image.open(tmp_path / "panel.png")).shape[2] == 3
+        exported = run("predict", f"--model={export_dir / '1'}", *arguments, "--overwrite")
+        assert saved.stdout.splitlines()[:18] == exported.stdout.splitlines()[:18]
+        for result in (saved, exported):
+            assert result.returncode == 1
+            assert result.stdout.splitlines()[0:18:6] == [str(path) for path in paths]
+            for path in (cut, tmp_path / "missing.png", empty):
+                assert f"{path}: not an image that can be read" in result.stderr
 
 
-@pytest.mark.parametrize(
-    "name, module, flags",
-    [
-        ("client", "client", ["--deadline", "--[no]overwrite"]),
-        ("describe", "describe", ["--against", "--[no]overwrite"]),
-        *(
-            pytest.param(*program, marks=pytest.mark.slow)
-            for program in (
-                ("tfrecords", "tfrecords.build", ["--max_bad_fraction"]),
-                ("data-service", "tfrecords.service", ["--dispatcher"]),
-                ("train", "train", ["--learning_rate"]),
-                ("convert", "convert", ["--class_names"]),
-                ("evaluate", "evaluate", ["--[no]ten_views", "--[no]overwrite"]),
-                ("features", "features", ["--layer", "--[no]overwrite"]),
-                ("neighbours", "neighbours", ["--[no]approximate", "--[no]overwrite"]),
-                ("figures", "paper_figures", ["--goal_error", "--[no]overwrite"]),
-                ("export", "export", ["--version"]),
-                ("predict", "predict", ["--panel", "--[no]overwrite"]),
-            )
-        ),
-    ],
-)
-def test_console_script_and_module_help_with_every_flag(name, module, flags):
-    script = pathlib.Path(sys.executable).with_name(f"alexnet-{name}")
-    commands = [[script, "--help"], program(module, "--help")]
-    # Side by side: most of the time goes by while one or the other imports.
-    started = [subprocess.Popen(c, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) for c in commands]
-    for process in started:
-        output, _ = process.communicate()
-        assert all(flag in output for flag in flags), output
+PROGRAMS = {
+    "client": ("client", ["--deadline", "--[no]overwrite"]),
+    "convert": ("convert", ["--class_names"]),
+    "data-service": ("tfrecords.service", ["--dispatcher"]),
+    "describe": ("describe", ["--against", "--[no]overwrite"]),
+    "evaluate": ("evaluate", ["--[no]ten_views", "--[no]overwrite"]),
+    "export": ("export", ["--version"]),
+    "features": ("features", ["--layer", "--[no]overwrite"]),
+    "figures": ("paper_figures", ["--goal_error", "--[no]overwrite"]),
+    "neighbours": ("neighbours", ["--[no]approximate", "--[no]overwrite"]),
+    "predict": ("predict", ["--panel", "--[no]overwrite"]),
+    "tfrecords": ("tfrecords.build", ["--max_bad_fraction"]),
+    "train": ("train", ["--learning_rate"]),
+}
+
+
+@pytest.fixture(scope="module", params=PROGRAMS)
+def helps(request):
+    """A program's flags, and the output and the imports of --help, by its console script and by its module."""
+    module, flags = PROGRAMS[request.param]
+    python = [sys.executable, "-X", "importtime"]
+    script = pathlib.Path(sys.executable).with_name(f"alexnet-{request.param}")
+    started = [
+        subprocess.Popen(
+            [*python, *program, "--help"],
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for program in ([script], ["-m", f"alexnet_tf.{module}"])
+    ]
+    return flags, [process.communicate() for process in started]
+
+
+class TestHelp:
+    def test_console_script_and_module_list_every_flag(self, helps):
+        flags, outputs = helps
+        for output, _ in outputs:
+            assert all(flag in output for flag in flags), output
+
+    def test_help_imports_no_tensorflow(self, helps):
+        for _, imports in helps[1]:
+            imported = {line.rpartition("|")[2].strip() for line in imports.splitlines() if "import time:" in line}
+            assert "absl.flags" in imported
+            assert not imported & {"tensorflow", "keras", "matplotlib", "torch"}

@@ -1,1 +1,1 @@
-"""Exported models: signatures, formats, what goes with them, and a client."""
+"""Exported models: signatures, formats, the files that go with them, and a client."""

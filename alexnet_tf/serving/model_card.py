@@ -1,24 +1,36 @@
-"""A model card: what a served model learned, how, how well, and how its network differs from the paper's."""
+"""The model card of an export: data, training settings, errors, and how its network differs from the paper's."""
 
 import datetime
 import importlib.metadata
 import json
 import pathlib
+from typing import TYPE_CHECKING
 
-from alexnet_tf import describe, variants
+from alexnet_tf import variants
 from alexnet_tf.tfrecords import schema
+from alexnet_tf.tfrecords.files import write_json, write_text
+from alexnet_tf.visualization import layer_table
+
+if TYPE_CHECKING:
+    import keras
 
 _PAPER_RECIPE = pathlib.Path(__file__).parents[1] / "recipes" / "paper.flags"
 
 
-def collect(model, description, run, name, version):
-    """Gathers what is known of a model.
+def collect(
+    model: "keras.Model",
+    description: schema.DatasetDescription,
+    run: pathlib.Path | None,
+    name: str,
+    version: int,
+) -> dict:
+    """Collects what is known of a model.
 
     Args:
-        model: a `keras.Model` of `build_alexnet`, trained.
-        description: `schema.DatasetDescription` of what it learned.
-        run: None, or the folder of its run: its newest checkpoint tells the recipe, evaluation.json and training.json
-            the errors. An evaluation older than the model is of another model, and left out.
+        model: a trained network of `build_alexnet`.
+        description: of the data that it was trained on.
+        run: None, or the folder of its run. The settings are read from its newest checkpoint, the errors from
+            evaluation.json and training.json. An evaluation older than the model is of another model, and skipped.
         name, version: of the export.
 
     Returns: a dict that JSON can hold.
@@ -42,7 +54,7 @@ def collect(model, description, run, name, version):
             "classes": len(description.class_names),
             "images": {split: of_split.count for split, of_split in description.splits.items()},
             "image_px": description.image_px,
-            "preprocessing": f"central square, resized to {description.image_px} pixels with antialiasing; the centre "
+            "preprocessing": f"central square, resized to {description.image_px} pixels with antialiasing; the center "
             f"crop of {model.input_shape[1]} pixels; the mean image is subtracted in the network's first layer",
         },
         "recipe": _recipe(run),
@@ -51,18 +63,18 @@ def collect(model, description, run, name, version):
     }
 
 
-def _differences(variant, classes):
-    """Lines of what differs from the paper's network, layer by layer."""
+def _differences(variant: str, classes: int) -> list[dict[str, str]]:
+    """The differences from the paper's network, layer by layer."""
     if variant == "paper" or variant not in variants.VARIANTS:
         return []
     return [
-        {"of": owner} | {column: value for column, value in zip(describe.COLUMNS, values, strict=True) if value}
-        for owner, *values in describe.difference(variant, "paper", classes)
+        {"of": owner} | {column: value for column, value in zip(layer_table.COLUMNS, values, strict=True) if value}
+        for owner, *values in layer_table.difference(variant, "paper", classes)
     ]
 
 
-def _recipe(run):
-    """The settings of training, those of the paper's recipe that are others, and the step."""
+def _recipe(run: pathlib.Path | None) -> dict | None:
+    """The settings of training, those of the paper's recipe that differ, and the step."""
     checkpoints = sorted(run.glob("checkpoints/*/progress.json"), key=lambda path: path.stat().st_mtime) if run else []
     if not checkpoints:
         return None
@@ -76,19 +88,18 @@ def _recipe(run):
     return {"steps": progress["step"], "settings": settings, "paper": other}
 
 
-def _same(value, text):
+def _same(value, text: str) -> bool:
     try:
         return float(value) == float(text)
     except (TypeError, ValueError):
         return str(value) == text
 
 
-def _metrics(run):
-    """What evaluation.json and training.json say of the newest model."""
+def _metrics(run: pathlib.Path | None) -> dict:
+    """The metrics of the newest model, from evaluation.json and training.json."""
     result = {}
     for kind in ("evaluation", "training"):
-        path = run / f"{kind}.json" if run else None
-        if path is None or not path.exists():
+        if run is None or not (path := run / f"{kind}.json").exists():
             continue
         if kind == "evaluation" and path.stat().st_mtime < (run / "model.keras").stat().st_mtime:
             continue
@@ -102,7 +113,7 @@ def _metrics(run):
     return result
 
 
-def as_markdown(card):
+def as_markdown(card: dict) -> str:
     """The card as a page."""
     network, data, recipe, metrics = (card[key] for key in ("network", "data", "recipe", "metrics"))
     lines = [
@@ -117,29 +128,29 @@ def as_markdown(card):
     ]
     differences = network["differs_from_paper"]
     if network["variant"] == "paper":
-        lines.append("It does not differ from the paper's.")
+        lines.append("The same as the paper's.")
     elif differences:
-        columns = ["of", *(column for column in describe.COLUMNS if any(column in line for line in differences))]
-        lines += ["What differs from the paper's:", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+        columns = ["of", *(column for column in layer_table.COLUMNS if any(column in line for line in differences))]
+        lines += ["Differences from the paper's:", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
         lines += ["| " + " | ".join(line.get(column, "") for column in columns) + " |" for line in differences]
     else:
-        lines.append("No variant of this project by its name: how it differs from the paper's is not known.")
+        lines.append("Not a variant of this project, by its name: its differences from the paper's are not known.")
     lines += ["", "## Data", "", f"{data['source']}: {data['classes']:,} classes, "]
-    lines[-1] += ", ".join(f"{count:,} images of {split}" for split, count in data["images"].items())
-    lines[-1] += f", in squares of {data['image_px']} pixels."
-    lines += ["", f"What the server does with an image: {data['preprocessing']}."]
+    lines[-1] += ", ".join(f"{count:,} {split} images" for split, count in data["images"].items())
+    lines[-1] += f", squares of {data['image_px']} pixels."
+    lines += ["", f"Preprocessing on the server: {data['preprocessing']}."]
     lines += ["", "## Recipe", ""]
     if recipe is None:
-        lines.append("Not known: the model's run holds no checkpoint.")
+        lines.append("Not known: the model's run has no checkpoint.")
     else:
         lines += [f"{recipe['steps']:,} steps.", "", "| setting | here | paper |", "|---|---|---|"]
         for name, value in recipe["settings"].items():
             lines.append(f"| {name} | {value} | {recipe['paper'].get(name, '')} |")
-        lines += ["", "The last column has the paper's value where it is another (`recipes/paper.flags`)."]
+        lines += ["", "The last column has the paper's value if it differs (`recipes/paper.flags`)."]
     lines += ["", "## Errors", ""]
     evaluation = metrics.get("evaluation")
     if evaluation:
-        lines += [f"On {evaluation['images']:,} images of {evaluation['split']}:", ""]
+        lines += [f"On {evaluation['images']:,} {evaluation['split']} images:", ""]
         lines += ["| | top-1 error, % | top-5 error, % |", "|---|---|---|"]
         for view in ("center_crop", "ten_views", "chance"):
             if view in evaluation:
@@ -148,17 +159,16 @@ def as_markdown(card):
     elif "training" in metrics:
         errors = metrics["training"]
         lines.append(
-            f"In training's own validation, top-1 {100 * errors['val_top1_error']:.2f} %, top-5 "
-            f"{100 * errors['val_top5_error']:.2f} % (centre crop). alexnet-evaluate was not run on this model."
+            f"In training's validation, top-1 {100 * errors['val_top1_error']:.2f} %, top-5 "
+            f"{100 * errors['val_top5_error']:.2f} % (center crop). alexnet-evaluate was not run on this model."
         )
     else:
         lines.append("Not known: alexnet-evaluate was not run on this model.")
     return "\n".join(lines) + "\n"
 
 
-def write(folder, card):
+def write(folder: str | pathlib.Path, card: dict) -> None:
     """Writes model_card.json and model_card.md."""
-    text = json.dumps(card, indent=2) + "\n"
-    schema.write_whole(pathlib.Path(folder) / "model_card.json", lambda file: file.write(text.encode()))
+    write_json(pathlib.Path(folder) / "model_card.json", card)
     page = as_markdown(card)
-    schema.write_whole(pathlib.Path(folder) / "model_card.md", lambda file: file.write(page.encode()))
+    write_text(pathlib.Path(folder) / "model_card.md", page)

@@ -1,44 +1,56 @@
-"""How far an exported model is from another: answers, size and latency, measured side by side on real images."""
+"""How far an exported model is from another: predictions, size and latency, measured side by side on real images."""
 
-import json
 import pathlib
 import statistics
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from alexnet_tf.evaluation import metrics
+from alexnet_tf.serving.formats import Predictor
 from alexnet_tf.tfrecords import reader, schema
+from alexnet_tf.tfrecords.files import write_json, write_text
 
-_RUNS = {1: 25, 32: 7}  # batch size to timed runs of each
+if TYPE_CHECKING:
+    import keras
+
+_RUNS = {1: 25, 32: 7}  # batch size to timed runs of each model
 
 
-def read_images(data_dir, description, split, model, count):
-    """The centre crops of the first images of a split, and their labels.
+def read_images(
+    data_dir: str | pathlib.Path, description: schema.DatasetDescription, split: str, model: "keras.Model", count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the center crops of the first images of a split, and their labels.
 
-    Returns: (uint8 (n, side, side, 3), int32 (n,)), n at most `count`.
+    Returns: (images, labels), uint8 (n, side, side, 3) and int32 (n,), where n is at most `count`.
     """
     dataset = reader.make_evaluation_dataset(data_dir, 1, model.input_shape[1], description=description, split=split)
     batches = list(dataset.take(count).as_numpy_iterator())
-    return tuple(np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+    images, labels = zip(*batches, strict=True)
+    return np.concatenate(images), np.concatenate(labels)
 
 
-def measure(candidate, reference, images, labels, batch_size=32):
-    """Compares what two models say of images, and how long they take, turn by turn.
+def measure(
+    candidate: Predictor, reference: Predictor, images: np.ndarray, labels: np.ndarray, batch_size: int = 32
+) -> dict:
+    """Compares the predictions and the latencies of two models, which take turns.
 
     Args:
         candidate, reference: functions from float32 pixels (batch, side, side, 3) to probabilities (batch, classes).
         images: uint8 (n, side, side, 3).
         labels: int (n,).
-        batch_size: images asked about at once.
+        batch_size: images in a batch for the predictions.
 
-    Returns: a dict that JSON can hold: `images`; `top1_agreement`, the share of images of which both say the same
-    class; `largest_difference` of any probability; `top1_error` of both; and `latency_ms`, for each batch size the
-    medians.
+    Returns: a dict that JSON can hold: `images`; `top1_agreement`, the fraction of images for which both
+    predict the same class; `largest_difference` of any probability; `top1_error` of both; and `latency_ms`, the medians
+    for each batch size.
     """
     both = {}
     for name, predict in (("candidate", candidate), ("reference", reference)):
-        parts = [predict(np.float32(images[first : first + batch_size])) for first in range(0, len(images), batch_size)]
+        parts = [
+            predict(images[first : first + batch_size].astype("float32")) for first in range(0, len(images), batch_size)
+        ]
         both[name] = np.concatenate(parts)
     best = {name: probabilities.argmax(axis=1) for name, probabilities in both.items()}
     result = {
@@ -49,25 +61,25 @@ def measure(candidate, reference, images, labels, batch_size=32):
         "latency_ms": {},
     }
     for batch, runs in _RUNS.items():
-        pixels = np.float32(np.resize(images, (batch, *images.shape[1:])))
+        pixels = np.resize(images, (batch, *images.shape[1:])).astype("float32")
         seconds = {"candidate": [], "reference": []}
         for run in range(runs + 1):
             for name, predict in (("candidate", candidate), ("reference", reference)):
                 begin = time.perf_counter()
                 predict(pixels)
-                if run:  # the first prepares for the size of the batch
+                if run:  # the first run prepares for the batch size
                     seconds[name].append(time.perf_counter() - begin)
         result["latency_ms"][str(batch)] = {name: 1000 * statistics.median(of) for name, of in seconds.items()}
     return result
 
 
-def as_markdown(report):
-    """The report as a table with a row for each of the two."""
+def as_markdown(report: dict) -> str:
+    """The report as a table with a row for each model."""
     lines = [
         f"# Parity on {report['images']:,} validation images",
         "",
-        f"Of both models the most probable class is the same for {report['top1_agreement']:.2%} of the images. The "
-        f"largest difference of a probability is {report['largest_difference']:.2g}.",
+        f"Both models predict the same class for {report['top1_agreement']:.2%} of the images. The largest difference "
+        f"of a probability is {report['largest_difference']:.2g}.",
         "",
         "| model | top-1 error, % | MB | batch of 1, ms | batch of 32, ms |",
         "|---|---|---|---|---|",
@@ -81,8 +93,7 @@ def as_markdown(report):
     return "\n".join(lines) + "\n"
 
 
-def write(folder, report):
+def write(folder: str | pathlib.Path, report: dict) -> None:
     """Writes parity.json and parity.md."""
-    text, page = json.dumps(report, indent=2) + "\n", as_markdown(report)
-    schema.write_whole(pathlib.Path(folder) / "parity.json", lambda file: file.write(text.encode()))
-    schema.write_whole(pathlib.Path(folder) / "parity.md", lambda file: file.write(page.encode()))
+    write_json(pathlib.Path(folder) / "parity.json", report)
+    write_text(pathlib.Path(folder) / "parity.md", as_markdown(report))

@@ -11,52 +11,72 @@ import ssl
 import threading
 import time
 import urllib.parse
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
 
-# That the server is away, restarts or has too much to do. Any other answer would be the same the next time.
+# The server is down, restarting or overloaded. Any other error would be the same at the next attempt.
 _RETRIED_STATUS = (429, 502, 503, 504)
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
-_MOST_BYTES = 256 * 1024 * 1024  # of an answer
+_FIRST_WAIT_S, _MAX_WAIT_S = 0.1, 5.0
+_MAX_RESPONSE_BYTES = 256 * 1024 * 1024
+
+_Result = TypeVar("_Result")
 
 
 class RequestFailed(Exception):
-    """A request that got no answer, or the answer that it is wrong. `transient` says whether to try again may help."""
+    """A request that got no response, or an error as its response. `transient` is whether a retry may succeed."""
 
-    def __init__(self, message, transient):
+    def __init__(self, message: str, transient: bool):
         super().__init__(message)
         self.transient = transient
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
-    """What the server said of one image.
+class Prediction:
+    """The server's prediction for one image.
 
     Attributes:
-        valid: whether the server could read the image.
-        class_names: the most probable classes, the most probable first; empty where it could not.
-        probabilities: theirs.
+        valid: whether the server could decode the image.
+        class_names: the most probable classes, the most probable first; empty if it could not.
+        probabilities: their probabilities.
     """
 
     valid: bool
-    class_names: tuple
-    probabilities: tuple
+    class_names: tuple[str, ...]
+    probabilities: tuple[float, ...]
 
 
-def connect(address, model, *, version=None, signature="serving_default", ca_certificate=None):
-    """Makes a connection to a served model; nothing is sent yet.
+class Connection(Protocol):
+    """A connection to one signature of a served model."""
+
+    def predict(self, encoded_images: list[bytes], timeout_s: float) -> list[Prediction]:
+        """Sends one request. Raises `RequestFailed` if it fails or takes longer than `timeout_s` seconds."""
+        ...
+
+
+def connect(
+    address: str,
+    model: str,
+    *,
+    version: int | None = None,
+    signature: str = "serving_default",
+    ca_certificate: str | pathlib.Path | None = None,
+) -> Connection:
+    """Makes a connection to a served model. Nothing is sent yet.
 
     Args:
         address: `grpc://host:8500` or `http://host:8501`, or `grpcs://` and `https://` for TLS. The server's
-            certificate must be of its name and signed by an authority that this machine trusts, or `ca_certificate`.
+            certificate must match its name and be signed by an authority that this machine trusts, or by
+            `ca_certificate`.
         model: the model's name on the server.
-        version: its version's number; None for the newest.
+        version: the number of its version; None for the newest.
         signature: "serving_default" or "ten_view".
-        ca_certificate: None, or a PEM file with the authority that signed the server's certificate. With it the
-            connection is TLS whatever the address says.
+        ca_certificate: None, or a PEM file with the authority that signed the server's certificate. The connection
+            then uses TLS with any address.
 
-    Returns: an object with `ask(encoded_images, seconds)`, which returns a list of `Answer`s or raises `RequestFailed`.
+    Returns: the connection.
 
     Raises:
-        ValueError: where the address is none of these, or the certificate can't be read.
+        ValueError: if the address is none of these, the certificate can't be read, or grpcio is not installed.
     """
     parts = urllib.parse.urlsplit(address)
     if parts.scheme not in ("grpc", "grpcs", "http", "https") or not parts.hostname or parts.path.strip("/"):
@@ -73,144 +93,160 @@ def connect(address, model, *, version=None, signature="serving_default", ca_cer
     return kind(parts, model, version, signature, secure, certificate)
 
 
-def ask_persistently(connection, encoded_images, deadline_s, clock=time.monotonic, sleep=time.sleep):
-    """Asks about images, again and again while that may help, with longer and longer waits in between.
+def predict_with_retries(
+    connection: Connection,
+    encoded_images: list[bytes],
+    deadline_s: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], object] = time.sleep,
+) -> list[Prediction]:
+    """Runs inference on images, and retries transient failures with exponential backoff.
 
     Args:
-        connection: of `connect`.
-        encoded_images: list of bytes.
-        deadline_s: seconds that all of it may take.
+        connection: from `connect`.
+        encoded_images: encoded images, as files hold them.
+        deadline_s: seconds for all attempts together.
         clock, sleep: for tests.
 
-    Returns: a list of `Answer`s, one for each image.
+    Returns: the predictions, one for each image.
 
     Raises:
-        RequestFailed: where the deadline passed, or the server refused.
+        RequestFailed: if the deadline passed, or the server returned an error.
     """
     end = clock() + deadline_s
-    wait, tries = _FIRST_WAIT_S, 0
+    wait_s, attempts = _FIRST_WAIT_S, 0
     while True:
-        tries += 1
+        attempts += 1
         try:
-            answers = connection.ask(encoded_images, max(end - clock(), 0.001))
-            if len(answers) != len(encoded_images):
-                raise RequestFailed(f"{len(answers)} answers came for {len(encoded_images)} images", False)
-            return answers
+            predictions = connection.predict(encoded_images, max(end - clock(), 0.001))
+            if len(predictions) != len(encoded_images):
+                message = f"the server returned {len(predictions)} predictions for {len(encoded_images)} images"
+                raise RequestFailed(message, False)
+            return predictions
         except RequestFailed as error:
-            pause = wait * random.uniform(0.5, 1)  # so that clients that failed together do not come again together
-            if not error.transient or clock() + pause >= end:
-                times = "once" if tries == 1 else f"{tries} times"
-                raise RequestFailed(f"{error} (asked {times} in {deadline_s:g} s at most)", error.transient) from error
-        sleep(pause)
-        wait = min(2 * wait, _LONGEST_WAIT_S)
+            jittered_s = wait_s * random.uniform(0.5, 1)  # so that clients that failed together don't retry together
+            if not error.transient or clock() + jittered_s >= end:
+                count = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+                raise RequestFailed(f"{error} ({count}, deadline {deadline_s:g} s)", error.transient) from error
+        sleep(jittered_s)
+        wait_s = min(2 * wait_s, _MAX_WAIT_S)
 
 
 class _Grpc:
     """PredictionService.Predict."""
 
-    def __init__(self, parts, model, version, signature, secure, certificate):
+    def __init__(
+        self,
+        parts: urllib.parse.SplitResult,
+        model: str,
+        version: int | None,
+        signature: str,
+        secure: bool,
+        certificate: bytes | None,
+    ):
         try:
-            import grpc
-            from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+            import grpc  # not with the module: http:// works without it
         except ImportError as error:
-            raise ValueError(
-                f"gRPC needs `pip install alexnet-tf[serving]`; http:// does without. Missing: {error.name}"
-            ) from error
-        options = [("grpc.max_receive_message_length", _MOST_BYTES), ("grpc.max_send_message_length", -1)]
+            raise ValueError("gRPC needs `pip install alexnet-tf[serving]`; http:// works without it.") from error
+        from alexnet_tf.serving import predict_messages
+
+        options = [("grpc.max_receive_message_length", _MAX_RESPONSE_BYTES), ("grpc.max_send_message_length", -1)]
         address = f"{_host(parts)}:{parts.port or 8500}"
         if secure:
             channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(certificate), options)
         else:
             channel = grpc.insecure_channel(address, options)
-        self._predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
-        self._request, self._error = predict_pb2.PredictRequest, grpc.RpcError
+        self._messages, self._error = predict_messages, grpc.RpcError
+        self._call = channel.unary_unary(predict_messages.PREDICT_METHOD)
         self._transient = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.ABORTED)
         self._address, self._model, self._version, self._signature = address, model, version, signature
 
-    def ask(self, encoded_images, seconds):
-        import tensorflow as tf
-
-        request = self._request()
-        request.model_spec.name = self._model
-        request.model_spec.signature_name = self._signature
-        if self._version is not None:
-            request.model_spec.version.value = self._version
-        request.inputs["images"].CopyFrom(tf.make_tensor_proto(encoded_images, tf.string, [len(encoded_images)]))
+    def predict(self, encoded_images: list[bytes], timeout_s: float) -> list[Prediction]:
+        request = self._messages.encode_request(self._model, self._version, self._signature, encoded_images)
         try:
-            response = self._predict(request, timeout=seconds)
+            response = self._call(request, timeout=timeout_s)
         except self._error as error:
             untrusted = "CERTIFICATE_VERIFY_FAILED" in (error.details() or "")
             transient = error.code() in self._transient and not untrusted
-            raise RequestFailed(f"{self._address} answers {error.code().name}: {error.details()}", transient) from error
+            message = f"{self._address} returned {error.code().name}: {error.details()}"
+            raise RequestFailed(message, transient) from error
         try:
-            outputs = {name: tf.make_ndarray(tensor) for name, tensor in response.outputs.items()}
+            outputs = self._messages.decode_response(response)
             rows = zip(outputs["valid"], outputs["class_names"], outputs["probabilities"], strict=True)
-            return [_answer(valid, [name.decode() for name in names], best) for valid, names, best in rows]
-        except (KeyError, TypeError, ValueError) as error:
-            raise RequestFailed(f"{self._address} answers in another form: {error!r}", False) from error
+            return [_prediction(valid, [name.decode() for name in names], best) for valid, names, best in rows]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RequestFailed(f"{self._address} returned an unexpected response: {error!r}", False) from error
 
 
 class _Rest:
     """POST /v1/models/MODEL:predict."""
 
-    def __init__(self, parts, model, version, signature, secure, certificate):
-        self._host, self._port = parts.hostname, parts.port or 8501
+    def __init__(
+        self,
+        parts: urllib.parse.SplitResult,
+        model: str,
+        version: int | None,
+        signature: str,
+        secure: bool,
+        certificate: bytes | None,
+    ):
+        self._host, self._port = parts.hostname or "", parts.port or 8501
         path = f"/v1/models/{urllib.parse.quote(model, safe='')}"
         self._path = path + (f"/versions/{version}" if version is not None else "") + ":predict"
         self._signature = signature
         self._context = None
-        if secure:  # which verifies certificate and name
+        if secure:  # verifies the certificate and the name
             self._context = ssl.create_default_context(cadata=certificate.decode() if certificate else None)
         self._address = f"{'https' if secure else 'http'}://{_host(parts)}:{self._port}"
 
-    def ask(self, encoded_images, seconds):
+    def predict(self, encoded_images: list[bytes], timeout_s: float) -> list[Prediction]:
         instances = [{"b64": base64.b64encode(image).decode()} for image in encoded_images]
         body = json.dumps({"signature_name": self._signature, "instances": instances}).encode()
-        status, content = _within(seconds, lambda: self._post(body, seconds), self._address)
+        status, content = _within(timeout_s, lambda: self._post(body, timeout_s), self._address)
         try:
             if status != 200:
                 message = json.loads(content).get("error", "") if content.startswith(b"{") else ""
-                raise RequestFailed(f"{self._address} answers {status}: {message}", status in _RETRIED_STATUS)
+                raise RequestFailed(f"{self._address} returned {status}: {message}", status in _RETRIED_STATUS)
             return [
-                _answer(row["valid"], row["class_names"], row["probabilities"])
+                _prediction(row["valid"], row["class_names"], row["probabilities"])
                 for row in json.loads(content)["predictions"]
             ]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RequestFailed(f"{self._address} answers in another form: {error!r}", False) from error
+            raise RequestFailed(f"{self._address} returned an unexpected response: {error!r}", False) from error
 
-    def _post(self, body, seconds):
+    def _post(self, body: bytes, timeout_s: float) -> tuple[int, bytes]:
         if self._context:
-            connection = http.client.HTTPSConnection(self._host, self._port, timeout=seconds, context=self._context)
+            connection = http.client.HTTPSConnection(self._host, self._port, timeout=timeout_s, context=self._context)
         else:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=seconds)
+            connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
         try:
             connection.request("POST", self._path, body, {"Content-Type": "application/json"})
             response = connection.getresponse()
-            content = response.read(_MOST_BYTES + 1)
-            if len(content) > _MOST_BYTES:
-                raise RequestFailed(f"{self._address} answers with more than {_MOST_BYTES} bytes", False)
+            content = response.read(_MAX_RESPONSE_BYTES + 1)
+            if len(content) > _MAX_RESPONSE_BYTES:
+                raise RequestFailed(f"{self._address} returned more than {_MAX_RESPONSE_BYTES} bytes", False)
             return response.status, content
         except ssl.SSLCertVerificationError as error:
-            raise RequestFailed(f"{self._address} can't be trusted: {error}", False) from error
+            raise RequestFailed(f"{self._address} can't be verified: {error}", False) from error
         except (OSError, http.client.HTTPException) as error:
-            raise RequestFailed(f"{self._address} gives no answer: {error!r}", True) from error
+            raise RequestFailed(f"{self._address} doesn't respond: {error!r}", True) from error
         finally:
             connection.close()
 
 
-def _host(parts):
-    return f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+def _host(parts: urllib.parse.SplitResult) -> str:
+    return f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
 
 
-def _answer(valid, names, probabilities):
+def _prediction(valid: bool, names: Iterable, probabilities: Iterable) -> Prediction:
     if not valid:
-        return Answer(False, (), ())
-    return Answer(True, tuple(map(str, names)), tuple(map(float, probabilities)))
+        return Prediction(False, (), ())
+    return Prediction(True, tuple(map(str, names)), tuple(map(float, probabilities)))
 
 
-def _within(seconds, function, address):
-    """What a function returns or raises, or RequestFailed after some seconds, whatever it waits for then: the timeout
-    of a socket starts anew with each byte, and looking up a name has none."""
+def _within(timeout_s: float, function: Callable[[], _Result], address: str) -> _Result:
+    """Returns or raises what a function does, or raises RequestFailed after some seconds, whatever it waits for: a
+    socket's timeout starts again with each byte, and the lookup of a name has none."""
     results = queue.SimpleQueue()
 
     def work():
@@ -221,9 +257,9 @@ def _within(seconds, function, address):
 
     threading.Thread(target=work, daemon=True).start()
     try:
-        result, error = results.get(timeout=seconds)
+        result, error = results.get(timeout=timeout_s)
     except queue.Empty:
-        raise RequestFailed(f"{address} gives no answer in time", True) from None
+        raise RequestFailed(f"{address} doesn't respond in time", True) from None
     if error:
         raise error
     return result

@@ -1,125 +1,145 @@
-"""The functions of a served model: what TF Serving calls signatures."""
+"""The functions of a served model, which TF Serving calls signatures."""
+
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
 
 from alexnet_tf.model import layer_output
 from alexnet_tf.serving import preprocessing
-from alexnet_tf.tfrecords import schema
+from alexnet_tf.tfrecords import crops, schema
 
-_BEST = 5
 CLASSIFY = "classify"
+_TOP = 5
+_Network = Callable[[tf.Tensor], tf.Tensor]  # from squares (n, image_px, image_px, 3) to float32 (n, outputs)
 
 
-def feature_layer(model):
-    """The name of the layer whose output the classifier sees, less dropout: relu7, of the paper's network."""
+def feature_layer(model: keras.Model) -> str:
+    """The name of the last hidden layer, without dropout: relu7 in the paper's network."""
     before = model.layers[: [layer.name for layer in model.layers].index("softmax") - 1]  # the classifier is fc8
     return next(layer.name for layer in reversed(before) if not layer.name.startswith("drop"))
 
 
-def _run(network, images):
-    """The network's outputs for any number of images. For none at all TensorFlow's convolutions fail on a CPU."""
-    count = tf.shape(images)[0]
-    missing = tf.maximum(1 - count, 0)
-    return network(tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]]), training=False)[:count]
+def make_signatures(
+    model: keras.Model, class_names: Sequence[str], image_px: int, max_pixels: int = preprocessing.MAX_PIXELS
+) -> dict[str, Callable]:
+    """Makes the functions of a served model. Each takes any number of images, none included.
 
+    These take encoded images (see `preprocessing.decode_square`):
 
-def make_signatures(model, class_names, image_px, max_pixels=preprocessing.MAX_PIXELS):
-    """Makes the functions of a served model. Each takes any number of images, none at all too.
-
-    Those that take encoded images (as `preprocessing.decode_square` takes them) are
-
-        serving_default: `images`, string (batch,); to the most probable classes of the centre crop, five at most, the
-            most probable first: `class_names` string (batch, 5), `class_ids` int32 (batch, 5), `probabilities` float32
-            (batch, 5), and `valid`, bool (batch,).
-        ten_view: the same of the paper's ten views, whose probabilities are averaged.
-        features: `images`; to `features`, float32 (batch, units), of the last hidden layer (fc7, with its ReLU), and
-            `valid`.
+        serving_default: `images`, string (batch,). Returns the five most probable classes of the center crop (fewer if
+            there are fewer), the most probable first: `class_names` string (batch, 5), `class_ids` int32 (batch, 5),
+            `probabilities` float32 (batch, 5), and `valid`, bool (batch,).
+        ten_view: the same, with the probabilities averaged over the paper's ten views.
+        features: `images`. Returns `features`, float32 (batch, units), of the last hidden layer (fc7, with its ReLU),
+            and `valid`.
         classify: `inputs`, string (batch,): serialized `tf.train.Example`s with "image/encoded", as TF Serving's
-            Classify sends them; to `classes` string (batch, 5) and `scores` float32 (batch, 5).
+            Classify sends them. Returns `classes` string (batch, 5) and `scores` float32 (batch, 5).
 
-    An image that can't be read marks its own row alone: `valid` is False there, the names are empty, the ids -1 and the
-    numbers 0. And those that take pixels are
+    An image that can't be decoded affects its own row alone: `valid` is False there, the names are empty, the ids -1
+    and the numbers 0. These take pixels:
 
-        predict: `pixels`, float32 (batch, side, side, 3), RGB from 0 to 255; to `probabilities`, float32 (batch,
+        predict: `pixels`, float32 (batch, side, side, 3), RGB from 0 to 255. Returns `probabilities`, float32 (batch,
             classes), in the order of the labels.
-        predict_uint8: the same of uint8 pixels, a quarter of the bytes.
+        predict_uint8: the same for uint8 pixels, a quarter of the bytes.
 
     Args:
         model: from RGB pixels (batch, side, side, 3) to probabilities (batch, classes).
         class_names: the names of the classes, in the order of the labels.
-        image_px: side to which the shorter side of an encoded image is brought, in pixels.
-        max_pixels: how many pixels an encoded image may have.
+        image_px: side to which the shorter side of an encoded image is resized, in pixels.
+        max_pixels: pixels that an encoded image may have.
 
     Returns: a dict from the signature's name to a `tf.function`.
 
     Raises:
-        ValueError: where the names are not as many as the model's classes.
+        ValueError: if there are not as many names as the model has classes.
 
     Source: section 4.1 (ten views), 6.1 (features of the last hidden layer).
     """
-    classes, crop_px = model.output_shape[-1], model.input_shape[1]
+    classes = model.output_shape[-1]
     if len(class_names) != classes:
         raise ValueError(f"`class_names` must name the model's {classes} classes. Received: {len(class_names)} names")
-    names = tf.constant(class_names)
-    last_hidden = keras.Model(model.input, keras.layers.Flatten()(layer_output(model, feature_layer(model))))
-
-    def decode(encoded):
-        return preprocessing.decode_square(encoded, image_px, max_pixels)
-
-    def decode_example(serialized):
-        feature = {schema.ENCODED: tf.io.FixedLenFeature((), tf.string)}
-        return decode(tf.io.parse_single_example(serialized, feature)[schema.ENCODED])
-
-    def center_crop(squares):
-        return _run(model, preprocessing.central_crop(squares, crop_px))
-
-    def of_last_hidden(squares):
-        return _run(last_hidden, preprocessing.central_crop(squares, crop_px))
-
-    def mean_of_ten_views(squares):
-        views = tf.reshape(preprocessing.ten_views(squares, crop_px), (-1, crop_px, crop_px, 3))
-        return tf.reduce_mean(tf.reshape(_run(model, views), (-1, 10, classes)), axis=1)
-
-    def of_each_row(encoded, decode, function):
-        """The function's output for the images that can be read, zeros for the others, and which are which."""
-        squares, rows = preprocessing.decode_readable(encoded, decode, image_px)
-        outputs, count = function(squares), tf.size(encoded)
-        valid = tf.scatter_nd(rows[:, None], tf.ones_like(rows), [count]) > 0
-        return tf.scatter_nd(rows[:, None], outputs, [count, outputs.shape[1]]), valid
-
-    def most_probable(encoded, decode, function):
-        probabilities, valid = of_each_row(encoded, decode, function)
-        best, ids = tf.math.top_k(probabilities, min(_BEST, classes))
-        best_names = tf.where(valid[:, None], tf.gather(names, ids), "")
-        return best_names, tf.where(valid[:, None], ids, -1), best, valid
-
-    def named(encoded, function):
-        outputs = most_probable(encoded, decode, function)
-        return dict(zip(("class_names", "class_ids", "probabilities", "valid"), outputs, strict=True))
-
-    def features(images):
-        vectors, valid = of_each_row(images, decode, of_last_hidden)
-        return {"features": vectors, "valid": valid}
-
-    def classify(inputs):
-        best_names, _, best, _ = most_probable(inputs, decode_example, center_crop)
-        return {"classes": best_names, "scores": best}
-
-    def predict(pixels):
-        return {"probabilities": _run(model, pixels)}
-
+    served = _ServedModel(model, class_names, image_px, max_pixels)
+    side = model.input_shape[1]
     images = tf.TensorSpec((None,), tf.string, name="images")
-    pixels = (None, crop_px, crop_px, 3)
     functions = {
-        "serving_default": (lambda images: named(images, center_crop), images),
-        "ten_view": (lambda images: named(images, mean_of_ten_views), images),
-        "features": (features, images),
-        CLASSIFY: (classify, tf.TensorSpec((None,), tf.string, name="inputs")),
-        "predict": (predict, tf.TensorSpec(pixels, tf.float32, name="pixels")),
-        "predict_uint8": (predict, tf.TensorSpec(pixels, tf.uint8, name="pixels")),
+        "serving_default": (served.classify_center_crop, images),
+        "ten_view": (served.classify_ten_views, images),
+        "features": (served.features, images),
+        CLASSIFY: (served.classify_examples, tf.TensorSpec((None,), tf.string, name="inputs")),
+        "predict": (served.predict, tf.TensorSpec((None, side, side, 3), tf.float32, name="pixels")),
+        "predict_uint8": (served.predict, tf.TensorSpec((None, side, side, 3), tf.uint8, name="pixels")),
     }
     return {
         name: tf.function(function, input_signature=[spec], autograph=False)
         for name, (function, spec) in functions.items()
     }
+
+
+class _ServedModel:
+    """A model with what its signatures need; a method for each."""
+
+    def __init__(self, model: keras.Model, class_names: Sequence[str], image_px: int, max_pixels: int):
+        self._model = model
+        self._last_hidden = keras.Model(model.input, keras.layers.Flatten()(layer_output(model, feature_layer(model))))
+        self._class_names = tf.constant(class_names)
+        self._image_px, self._crop_px, self._max_pixels = image_px, model.input_shape[1], max_pixels
+        self._num_classes = model.output_shape[-1]
+
+    def classify_center_crop(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._top(images, self._decode, self._center_crop_probabilities)
+
+    def classify_ten_views(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._top(images, self._decode, self._ten_view_probabilities)
+
+    def classify_examples(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        top = self._top(inputs, self._decode_example, self._center_crop_probabilities)
+        return {"classes": top["class_names"], "scores": top["probabilities"]}
+
+    def features(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        def network(squares):
+            return _run(self._last_hidden, crops.center_crop(squares, self._crop_px))
+
+        vectors, valid = self._run_on_readable(images, self._decode, network)
+        return {"features": vectors, "valid": valid}
+
+    def predict(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": _run(self._model, pixels)}
+
+    def _decode(self, encoded):
+        return preprocessing.decode_square(encoded, self._image_px, self._max_pixels)
+
+    def _decode_example(self, serialized):
+        feature = {schema.ENCODED: tf.io.FixedLenFeature((), tf.string)}
+        return self._decode(tf.io.parse_single_example(serialized, feature)[schema.ENCODED])
+
+    def _center_crop_probabilities(self, squares):
+        return _run(self._model, crops.center_crop(squares, self._crop_px))
+
+    def _ten_view_probabilities(self, squares):
+        views = tf.reshape(crops.ten_views(squares, self._crop_px), (-1, self._crop_px, self._crop_px, 3))
+        return tf.reduce_mean(tf.reshape(_run(self._model, views), (-1, 10, self._num_classes)), axis=1)
+
+    def _run_on_readable(self, encoded, decode: Callable, network: _Network) -> tuple[tf.Tensor, tf.Tensor]:
+        """The network's outputs for the images that can be decoded, zeros for the others; and which are which."""
+        squares, rows = preprocessing.decode_readable(encoded, decode, self._image_px)
+        outputs, count = network(squares), tf.size(encoded)
+        valid = tf.scatter_nd(rows[:, None], tf.ones_like(rows), [count]) > 0
+        return tf.scatter_nd(rows[:, None], outputs, [count, outputs.shape[1]]), valid
+
+    def _top(self, encoded, decode: Callable, network: _Network) -> dict[str, tf.Tensor]:
+        probabilities, valid = self._run_on_readable(encoded, decode, network)
+        best, ids = tf.math.top_k(probabilities, min(_TOP, self._num_classes))
+        return {
+            "class_names": tf.where(valid[:, None], tf.gather(self._class_names, ids), ""),
+            "class_ids": tf.where(valid[:, None], ids, -1),
+            "probabilities": best,
+            "valid": valid,
+        }
+
+
+def _run(network: keras.Model, images: tf.Tensor) -> tf.Tensor:
+    """The network's outputs for any number of images. TensorFlow's convolutions fail on a CPU if there are none."""
+    count = tf.shape(images)[0]
+    missing = tf.maximum(1 - count, 0)
+    return network(tf.pad(images, tf.stack([[0, missing], [0, 0], [0, 0], [0, 0]])), training=False)[:count]

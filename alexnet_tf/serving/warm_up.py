@@ -1,6 +1,10 @@
-"""Requests that TF Serving answers before it takes a new version into use, so that no user waits for its first run."""
+"""Warm-up requests: TF Serving runs them before it serves a new version, so that no client waits for the first run."""
+
+# pyright: reportAttributeAccessIssue=false
+# The protos' modules are generated when they are imported.
 
 import importlib.util
+import pathlib
 
 import tensorflow as tf
 
@@ -10,15 +14,15 @@ from alexnet_tf.tfrecords import images, schema
 FILE = "assets.extra/tf_serving_warmup_requests"  # in a version, where TF Serving looks for it
 
 
-def write(folder, model_name, crop_px):
-    """Writes a request to each signature.
+def write(folder: pathlib.Path, model_name: str, crop_px: int) -> bool:
+    """Writes a request for each signature.
 
     Args:
         folder: the version's.
-        model_name: name of the model, as the server's configuration has it.
-        crop_px: side of what the network sees, in pixels.
+        model_name: name of the model in the server's configuration.
+        crop_px: side of the network's input, in pixels.
 
-    Returns: whether they could be written: without tensorflow-serving-api, whose protos they are, they can't.
+    Returns: whether they were written: not without tensorflow-serving-api, which has the protos.
     """
     if importlib.util.find_spec("tensorflow_serving") is None:
         return False
@@ -32,13 +36,13 @@ def write(folder, model_name, crop_px):
     with tf.io.TFRecordWriter(str(folder / FILE)) as writer:
         for signature, tensors in inputs.items():
             request = predict_pb2.PredictRequest()
-            _address(request, model_name, signature)
+            _set_model(request, model_name, signature)
             for key, tensor in tensors.items():
                 request.inputs[key].CopyFrom(tf.make_tensor_proto(tensor))
             log = prediction_log_pb2.PredictLog(request=request)
             writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString(deterministic=True))
         request = classification_pb2.ClassificationRequest()
-        _address(request, model_name, signatures.CLASSIFY)
+        _set_model(request, model_name, signatures.CLASSIFY)
         example = request.input.example_list.examples.add()
         example.features.feature[schema.ENCODED].bytes_list.value.append(encoded)
         log = prediction_log_pb2.ClassifyLog(request=request)
@@ -46,6 +50,6 @@ def write(folder, model_name, crop_px):
     return True
 
 
-def _address(request, model_name, signature):
+def _set_model(request, model_name: str, signature: str) -> None:
     request.model_spec.name = model_name
     request.model_spec.signature_name = signature

@@ -13,8 +13,8 @@ import pytest
 import tensorflow as tf
 from programs import image_files
 
-from alexnet_tf.model import load_model
 from alexnet_tf.serving import preprocessing
+from alexnet_tf.tfrecords import crops
 
 # tfjs-node brings no library of TensorFlow that this could be built against, but TensorFlow's Python package holds one.
 TFJS = "@tensorflow/tfjs-node@4.22.0"
@@ -45,7 +45,7 @@ def node_modules(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node")
-def test_every_signature_says_in_node_what_keras_says(export_dir, run_dir, node_modules, tmp_path):
+def test_every_signature_computes_in_node_what_keras_does(export_dir, untrained, node_modules, tmp_path):
     contents = [path.read_bytes() for path in image_files(tmp_path, 4)]
     contents.insert(2, b"no image")
     good = [0, 1, 3, 4]
@@ -55,7 +55,7 @@ def test_every_signature_says_in_node_what_keras_says(export_dir, run_dir, node_
         example.features.feature["image/encoded"].bytes_list.value.append(content)
         examples.append(example.SerializeToString())
     squares = tf.stack([preprocessing.decode_square(tf.constant(contents[index]), 64) for index in good])
-    pixels = preprocessing.central_crop(squares, 56).numpy()
+    pixels = crops.center_crop(squares, 56).numpy()
     inputs = {
         "images": [base64.b64encode(content).decode() for content in contents],
         "examples": [base64.b64encode(example).decode() for example in examples],
@@ -74,21 +74,21 @@ def test_every_signature_says_in_node_what_keras_says(export_dir, run_dir, node_
         for signature, outputs in json.loads(result.stdout.splitlines()[-1]).items()
     }
 
-    model, description = load_model(run_dir)
+    model, description = untrained
     of_crops = model.predict(pixels, verbose=0)
-    views = tf.reshape(preprocessing.ten_views(squares, 56), (-1, 56, 56, 3))
+    views = tf.reshape(crops.ten_views(squares, 56), (-1, 56, 56, 3))
     of_views = model.predict(views, verbose=0).reshape(4, 10, -1).mean(axis=1)
     for signature in ("predict", "predict_uint8"):
         np.testing.assert_allclose(served[signature]["probabilities"], of_crops, atol=1e-5)
     names = np.array(description.class_names)
     for signature, expected in (("serving_default", of_crops), ("ten_view", of_views)):
         order = np.argsort(-expected, axis=1)[:, :5]
-        answer = served[signature]
-        assert answer["valid"].tolist() == [1, 1, 0, 1, 1]
-        np.testing.assert_array_equal(answer["class_ids"][good], order)
-        np.testing.assert_array_equal(answer["class_names"][good], names[order])
-        np.testing.assert_allclose(answer["probabilities"][good], np.take_along_axis(expected, order, 1), atol=1e-5)
-        assert (answer["class_ids"][2] == -1).all()
+        outputs = served[signature]
+        assert outputs["valid"].tolist() == [1, 1, 0, 1, 1]
+        np.testing.assert_array_equal(outputs["class_ids"][good], order)
+        np.testing.assert_array_equal(outputs["class_names"][good], names[order])
+        np.testing.assert_allclose(outputs["probabilities"][good], np.take_along_axis(expected, order, 1), atol=1e-5)
+        assert (outputs["class_ids"][2] == -1).all()
     order = np.argsort(-of_crops, axis=1)[:, :5]
     np.testing.assert_array_equal(served["classify"]["classes"][good], names[order])
     np.testing.assert_allclose(served["classify"]["scores"][good], np.take_along_axis(of_crops, order, 1), atol=1e-5)

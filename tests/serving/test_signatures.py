@@ -1,4 +1,4 @@
-"""What the functions of a SavedModel answer, and what no image can make them do."""
+"""What the functions of a SavedModel return, and what no image can make them do."""
 
 import io
 import struct
@@ -12,14 +12,12 @@ import tensorflow as tf
 from PIL import Image
 from programs import ENVIRONMENT
 
-from alexnet_tf import features
+from alexnet_tf.evaluation import features
 from alexnet_tf.serving import preprocessing
-from alexnet_tf.tfrecords import build, images, reader, schema
-
-pytestmark = pytest.mark.slow  # a model is trained and exported first
+from alexnet_tf.tfrecords import crops, dataset_builder, images, reader, schema
 
 
-def answers(saved, signature, contents):
+def predictions(saved, signature, contents):
     outputs = saved.signatures[signature](images=tf.constant(contents, tf.string))
     return {name: tensor.numpy() for name, tensor in outputs.items()}
 
@@ -50,15 +48,15 @@ def flat_png(width, height):
 
 
 class TestSignatures:
-    def test_default_and_predict_give_the_models_own_answers(self, saved, trained, encoded):
-        model, description = trained
+    def test_default_and_predict_return_the_models_predictions(self, saved, untrained, encoded):
+        model, description = untrained
         squares = tf.stack([preprocessing.decode_square(tf.constant(image), 64) for image in encoded])
-        pixels = preprocessing.central_crop(squares, 56)
+        pixels = crops.center_crop(squares, 56)
         expected = model.predict(pixels, verbose=0)
         for name, dtype in (("predict", tf.float32), ("predict_uint8", tf.uint8)):
             served = saved.signatures[name](pixels=tf.cast(pixels, dtype))["probabilities"]
             np.testing.assert_allclose(served, expected, rtol=1e-5, atol=1e-6)
-        served = answers(saved, "serving_default", encoded)
+        served = predictions(saved, "serving_default", encoded)
         order = np.argsort(-expected, axis=1)[:, :5]
         np.testing.assert_array_equal(served["class_ids"], order)
         np.testing.assert_allclose(served["probabilities"], np.take_along_axis(expected, order, 1), rtol=1e-5)
@@ -66,9 +64,9 @@ class TestSignatures:
         assert names == [[description.class_names[c] for c in row] for row in order]
         assert served["valid"].all()
 
-    def test_views_and_features_are_those_of_evaluation(self, saved, trained, tmp_path):
+    def test_views_and_features_are_those_of_evaluation(self, saved, untrained, tmp_path):
         # Images that are PNG in the data set, 64 pixels large: what is served of them is what evaluation reads.
-        model, _ = trained
+        model, _ = untrained
         for number in range(3):
             path = tmp_path / "images" / "validation" / "a" / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +77,9 @@ class TestSignatures:
         (tmp_path / "images" / "train" / "a").mkdir()
         photo(size=(64, 64)).save(tmp_path / "images" / "train" / "a" / "a.png")
         source, data_dir = f"folder:{tmp_path / 'images'}", tmp_path / "data"
-        build.build_dataset(source, data_dir, image_px=64, encoding="png", num_train_shards=1, num_validation_shards=1)
+        dataset_builder.build_dataset(
+            source, data_dir, image_px=64, encoding="png", num_train_shards=1, num_validation_shards=1, num_processes=1
+        )
         description = schema.load_description(data_dir)
         ((views, _),) = reader.make_evaluation_dataset(data_dir, 10, 56, views=10)
         of_views = model.predict(tf.reshape(views, (-1, 56, 56, 3)), verbose=0).reshape(4, 10, -1).mean(axis=1)
@@ -87,11 +87,11 @@ class TestSignatures:
         records = tf.data.TFRecordDataset(str(data_dir / description.splits["validation"].shards[0].name))
         parsed = [tf.train.Example.FromString(record.numpy()) for record in records]
         contents = [example.features.feature[schema.ENCODED].bytes_list.value[0] for example in parsed]
-        served = answers(saved, "ten_view", contents)
+        served = predictions(saved, "ten_view", contents)
         np.testing.assert_array_equal(served["class_ids"], order)
         np.testing.assert_allclose(served["probabilities"], np.take_along_axis(of_views, order, 1), rtol=1e-5)
         expected = features.extract(model, "relu7", data_dir, description, "validation", 10).vectors
-        np.testing.assert_allclose(answers(saved, "features", contents)["features"], expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(predictions(saved, "features", contents)["features"], expected, rtol=1e-5, atol=1e-6)
 
     def test_examples_are_classified_as_their_images(self, saved, encoded):
         examples = []
@@ -104,7 +104,7 @@ class TestSignatures:
         examples += [b"", b"\xff no example", wrong_type.SerializeToString()]
         outputs = saved.signatures["classify"](inputs=tf.constant(examples))
         assert outputs.keys() == {"classes", "scores"}
-        expected = answers(saved, "serving_default", encoded[:2])
+        expected = predictions(saved, "serving_default", encoded[:2])
         np.testing.assert_array_equal(outputs["classes"][:2], expected["class_names"])
         np.testing.assert_allclose(outputs["scores"][:2], expected["probabilities"], rtol=1e-6)
         assert (outputs["classes"].numpy()[2:] == b"").all()
@@ -115,8 +115,8 @@ class TestSignatures:
         jpeg = as_file(photo(), "JPEG")
         bad = [b"", b"\xff", b"hello", jpeg[:300], jpeg[:3], encoded[0][:40], b"\x89PNG\r\n\x1a\n", b"BM", b"GIF89a"]
         mixed = [part for pair in zip(bad, [*encoded, *encoded], strict=False) for part in pair]
-        alone = answers(saved, signature, mixed[1::2])
-        served = answers(saved, signature, mixed)
+        alone = predictions(saved, signature, mixed[1::2])
+        served = predictions(saved, signature, mixed)
         assert served["valid"].tolist() == [False, True] * len(bad)
         for name, rows in served.items():
             same = np.testing.assert_array_equal if rows.dtype.kind in "OSb" else np.testing.assert_allclose
@@ -126,15 +126,15 @@ class TestSignatures:
             assert name not in served or (served[name][0::2] == value).all()
 
     @pytest.mark.parametrize("signature", ["serving_default", "ten_view", "features", "classify", "predict"])
-    def test_empty_batch_gives_empty_answers(self, signature, saved):
+    def test_empty_batch_gives_empty_outputs(self, signature, saved):
         (spec,) = saved.signatures[signature].structured_input_signature[1].values()
         empty = tf.zeros((0, *spec.shape[1:]), spec.dtype)
         outputs = saved.signatures[signature](**{spec.name: empty})
         assert outputs
         assert all(len(tensor) == 0 for tensor in outputs.values())
 
-    def test_batch_of_bad_images_alone_is_answered(self, saved):
-        served = answers(saved, "serving_default", [b"a", b"b"])
+    def test_batch_of_bad_images_alone_succeeds(self, saved):
+        served = predictions(saved, "serving_default", [b"a", b"b"])
         assert not served["valid"].any()
 
 
@@ -182,10 +182,6 @@ class TestDecodeSquare:
     def test_other_and_larger_files_are_refused(self, content, reason):
         with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
             preprocessing.decode_square(tf.constant(content), 64, max_pixels=10_000)
-
-    def test_crop_larger_than_the_image_is_refused(self):
-        with pytest.raises(ValueError, match="crop_px=65"):
-            preprocessing.central_crop(tf.zeros((1, 64, 64, 3), tf.uint8), 65)
 
 
 @pytest.mark.slow

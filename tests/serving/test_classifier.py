@@ -1,0 +1,45 @@
+"""Classification by a network as it was saved and as it was exported."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from programs import ENVIRONMENT, image_files
+
+from alexnet_tf.serving import classifier
+
+
+class TestOpenClassifier:
+    def test_saved_and_exported_network_give_the_same_classes(self, untrained_dir, export_dir, encoded):
+        classify_saved = classifier.open_classifier(untrained_dir)
+        classify_exported = classifier.open_classifier(export_dir / "1")
+        for image in encoded:
+            names, probabilities = classify_saved(image)
+            exported_names, exported_probabilities = classify_exported(image)
+            assert names == exported_names and len(names) == 5
+            np.testing.assert_allclose(probabilities, exported_probabilities, rtol=1e-5)
+
+    def test_image_that_can_not_be_decoded_is_an_error(self, untrained_dir, export_dir):
+        for path in (untrained_dir, export_dir / "1"):
+            with pytest.raises(tf.errors.InvalidArgumentError):
+                classifier.open_classifier(path)(b"no image")
+
+    def test_damaged_saved_model_is_refused(self, export_dir, tmp_path):
+        shutil.copytree(export_dir / "1", tmp_path / "1")
+        path = tmp_path / "1" / "saved_model.pb"
+        path.write_bytes(path.read_bytes()[:1000])
+        with pytest.raises(ValueError, match="not a complete SavedModel"):
+            classifier.open_classifier(tmp_path / "1")
+
+    @pytest.mark.slow
+    def test_exported_network_is_opened_without_keras(self, export_dir, tmp_path):
+        script = (
+            "import sys; from alexnet_tf.serving import classifier; classify = classifier.open_classifier(sys.argv[1]);"
+            "print(*classify(open(sys.argv[2], 'rb').read())[0]); assert not {'keras', 'matplotlib'} & {*sys.modules};"
+            "import tensorflow as tf; assert tf.keras.Model"  # which can be had afterwards
+        )
+        (path,) = image_files(tmp_path, 1)
+        subprocess.run([sys.executable, "-c", script, export_dir / "1", path], env=ENVIRONMENT, check=True)
