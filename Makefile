@@ -1,39 +1,45 @@
 # Python 3.11 or newer.
 PYTHON ?= python3
+# The versions to install; in a new .venv, `make CONSTRAINTS= test` takes the newest.
+CONSTRAINTS ?= constraints.txt
+
+INSTALL = .venv/bin/python -m pip install --quiet $(addprefix --constraint=,$(CONSTRAINTS)) --editable
+PYTEST = .venv/bin/python -m pytest --numprocesses=2 --dist=loadfile
 
 .PHONY: demo test test-ci test-all lint bench
 demo: .venv/installed
 	.venv/bin/python -m alexnet_tf.demo
 
 test: .venv/test-installed
-	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # All but what takes so long that continuous integration would not be done in 40 minutes.
 test-ci: .venv/test-installed
-	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile -m "not long"
+	$(PYTEST) -m "not long"
 
 test-all: .venv/test-installed
-	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile
+	$(PYTEST)
 
 lint: .venv/test-installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/pyright --project pyproject.toml
 
 # Rewrites the tables of docs/performance.md. `make bench BENCH_FLAGS=--quick` only tries it out.
 bench: .venv/bench-installed
 	.venv/bin/python benchmarks/speed.py $(BENCH_FLAGS)
 
-# The file says that the installation came to its end: one that broke off is begun anew.
-.venv/installed: setup.py pyproject.toml
+# The empty files show that an installation was completed: one that was interrupted starts again.
+.venv/installed: setup.py pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, e.g.: make PYTHON=python3.12 " + " ".join(sys.argv[1:]))' demo
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet --editable .
+	$(INSTALL) .
 	touch $@
 
 .venv/test-installed: .venv/installed
-	.venv/bin/python -m pip install --quiet --editable '.[test]'
+	$(INSTALL) '.[test]'
 	touch $@
 
 .venv/bench-installed: .venv/installed
-	.venv/bin/python -m pip install --quiet --editable '.[bench]'
+	$(INSTALL) '.[bench]'
 	touch $@

@@ -1,12 +1,37 @@
 """Packaging of AlexNet for TensorFlow and Keras."""
 
+import pathlib
+import re
+
 import setuptools
+
+ROOT = pathlib.Path(__file__).parent
 
 setuptools.setup(
     name="alexnet-tf",
-    version="0.1.0",
-    description="The AlexNet of Krizhevsky, Sutskever and Hinton (2012), whole and exact, for TensorFlow and Keras",
+    # Read, not imported: pip builds in an environment without the project's requirements.
+    version=re.search(r'^__version__ = "(.+)"', (ROOT / "alexnet_tf" / "__init__.py").read_text(), re.MULTILINE)[1],
+    description="The AlexNet of Krizhevsky, Sutskever and Hinton (2012), complete and exact, for TensorFlow and Keras",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The authors of alexnet-tf",
     license="MIT",
+    keywords=["alexnet", "imagenet", "image classification", "convolutional neural network", "tensorflow", "keras"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Education",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
     # alexnet_tf/layers and alexnet_tf/tfrecords are links to the folders at the top of the repository: a wheel that
     # installed a top-level `layers` would be shadowed by any user's own layers.py.
@@ -15,7 +40,7 @@ setuptools.setup(
         *(f"alexnet_tf.{room}" for room in setuptools.find_packages("alexnet_tf")),
     ],
     package_data={
-        "alexnet_tf": ["recipes/*.flags"],
+        "alexnet_tf": ["py.typed", "recipes/*.flags"],
         "alexnet_tf.tfrecords": ["fashion_mnist_sample/*"],
     },
     install_requires=[
@@ -55,6 +80,7 @@ setuptools.setup(
             "onnxruntime>=1.22",
             "openvino>=2025.4",
             "psutil>=7",
+            "pyright[nodejs]>=1.1.414",
             "pytest-xdist>=3.6",
             "pytest>=8",
             "pyyaml>=6",

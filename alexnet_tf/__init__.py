@@ -1,10 +1,34 @@
 """AlexNet (Krizhevsky, Sutskever, Hinton, 2012) for TensorFlow and Keras.
 
-What a program or a notebook needs first can be had from here; TensorFlow is imported when it is asked for.
+The names below are imported when they are first used, so that `import alexnet_tf` itself imports neither TensorFlow nor
+Keras.
 """
 
 import importlib
 import os
+from typing import TYPE_CHECKING
+
+from alexnet_tf import registration
+
+if TYPE_CHECKING:  # what _MODULES says, for type checkers and editors
+    from alexnet_tf.layers import ColumnDense as ColumnDense
+    from alexnet_tf.layers import ColumnWise as ColumnWise
+    from alexnet_tf.layers import GroupedConv2D as GroupedConv2D
+    from alexnet_tf.layers import LocalResponseNormalization as LocalResponseNormalization
+    from alexnet_tf.layers import MeanImage as MeanImage
+    from alexnet_tf.layers import PaperDropout as PaperDropout
+    from alexnet_tf.layers import ReplicaDropout as ReplicaDropout
+    from alexnet_tf.layers import WithinMapNormalization as WithinMapNormalization
+    from alexnet_tf.model import build_alexnet as build_alexnet
+    from alexnet_tf.model import load_model as load_model
+    from alexnet_tf.model import with_color_offset as with_color_offset
+    from alexnet_tf.notebook import decode_predictions as decode_predictions
+    from alexnet_tf.notebook import preprocess as preprocess
+    from alexnet_tf.tfrecords.keras_dataset import make_dataset as make_dataset
+    from alexnet_tf.training.optimizers import PaperMomentum as PaperMomentum
+    from alexnet_tf.variants import VARIANTS as VARIANTS
+
+__version__ = "0.1.0"  # setup.py reads it here
 
 # oneDNN's convolutions and pooling are much faster than TensorFlow's own on any x86 processor, also on those for which
 # TensorFlow does not turn them on by itself (without AVX512_VNNI or the like). It looks once, when it is imported.
@@ -16,7 +40,7 @@ _MODULES = {
     "with_color_offset": "model",
     "load_model": "model",
     "PaperMomentum": "training.optimizers",
-    "make_dataset": "notebook",
+    "make_dataset": "tfrecords.keras_dataset",
     "preprocess": "notebook",
     "decode_predictions": "notebook",
     "GroupedConv2D": "layers",
@@ -28,14 +52,17 @@ _MODULES = {
     "ReplicaDropout": "layers",
     "WithinMapNormalization": "layers",
 }
-__all__ = list(_MODULES)
+__all__ = list(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name):
+def __getattr__(name: str):
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return [*globals(), *_MODULES]
+
+
+registration.register_with_keras()
