@@ -1,13 +1,14 @@
-"""The paper's network as it is timed: this project's, plain Keras's, PyTorch's, onnxruntime's; and a matrix product.
+"""The implementations that the benchmarks compare: this project, plain Keras, PyTorch, onnxruntime, a matrix product.
 
     python benchmarks/contestants.py "this project"
 
-is a process of one contestant, which waits for lines such as `train 32 3` (what, batch size, how often) and answers
-each with the seconds of every call and the memory that it used at most, in JSON. `benchmarks/speed.py` starts one for
-each contestant and lets them work in turn; `benchmarks/gpu.py` does so on a GPU.
+runs one contestant. It reads lines such as `train 32 3` (mode, batch size, number of calls) from stdin and answers each
+with a line of JSON: the seconds of every call and the peak memory. `benchmarks/speed.py` starts one process per
+contestant and alternates between them; `benchmarks/gpu.py` runs them on a GPU, one after another.
 
-Each contestant is a function that returns a function `make_call(what, batch_size)`, whose value is to be called
-once for each "train" step (forward, backward, update) or "infer" (probabilities or logits of a batch that is there).
+Each contestant is a function that returns a function `make_call(mode, batch_size)`. This returns a function without
+arguments, which runs one "train" step (forward, backward, update) or one "infer" call (probabilities or logits of a
+batch in memory).
 """
 
 import functools
@@ -21,26 +22,26 @@ import time
 import numpy as np
 
 IMAGE_PX, CLASSES = 224, 1000
-RATE, MOMENTUM, DECAY = 1e-4, 0.9, 5e-4  # so small a rate that the weights stay as good as they were
-TRAINING_GFLOP, INFERENCE_GFLOP = 4.13, 1.449  # an image: two for each multiply-add of `alexnet-describe`
+RATE, MOMENTUM, DECAY = 1e-4, 0.9, 5e-4  # a learning rate so small that the weights hardly change
+TRAINING_GFLOP, INFERENCE_GFLOP = 4.13, 1.449  # per image: two operations per multiply-add of `alexnet-describe`
 _PRODUCT_SIDE = 2048
 
 
 def random_batch(batch_size):
-    """Pixels, uint8 (batch_size, 224, 224, 3), and labels, int32 (batch_size,)."""
+    """Returns pixels, uint8 (batch_size, 224, 224, 3), and labels, int32 (batch_size,)."""
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (batch_size, IMAGE_PX, IMAGE_PX, 3)).astype("uint8")
     return pixels, generator.integers(0, CLASSES, batch_size).astype("int32")
 
 
-def _keras_call(model, what, inputs, labels):
-    """A step as `fit` makes it, or a call of the compiled model."""
+def _keras_call(model, mode, inputs, labels):
+    """Returns a function that runs a training step as `fit` does, or the compiled model."""
     import tensorflow as tf
 
-    if what == "train":
+    if mode == "train":
         model.make_train_function()
         batches = tf.data.Dataset.from_tensors((inputs, labels)).repeat()
-        if tf.config.list_physical_devices("GPU"):  # the others' batches lie on the card, too
+        if tf.config.list_physical_devices("GPU"):  # like the batches of the other contestants
             batches = batches.apply(tf.data.experimental.prefetch_to_device("/GPU:0"))
         batches = iter(batches)
         return lambda: model.train_function(batches)
@@ -55,27 +56,27 @@ def this_project(precision="float32", jit="auto"):
 
     from alexnet_tf import model
     from alexnet_tf.distribution import strategies
-    from alexnet_tf.training import loop, optimizers
+    from alexnet_tf.training import compilation, optimizers
 
     keras.config.set_dtype_policy(precision)
     alexnet = model.build_alexnet("paper", CLASSES)
     trained = model.with_color_offset(alexnet)
-    jit = loop.use_jit(jit, strategies.make_strategy("one"))
-    loop.compile_model(trained, optimizers.PaperMomentum(RATE, MOMENTUM, DECAY), jit)
+    jit = strategies.use_jit(jit, strategies.make_strategy("one"))
+    compilation.compile_model(trained, optimizers.PaperMomentum(RATE, MOMENTUM, DECAY), jit)
     alexnet.compile(jit_compile=jit)
 
-    def make_call(what, batch_size):
+    def make_call(mode, batch_size):
         pixels, labels = random_batch(batch_size)
-        if what == "infer":
-            return _keras_call(alexnet, what, pixels, None)
-        return _keras_call(trained, what, {"image": pixels, "color_offset": tf.zeros((batch_size, 3))}, labels)
+        if mode == "infer":
+            return _keras_call(alexnet, mode, pixels, None)
+        return _keras_call(trained, mode, {"image": pixels, "color_offset": tf.zeros((batch_size, 3))}, labels)
 
     return make_call
 
 
 def this_project_on_another_backend(precision="float32"):
-    """This project's network and rule on the backend that KERAS_BACKEND names, as `fit` runs them: "jax" compiles a
-    step with XLA, "torch" runs it eagerly."""
+    """This project's network and update rule on the backend KERAS_BACKEND, as `fit` runs them: "jax" compiles the step
+    with XLA, "torch" runs it eagerly."""
     import keras
 
     from alexnet_tf import model
@@ -88,27 +89,27 @@ def this_project_on_another_backend(precision="float32"):
     trained.compile(optimizers.PaperMomentum(RATE, MOMENTUM, DECAY), "sparse_categorical_crossentropy", metrics=metrics)
     call = _jax_call if keras.backend.backend() == "jax" else _torch_call
 
-    def make_call(what, batch_size):
+    def make_call(mode, batch_size):
         pixels, labels = (keras.ops.convert_to_tensor(array) for array in random_batch(batch_size))
-        if what == "infer":
-            return call(alexnet, what, pixels, None)
+        if mode == "infer":
+            return call(alexnet, mode, pixels, None)
         inputs = {"image": pixels, "color_offset": keras.ops.zeros((batch_size, 3))}
         first = {name: keras.ops.convert_to_numpy(tensor[:1]) for name, tensor in inputs.items()}
-        trained.train_on_batch(first, np.zeros(1, "int32"))  # makes what the optimizer and the metrics keep
-        return call(trained, what, inputs, labels)
+        trained.train_on_batch(first, np.zeros(1, "int32"))  # creates the variables of the optimizer and the metrics
+        return call(trained, mode, inputs, labels)
 
     return make_call
 
 
-def _jax_call(model, what, inputs, labels):
+def _jax_call(model, mode, inputs, labels):
     import jax
 
     weights = model.trainable_variables, model.non_trainable_variables
-    if what == "infer":
+    if mode == "infer":
         values = [[variable.value for variable in variables] for variables in weights]
         infer = jax.jit(lambda values, pixels: model.stateless_call(*values, pixels, training=False)[0])
         return lambda: np.asarray(infer(values, inputs))
-    # Copies, since a step writes over what it is given.
+    # Copies, since a step overwrites its arguments.
     state = tuple(
         [jax.numpy.copy(variable.value) for variable in variables]
         for variables in (*weights, model.optimizer.variables, model.metrics_variables)
@@ -123,18 +124,18 @@ def _jax_call(model, what, inputs, labels):
     return train
 
 
-def _torch_call(model, what, inputs, labels):
+def _torch_call(model, mode, inputs, labels):
     import torch
 
     def infer():
         with torch.inference_mode():
             return model(inputs, training=False).cpu().numpy()
 
-    return infer if what == "infer" else lambda: model.train_step((inputs, labels))
+    return infer if mode == "infer" else lambda: model.train_step((inputs, labels))
 
 
 def plain_keras_network():
-    """The same network of Keras's own layers and TensorFlow's own LRN, as its users write it: dropout rescales."""
+    """The same network in Keras's own layers and TensorFlow's own LRN, as users write it: dropout rescales."""
     import keras
     import tensorflow as tf
     from keras import layers
@@ -173,15 +174,15 @@ def plain_keras(precision="float32", jit=False):
     optimizer = keras.optimizers.SGD(RATE, momentum=MOMENTUM, weight_decay=DECAY)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=jit)
 
-    def make_call(what, batch_size):
+    def make_call(mode, batch_size):
         pixels, labels = random_batch(batch_size)
-        return _keras_call(model, what, np.float32(pixels) - 128, labels)
+        return _keras_call(model, mode, np.float32(pixels) - 128, labels)
 
     return make_call
 
 
 def torch_network():
-    """The independent network with which the tests compare, in PyTorch."""
+    """The independent PyTorch implementation of the tests."""
     sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "tests"))
     import torch_reference
 
@@ -191,7 +192,8 @@ def torch_network():
 def pytorch(compiled=False, precision="float32", device="cpu"):
     import torch
 
-    network = torch_network().to(device, memory_format=torch.channels_last)
+    network = torch_network().to(device)
+    network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (its stubs lack it)
     optimizer = torch.optim.SGD(network.parameters(), RATE, MOMENTUM, weight_decay=DECAY)
     dtype = getattr(torch, precision.removeprefix("mixed_"))
     scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
@@ -201,8 +203,8 @@ def pytorch(compiled=False, precision="float32", device="cpu"):
         with torch.autocast(device, dtype, enabled=dtype != torch.float32):
             return run(images)
 
-    def make_call(what, batch_size):
-        torch._dynamo.reset()  # else it compiles eight cases, and runs the others eagerly
+    def make_call(mode, batch_size):
+        torch._dynamo.reset()  # otherwise it compiles eight cases and runs the others eagerly
         pixels, labels = random_batch(batch_size)
         images = torch.from_numpy(np.float32(pixels) - 128).permute(0, 3, 1, 2).to(device)
         images, labels = images.to(memory_format=torch.channels_last), torch.from_numpy(labels).long().to(device)
@@ -219,40 +221,40 @@ def pytorch(compiled=False, precision="float32", device="cpu"):
             with torch.inference_mode():
                 return forward(images).float().cpu().numpy()
 
-        network.train(what == "train")
-        return train if what == "train" else infer
+        network.train(mode == "train")
+        return train if mode == "train" else infer
 
     return make_call
 
 
 def onnx_runtime():
-    """PyTorch's network, exported; inference only."""
+    """The PyTorch network, exported to ONNX; inference only."""
     import onnxruntime
     import torch
 
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/model.onnx"
         image = torch.zeros(1, 3, IMAGE_PX, IMAGE_PX)
-        free = {"dynamic_axes": {"image": {0: "batch"}}, "dynamo": False}
-        torch.onnx.export(torch_network().eval(), (image,), path, input_names=["image"], **free)
+        options = {"dynamic_axes": {"image": {0: "batch"}}, "dynamo": False}
+        torch.onnx.export(torch_network().eval(), (image,), path, input_names=["image"], **options)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def make_call(what, batch_size):
-        pixels = (np.float32(random_batch(batch_size)[0]) - 128).transpose(0, 3, 1, 2).copy()
+    def make_call(mode, batch_size):
+        pixels = (random_batch(batch_size)[0].astype("float32") - 128).transpose(0, 3, 1, 2).copy()
         return lambda: session.run(None, {"image": pixels})
 
     return make_call
 
 
 def matrix_product():
-    """As much arithmetic as the network's, in square products of 2048: what this machine can do at most."""
+    """As many operations as the network's, in matrix products of size 2048: an upper limit for this machine."""
     import tensorflow as tf
 
     matrix = tf.random.normal((_PRODUCT_SIDE, _PRODUCT_SIDE))
     product = tf.function(lambda: tf.matmul(matrix, matrix))
 
-    def make_call(what, batch_size):
-        gflop = batch_size * (TRAINING_GFLOP if what == "train" else INFERENCE_GFLOP)
+    def make_call(mode, batch_size):
+        gflop = batch_size * (TRAINING_GFLOP if mode == "train" else INFERENCE_GFLOP)
         products = gflop / (2 * _PRODUCT_SIDE**3 / 1e9)
 
         def call():
@@ -260,7 +262,7 @@ def matrix_product():
             begin = time.perf_counter()
             for _ in range(count):
                 product()
-            return (time.perf_counter() - begin) * products / count  # exactly that much arithmetic
+            return (time.perf_counter() - begin) * products / count  # scaled to the exact number of operations
 
         return call
 
@@ -282,11 +284,11 @@ def main():
     make_call = CONTESTANTS[sys.argv[1]]()
     calls = {}
     for line in sys.stdin:
-        what, batch_size, repeats = line.split()
-        if (what, batch_size) not in calls:
-            calls = {(what, batch_size): make_call(what, int(batch_size))}  # the memory of the last one is given back
-            calls[what, batch_size]()
-        call, seconds = calls[what, batch_size], []
+        mode, batch_size, repeats = line.split()
+        if (mode, batch_size) not in calls:
+            calls = {(mode, batch_size): make_call(mode, int(batch_size))}  # frees the memory of the previous one
+            calls[mode, batch_size]()
+        call, seconds = calls[mode, batch_size], []
         for _ in range(int(repeats)):
             begin = time.perf_counter()
             result = call()

@@ -1,21 +1,21 @@
-"""How fast the network trains and answers on a GPU, beside PyTorch's same network on the same card.
+"""Compares the speed of training and inference on a GPU with that of the same network in PyTorch.
 
-    pip install --editable '.[bench]' 'tensorflow[and-cuda]' 'jax[cuda13]'   # and a PyTorch that knows the card
+    pip install --editable '.[bench]' 'tensorflow[and-cuda]' 'jax[cuda13]'   # and a PyTorch build that supports the GPU
     python benchmarks/gpu.py                                # prints its table last
-    python benchmarks/gpu.py --quick                        # two images, on a CPU too: only to see that all of it runs
+    python benchmarks/gpu.py --quick                        # two images, also on a CPU: only checks that it runs
 
-Times training and inference in float32 (as TF32), bfloat16 and float16 over batch sizes: this project on TensorFlow,
-with XLA and without, and on Keras's JAX and PyTorch backends; PyTorch eager and compiled, channels last, under
-autocast. Each is a process of its own, since two programs share a card's memory badly; they follow one another, and the
-whole is repeated. Then trains fashion_mnist.flags to its end and tells its accuracy and time.
+Times training and inference in float32 (as TF32), bfloat16 and float16 for several batch sizes: this project on
+TensorFlow, with and without XLA, and on Keras's JAX and PyTorch backends; PyTorch eager and compiled, channels last,
+with autocast. Each runs in a process of its own, one after another, since two programs can't share a GPU's memory well;
+the sequence is repeated. Then trains fashion_mnist.flags to completion and reports accuracy and time.
 
-Of TensorFlow, JAX and PyTorch, what is not installed is left out, with what needs it: Fashion-MNIST needs TensorFlow.
-Without it: `pip install --no-deps --editable .` and `pip install keras`, beside a JAX or PyTorch that knows the card.
+Contestants whose framework (TensorFlow, JAX or PyTorch) is not installed are skipped; Fashion-MNIST needs TensorFlow.
+Without it: `pip install --no-deps --editable .` and `pip install keras`, and a JAX or PyTorch that supports the GPU.
 
-Beside images/s it prints the share of the card's arithmetic (`--peak_tflops`: for that type, from the maker's table)
-and an estimate of the least bytes that a step must move, as a share of `--peak_gbs`.
+In addition to images/s the table has the utilization of the GPU's arithmetic throughput (`--peak_tflops`, for each
+dtype, from the vendor's table) and, as a share of `--peak_gbs`, an estimate of the minimum memory traffic of a step.
 
-It has run on CPUs with --quick alone: no GPU was at hand when it was written.
+So far it has run only with --quick, on CPUs: no GPU was available when it was written.
 """
 
 import importlib.metadata
@@ -43,53 +43,53 @@ CONTESTANTS = {
 }
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 _PARAMETERS = 60_965_224
-# Numbers that the layers of `paper` put out for each image, those of pooling and normalization included.
+# Values that the layers of `paper` output per image, including pooling and normalization.
 _ACTIVATIONS = (
     2 * 55 * 55 * 96 + 27 * 27 * 96 + 2 * 27 * 27 * 256 + 13 * 13 * (2 * 256 + 2 * 384) + 6 * 6 * 256 + 2 * 4096
 )
 
 
 def define_flags():
-    flags.DEFINE_boolean("quick", False, "Two images, one repeat, float32 and no run of Fashion-MNIST.")
-    flags.DEFINE_list("batch_sizes", ["128", "256", "512", "1024", "2048", "4096"], "Images in a step.")
-    flags.DEFINE_list("contestants", list(CONTESTANTS), "Who is timed, as far as its framework is installed.")
-    flags.DEFINE_list("precisions", list(PRECISIONS), "Types of the arithmetic.")
-    flags.DEFINE_integer("rounds", 3, "How often the whole is repeated.")
-    flags.DEFINE_integer("steps", 20, "Calls that are timed each time.")
+    flags.DEFINE_boolean("quick", False, "Two images, one round, float32 and no run of Fashion-MNIST.")
+    flags.DEFINE_list("batch_sizes", ["128", "256", "512", "1024", "2048", "4096"], "Images per step.")
+    flags.DEFINE_list("contestants", list(CONTESTANTS), "The contestants to time, if installed.")
+    flags.DEFINE_list("precisions", list(PRECISIONS), "Keras dtype policies.")
+    flags.DEFINE_integer("rounds", 3, "How often the sequence is repeated.")
+    flags.DEFINE_integer("steps", 20, "Timed calls per round.")
     flags.DEFINE_list(
-        "peak_tflops", ["494", "989", "989"], "The card's dense TFLOP/s for each type: here an H100's or H200's."
+        "peak_tflops", ["494", "989", "989"], "The GPU's dense TFLOP/s for each dtype; default: H100 or H200."
     )
-    flags.DEFINE_float("peak_gbs", 4800, "GB/s of the card's memory: here an H200's.")
+    flags.DEFINE_float("peak_gbs", 4800, "The GPU's memory bandwidth in GB/s; default: H200.")
     flags.DEFINE_string(
-        "fashion_mnist", "installed", "All of Fashion-MNIST, as in --source=fashion_mnist:...; empty: no run."
+        "fashion_mnist", "installed", "Fashion-MNIST, as in --source=fashion_mnist:...; if empty, the run is skipped."
     )
-    flags.DEFINE_string("contestant", None, "What this process times, as JSON. Set by this program.")
+    flags.DEFINE_string("contestant", None, "The settings of this process, as JSON. Set by this program.")
 
 
 def make_contestant(name, precision, device):
-    """The `make_call` of one of `CONTESTANTS`. float32 means TF32 to all, as to TensorFlow by itself.
+    """Returns the `make_call` of a contestant. float32 means TF32 for all, which is TensorFlow's default.
 
     Raises:
-        RuntimeError: where the framework does not see the card: it would be timed on the CPU, for hours.
+        RuntimeError: if the framework does not see the GPU: it would be timed on the CPU, for hours.
     """
-    seen = True
+    visible = True
     if CONTESTANTS[name] == "tensorflow":
         import tensorflow as tf
 
-        seen = tf.config.list_physical_devices("GPU")
+        visible = tf.config.list_physical_devices("GPU")
     if CONTESTANTS[name] == "torch":
         import torch
 
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
-        seen = torch.cuda.is_available()
+        visible = torch.cuda.is_available()
     if CONTESTANTS[name] == "jax":
         import jax
 
         jax.config.update("jax_default_matmul_precision", "tensorfloat32")
-        seen = jax.default_backend() == "gpu"
-    if device == "cuda" and not seen:
+        visible = jax.default_backend() == "gpu"
+    if device == "cuda" and not visible:
         raise RuntimeError(f"{name}: {CONTESTANTS[name]} does not see the GPU.")
     if name.startswith("PyTorch"):
         return contestants.pytorch("compiled" in name, precision, device)
@@ -99,64 +99,64 @@ def make_contestant(name, precision, device):
 
 
 def time_contestant(name, precision, batch_sizes, steps, device):
-    """Prints, as it goes, one line of JSON for each case: [what, batch size, median seconds], or null for the seconds
-    where the memory is too small."""
+    """Prints a line of JSON after each case: [mode, batch size, median seconds]. The seconds are null if the memory is
+    too small."""
     make_call = make_contestant(name, precision, device)
-    for what in ("train", "infer"):
+    for mode in ("train", "infer"):
         for batch_size in batch_sizes:
             try:
-                call = None  # its memory is given back
-                call = make_call(what, batch_size)
+                call = None  # frees its memory
+                call = make_call(mode, batch_size)
                 for _ in range(3):
                     result = call()
                 seconds = []
                 for _ in range(steps):
                     begin = time.perf_counter()
                     result = call()
-                    if isinstance(result, dict):  # Keras hands its logs on before the device is done with them
+                    if isinstance(result, dict):  # Keras returns its logs before the device has finished
                         [float(value) for value in result.values()]
                     seconds.append(time.perf_counter() - begin)
-                print(json.dumps([what, batch_size, statistics.median(seconds)]), flush=True)
-            except Exception as error:  # each framework has its own error for memory that does not suffice
-                print(f"{name}, {precision}, {what} {batch_size}: {type(error).__name__}: {error}", file=sys.stderr)
-                print(json.dumps([what, batch_size, None]), flush=True)
+                print(json.dumps([mode, batch_size, statistics.median(seconds)]), flush=True)
+            except Exception as error:  # each framework has its own out-of-memory error
+                print(f"{name}, {precision}, {mode} {batch_size}: {type(error).__name__}: {error}", file=sys.stderr)
+                print(json.dumps([mode, batch_size, None]), flush=True)
 
 
-def least_bytes(what, batch_size, bytes_each):
-    """Bytes that must go through the memory: weights, gradients and momenta once each way, activations written and read
-    once in each direction."""
-    passes = 4 if what == "train" else 2
-    weights = 5 * 4 if what == "train" else bytes_each  # w and v read and written, the gradient read
+def min_bytes_moved(mode, batch_size, bytes_each):
+    """Returns the minimum number of bytes moved: weights, gradients and momenta once each way, activations written and
+    read once in each direction."""
+    passes = 4 if mode == "train" else 2
+    weights = 5 * 4 if mode == "train" else bytes_each  # weight and momentum read and written, gradient read
     return _PARAMETERS * weights + passes * _ACTIVATIONS * batch_size * bytes_each
 
 
 def table(results, peak_tflops, peak_gbs):
-    """Lines of Markdown: one for each type, contestant and case."""
+    """Returns the table as lines of Markdown, one per dtype, contestant and case."""
     lines = [
-        "| type | what | batch | who | images/s | / PyTorch's best | of the arithmetic | of the bandwidth, at least |"
+        "| dtype | mode | batch | contestant | images/s | / PyTorch's best | share of TFLOP/s | min. share of GB/s |"
     ]
     lines += ["|---" * 8 + "|"]
-    for (precision, what, batch_size, name), rounds in sorted(results.items()):
+    for (precision, mode, batch_size, name), rounds in sorted(results.items()):
         times = [seconds for seconds in rounds if seconds]
         if not times:
-            lines.append(f"| {precision} | {what} | {batch_size} | {name} | did not run | | | |")
+            lines.append(f"| {precision} | {mode} | {batch_size} | {name} | did not run | | | |")
             continue
         seconds = statistics.median(times)
-        rivals = [results.get((precision, what, batch_size, n), []) for n in CONTESTANTS if n.startswith("PyTorch")]
+        rivals = [results.get((precision, mode, batch_size, n), []) for n in CONTESTANTS if n.startswith("PyTorch")]
         best = min((statistics.median([s for s in r if s]) for r in rivals if any(r)), default=None)
-        gflop = contestants.TRAINING_GFLOP if what == "train" else contestants.INFERENCE_GFLOP
+        gflop = contestants.TRAINING_GFLOP if mode == "train" else contestants.INFERENCE_GFLOP
         arithmetic = gflop * batch_size / seconds / 1000 / peak_tflops[precision]
-        moved = least_bytes(what, batch_size, 4 if precision == "float32" else 2) / seconds / 1e9 / peak_gbs
+        moved = min_bytes_moved(mode, batch_size, 4 if precision == "float32" else 2) / seconds / 1e9 / peak_gbs
         ratio = f"{best / seconds:.2f}" if best else ""
         lines.append(
-            f"| {precision} | {what} | {batch_size} | {name} | {batch_size / seconds:,.1f} | {ratio} | "
+            f"| {precision} | {mode} | {batch_size} | {name} | {batch_size / seconds:,.1f} | {ratio} | "
             f"{arithmetic:.1%} | {moved:.1%} |"
         )
     return lines
 
 
 def train_fashion_mnist(source):
-    """Trains fashion_mnist.flags from the beginning; returns a sentence on accuracy and time."""
+    """Trains fashion_mnist.flags from scratch; returns a line with accuracy and time."""
     recipe = pathlib.Path(__file__).parent.parent / "alexnet_tf" / "recipes" / "fashion_mnist.flags"
     with tempfile.TemporaryDirectory() as folder:
 
@@ -170,9 +170,7 @@ def train_fashion_mnist(source):
         run("evaluate", f"--model={folder}/run", f"--data_dir={folder}/data")
         errors = json.loads(pathlib.Path(folder, "run", "evaluation.json").read_text())
     center, ten = (errors[view]["top1_error"] for view in ("center_crop", "ten_views"))
-    return (
-        f"fashion_mnist.flags: {1 - center:.2%} right on the center crop, {1 - ten:.2%} on ten views, {seconds:,.0f} s."
-    )
+    return f"fashion_mnist.flags: accuracy {1 - center:.2%} (center crop), {1 - ten:.2%} (ten views), {seconds:,.0f} s."
 
 
 def main(argv):
@@ -183,10 +181,10 @@ def main(argv):
         return
     device, batch_sizes, precisions = "cuda", [int(size) for size in flag.batch_sizes], flag.precisions
     rounds, steps, source = flag.rounds, flag.steps, flag.fashion_mnist
-    # JAX takes three quarters of the card by itself, where the others may take all.
+    # By default JAX uses three quarters of the GPU's memory, the others all of it.
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_CLIENT_MEM_FRACTION": "0.95"}
     for name, allowed in (("contestants", CONTESTANTS), ("precisions", PRECISIONS)):
-        unknown = set(flag[name].value) - set(allowed)
+        unknown = set(flag[name].value or ()) - set(allowed)
         if unknown:
             raise app.UsageError(f"--{name} must be among {', '.join(allowed)}. Received: {', '.join(unknown)}")
     installed = {name for name in set(CONTESTANTS.values()) if importlib.util.find_spec(name)}
@@ -208,14 +206,14 @@ def main(argv):
                 command = [sys.executable, __file__, f"--contestant={json.dumps(settings)}"]
                 variables = os.environ | environment | {"KERAS_BACKEND": CONTESTANTS[name]}
                 process = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=False)
-                for what in ("train", "infer"):  # a process that dies leaves rows that say so
+                for mode in ("train", "infer"):  # a process that dies leaves rows that say "did not run"
                     for batch_size in batch_sizes:
-                        results.setdefault((precision, what, batch_size, name), [])
+                        results.setdefault((precision, mode, batch_size, name), [])
                 for line in process.stdout.splitlines():
                     print(name, precision, line, flush=True)
                     if line.startswith("["):
-                        what, batch_size, seconds = json.loads(line)
-                        results[precision, what, batch_size, name].append(seconds)
+                        mode, batch_size, seconds = json.loads(line)
+                        results[precision, mode, batch_size, name].append(seconds)
     lines = [train_fashion_mnist(source), ""] if source else []
     lines += table(results, dict(zip(PRECISIONS, map(float, flag.peak_tflops), strict=True)), flag.peak_gbs)
     print("\n".join(["", f"{device}; {versions}", "", *lines]))

@@ -1,4 +1,4 @@
-"""The benchmark of speed compares like with like, and runs."""
+"""The speed benchmarks compare equal networks, and run."""
 
 import pathlib
 import subprocess
@@ -37,7 +37,7 @@ def test_plain_keras_and_pytorch_networks_compute_the_same_function():
                 weights = [own.kernels[int(column) - 1], own.biases[int(column) - 1]]
             else:
                 weights = [np.concatenate(parts, axis=-1) for parts in (own.kernels, own.biases)]
-            # Its dropout rescales in training, ours halves what fc7 and fc8 get at test time.
+            # Its dropout rescales during training, ours halves the inputs of fc7 and fc8 at test time.
             factor = 0.5 if name in ("fc7", "fc8") else 1.0
             layer.set_weights([factor * np.asarray(weights[0]), np.asarray(weights[1])])
     scaled = np.float32(images) / 80
@@ -46,9 +46,9 @@ def test_plain_keras_and_pytorch_networks_compute_the_same_function():
     network = contestants.torch_network().eval()
     with torch.no_grad():
         for variable, parameter, convert in torch_parameters(ours, network):
-            # `convert` goes from theirs to ours: converted places tell where each of our numbers is in theirs.
-            places = convert(np.arange(parameter.numel()).reshape(parameter.shape)).reshape(-1)
-            parameter.view(-1)[torch.tensor(places)] = torch.tensor(variable.numpy().reshape(-1))
+            # `convert` maps their layout to ours. Applied to indices, it gives where each of our values is in theirs.
+            indices = convert(np.arange(parameter.numel()).reshape(parameter.shape)).reshape(-1)
+            parameter.view(-1)[torch.tensor(indices)] = torch.tensor(variable.numpy().reshape(-1))
         logits = network(torch.from_numpy(scaled.transpose(0, 3, 1, 2).copy()))
     probabilities = torch.softmax(logits, dim=1).numpy()
     np.testing.assert_allclose(probabilities, expected, rtol=1e-3, atol=1e-6)
@@ -65,13 +65,13 @@ def test_quick_run_prints_every_contestants_speed():
     speeds = {row[0]: [float(cell.split(" ")[0]) for cell in row[1:3]] for row in rows[:3]}
     assert len(speeds) == 3
     assert all(speed > 0 for values in speeds.values() for speed in values)
-    assert "in `model.fit`, TensorBoard on" in result.stdout
+    assert "`model.fit` with TensorBoard" in result.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_gpu_table_has_a_row_of_each_contestant_that_can_be_and_tells_of_the_rest(tmp_path):
-    # As on a machine without TensorFlow: no process finds or imports it.
+def test_gpu_table_has_a_row_per_installed_contestant_and_names_missing_frameworks(tmp_path):
+    # As on a machine without TensorFlow: no process can import it.
     (tmp_path / "sitecustomize.py").write_text('import sys; sys.modules["tensorflow"] = None')
     names = "this project,this project on JAX,this project on PyTorch"
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--quick", f"--contestants={names}"]
@@ -80,7 +80,7 @@ def test_gpu_table_has_a_row_of_each_contestant_that_can_be_and_tells_of_the_res
     assert result.returncode == 0, result.stderr
     rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines() if line.startswith("| float32")]
     assert [(row[1], row[3]) for row in rows] == [
-        (what, f"this project on {backend}") for what in ("infer", "train") for backend in ("JAX", "PyTorch")
+        (mode, f"this project on {backend}") for mode in ("infer", "train") for backend in ("JAX", "PyTorch")
     ]
     assert all(float(row[4]) > 0 for row in rows), rows
     assert "tensorflow is not installed" in result.stdout
