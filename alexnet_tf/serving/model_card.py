@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from alexnet_tf import variants
 from alexnet_tf.tfrecords import schema
 from alexnet_tf.tfrecords.files import write_json, write_text
+from alexnet_tf.training import checkpoints
 from alexnet_tf.visualization import layer_table
 
 if TYPE_CHECKING:
@@ -75,10 +76,10 @@ def _differences(variant: str, classes: int) -> list[dict[str, str]]:
 
 def _recipe(run: pathlib.Path | None) -> dict | None:
     """The settings of training, those of the paper's recipe that differ, and the step."""
-    checkpoints = sorted(run.glob("checkpoints/*/progress.json"), key=lambda path: path.stat().st_mtime) if run else []
-    if not checkpoints:
+    folders = checkpoints.complete_checkpoints(run) if run else []
+    if not folders:
         return None
-    progress = json.loads(checkpoints[-1].read_text())
+    progress = json.loads((folders[-1] / "progress.json").read_text())
     settings = progress.get("settings", {})
     lines = _PAPER_RECIPE.read_text().splitlines()
     of_paper = dict(line.removeprefix("--").split("=", 1) for line in lines if line.startswith("--"))

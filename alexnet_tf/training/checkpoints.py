@@ -35,6 +35,7 @@ _LOCK, _CHECKPOINTS = ".lock", "checkpoints"
 _FILES_OF_A_RUN = ("model.keras", "training.json", schema.DATASET_FILE, statistics.STATISTICS_FILE)
 # The newest, and the previous one in case the newest is damaged. One of the full network takes 488 MB.
 _CHECKPOINTS_KEPT = 2
+_NUMBER = "checkpoint_number"  # in progress.json
 _NEVER_CHANGED = ("variant", "classes", "optimizer")
 
 
@@ -86,7 +87,8 @@ def _save(folder, model, training_model, progress):
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
     model.save(temporary / "model.keras")
     np.savez(temporary / "training_state.npz", **{name: v.numpy() for name, v in _state(training_model).items()})
-    (temporary / "progress.json").write_text(json.dumps(progress, indent=2))
+    number = 1 + max(map(_number, complete_checkpoints(folder.parent)), default=0)
+    (temporary / "progress.json").write_text(json.dumps(progress | {_NUMBER: number}, indent=2))
     for path in [*temporary.iterdir(), temporary]:
         sync(path)
     temporary.chmod(0o755)  # mkdtemp's folders are for their owner alone
@@ -95,7 +97,7 @@ def _save(folder, model, training_model, progress):
     temporary.rename(complete)
     sync(folder)
     shutil.rmtree(folder / ".tmp-replaced", ignore_errors=True)
-    for old in _complete_checkpoints(folder.parent)[:-_CHECKPOINTS_KEPT]:
+    for old in complete_checkpoints(folder.parent)[:-_CHECKPOINTS_KEPT]:
         shutil.rmtree(old)
 
 
@@ -132,7 +134,7 @@ def restore_newest(
     Raises:
         ValueError: if there are checkpoints and none can be read.
     """
-    checkpoints = _complete_checkpoints(run_dir)
+    checkpoints = complete_checkpoints(run_dir)
     for folder in reversed(checkpoints):
         try:
             progress = json.loads((folder / "progress.json").read_text())
@@ -181,7 +183,7 @@ def check_run_dir(run_dir: str | pathlib.Path, settings: dict[str, Any], allow_c
             "`run_dir` must be a new folder or an earlier run's. "
             f"Received: {run_dir}, which holds {found[0]} and no run"
         )
-    for folder in _complete_checkpoints(run_dir)[-1:]:
+    for folder in complete_checkpoints(run_dir)[-1:]:
         try:
             before = json.loads((folder / "progress.json").read_text())["settings"]
         except (OSError, ValueError, KeyError):
@@ -215,18 +217,27 @@ def _state(training_model) -> dict[str, Any]:
     return {f"{index:03d} {variable.path.replace('/', '.')}": variable for index, variable in variables}
 
 
-def _complete_checkpoints(run_dir) -> list[pathlib.Path]:
-    """The folders of complete checkpoints, the newest last.
+def complete_checkpoints(run_dir: str | pathlib.Path) -> list[pathlib.Path]:
+    """The folders of complete checkpoints, the newest last: by the numbers that they contain, which clocks and copies
+    don't change. (Not by step: the newer has the lower step if a run was resumed with a larger batch.)"""
 
-    (Of two, the newer has the lower step if a run was resumed with a larger batch.)
-    """
-
-    def age(path):
-        progress = path / "progress.json"
-        return progress.stat().st_mtime_ns if progress.exists() else 0, int(path.name)
+    def age(folder):
+        number = _number(folder)
+        progress = folder / "progress.json"
+        # Checkpoints of earlier versions have no number: they are older than those with one, and by their files' times.
+        modified = 0 if number or not progress.exists() else progress.stat().st_mtime_ns
+        return number, modified, int(folder.name)
 
     folder = pathlib.Path(run_dir) / _CHECKPOINTS
     return sorted((path for path in folder.glob("*") if path.name.isdigit()), key=age)
+
+
+def _number(folder: pathlib.Path) -> int:
+    """How many checkpoints the run had saved with this one; 0 if it does not say or is damaged."""
+    try:
+        return int(json.loads((folder / "progress.json").read_text())[_NUMBER])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _publish(source: pathlib.Path, target: pathlib.Path) -> None:

@@ -1,5 +1,9 @@
 """What is saved, and what is not."""
 
+import json
+import os
+import time
+
 import keras
 import numpy as np
 import pytest
@@ -23,3 +27,32 @@ class TestSave:
         assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["00000005"]
         published = keras.models.load_model(tmp_path / "model.keras")
         assert np.isfinite(published.get_layer("fc6").kernels[1]).all()
+
+
+class TestOrder:
+    def save(self, run_dir, *steps):
+        for step in steps:
+            model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+            model.compile(keras.optimizers.SGD())
+            checkpoints.save(run_dir, model, model, {"step": step})
+        return model
+
+    @pytest.mark.parametrize("seconds", [lambda index: 86_400 + index, lambda index: -index, lambda index: 0])
+    def test_newest_is_found_and_kept_whatever_the_files_times_say(self, seconds, tmp_path):
+        self.save(tmp_path, 30, 60)
+        for index, folder in enumerate(sorted((tmp_path / "checkpoints").iterdir())):
+            moment = time.time() + seconds(index)  # a clock that stepped back since, reversed, or a copy without times
+            for path in [*folder.iterdir(), folder]:
+                os.utime(path, (moment, moment))
+        model = self.save(tmp_path, 45)  # fewer steps than the one before: resumed with a larger batch
+        assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["00000045", "00000060"]
+        assert checkpoints.restore_newest(tmp_path, model, model)["step"] == 45
+
+    def test_checkpoints_without_a_number_are_older_than_those_with_one(self, tmp_path):
+        self.save(tmp_path, 60)
+        progress = tmp_path / "checkpoints" / "00000060" / "progress.json"
+        progress.write_text(json.dumps({"step": 60}))  # as earlier versions wrote it
+        os.utime(progress, (time.time() + 86_400, time.time() + 86_400))
+        self.save(tmp_path, 30)
+        newest = checkpoints.complete_checkpoints(tmp_path)[-1]
+        assert newest.name == "00000030"
