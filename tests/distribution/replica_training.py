@@ -33,7 +33,7 @@ def main(data_dir, output, name, as_workers, steps="20"):
     # In float32 the order in which gradients are added up decides ties of max-pooling, and a tie decided otherwise
     # changes the weights by 1e-4 within some steps.
     keras.config.set_dtype_policy("float64")
-    keras.utils.set_random_seed(worker.number)  # first weights are the chief's
+    keras.utils.set_random_seed(worker.number)  # the initial weights are the chief's
     with strategy.scope():
         alexnet = model.build_alexnet("testing", 10, initializer="he_normal", input_scale=0.0125)
         for layer in ("drop6", "drop7"):
