@@ -1,6 +1,7 @@
 """Dropout and the mean image against float64 NumPy; and every layer, saved and loaded."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -111,34 +112,46 @@ class TestMeanImage:
             layer.set_mean_image(np.zeros(shape))
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        LocalResponseNormalization(k=1.0, n=3, alpha=0.1, beta=0.5, alpha_divided_by_n=True, groups=2),
-        GroupedConv2D(8, 3, strides=2, padding=((0, 1), (0, 1)), input_columns="all", kernel_initializer="he_normal"),
-        GroupedConv2D(8, 3, devices=["CPU:0", "CPU:0"]),
-        GroupedConv2D(8, 3, use_bias=False),
-        ColumnDense(8, input_columns="own"),
-        PaperDropout(0.25),
-        MeanImage(scale=0.1),
-        WithinMapNormalization(k=2.0, n=3, alpha=0.1, beta=0.5),
-    ],
-    ids=lambda layer: type(layer).__name__,
-)
-def test_saved_layer_gives_the_same_output_when_loaded(layer, tmp_path):
+SAVED_LAYERS = [
+    LocalResponseNormalization(k=1.0, n=3, alpha=0.1, beta=0.5, alpha_divided_by_n=True, groups=2),
+    GroupedConv2D(8, 3, strides=2, padding=((0, 1), (0, 1)), input_columns="all", kernel_initializer="he_normal"),
+    GroupedConv2D(8, 3, devices=["CPU:0", "CPU:0"]),
+    GroupedConv2D(8, 3, use_bias=False),
+    ColumnDense(8, input_columns="own"),
+    PaperDropout(0.25),
+    MeanImage(scale=0.1),
+    WithinMapNormalization(k=2.0, n=3, alpha=0.1, beta=0.5),
+]
+
+
+@pytest.fixture(scope="module")
+def saved_and_loaded(tmp_path_factory):
+    """Each layer's outputs before it was saved, and as one fresh process that imports only the layers computes them."""
+    folder = tmp_path_factory.mktemp("saved")
     x = np.random.default_rng(0).uniform(0, 255, (2, 9, 9, 6)).astype("float32")
-    image = keras.Input((9, 9, 6))
-    model = keras.Model(image, layer(image))
-    model.set_weights([np.random.default_rng(i).normal(size=w.shape) for i, w in enumerate(model.get_weights())])
-    model.save(tmp_path / "model.keras")
-    # In a fresh process, which finds the layers by the names they are registered under.
+    np.save(folder / "x.npy", x)
+    before = []
+    for number, layer in enumerate(SAVED_LAYERS):
+        image = keras.Input((9, 9, 6))
+        model = keras.Model(image, layer(image))
+        model.set_weights([np.random.default_rng(i).normal(size=w.shape) for i, w in enumerate(model.get_weights())])
+        model.save(folder / f"{number}.keras")
+        before.append(model(x))
     loading = (
-        "import sys, keras, numpy as np, alexnet_tf.layers;"
-        "model = keras.models.load_model(sys.argv[1]);"
-        "np.save(sys.argv[2], model(np.load(sys.argv[3])));"
-        "assert 'alexnet_tf>' in keras.saving.get_registered_name(type(model.layers[1]))"
+        "import sys, keras, numpy as np, alexnet_tf.layers\n"
+        "for number in range(int(sys.argv[1])):\n"
+        "    model = keras.models.load_model(f'{number}.keras')\n"
+        "    assert 'alexnet_tf>' in keras.saving.get_registered_name(type(model.layers[1]))\n"
+        "    np.save(f'{number}.npy', model(np.load('x.npy')))\n"
     )
-    np.save(tmp_path / "x.npy", x)
-    command = [sys.executable, "-c", loading, *(str(tmp_path / name) for name in ("model.keras", "y.npy", "x.npy"))]
-    subprocess.run(command, check=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"})
-    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), model(x), rtol=1e-6, atol=1e-6)
+    command = [sys.executable, "-c", loading, str(len(SAVED_LAYERS))]
+    search_path = os.pathsep.join([str(pathlib.Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": search_path}
+    subprocess.run(command, check=True, cwd=folder, env=environment)
+    return before, [np.load(folder / f"{number}.npy") for number in range(len(SAVED_LAYERS))]
+
+
+@pytest.mark.parametrize("number", range(len(SAVED_LAYERS)), ids=lambda number: type(SAVED_LAYERS[number]).__name__)
+def test_saved_layer_gives_the_same_output_when_loaded(number, saved_and_loaded):
+    before, after = saved_and_loaded
+    np.testing.assert_allclose(after[number], before[number], rtol=1e-6, atol=1e-6)

@@ -12,6 +12,8 @@ from PIL import Image
 
 from alexnet_tf.tfrecords import dataset_builder, reader, records, schema, statistics, verify
 
+SKIPPED = ((0, 3), (2, 5), (4, 1), (4, 8))  # (shard, record)
+
 
 @pytest.fixture
 def data_dir(tiny_data_dir, tmp_path):
@@ -44,8 +46,18 @@ class TestWindows:
         assert not set(epochs[0]) & set(epochs[1])
         assert len({frozenset().union(*epoch) for epoch in epochs}) == 3  # the six skipped ones are others
 
-    @pytest.mark.parametrize("skipped", [(), ((0, 3), (2, 5), (4, 1), (4, 8))], ids=str)
-    @pytest.mark.parametrize("share", [reader.Share(), reader.Share(1, 2), reader.Share(2, 3)], ids=str)
+    @pytest.mark.parametrize(
+        "share, skipped",
+        [
+            (reader.Share(), SKIPPED),
+            (reader.Share(1, 2), ()),
+            pytest.param(reader.Share(), (), marks=pytest.mark.slow),
+            pytest.param(reader.Share(1, 2), SKIPPED, marks=pytest.mark.slow),
+            pytest.param(reader.Share(2, 3), (), marks=pytest.mark.slow),
+            pytest.param(reader.Share(2, 3), SKIPPED, marks=pytest.mark.slow),
+        ],
+        ids=str,
+    )
     def test_started_at_any_step_the_batches_are_the_rest_of_all(self, tiny_data_dir, skipped, share):
         # With skipped records the parts are of all sizes.
         description = schema.load_description(tiny_data_dir)

@@ -27,9 +27,8 @@ class TestTrain:
         assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["00000116", "00000120"]
         assert schema.load_description(run_dir).class_names[9] == "Ankle boot"
 
-    @pytest.mark.parametrize(
-        "seconds_after_start", [0.0, *(pytest.param(seconds, marks=pytest.mark.slow) for seconds in (0.6, 1.5))]
-    )
+    @pytest.mark.slow
+    @pytest.mark.parametrize("seconds_after_start", [0.0, 0.6, 1.5])
     def test_killed_run_resumes_to_exactly_the_same_weights(self, data_dir, run_dir, tmp_path, seconds_after_start):
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", "--checkpoint_every_steps=7")
         process = subprocess.Popen(
@@ -186,6 +185,7 @@ class TestBadRecords:
         assert result.returncode != 0
         assert "records_left_out was ['train-00003-of-00016, record " in result.stderr
 
+    @pytest.mark.slow
     def test_more_than_allowed_stop_the_run(self, damaged, tmp_path):
         flags = train_flags(damaged, tmp_path / "run", "--on_bad_record=skip", "--max_bad_records=0")
         result = run("train", *flags)

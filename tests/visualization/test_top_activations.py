@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alexnet_tf.model import build_alexnet, load_model
-from alexnet_tf.tfrecords import reader
+from alexnet_tf.model import build_alexnet
+from alexnet_tf.tfrecords import reader, schema
 from alexnet_tf.visualization import top_activations
 
 
@@ -62,8 +62,9 @@ class TestReceptiveField:
 
 class TestFindTopActivations:
     @pytest.mark.parametrize("layer", ["conv3", "relu7"])
-    def test_equals_a_search_through_all_outputs(self, layer, run_dir, data_dir):
-        model, description = load_model(run_dir)
+    def test_equals_a_search_through_all_outputs(self, layer, untrained, data_dir):
+        model, _ = untrained
+        description = schema.load_description(data_dir)
         feature_maps = [0, 5, 23]
         found = top_activations.find_top_activations(model, layer, feature_maps, data_dir, description, "validation", 4)
         images = np.concatenate([x for x, _ in reader.make_evaluation_dataset(data_dir, 250, model.input_shape[1])])
@@ -88,9 +89,10 @@ class TestFindTopActivations:
         "feature_maps, count, message", [([24], 4, "`feature_maps`"), ([0], 0, "`count`"), ([0], 1001, "`count`")]
     )
     def test_missing_feature_maps_and_impossible_counts_are_refused(
-        self, feature_maps, count, message, run_dir, data_dir
+        self, feature_maps, count, message, untrained, data_dir
     ):
-        model, description = load_model(run_dir)
+        model, _ = untrained
+        description = schema.load_description(data_dir)
         with pytest.raises(ValueError, match=message):
             top_activations.find_top_activations(
                 model, "conv3", feature_maps, data_dir, description, "validation", count

@@ -118,13 +118,14 @@ class TestCaffe:
         result = run_convert(*flags, f"--class_names={tmp_path / 'names.txt'}")
         assert "`output_dir` must not exist yet" in result.stderr
 
-    @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"\x0b" * 50, lambda b: b""])
-    def test_damaged_caffemodel_is_refused(self, damage, tmp_path):
-        write_caffemodel(tmp_path / "net.caffemodel", random_network("caffe", 2))
-        content = (tmp_path / "net.caffemodel").read_bytes()
-        (tmp_path / "net.caffemodel").write_bytes(damage(content))
-        with pytest.raises(ValueError, match=r"net\.caffemodel"):
-            pretrained_files.read_pretrained(tmp_path / "net.caffemodel")
+    def test_damaged_caffemodel_is_refused(self, tmp_path):
+        path = tmp_path / "net.caffemodel"
+        write_caffemodel(path, random_network("caffe", 2))
+        content = path.read_bytes()
+        for damaged in (content[: len(content) // 2], b"\x0b" * 50, b""):
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match=r"net\.caffemodel"):
+                pretrained_files.read_pretrained(path)
 
 
 class TestTorchvision:
