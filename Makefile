@@ -13,7 +13,7 @@ demo: .venv/installed
 test: .venv/test-installed
 	$(PYTEST) -m "not slow"
 
-# All but what takes so long that continuous integration would not be done in 40 minutes.
+# All but what takes so long that continuous integration would take more than half an hour.
 test-ci: .venv/test-installed
 	$(PYTEST) -m "not long"
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # what _MODULES says, for type checkers and editors
 __version__ = "0.1.0"  # setup.py reads it here
 
 # oneDNN's convolutions and pooling are much faster than TensorFlow's own on any x86 processor, also on those for which
-# TensorFlow does not turn them on by itself (without AVX512_VNNI or the like). It looks once, when it is imported.
+# TensorFlow does not turn them on by itself (without AVX512_VNNI or the like). TensorFlow reads it once.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 _MODULES = {

@@ -1,4 +1,4 @@
-"""The network: one row of the table of variants made into a Keras model; and saved networks opened."""
+"""Builds a Keras model from a variant, and opens saved models."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def build_alexnet(
     """Builds an AlexNet.
 
     The layers are named as in figure 2 (conv1, relu1, norm1, pool1, ... fc8, softmax), so that
-    `model.get_layer("fc7").output` is what it says.
+    `model.get_layer("fc7").output` is the output of fc7.
 
     Args:
         variant: a key of `variants.VARIANTS`.

@@ -128,7 +128,7 @@ class Variant:
         noise_divisor: what a training image with color noise is divided by.
         columns: columns (the paper's GPUs) among which kernels and units are split.
         columns_merged: whether a layer that is connected to every column is one for all of them, as on one device
-            (True), or one for each column (False). The function is the same, the weights are cut differently.
+            (True), or one for each column (False). The function is the same, the weights are split differently.
     """
 
     title: str
@@ -158,7 +158,8 @@ class Variant:
 
     def insert(self, *layers: Layer, after: str) -> Variant:
         """The variant with more layers after the one of that name."""
-        (place,) = (index for index, layer in enumerate(self.layers, 1) if layer.name == after)
+        (row,) = self.select(after)
+        place = self.layers.index(row) + 1
         return self.replace(layers=self.layers[:place] + layers + self.layers[place:])
 
     def move(self, name: str, *, after: str) -> Variant:
@@ -186,8 +187,7 @@ class LayerShape:
         input_shape, output_shape: of one image, (rows, columns, feature maps) or (units,), in all columns together.
         fan_in: inputs of a unit with weights; 0 for layers without.
         parameters: trainable numbers.
-        multiply_adds: multiplications and additions for one image: one per weight of a kernel, at each position of the
-            kernel.
+        multiply_adds: multiply-adds for one image: one for each weight of a kernel at each of its positions.
     """
 
     row: Layer | None

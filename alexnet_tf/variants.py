@@ -126,12 +126,12 @@ VARIANTS: dict[str, Variant] = {
         .insert(BatchNorm("bn5"), after="conv5")
     ),
     "no_lrn": _PAPER.without(LRN).replace(
-        title="the paper's without local response normalization",
+        title="the paper's network without local response normalization",
         source="[paper] section 3.3; [code] net 148",
     ),
     "no_overlap": (
         _PAPER.replace(
-            title="the paper's with pooling that does not overlap",
+            title="the paper's network with pooling that does not overlap",
             source="[paper] section 3.4; [code] net 147, whose paddings bring the maps to 28, 26, 13, 11 and 6 pixels",
         )
         .with_layers(MaxPool, pool_size=2, padding="same")                        # its pooling takes the ceiling
@@ -140,7 +140,7 @@ VARIANTS: dict[str, Variant] = {
     ),
     "one_column": (
         _PAPER.replace(
-            title="the paper's with one column of half the kernels",
+            title="one column, with half the kernels",
             source="[paper] section 3.2 and its footnote: conv5, fc6 and fc7 are not halved; [code] net 145-half",
             columns=1,
         )
@@ -150,7 +150,7 @@ VARIANTS: dict[str, Variant] = {
     ),
     "independent_columns": (
         _PAPER.replace(
-            title="two columns that meet in the classifier alone",
+            title="two columns that are connected only in the classifier",
             source="[code] net 150, with wider conv2 and fc6; not in the paper",
         )
         .with_layers("conv2", filters=320)
@@ -159,23 +159,23 @@ VARIANTS: dict[str, Variant] = {
         .with_layers("fc7", input_columns="own")
     ),
     "tanh": _with_tanh(_PAPER).replace(
-        title="the paper's with tanh in place of ReLU",
+        title="the paper's network with tanh instead of ReLU",
         source="[paper] section 3.1, which makes the comparison on a four-layer network",
     ),
     "no_dropout": _PAPER.without(Dropout).replace(
-        title="the paper's without dropout",
+        title="the paper's network without dropout",
         source="[paper] section 4.2: without it the network overfits substantially",
     ),
     "six_conv": _PAPER.insert(                       # section 5 for its std; net 146 has 0.03, as net 145 above conv2
         Conv("conv6", 256, 3, input_columns="all", bias=1.0), Activation("relu_conv6"), after="pool5"
     ).replace(
-        title="the paper's with a sixth convolution after the last pooling, for pre-training on many classes",
+        title="the paper's network with a sixth convolution after the last pooling, for pre-training on many classes",
         source="[paper] section 6.1; [code] net 146 (conv6). For 21,841 classes it put 2,048 linear units before the "
         "classifier as well",
     ),
     **{
         f"no_{removed.split()[0]}": _PAPER.without(removed).replace(
-            title=f"the paper's without {removed.split()[0]}",
+            title=f"the paper's network without {removed.split()[0]}",
             source="[paper] section 3.5 and 6 report such nets. That the pooling stays, so that the maps above keep "
             "their size, and that the layers above see the same columns as before, is this project's choice",
         )
@@ -184,10 +184,10 @@ VARIANTS: dict[str, Variant] = {
         )
     },
     "four_layer": _FOUR_LAYER,
-    "four_layer_tanh": _with_tanh(_FOUR_LAYER).replace(title="the same with tanh in place of ReLU"),
+    "four_layer_tanh": _with_tanh(_FOUR_LAYER).replace(title="the same with tanh instead of ReLU"),
     "testing": (
         _PAPER.replace(
-            title="the paper's wiring with a few kernels on a small image: for tests, where it trains in seconds",
+            title="the paper's architecture with few kernels on small images, for tests",
             source="this project's tests",
             image_px=56,
         )

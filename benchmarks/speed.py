@@ -177,7 +177,7 @@ def tables(speed, starts, fit):
             ("`model.fit` with TensorBoard, batch in memory", "fit"),
             ("`model.fit` with TensorBoard, reading and decoding photographs", "fit_reading"),
         ):
-            lines.append(f"| {name} | {1000 * fit[key]:.0f} | {100 * (fit[key] / fit['bare'] - 1):+.1f} % |")
+            lines.append(f"| {name} | {1000 * fit[key]:.0f} | {100 * (fit[key] / fit['bare'] - 1):+.1f}% |")
         lines += ["", f"Input pipeline alone: {fit['input_rate']:,.0f} images/s."]
     return lines
 

@@ -14,8 +14,8 @@ from alexnet_tf.layers.tensor_types import Shape, Tensor
 class ColumnDense(ColumnLayer):
     """Dense layer whose units are split between columns, each connected to every input or to its own column's.
 
-    With `input_columns="all"` the same function as `keras.layers.Flatten` and `keras.layers.Dense`; but each column
-    has variables of its own, which with `devices` are on a device of their own (see `ColumnLayer`).
+    With `input_columns="all"` it computes `keras.layers.Flatten` followed by `keras.layers.Dense`, but each column has
+    its own variables, which `devices` places on separate devices (see `ColumnLayer`).
 
     Call arguments:
         inputs: float tensor (batch, ..., channels), flattened in the order of its dimensions, or a list of one such

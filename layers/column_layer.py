@@ -84,7 +84,7 @@ class ColumnLayer(keras.layers.Layer):
         """Returns the shape of one group's output.
 
         Args:
-            input_shape: (batch, ..., channels); the number of channels does not count.
+            input_shape: (batch, ..., channels); the number of channels is ignored.
         """
         raise NotImplementedError
 

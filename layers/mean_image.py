@@ -12,7 +12,7 @@ from alexnet_tf.layers.tensor_types import Tensor
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
 class MeanImage(keras.layers.Layer):
-    """(pixels + color offset in training - mean image) * scale.
+    """(pixels - mean image + color offset) * scale, where the color offset is added in training only.
 
     In training, an image that has a color offset other than zero is then divided by `noise_divisor`.
 

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from alexnet_tf.layers import device_placement
-from alexnet_tf.layers.tensor_types import Tensor
+from alexnet_tf.layers.tensor_types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
@@ -30,8 +30,11 @@ class PaperDropout(keras.layers.Layer):
         devices: None, or one TensorFlow device name for each group, on which its masks are drawn and applied; not
             part of `get_config`.
 
+    Returns: float tensors of the inputs' shapes.
+
     Raises:
-        ValueError: if `rate` is outside [0, 1), or `devices` does not hold one for each group.
+        ValueError: if `rate` is outside [0, 1), `devices` does not hold one for each group, or the units can't be
+            split into `groups`.
 
     Source: section 4.2.
     """
@@ -56,6 +59,14 @@ class PaperDropout(keras.layers.Layer):
             with device_placement.device_scope(device):
                 generator = device_placement.ReplicaSeedGenerator(None if seed is None else seed + group)
                 self.seed_generators.append(generator)
+
+    def build(self, input_shape: Shape | Sequence[Shape]) -> None:
+        """Checks that one tensor's units can be split between the groups."""
+        if not isinstance(input_shape[0], Sequence) and input_shape[-1] % self.groups:
+            raise ValueError(
+                f"The number of units must be divisible by `groups`. Received: input_shape={input_shape}, "
+                f"groups={self.groups}"
+            )
 
     def call(self, inputs: Tensor | Sequence[Tensor], training: bool = False) -> Tensor | list[Tensor]:
         devices = device_placement.device_of_each_group(self.devices, self.groups)

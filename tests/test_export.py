@@ -117,7 +117,7 @@ class TestSavedModel:
         training = json.loads((run_dir / "training.json").read_text())
         assert card["metrics"]["training"]["val_top1_error"] == training["val_top1_error"]
         page = (assets / "model_card.md").read_text()
-        assert f"{100 * training['val_top1_error']:.2f} %" in page
+        assert f"{100 * training['val_top1_error']:.2f}%" in page
         assert "| learning_rate | 0.1 | 0.01 |" in page
         report = json.loads((assets / "parity.json").read_text())
         assert report["images"] == 1000

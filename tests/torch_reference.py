@@ -21,10 +21,10 @@ ORDER = (
 
 
 class AcrossMaps(nn.Module):
-    """Local response normalization: a / (k + alpha * sum of a^2 over n neighbouring maps)^beta.
+    """Local response normalization: a / (k + alpha * sum of a^2 over n neighboring maps)^beta.
 
     `alpha` multiplies the sum itself, not the mean. With `columns` = 2 each half of the maps is normalized
-    by itself: a map near the border between the halves sees fewer neighbours.
+    by itself: a map near the border between the halves sees fewer neighbors.
     """
 
     def __init__(self, k: float, alpha: float, columns: int, n: int = 5, beta: float = 0.75) -> None:
@@ -55,7 +55,7 @@ class WithinMap(nn.Module):
         """Normalize maps (batch, channels, rows, columns); what lies outside the map counts as zero."""
         (rows, columns), reach = x.shape[2:], self.size // 2
         squares = functional.pad(x * x, (reach, reach, reach, reach))
-        # A square neighbourhood is a sum over rows of sums over columns, which saves most of the additions.
+        # A square neighborhood is a sum over rows of sums over columns, which saves most of the additions.
         bands = sum(squares[:, :, shift : shift + rows] for shift in range(self.size))
         total = sum(bands[:, :, :, shift : shift + columns] for shift in range(self.size))
         return x / (1 + self.scale / self.size**2 * total) ** self.beta

@@ -22,7 +22,7 @@ def as_markdown(result: dict) -> str:
     header = [f"{k}, {view.replace('_', ' ')}" for view in views for k in ("top-1", "top-5")]
     table_head = [f"| model | {' | '.join(header)} |", "|---" * (len(header) + 1) + "|"]
     lines = [f"# {result['images']:,} images of {result['split']}", ""]
-    lines += ["Errors in percent, and the 95 % confidence interval.", "", *table_head]
+    lines += ["Errors in percent, and the 95% confidence interval.", "", *table_head]
     lines += [_errors_row(model["name"], [model[view] for view in views]) for model in result["models"]]
     if len(result["models"]) > 1:
         lines.append(_errors_row(f"{len(result['models'])} averaged", [result[view] for view in views]))
@@ -57,7 +57,7 @@ def _calibration_and_classes(of_view, view):
     calibration = of_view["calibration"]
     lines = [
         f"Of {view.replace('_', ' ')}: expected calibration error "
-        f"{100 * calibration['expected_calibration_error']:.2f} %, negative log-likelihood "
+        f"{100 * calibration['expected_calibration_error']:.2f}%, negative log-likelihood "
         f"{calibration['negative_log_likelihood']:.4f}.",
         "",
         "| class | images | top-1 error, % | top-5 error, % | most often predicted as |",
@@ -81,7 +81,7 @@ def as_text(result: dict) -> str:
     Args:
         result: what `results.evaluate_models` returns.
     """
-    lines = [f"{result['images']:,} images of {result['split']}  top-1 error (95 % interval)     top-5 error"]
+    lines = [f"{result['images']:,} images of {result['split']}  top-1 error (95% interval)     top-5 error"]
     for name in ("center_crop", "ten_views", "chance"):
         if name not in result:
             continue

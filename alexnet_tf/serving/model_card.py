@@ -160,8 +160,8 @@ def as_markdown(card: dict) -> str:
     elif "training" in metrics:
         errors = metrics["training"]
         lines.append(
-            f"In training's validation, top-1 {100 * errors['val_top1_error']:.2f} %, top-5 "
-            f"{100 * errors['val_top5_error']:.2f} % (center crop). alexnet-evaluate was not run on this model."
+            f"In training's validation, top-1 {100 * errors['val_top1_error']:.2f}%, top-5 "
+            f"{100 * errors['val_top5_error']:.2f}% (center crop). alexnet-evaluate was not run on this model."
         )
     else:
         lines.append("Not known: alexnet-evaluate was not run on this model.")

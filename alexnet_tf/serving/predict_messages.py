@@ -79,7 +79,7 @@ def decode_response(response: bytes) -> dict[str, list]:
 
     Returns:
         A dict from the name of an output to its values, a list (batch,) or a list of lists (batch, columns), of float,
-        bytes or bool. Outputs of other types or of more dimensions are left out.
+        bytes or bool. Outputs of other types or of more dimensions are skipped.
 
     Raises:
         ValueError: if it is no PredictResponse, or a tensor's values don't match its shape.

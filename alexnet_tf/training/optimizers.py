@@ -26,7 +26,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
 
     The decay acts on weights and not on biases: on variables of two dimensions or more. It stands inside the
     momentum, unlike `keras.optimizers.SGD(weight_decay=...)`, which shrinks w separately after the step, biases too:
-    a different rule, 8e-4 away after 12 steps.
+    a different rule.
 
     On TensorFlow the update is a fused kernel, which passes once over w, v and the gradient: Keras's own SGD passes
     over them operation by operation and takes several times as long on a CPU, where the 61 million parameters make

@@ -131,7 +131,7 @@ class TestShares:
             inputs, _ = next(iter(dataset))
             offsets.append(np.concatenate([inputs["color_offset"], inputs["image"][:, 0, 0, :2]], axis=1))
         together = np.concatenate(offsets)
-        assert len(np.unique(together, axis=0)) > 35  # places of a crop may meet by chance, the noise is of grey images
+        assert len(np.unique(together, axis=0)) > 35  # places of a crop may meet by chance, the noise is of gray images
 
     def test_batch_that_replicas_cant_share_is_refused(self, tiny_data_dir):
         with pytest.raises(ValueError, match="`batch_size` must be a multiple of the number of replicas, 6"):

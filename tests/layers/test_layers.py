@@ -48,6 +48,10 @@ class TestPaperDropout:
         with pytest.raises(ValueError, match=f"rate={rate}"):
             PaperDropout(rate)
 
+    def test_units_that_groups_cannot_share_raise(self):
+        with pytest.raises(ValueError, match=r"divisible by `groups`\. Received: .*groups=3"):
+            PaperDropout(groups=3)(np.ones((2, 4), "float32"), training=True)
+
     def test_columns_draw_the_same_masks_as_one_tensor_and_as_several(self):
         x = activations((4, 10))
         merged, split = PaperDropout(seed=3, groups=2), PaperDropout(seed=3, groups=2)
