@@ -14,6 +14,7 @@ from alexnet_tf.variants import VARIANTS
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
 EXPECTED = json.loads((GOLDENS / "networks.json").read_text())
 _SMALL = ["testing", "four_layer", "four_layer_tanh"]
+_FULL_WIDTH = [name for name in VARIANTS if name not in _SMALL]
 
 
 def test_every_variant_has_a_golden_of_its_networks():
@@ -24,7 +25,8 @@ def test_every_variant_has_a_golden_of_its_networks():
     "variants",
     [
         pytest.param(_SMALL, id="small"),
-        pytest.param([name for name in VARIANTS if name not in _SMALL], id="full_width", marks=pytest.mark.slow),
+        pytest.param(_FULL_WIDTH[:3], id="full_width", marks=pytest.mark.slow),
+        pytest.param(_FULL_WIDTH[3:], id="other_full_width", marks=[pytest.mark.slow, pytest.mark.long]),
     ],
 )
 def test_layers_weights_devices_and_logits_equal_the_golden(variants):

@@ -31,7 +31,7 @@ class TestEqualToOneDevice:
     @pytest.mark.parametrize(
         "name, num_workers",
         [
-            pytest.param("mirrored", 1, marks=pytest.mark.slow),
+            pytest.param("mirrored", 1, marks=[pytest.mark.slow, pytest.mark.long]),
             pytest.param("multi_worker", 2, marks=pytest.mark.slow),
             pytest.param("multi_worker", 3, marks=[pytest.mark.slow, pytest.mark.long]),
         ],
@@ -155,6 +155,7 @@ class TestWorkersOfTheProgram:
         assert "'layer_rates': ['fc8=0']" in result.stderr
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_slurm_starts_workers(self, data_dir, tmp_path):
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=1")
         processes = []

@@ -185,6 +185,7 @@ def train_on_two(*flags):
 
 @pytest.mark.slow
 class TestTrain:
+    @pytest.mark.long
     def test_run_on_two_devices_resumes_evaluates_and_exports_on_one_and_back(self, data_dir, tmp_path):
         flags = train_flags(data_dir, tmp_path / "run")
         devices = "--column_devices=CPU:1,CPU:2"

@@ -94,6 +94,7 @@ class TestService:
             assert f"(process {victim}) ended with status -9; restarting it." in errors
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_killed_dispatcher_started_again_with_its_journal_continues(self, data_dir, tmp_path):
         port = free_port()
         flags = [f"--port={port}", f"--work_dir={tmp_path / 'journal'}"]
@@ -109,6 +110,7 @@ class TestService:
         assert len(seen) == 420
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_several_trainers_share_what_the_service_reads(self, data_dir, tmp_path):
         with data_service() as (_, address):
             flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", f"--data_service={address}")

@@ -135,6 +135,7 @@ class TestRecipes:
         ]
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_large_batches_learn_by_lars(self, data_dir, tmp_path):
         flags = (
             "--variant=testing",

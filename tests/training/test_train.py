@@ -28,7 +28,9 @@ class TestTrain:
         assert schema.load_description(run_dir).class_names[9] == "Ankle boot"
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("seconds_after_start", [0.0, 0.6, 1.5])
+    @pytest.mark.parametrize(
+        "seconds_after_start", [0.0, *(pytest.param(seconds, marks=pytest.mark.long) for seconds in (0.6, 1.5))]
+    )
     def test_killed_run_resumes_to_exactly_the_same_weights(self, data_dir, run_dir, tmp_path, seconds_after_start):
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", "--checkpoint_every_steps=7")
         process = subprocess.Popen(

@@ -59,7 +59,7 @@ def caffe_network():
 
 
 class TestCaffe:
-    @pytest.mark.parametrize("columns", [None, "split"])
+    @pytest.mark.parametrize("columns", [None, pytest.param("split", marks=pytest.mark.long)])
     @pytest.mark.slow
     def test_caffemodel_gives_the_logits_of_the_network_itself(self, caffe_network, columns, tmp_path):
         write_caffemodel(tmp_path / "net.caffemodel", caffe_network, old=columns is None)
@@ -129,7 +129,7 @@ class TestCaffe:
 
 
 class TestTorchvision:
-    @pytest.mark.parametrize("new_format", [True, False])
+    @pytest.mark.parametrize("new_format", [True, pytest.param(False, marks=pytest.mark.long)])
     @pytest.mark.slow
     def test_state_dict_gives_the_logits_of_the_network_itself(self, new_format, tmp_path):
         network = random_network("one_weird_trick")
@@ -233,7 +233,10 @@ class TestLoadForeign:
 
 
 class TestCopyWeights:
-    @pytest.mark.parametrize("variant", ["paper", "independent_columns", "batch_norm"])
+    @pytest.mark.parametrize(
+        "variant",
+        ["paper", *(pytest.param(name, marks=pytest.mark.slow) for name in ("independent_columns", "batch_norm"))],
+    )
     def test_columns_merge_and_split_to_the_same_logits(self, variant):
         split = build_alexnet(variant, 10, initializer="he_normal", input_scale=0.0125, merge_columns=False)
         merged = build_alexnet(variant, 10, initializer="zeros", input_scale=0.0125, merge_columns=True)
