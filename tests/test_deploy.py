@@ -98,6 +98,7 @@ def config_messages():
             name=name, number=number, type=kinds.TYPE_MESSAGE, label=kinds.LABEL_OPTIONAL,
             type_name=".google.protobuf.Int64Value",
         )  # fmt: skip
+    batching.field.add(name="allowed_batch_sizes", number=5, type=kinds.TYPE_INT64, label=kinds.LABEL_REPEATED)
     prometheus = file.message_type.add(name="PrometheusConfig")
     prometheus.field.add(name="enable", number=1, type=kinds.TYPE_BOOL, label=kinds.LABEL_OPTIONAL)
     prometheus.field.add(name="path", number=2, type=kinds.TYPE_STRING, label=kinds.LABEL_OPTIONAL)
@@ -127,6 +128,8 @@ class TestServing:
         text_format.Parse((SERVING / "batching.config").read_text(), batching)
         assert batching.max_batch_size.value == 32
         assert batching.num_batch_threads.value >= 1
+        sizes = list(batching.allowed_batch_sizes)  # the server wants them ascending, and the last the largest batch
+        assert sizes == sorted(sizes) and sizes[-1] == batching.max_batch_size.value
         text_format.Parse((SERVING / "monitoring.config").read_text(), monitoring)
         assert monitoring.prometheus_config.enable
         with pytest.raises(text_format.ParseError):

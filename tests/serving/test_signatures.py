@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zlib
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,7 +14,7 @@ from PIL import Image
 from programs import ENVIRONMENT
 
 from alexnet_tf.evaluation import features
-from alexnet_tf.serving import preprocessing
+from alexnet_tf.serving import preprocessing, signatures
 from alexnet_tf.tfrecords import crops, dataset_builder, images, reader, schema
 
 
@@ -92,6 +93,21 @@ class TestSignatures:
         np.testing.assert_allclose(served["probabilities"], np.take_along_axis(of_views, order, 1), rtol=1e-5)
         expected = features.extract(model, "relu7", data_dir, description, "validation", 10).vectors
         np.testing.assert_allclose(predictions(saved, "features", contents)["features"], expected, rtol=1e-5, atol=1e-6)
+
+    def test_ten_views_pass_through_the_network_32_crops_at_a_time(self):
+        class BatchSize(keras.layers.Layer):
+            def call(self, x):
+                return tf.fill((tf.shape(x)[0], 2), tf.cast(tf.shape(x)[0], tf.float32))
+
+        image = keras.Input((8, 8, 3))
+        hidden = keras.layers.Flatten(name="relu7")(image)
+        outputs = keras.layers.Identity(name="softmax")(BatchSize(name="fc8")(hidden))
+        functions = signatures.make_signatures(keras.Model(image, outputs), ["a", "b"], 10)
+        images = tf.constant([as_file(photo(), "PNG")] * 40)
+        assert functions["serving_default"](images)["probabilities"].numpy().max() == 40
+        sizes = functions["ten_view"](images)["probabilities"].numpy()[:, 0]
+        np.testing.assert_allclose(sizes[:38], 32)  # 400 crops: twelve times 32, and 16
+        assert sizes[-1] == 16
 
     def test_examples_are_classified_as_their_images(self, saved, encoded):
         examples = []
