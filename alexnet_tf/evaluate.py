@@ -16,8 +16,8 @@ def define_flags():
     flags.DEFINE_list(
         "model",
         None,
-        "One or several, which are averaged: a run's folder (the --run_dir of alexnet-train), a .keras file in one, "
-        "or an .npz file of --save_predictions.",
+        "One or several, which are averaged: a run's folder (the --run_dir of alexnet-train), a folder of its "
+        "checkpoints, a .keras file in one, or an .npz file of --save_predictions.",
         required=True,
     )
     flags.DEFINE_string("data_dir", None, "Folder of TFRecords made by alexnet-tfrecords.", required=True)
@@ -114,10 +114,10 @@ def _evaluate(worker):
     from alexnet_tf.tfrecords import schema, verify
 
     flag = flags.FLAGS
-    devkit_numbers = predictions.devkit_numbers(flag.devkit) if flag.submission else {}
     strategy = strategies.make_strategy(flag.strategy, worker)
     description = schema.load_description(flag.data_dir)
     schema.split_of(description, flag.split)
+    numbers = predictions.devkit_numbers(flag.devkit, description.class_names) if flag.submission else None
     skipped = []
     if flag.on_bad_record == "skip":
         description, skipped = verify.skip_damaged_records(
@@ -126,37 +126,43 @@ def _evaluate(worker):
         for problem in skipped:
             print(f"Skipped: {problem}")
     data = (flag.data_dir, description, flag.split)
-    models = [
-        predictions.load_matching(path, *data)
-        if files.is_saved(path)
-        else predictions.predict(path, *data, flag.batch_size, flag.ten_views, strategy, worker)
-        for path in flag.model
-    ]
+    # All are opened before the first predicts, which takes minutes: a mistake in the last costs none of them.
+    with strategy.scope() if len(worker.addresses) == 1 else contextlib.nullcontext():
+        opened = [
+            predictions.load_matching(path, *data)
+            if files.is_saved(path)
+            else predictions.load_model_for(path, flag.data_dir, description)
+            for path in flag.model
+        ]
+    for folder in filter(None, (flag.output_dir, flag.save_predictions)):
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    models = []
+    for path, model in zip(flag.model, opened, strict=True):
+        if not files.is_saved(path):
+            name = files.model_name(path)
+            model = predictions.predict(model, name, *data, flag.batch_size, flag.ten_views, strategy, worker)
+            if flag.save_predictions and worker.is_chief:
+                model.save(pathlib.Path(flag.save_predictions) / f"{name}.npz")
+        models.append(model)
     strategies.check_workers_agree(strategy, worker, {"finished": True})  # then no worker waits for another any more
     if worker.is_chief:
-        _write(models, len(skipped), devkit_numbers)
+        _write(models, len(skipped), numbers)
 
 
-def _write(models, records_skipped, devkit_numbers):
+def _write(models, records_skipped, numbers):
     """Measures and writes what the flags ask for."""
     from alexnet_tf.evaluation import metrics, predictions, report, results
     from alexnet_tf.model import load_model
     from alexnet_tf.visualization import image_grids, plots
 
     flag = flags.FLAGS
-    if flag.save_predictions:
-        folder = pathlib.Path(flag.save_predictions)
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, model in zip(flag.model, models, strict=True):
-            if not files.is_saved(path):
-                model.save(folder / f"{model.name}.npz")
     result = results.evaluate_models(models, flag.search_weights, records_skipped)
     output_dir = pathlib.Path(flag.output_dir or files.run_folder(flag.model[0]))
     report.write(output_dir, result, models)
     if flag.submission:
         view = results.common_views(models)[-1]
         probabilities = metrics.average([model.views[view] for model in models])
-        predictions.write_submission(flag.submission, probabilities, models[0].class_names, devkit_numbers)
+        predictions.write_submission(flag.submission, probabilities, numbers)
     if len(flag.model) == 1 and not files.is_saved(flag.model[0]):
         conv1 = load_model(flag.model[0])[0].get_layer("conv1")
         plots.save_png(output_dir / files.KERNELS, image_grids.kernel_sheet(conv1))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+from absl import logging
 
 from alexnet_tf import rows
 from alexnet_tf.layers import (
@@ -23,6 +24,8 @@ from alexnet_tf.layers import (
 )
 from alexnet_tf.tfrecords import schema
 from alexnet_tf.variants import VARIANTS
+
+_IMAGE_PX = 256  # section 2: what a model's images are resized to if nothing says otherwise
 
 
 def build_alexnet(
@@ -236,21 +239,31 @@ def load_model(path: str | pathlib.Path) -> tuple[keras.Model, schema.DatasetDes
     """Opens a trained model and the description of its data.
 
     Args:
-        path: a run's folder, or a .keras file beside which the run's dataset.json lies.
+        path: a run's folder, a folder of its checkpoints, or any .keras file of a network of `build_alexnet`.
 
     Returns:
         (model, description): what `open_model` returns, and the `tfrecords.schema.DatasetDescription` of the data that
-        it was trained on.
+        it was trained on: dataset.json beside the model, or in its run's folder. Without one, a warning says so, and
+        the classes are named by their numbers, "0", "1", and so on.
 
     Raises:
-        ValueError: as `open_model`, and if the data set is not described beside the model or has other classes.
+        ValueError: as `open_model`, and if the data set described beside the model has other classes.
     """
     path = pathlib.Path(path)
     model = open_model(path)
-    description = schema.load_description(path if path.is_dir() else path.parent)
-    classes = len(description.class_names)
-    if model.output_shape[-1] != classes:
+    folder = path if path.is_dir() else path.parent
+    classes = model.output_shape[-1]
+    if folder.absolute().parent.name == "checkpoints" and not (folder / schema.DATASET_FILE).exists():
+        folder = folder.absolute().parents[1]
+    if not (folder / schema.DATASET_FILE).exists():
+        logging.warning(
+            "The classes of %s are named by their numbers: no %s lies beside it.", path, schema.DATASET_FILE
+        )
+        names, image_px = tuple(map(str, range(classes))), max(_IMAGE_PX, model.input_shape[1])
+        return model, schema.DatasetDescription(names, image_px, False, "jpeg", splits={}, settings={})
+    description = schema.load_description(folder)
+    if classes != len(description.class_names):
         raise ValueError(
-            f"{path} has {model.output_shape[-1]} classes, but the data set described beside it has {classes}."
+            f"{path} has {classes} classes, but the data set described beside it has {len(description.class_names)}."
         )
     return model, description

@@ -1,15 +1,20 @@
 """alexnet-evaluate: the numbers are those of a plain recomputation, of one model and of several."""
 
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
+import types
 
 import numpy as np
 import pytest
+from absl import flags as absl_flags
 from PIL import Image
 from programs import ENVIRONMENT, run, run_well, train_flags
 
+from alexnet_tf import evaluate
+from alexnet_tf.distribution import workers
 from alexnet_tf.evaluation import predictions
 from alexnet_tf.model import load_model
 from alexnet_tf.tfrecords import reader
@@ -144,6 +149,54 @@ class TestEvaluate:
         for view in ("center_crop", "ten_views"):
             np.testing.assert_allclose(three.views[view], one.views[view], atol=1e-6)
         assert output.count("Written: evaluation.json") == 1
+
+
+class TestSeveralModels:
+    """With an untrained network, in this process."""
+
+    @pytest.fixture
+    def evaluate_models(self, untrained_dir, data_dir, tmp_path, monkeypatch):
+        """A function that evaluates the models with some names: "trained" is a network, "run" has one checkpoint."""
+        checkpoint = tmp_path / "run" / "checkpoints" / "00000150"
+        checkpoint.mkdir(parents=True)
+        shutil.copy(untrained_dir / "model.keras", checkpoint)
+        shutil.copy(untrained_dir / "dataset.json", tmp_path / "run")
+        shutil.copytree(untrained_dir, tmp_path / "trained")
+
+        def run(*models, **changes):
+            values = {"data_dir": data_dir, "split": "validation", "output_dir": tmp_path / "out", "batch_size": 128}
+            values |= {"on_bad_record": "fail", "ten_views": False, "search_weights": False, "submission": None}
+            values |= {"save_predictions": tmp_path / "saved", "strategy": "one", "devkit": None}
+            values |= {"model": [tmp_path / name for name in models]} | changes
+            monkeypatch.setattr(absl_flags, "FLAGS", types.SimpleNamespace(**values))
+            evaluate._evaluate(workers.Worker())
+
+        return run
+
+    def test_mistake_in_the_last_is_found_before_the_first_predicts(self, evaluate_models, tmp_path, monkeypatch):
+        monkeypatch.setattr(predictions, "predict", lambda *arguments: pytest.fail("a model predicted"))
+        (tmp_path / "damaged.keras").write_bytes(b"PK")
+        with pytest.raises(ValueError, match=r"damaged\.keras is not a complete Keras model"):
+            evaluate_models("trained", "damaged.keras")
+        (tmp_path / "file").touch()
+        with pytest.raises(OSError, match="file"):
+            evaluate_models("trained", output_dir=tmp_path / "file")
+
+    def test_checkpoint_is_evaluated_and_saved_before_the_next_model(self, evaluate_models, tmp_path, monkeypatch):
+        predict = predictions.predict
+
+        def predict_once(model, name, *arguments):
+            if name == "trained":
+                raise RuntimeError(f"{name} fails")
+            return predict(model, name, *arguments)
+
+        monkeypatch.setattr(predictions, "predict", predict_once)
+        with pytest.raises(RuntimeError, match="trained fails"):
+            evaluate_models("run/checkpoints/00000150", "trained")
+        evaluate_models("saved/run-00000150.npz")
+        result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+        assert [model["name"] for model in result["models"]] == ["run-00000150"]
+        assert result["images"] == 1000
 
 
 class TestFlags:

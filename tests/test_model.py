@@ -6,7 +6,7 @@ import numpy_reference as reference
 import pytest
 import tensorflow as tf
 
-from alexnet_tf.model import build_alexnet, with_color_offset
+from alexnet_tf.model import build_alexnet, load_model, with_color_offset
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +128,14 @@ class TestWithColorOffset:
         unshifted = training_model({"image": pixels, "color_offset": offset}, training=False)
         np.testing.assert_array_equal(unshifted, model(pixels, training=False))
         assert not np.allclose(unshifted, shifted)
+
+
+class TestLoadModel:
+    def test_file_of_model_save_alone_has_classes_named_by_their_numbers(self, tmp_path, caplog):
+        model = build_alexnet("testing", 3)
+        model.save(tmp_path / "mine.keras")
+        with caplog.at_level("WARNING", "absl"):
+            loaded, description = load_model(tmp_path / "mine.keras")
+        np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
+        assert (description.class_names, description.image_px) == (("0", "1", "2"), 256)
+        assert "no dataset.json lies beside it" in caplog.text

@@ -13,8 +13,9 @@ def run_folder(path: str | pathlib.Path) -> pathlib.Path:
 
 
 def model_name(path: str | pathlib.Path) -> str:
-    """The name of a model, which is that of its run's folder."""
-    return run_folder(pathlib.Path(path).absolute()).name
+    """The name of a model: that of its run's folder, and of a checkpoint in one the step too, as in "demo-00000150"."""
+    folder = run_folder(pathlib.Path(path).absolute())
+    return f"{folder.parents[1].name}-{folder.name}" if folder.parent.name == "checkpoints" else folder.name
 
 
 def is_saved(path: str | pathlib.Path) -> bool:

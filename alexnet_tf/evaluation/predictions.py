@@ -1,20 +1,20 @@
 """Predicted class probabilities of the images of a split: computed, saved, loaded."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from alexnet_tf.distribution import strategies, workers
-from alexnet_tf.evaluation import files, metrics
+from alexnet_tf.evaluation import metrics
 from alexnet_tf.model import load_model
-from alexnet_tf.tfrecords import ilsvrc, reader, schema, verify
+from alexnet_tf.tfrecords import crops, ilsvrc, reader, schema, verify
 from alexnet_tf.tfrecords.files import write_atomically, write_text
 
 
@@ -65,8 +65,33 @@ def checksum(description: schema.DatasetDescription, split: str) -> str:
     return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
+def load_model_for(
+    path: str | pathlib.Path, data_dir: str | pathlib.Path, description: schema.DatasetDescription
+) -> keras.Model:
+    """Opens a model that is to predict the images of a data set.
+
+    Args:
+        path: a run's folder, a checkpoint in one, or a .keras file in one.
+        data_dir: folder of the data set, for errors.
+        description: its `schema.DatasetDescription`.
+
+    Raises:
+        ValueError: if there is no model, it was trained on other classes, or its input is larger than the images.
+    """
+    model, learned = load_model(path)
+    if learned.class_names != description.class_names:
+        raise ValueError(
+            f"The model must have been trained on the classes of the data. {path} knows {len(learned.class_names)} "
+            f"({', '.join(learned.class_names[:3])}, ...); {data_dir} holds {len(description.class_names)} "
+            f"({', '.join(description.class_names[:3])}, ...)."
+        )
+    crops.check_crop_px(model.input_shape[1], description.image_px)
+    return model
+
+
 def predict(
-    path: str | pathlib.Path,
+    model: keras.Model,
+    name: str,
     data_dir: str | pathlib.Path,
     description: schema.DatasetDescription,
     split: str,
@@ -78,7 +103,8 @@ def predict(
     """Runs inference on all images of a split.
 
     Args:
-        path: a run's folder, or a .keras file in one.
+        model: from `load_model_for`, in the strategy's scope unless there are several workers.
+        name: of the model, for tables.
         data_dir: folder of the data set.
         description: its `schema.DatasetDescription`.
         split: "train" or "validation".
@@ -90,23 +116,11 @@ def predict(
 
     Returns: `Predictions`.
 
-    Raises:
-        ValueError: if there is no model, or it was trained on other classes.
-
     Source: section 4.1: the softmax outputs of the ten views are averaged.
     """
     worker = worker or workers.Worker()
     num_workers = len(worker.addresses)
     share = reader.Share(worker.number, num_workers)
-    with strategy.scope() if num_workers == 1 else contextlib.nullcontext():
-        model, learned = load_model(path)
-    if learned.class_names != description.class_names:
-        raise ValueError(
-            f"The model must have been trained on the classes of the data. {path} knows {len(learned.class_names)} "
-            f"({', '.join(learned.class_names[:3])}, ...); {data_dir} holds {len(description.class_names)} "
-            f"({', '.join(description.class_names[:3])}, ...)."
-        )
-    name = files.model_name(path)
     side = model.input_shape[1]
     replicas = strategy.num_replicas_in_sync if num_workers == 1 else 1
     count = description.splits[split].count
@@ -159,36 +173,21 @@ def load_matching(
     return saved
 
 
-def devkit_numbers(devkit: str | pathlib.Path) -> dict[str, int]:
-    """The class numbers of an ILSVRC devkit.
+def devkit_numbers(devkit: str | pathlib.Path, class_names: Sequence[str]) -> np.ndarray:
+    """The numbers that an ILSVRC devkit gives to classes.
 
     Args:
         devkit: its tar file or folder; if its name contains 2010, of that year, else of 2012.
+        class_names: names in the order of the labels, each of which begins with its WordNet id.
 
-    Returns: a dict from WordNet ids to class numbers.
+    Returns: int64 (classes,), in the order of the labels.
 
     Raises:
-        ValueError: if it is not a complete devkit of that year.
+        ValueError: if it is not a complete devkit of that year, or a class is not in it.
     """
     devkit = pathlib.Path(devkit)
-    ids, _, _ = ilsvrc.read_devkit(devkit, "2010" if "2010" in devkit.name else "2012")
-    return {class_id: number for number, class_id in ids.items()}
-
-
-def write_submission(
-    path: str | pathlib.Path, probabilities: np.ndarray, class_names: Sequence[str], numbers: Mapping[str, int]
-) -> None:
-    """Writes the five most probable classes of each image in the format of ILSVRC's evaluation server.
-
-    Args:
-        path: of the text file: a line for each image, in the order of the validation images, the most probable first.
-        probabilities: float (n, classes).
-        class_names: names in the order of the labels, each of which begins with its WordNet id.
-        numbers: what `devkit_numbers` returns.
-
-    Raises:
-        ValueError: if a class is not in the devkit.
-    """
+    ids_by_number, _, _ = ilsvrc.read_devkit(devkit, "2010" if "2010" in devkit.name else "2012")
+    numbers = {class_id: number for number, class_id in ids_by_number.items()}
     ids = [name.split()[0] for name in class_names]
     unknown = [class_id for class_id in ids if class_id not in numbers]
     if unknown:
@@ -196,7 +195,17 @@ def write_submission(
             f"The classes of a submission must be the devkit's WordNet ids. Received {len(unknown)} others: "
             f"{unknown[:3]}"
         )
-    numbers_of_labels = np.array([numbers[class_id] for class_id in ids])
-    best = numbers_of_labels[metrics.top_k(probabilities, 5)]
+    return np.array([numbers[class_id] for class_id in ids])
+
+
+def write_submission(path: str | pathlib.Path, probabilities: np.ndarray, numbers: np.ndarray) -> None:
+    """Writes the five most probable classes of each image in the format of ILSVRC's evaluation server.
+
+    Args:
+        path: of the text file: a line for each image, in the order of the validation images, the most probable first.
+        probabilities: float (n, classes).
+        numbers: of the classes, in the order of the labels: what `devkit_numbers` returns.
+    """
+    best = numbers[metrics.top_k(probabilities, 5)]
     lines = "".join(" ".join(map(str, row)) + "\n" for row in best)
     write_text(path, lines)

@@ -131,17 +131,18 @@ class TestBuild:
 
 class TestSubmission:
     def test_lines_are_the_devkits_numbers_of_the_five_most_probable(self, archives, tmp_path):
-        ids, _, truth = ilsvrc.read_devkit(archives / "ILSVRC2012_devkit_t12.tar.gz", "2012")
+        devkit = archives / "ILSVRC2012_devkit_t12.tar.gz"
+        _, _, truth = ilsvrc.read_devkit(devkit, "2012")
         source = sources.open_source(f"ilsvrc2012:{archives}")
         labels = [label for *_, label in source.read("validation", 0, source.count("validation"))]
         certain = np.eye(4)[labels]  # the predictions of a perfect model
-        numbers = {class_id: number for number, class_id in ids.items()}
-        predictions.write_submission(tmp_path / "submission.txt", certain, source.class_names, numbers)
+        numbers = predictions.devkit_numbers(devkit, source.class_names)
+        predictions.write_submission(tmp_path / "submission.txt", certain, numbers)
         lines = [line.split() for line in (tmp_path / "submission.txt").read_text().splitlines()]
         assert [int(line[0]) for line in lines] == truth  # the ground truth that the server holds them against
         assert all(sorted(line) == ["1", "2", "3", "4"] for line in lines)
         with pytest.raises(ValueError, match=r"must be the devkit's WordNet ids. Received 1 others: \['cat'\]"):
-            predictions.write_submission(tmp_path / "s.txt", certain, ["cat", *source.class_names[1:]], numbers)
+            predictions.devkit_numbers(devkit, ["cat", *source.class_names[1:]])
 
     @pytest.mark.slow
     def test_evaluation_writes_one(self, archives, ilsvrc_data_dir, ilsvrc_run, tmp_path):
