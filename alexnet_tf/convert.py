@@ -2,7 +2,7 @@
 
 import pathlib
 
-from absl import flags
+from absl import flags, logging
 
 from alexnet_tf.tfrecords import program, schema
 from alexnet_tf.variants import VARIANTS
@@ -22,7 +22,7 @@ def define_flags():
         "variant",
         None,
         sorted(VARIANTS),
-        "The network in the file; by default inferred from the kind of file.",
+        "The network to make; by default the one in the file, from the kind of file and the order of its layers.",
     )
     flags.DEFINE_enum(
         "columns",
@@ -44,6 +44,7 @@ def define_flags():
 def main(arguments):
     # Imported here, so that --help and mistakes in flags are answered at once.
     from alexnet_tf import model
+    from alexnet_tf.visualization import layer_table
     from alexnet_tf.weights import pretrained_files, transfer
 
     flag = flags.FLAGS
@@ -51,15 +52,23 @@ def main(arguments):
     path = pathlib.Path(flag.input)
     if path.is_dir() or path.suffix in (".keras", ".h5"):
         source = model.open_model(path)
-        variant = flag.variant or model.variant_name(source)
+        found = model.variant_name(source)
         num_classes = source.output_shape[-1]
         described = (path if path.is_dir() else path.parent) / schema.DATASET_FILE
         names_file = flag.class_names or (described if described.exists() else None)
     else:
         source = pretrained_files.read_pretrained(path)
-        variant = flag.variant or source.variant
+        found = source.variant
         num_classes = source.num_classes
         names_file = flag.class_names
+    variant = flag.variant or found
+    if variant is None:
+        raise ValueError(f"{path} does not say which network it is. Give --variant: caffe, caffenet or another.")
+    if variant != found in VARIANTS:
+        difference = layer_table.describe(variant, found, num_classes)
+        logging.warning(
+            "%s holds weights of %s: in %s they compute something else.\n%s", path, found, variant, difference
+        )
     converted = model.build_alexnet(variant, num_classes, initializer="zeros", merge_columns=merge)
     try:
         if isinstance(source, pretrained_files.PretrainedWeights):
@@ -73,7 +82,7 @@ def main(arguments):
         converted.get_layer("mean_image").set_mean_image(pretrained_files.read_caffe_mean(flag.mean_image))
     transfer.save_converted(converted, class_names, path.name, flag.output_dir)
     print(
-        f"Converted {path} to {flag.output_dir}: {variant}, {converted.count_params():,} parameters, "
+        f"Converted {path} to {flag.output_dir}: {variant}, {model.count_parameters(converted):,} parameters, "
         f"{num_classes} classes."
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from absl import logging
 
 from alexnet_tf import rows
@@ -179,6 +180,11 @@ def _initial_weights(shape, initializer):
 def variant_name(model: keras.Model) -> str:
     """The variant that `build_alexnet` made a model of, or the model's name if it is not one of its models."""
     return model.name.removeprefix("alexnet_")
+
+
+def count_parameters(model: keras.Model) -> int:
+    """The number of parameters that training changes: without the mean image."""
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
 
 
 def layer_output(model: keras.Model, name: str) -> keras.KerasTensor:

@@ -29,17 +29,36 @@ def blob(array, old):
     return head + record(5, data.tobytes())
 
 
-def write_caffemodel(path, network, net_name="AlexNet", old=False):
-    """With conv1's channels blue, green, red. `old` is the format of Caffe's first releases."""
-    content = record(1, net_name.encode())
-    content += record(2 if old else 100, record(4 if old else 1, b"data"))  # a layer without weights
+V1_TYPES = {"Convolution": 4, "Data": 5, "InnerProduct": 14, "LRN": 15, "Pooling": 17, "ReLU": 18}
+
+
+def write_caffemodel(path, network, net_name="AlexNet", old=False, pool_first=False, only=LAYERS):
+    """With conv1's channels blue, green, red. `old` is the format of Caffe's first releases. `pool_first` is CaffeNet's
+    order. Of layers with weights, `only` some; then all that have none lack too."""
+    content, bottom = record(1, net_name.encode()), b"data"
+    after = {name: ["ReLU"] for name in LAYERS[:-1]}
+    for name in ("conv1", "conv2"):
+        after[name] += ["Pooling", "LRN"] if pool_first else ["LRN", "Pooling"]
+    rows = [("data", "Data")]
     for name in LAYERS:
-        layer = getattr(network, name)
-        weight = layer.weight.detach().numpy()
-        if name == "conv1":
-            weight = weight[:, ::-1]
-        blobs = [record(6 if old else 7, blob(values, old)) for values in (weight, layer.bias.detach().numpy())]
-        content += record(2 if old else 100, record(4 if old else 1, name.encode()) + b"".join(blobs))
+        rows.append((name, "Convolution" if name.startswith("conv") else "InnerProduct"))
+        rows += [(f"{kind.lower()}_{name}", kind) for kind in after.get(name, [])]
+    for name, kind in rows:
+        if only != LAYERS and name not in only:
+            continue
+        top = bottom if kind == "ReLU" else name.encode()  # in its own place
+        number = varint(5 << 3) + varint(V1_TYPES[kind]) if old else record(2, kind.encode())
+        layer = record(4 if old else 1, name.encode()) + number
+        layer += b"" if kind == "Data" else record(2 if old else 3, bottom)
+        layer += record(3 if old else 4, top)
+        if name in LAYERS:
+            weight, bias = (
+                each.detach().numpy() for each in (getattr(network, name).weight, getattr(network, name).bias)
+            )
+            for values in (weight[:, ::-1] if name == "conv1" else weight, bias):
+                layer += record(6 if old else 7, blob(values, old))
+        content += record(2 if old else 100, layer)
+        bottom = top
     path.write_bytes(content)
 
 

@@ -16,7 +16,7 @@ from programs import ENVIRONMENT, image_files, program, run, run_well
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from alexnet_tf.model import load_model
+from alexnet_tf.model import count_parameters, load_model
 from alexnet_tf.serving import exporter, preprocessing
 from alexnet_tf.tfrecords import crops
 
@@ -107,7 +107,7 @@ class TestSavedModel:
         card = json.loads((assets / "model_card.json").read_text())
         assert (card["name"], card["version"]) == ("alexnet", 1)
         assert card["network"]["variant"] == "testing"
-        assert card["network"]["parameters"] == model.count_params()
+        assert card["network"]["parameters"] == count_parameters(model)
         conv1 = [line for line in card["network"]["differs_from_paper"] if line["layer"] == "conv1"]
         assert [(line["of"], line["kernel"]) for line in conv1] == [("paper", "11 x 11"), ("testing", "7 x 7")]
         assert card["data"]["images"] == {"train": 3000, "validation": 1000}

@@ -7,6 +7,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from alexnet_tf import variants
+from alexnet_tf.model import count_parameters
 from alexnet_tf.tfrecords import schema
 from alexnet_tf.tfrecords.files import write_json, write_text
 from alexnet_tf.training import checkpoints
@@ -46,7 +47,7 @@ def collect(
             "variant": variant,
             "title": row.title if row else "no variant of this project",
             "source": row.source if row else None,
-            "parameters": model.count_params(),
+            "parameters": count_parameters(model),
             "image_px": model.input_shape[1],
             "differs_from_paper": _differences(variant, len(description.class_names)),
         },

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import pathlib
 import pickle
+import re
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 # models/bvlc_alexnet/train_val.prototxt subtracts a mean image; models/bvlc_reference_caffenet/train_val.prototxt gives
 # its mean color: blue 104, green 117, red 123.
 CAFFE_MEAN_COLOR = (123.0, 117.0, 104.0)
+
+_LRN, _POOLING = 15, 17  # V1LayerParameter.LayerType in src/caffe/proto/caffe.proto
 
 # torchvision's transforms subtract a mean and divide by a standard deviation, of pixels from 0 to 1.
 TORCHVISION_MEAN_COLOR = (255 * 0.485, 255 * 0.456, 255 * 0.406)
@@ -37,7 +40,7 @@ class PretrainedWeights:
     """Weights of a network from another program, in this project's layout.
 
     Attributes:
-        variant: its row of the table of variants.
+        variant: its row of the table of variants; None if the file does not say which it is.
         weights: layer names to (kernel, bias), float32. Kernels of convolutions are (rows, columns, input
             channels, kernels) with channels in the order red, green, blue in conv1; of dense layers (inputs, units).
         maps_first: whether the inputs of the first dense layer are in the order (channel, row, column), as in Caffe and
@@ -46,7 +49,7 @@ class PretrainedWeights:
         mean_color: the mean red, green and blue that is subtracted, from pixels of 0 to 255.
     """
 
-    variant: str
+    variant: str | None
     weights: dict[str, tuple[np.ndarray, np.ndarray]]
     maps_first: bool
     input_scale: tuple[float, float, float]
@@ -74,7 +77,10 @@ def read_pretrained(path: str | pathlib.Path) -> PretrainedWeights:
 
 
 def read_caffemodel(path: str | pathlib.Path) -> PretrainedWeights:
-    """Reads a .caffemodel of bvlc_alexnet or bvlc_reference_caffenet. Returns a `PretrainedWeights`."""
+    """Reads a .caffemodel of bvlc_alexnet or bvlc_reference_caffenet. Returns a `PretrainedWeights`.
+
+    The two differ in the order of normalization and pooling, which is read from the file's layers, not from its name.
+    """
     network = _caffe_message("NetParameter")
     try:
         network.ParseFromString(pathlib.Path(path).read_bytes())
@@ -89,8 +95,19 @@ def read_caffemodel(path: str | pathlib.Path) -> PretrainedWeights:
             weights[layer.name] = (_from_output_first(kernel), bias.reshape(-1))
     if not weights:
         raise ValueError(f"{path} holds no layer with weights and biases: it is no .caffemodel of an AlexNet.")
+    _check_weights(path, weights)
+    # What each normalization's input comes from: Caffe's types by name, and by number in the older format. A ReLU
+    # writes over its own input.
+    layers = [*network.layer, *network.layers]
+    before = [
+        {each.type for each in layers if set(each.top) & set(layer.bottom)} & {"Pooling", _POOLING}
+        for layer in layers
+        if layer.type in ("LRN", _LRN)
+    ]
+    if any(before) and not all(before):
+        raise ValueError(f"{path} must normalize before each pooling (caffe) or after each (caffenet). It does both.")
     return PretrainedWeights(
-        variant="caffenet" if network.name == "CaffeNet" else "caffe",
+        variant=("caffenet" if all(before) else "caffe") if before else None,
         weights=_with_red_first(weights),
         maps_first=True,
         input_scale=(1.0, 1.0, 1.0),
@@ -104,22 +121,20 @@ def read_caffe_mean(path: str | pathlib.Path) -> np.ndarray:
     Arrays of three dimensions may have their colors first, blue, green, red, as Caffe's own ilsvrc_2012_mean.npy.
     """
     path = pathlib.Path(path)
-    if path.suffix == ".npy":
-        try:
-            mean = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{path} holds no array: {error}") from error
-    else:
-        blob = _caffe_message("BlobProto")
-        try:
+    try:
+        if path.suffix == ".npy":
+            mean = np.asarray(np.load(path, allow_pickle=False), "float32")
+        else:
+            blob = _caffe_message("BlobProto")
             blob.ParseFromString(path.read_bytes())
-        except (OSError, message.DecodeError) as error:
-            raise ValueError(f"{path} is not a complete .binaryproto: {error}") from error
-        mean = _blob_array(blob)
-    mean = mean.reshape(mean.shape[-3:])
-    if mean.ndim != 3 or mean.shape[0] != 3:
-        raise ValueError(f"A mean image must be of shape (3, rows, columns). Received: {mean.shape} in {path}")
-    return np.asarray(mean[::-1].transpose(1, 2, 0), "float32")
+            mean = _blob_array(blob)
+        mean = mean.reshape(mean.shape[-3:])
+    except Exception as error:  # a damaged file raises one of half a dozen kinds
+        raise ValueError(f"{path} is not a complete .binaryproto or .npy array of numbers: {error}") from error
+    if mean.ndim != 3 or mean.shape[0] != 3 or not np.all(np.isfinite(mean)):
+        received = f"{mean.shape}{'' if np.all(np.isfinite(mean)) else ', numbers that are not finite,'}"
+        raise ValueError(f"A mean image must be of shape (3, rows, columns) and finite. Received: {received} in {path}")
+    return mean[::-1].transpose(1, 2, 0)
 
 
 def read_npy(path: str | pathlib.Path) -> PretrainedWeights:
@@ -138,8 +153,9 @@ def read_npy(path: str | pathlib.Path) -> PretrainedWeights:
         for name, values in layers.items():
             kernel, bias = (values["weights"], values["biases"]) if isinstance(values, dict) else values
             weights[str(name)] = (np.asarray(kernel, "float32"), np.asarray(bias, "float32").reshape(-1))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file raises one of a dozen kinds
         raise ValueError(f"{path} is not a dictionary of layers in NumPy's format: {error}") from error
+    _check_weights(path, weights)
     return PretrainedWeights("caffe", _with_red_first(weights), False, (1.0, 1.0, 1.0), CAFFE_MEAN_COLOR)
 
 
@@ -167,10 +183,17 @@ def read_torchvision(path: str | pathlib.Path) -> PretrainedWeights:
         raise ValueError(f"PyTorch is needed to read {path}: pip install torch") from error
     try:
         state = torch.load(io.BytesIO(pathlib.Path(path).read_bytes()), map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
+        for key in ("model", "state_dict", "model"):  # in which training programs wrap it
+            state = state[key] if isinstance(state.get(key), dict) else state
         arrays = {str(name).removeprefix("module."): value.float().numpy() for name, value in state.items()}
-    except (RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is not a state dict that can be read without running code: {error}") from error
+    except pickle.UnpicklingError as error:  # PyTorch's own message says how to run the code that the file contains
+        called = re.search(r"GLOBAL (\S+)", str(error))
+        raise ValueError(
+            f"{path} is damaged, or a pickle that would run code: it is not opened. A file of "
+            f"torch.save(model.state_dict()) is expected. Received: {called[1] if called else 'something else'}"
+        ) from None
+    except Exception as error:  # a damaged file raises one of a dozen kinds
+        raise ValueError(f"{path} is not a state dict of PyTorch: {error!r}") from error
     weights = {}
     for theirs, ours in _TORCHVISION_NAMES.items():
         try:
@@ -180,6 +203,7 @@ def read_torchvision(path: str | pathlib.Path) -> PretrainedWeights:
                 f"{path} must hold {theirs}.weight and {theirs}.bias, as torchvision's alexnet does, for {ours}. "
                 f"It holds {', '.join(sorted(arrays)[:6])}, ..."
             ) from error
+    _check_weights(path, weights)
     return PretrainedWeights(
         variant="one_weird_trick",
         weights=weights,
@@ -187,6 +211,15 @@ def read_torchvision(path: str | pathlib.Path) -> PretrainedWeights:
         input_scale=TORCHVISION_INPUT_SCALE,
         mean_color=TORCHVISION_MEAN_COLOR,
     )
+
+
+def _check_weights(path, weights):
+    for name, (kernel, bias) in weights.items():
+        if kernel.ndim not in (2, 4) or (name == "conv1" and kernel.ndim != 4) or bias.ndim != 1:
+            raise ValueError(
+                f"{path} must hold kernels of 2 or 4 dimensions and biases of 1. Received: {name} of shapes "
+                f"{kernel.shape} and {bias.shape}"
+            )
 
 
 def _from_output_first(kernel):
@@ -232,8 +265,20 @@ def _caffe_message(name: str) -> Any:  # whose fields exist at run time alone
             ("shape", 7, one, ".caffe.BlobShape"),
             ("double_data", 8, many, packed),
         ],
-        "LayerParameter": [("name", 1, one, text), ("blobs", 7, many, ".caffe.BlobProto")],
-        "V1LayerParameter": [("name", 4, one, text), ("blobs", 6, many, ".caffe.BlobProto")],
+        "LayerParameter": [
+            ("name", 1, one, text),
+            ("type", 2, one, text),
+            ("bottom", 3, many, text),
+            ("top", 4, many, text),
+            ("blobs", 7, many, ".caffe.BlobProto"),
+        ],
+        "V1LayerParameter": [
+            ("bottom", 2, many, text),
+            ("top", 3, many, text),
+            ("name", 4, one, text),
+            ("type", 5, one, int32),
+            ("blobs", 6, many, ".caffe.BlobProto"),
+        ],
         "NetParameter": [
             ("name", 1, one, text),
             ("layers", 2, many, ".caffe.V1LayerParameter"),

@@ -30,7 +30,7 @@ def copy_weights(source: keras.Model, target: keras.Model, new_head: bool = Fals
         new_head: whether the classifier keeps its own initial weights.
 
     Raises:
-        ValueError: if a layer of the target is missing in the source, or has other shapes.
+        ValueError: if a layer of the target is missing in the source, has other shapes, or weights that are not finite.
     """
     weights = {layer.name: _merged(layer) for layer in source.layers if layer.weights}
     for name, values in weights.items():
@@ -47,7 +47,7 @@ def load_pretrained(network: PretrainedWeights, target: keras.Model) -> None:
         target: from `model.build_alexnet`, in either form of columns.
 
     Raises:
-        ValueError: if a layer is missing, or its shapes are not the target's.
+        ValueError: if a layer is missing, its shapes are not the target's, or its weights are not finite.
     """
     weights = {name: {"kernel": kernel, "bias": bias} for name, (kernel, bias) in network.weights.items()}
     mean = target.get_layer("mean_image").mean
@@ -75,6 +75,8 @@ def _set_weights(target: keras.Model, weights: dict, input_scale, new_head: bool
             raise ValueError(f"{layer.name} must have {sorted(expected)}. Received: {sorted(values)}")
         for name, value in values.items():
             _check_shape(layer, name, value.shape)
+            if not np.all(np.isfinite(value)):
+                raise ValueError(f"{layer.name}'s {name} must be finite. Received: NaN or infinity")
         if layer.name == target.layers[2].name:  # the first convolution
             values["kernel"] = values["kernel"] * ratio.astype("float32")[:, None]
         for name, variables in _by_column(layer).items():
@@ -154,14 +156,19 @@ def read_class_names(path: str | pathlib.Path | None, num_classes: int) -> colle
         num_classes: how many names are expected.
 
     Raises:
-        ValueError: if there are not as many names as classes.
+        ValueError: if there are not as many names as classes, or the file is of another kind.
     """
     if path is None:
         if num_classes != 1000:
             raise ValueError(f"`class_names` must be given: names are known for 1000 classes alone, not {num_classes}.")
         return tfds.core.tfds_path("datasets/imagenet2012/labels.txt").read_text().split()
-    text = pathlib.Path(path).read_text(encoding="utf-8")
-    names = json.loads(text)["class_names"] if str(path).endswith(".json") else text.splitlines()
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+        names = list(map(str, json.loads(text)["class_names"])) if str(path).endswith(".json") else text.splitlines()
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"`class_names` must be a name per line in UTF-8, or a dataset.json. {path}: {error!r}"
+        ) from error
     if len(names) != num_classes:
         raise ValueError(f"`class_names` must name the {num_classes} classes. Received: {len(names)} names in {path}")
     return names

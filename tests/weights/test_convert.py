@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -58,6 +59,19 @@ def caffe_network():
     return random_network("caffe")
 
 
+def small_layers(**shapes):
+    """Layers of a PyTorch network whose kernels are zeros of some shapes."""
+    defaults = {name: (2, 3, 1, 1) if name.startswith("conv") else (2, 3) for name in LAYERS}
+    layers = types.SimpleNamespace()
+    for name, shape in (defaults | shapes).items():
+        parts = {"weight": torch.zeros(shape), "bias": torch.zeros(2)}
+        setattr(layers, name, types.SimpleNamespace(**parts))
+    return layers
+
+
+SMALL_CAFFE = small_layers()
+
+
 class TestCaffe:
     @pytest.mark.parametrize("columns", [None, pytest.param("split", marks=pytest.mark.long)])
     @pytest.mark.slow
@@ -66,7 +80,7 @@ class TestCaffe:
         flags = [f"--input={tmp_path / 'net.caffemodel'}", f"--output_dir={tmp_path / 'run'}"]
         result = run_convert(*flags, *([f"--columns={columns}"] if columns else []))
         assert result.returncode == 0, result.stderr
-        assert ": caffe, 61,119,811 parameters, 1000 classes." in result.stdout
+        assert ": caffe, 60,965,224 parameters, 1000 classes." in result.stdout
         model, description = load_model(tmp_path / "run")
         assert description.class_names[:2] == ("n01440764", "n01443537")
         assert len(model.get_layer("fc6").kernels) == (2 if columns else 1)
@@ -74,17 +88,32 @@ class TestCaffe:
         expected = foreign_logits(caffe_network, np.float64(pixels) - [123, 117, 104])
         assert_logits_equal(logits(model, pixels), expected)
 
+    @pytest.mark.parametrize("old", [False, True])
+    @pytest.mark.parametrize("pool_first, variant", [(False, "caffe"), (True, "caffenet")])
+    def test_order_of_layers_tells_the_network_and_not_its_name(self, pool_first, variant, old, tmp_path):
+        network = SMALL_CAFFE
+        for name in ("AlexNet", "CaffeNet"):
+            write_caffemodel(tmp_path / "net.caffemodel", network, name, old, pool_first)
+            assert pretrained_files.read_pretrained(tmp_path / "net.caffemodel").variant == variant
+        write_caffemodel(tmp_path / "net.caffemodel", network, "CaffeNet", old, only=("conv1", "fc8"))
+        assert pretrained_files.read_pretrained(tmp_path / "net.caffemodel").variant is None
+
     @pytest.mark.slow
-    def test_caffenet_is_told_by_its_name(self, tmp_path):
+    def test_caffenet_gives_the_logits_of_the_network_itself(self, tmp_path):
         network = random_network("caffenet", 10)
-        write_caffemodel(tmp_path / "net.caffemodel", network, "CaffeNet")
-        read = pretrained_files.read_pretrained(tmp_path / "net.caffemodel")
-        assert read.variant == "caffenet"
-        model = build_alexnet("caffenet", 10, initializer="zeros")
-        transfer.load_pretrained(read, model)
+        write_caffemodel(tmp_path / "net.caffemodel", network, "finetuned", pool_first=True)
+        (tmp_path / "names.txt").write_text("\n".join("abcdefghij"))
+        flags = [f"--input={tmp_path / 'net.caffemodel'}", f"--class_names={tmp_path / 'names.txt'}"]
+        result = run_convert(*flags, f"--output_dir={tmp_path / 'run'}")
+        assert result.returncode == 0, result.stderr
+        assert "compute something else" not in result.stderr
         pixels = images(227)
         expected = foreign_logits(network, np.float64(pixels) - [123, 117, 104])
-        assert_logits_equal(logits(model, pixels), expected)
+        assert_logits_equal(logits(load_model(tmp_path / "run")[0], pixels), expected)
+        result = run_convert(*flags, f"--output_dir={tmp_path / 'other'}", "--variant=caffe")
+        assert result.returncode == 0, result.stderr
+        assert "holds weights of caffenet: in caffe they compute something else" in result.stderr
+        assert "norm1" in result.stderr  # and what differs
 
     @pytest.mark.parametrize("python2", [False, True])
     def test_npy_dictionary_gives_the_logits_of_the_network_itself(self, caffe_network, python2, tmp_path):
@@ -166,6 +195,19 @@ class TestTorchvision:
         with pytest.raises(ValueError, match=r"must hold features\.0\.weight.*It holds layer1\.weight"):
             pretrained_files.read_pretrained(tmp_path / "resnet.pth")
 
+    @pytest.mark.parametrize("keys", [("model",), ("state_dict",), ("model", "state_dict")])
+    def test_state_dict_is_found_in_a_training_programs_checkpoint(self, keys, tmp_path):
+        state = {}
+        for name in pretrained_files._TORCHVISION_NAMES:
+            shape = (2, 3, 1, 1) if name.startswith("features") else (2, 3)
+            state |= {f"module.{name}.weight": torch.rand(shape), f"module.{name}.bias": torch.rand(2)}
+        saved = state
+        for key in reversed(keys):
+            saved = {key: saved, "epoch": 3}
+        torch.save(saved, tmp_path / "net.pth")
+        read = pretrained_files.read_pretrained(tmp_path / "net.pth")
+        np.testing.assert_array_equal(read.weights["fc8"][0], state["module.classifier.6.weight"].numpy().T)
+
 
 class CallsWhenUnpickled:
     def __init__(self, path):
@@ -189,6 +231,9 @@ class TestHostileFiles:
             assert not marker.exists(), name
         with pytest.raises(ValueError, match=r"it would call posix\.mkdir"):
             pretrained_files.read_pretrained(tmp_path / "dictionary.npy")
+        with pytest.raises(ValueError, match=r"Received: posix\.mkdir$") as refusal:
+            pretrained_files.read_pretrained(tmp_path / "zip.pth")
+        assert refusal.value.__suppress_context__  # which is PyTorch's advice to run the code
         np.load(tmp_path / "dictionary.npy", allow_pickle=True)
         assert marker.exists()  # so the file was hostile indeed
 
@@ -202,6 +247,26 @@ class TestHostileFiles:
         np.save(tmp_path / "net.npy", np.zeros(3))
         with pytest.raises(ValueError, match="is no dictionary of layers"):
             pretrained_files.read_pretrained(tmp_path / "net.npy")
+
+    def test_odd_arrays_are_refused_with_the_files_name(self, tmp_path):
+        write_caffemodel(tmp_path / "flat.caffemodel", small_layers(conv1=(2, 3)))
+        np.save(tmp_path / "flat.npy", np.array({"conv1": [np.zeros(5), np.zeros(2)]}, object))
+        torch.save({f"{name}.{kind}": torch.zeros(5) for name in pretrained_files._TORCHVISION_NAMES
+                    for kind in ("weight", "bias")}, tmp_path / "flat.pth")  # fmt: skip
+        torch.save({"a": torch.zeros(3, 3).to_sparse()}, tmp_path / "sparse.pth")
+        for name in ("flat.caffemodel", "flat.npy", "flat.pth", "sparse.pth"):
+            with pytest.raises(ValueError, match=name.replace(".", r"\.")):
+                pretrained_files.read_pretrained(tmp_path / name)
+        with (tmp_path / "mean.npy").open("wb") as file:  # of 12 TiB, it says
+            header = {"descr": "<f4", "fortran_order": False, "shape": (3, 1 << 20, 1 << 20)}
+            np.lib.format.write_array_header_1_0(file, header)
+        np.save(tmp_path / "nan.npy", np.full((3, 8, 8), np.nan))
+        for name in ("mean.npy", "nan.npy", "missing.npy"):
+            with pytest.raises(ValueError, match=name.replace(".", r"\.")):
+                pretrained_files.read_caffe_mean(tmp_path / name)
+        (tmp_path / "names.json").write_text("{}")
+        with pytest.raises(ValueError, match=r"`class_names` must be .*names\.json"):
+            transfer.read_class_names(tmp_path / "names.json", 3)
 
     @pytest.mark.parametrize("name", ["net.ckpt", "net.pth"])
     def test_unknown_or_missing_file_is_refused(self, name, tmp_path):
@@ -224,6 +289,11 @@ class TestLoadForeign:
     def test_other_class_count_names_the_classifier(self):
         with pytest.raises(ValueError, match=r"fc8's kernel must be of shape \(32, 5\). Received: \(32, 3\)"):
             transfer.load_pretrained(self.weights(), build_alexnet("testing", 5))
+
+    def test_weights_that_are_not_finite_are_refused(self):
+        network = self.weights(fc7=(np.full((32, 32), np.nan, "float32"), np.zeros(32, "float32")))
+        with pytest.raises(ValueError, match=r"fc7's kernel must be finite"):
+            transfer.load_pretrained(network, build_alexnet("testing", 3))
 
     def test_missing_layer_is_named(self):
         network = self.weights()
