@@ -44,12 +44,12 @@ def main(arguments):
     if flag.panel:
         program.check_outputs("panel", [flag.panel], flag.overwrite, files)
     width = max(len(str(path)) for path in files)
-    failed, shown = 0, []
+    answered, failed, shown = 0, 0, []
     for path, content, prediction, error in image_requests.predict_files(
         connection, files, flag.batch_size, flag.deadline
     ):
         best = list(zip(prediction.class_names, prediction.probabilities, strict=True)) if prediction else []
-        failed += error is not None
+        answered, failed = answered + 1, failed + (error is not None)
         if flag.format == "jsonl":
             classes = [{"class": name, "probability": probability} for name, probability in best]
             print(json.dumps({"file": str(path), "classes": classes, "error": error}), flush=True)
@@ -64,8 +64,10 @@ def main(arguments):
 
         if prediction_panel.write_panel(flag.panel, [prediction_panel.ClassifiedImage(*each) for each in shown]):
             print(f"Written: {flag.panel}", file=sys.stderr)
+    if answered < len(files):
+        print(f"{flag.server} doesn't respond: {len(files) - answered} files were not sent.", file=sys.stderr)
     if failed:
-        print(f"No prediction for {failed} of {len(files)} files.", file=sys.stderr)
+        print(f"No prediction for {failed + len(files) - answered} of {len(files)} files.", file=sys.stderr)
         sys.exit(1)
 
 

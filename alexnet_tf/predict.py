@@ -22,7 +22,7 @@ def main(arguments):
     if flag.panel:
         program.check_outputs("panel", [flag.panel], flag.overwrite, arguments)
     # Not with the module: --help and wrong flags are answered without TensorFlow.
-    from alexnet_tf.serving import classifier
+    from alexnet_tf.serving import classifier, image_requests
 
     classify = classifier.open_classifier(flag.model)
     import tensorflow as tf  # after open_classifier, which imports as little of it as the model needs
@@ -30,7 +30,7 @@ def main(arguments):
     shown, failed = [], False
     for path in map(pathlib.Path, arguments):
         try:
-            encoded = path.read_bytes()
+            encoded = image_requests.read_file(path)
             names, probabilities = classify(encoded)
         except (OSError, tf.errors.InvalidArgumentError) as error:
             print(f"{path}: not an image that can be read: {str(error).splitlines()[0]}", file=sys.stderr)

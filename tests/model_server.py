@@ -101,13 +101,14 @@ class Model:
 class ModelServer:
     """Serves a `Model` on two ports of this machine, 0 for any free ones; a context manager.
 
-    The next `failures` requests fail with UNAVAILABLE or 503; `requests` counts all. With `certificate` and `key`, PEM
-    files, both ports use TLS.
+    The next `failures` requests fail with `failure`, by default UNAVAILABLE or 503; `requests` counts all. With
+    `certificate` and `key`, PEM files, both ports use TLS.
     """
 
     def __init__(self, model, grpc_port=0, rest_port=0, certificate=None, key=None):
         self.model = model
         self.failures = self.requests = 0
+        self.failure = (grpc.StatusCode.UNAVAILABLE, 503)
         self.lock = threading.Lock()
         options = [("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)]
         self.grpc = grpc.server(concurrent.futures.ThreadPoolExecutor(64), options=options)
@@ -140,7 +141,7 @@ class ModelServer:
             self.requests += 1
             if self.failures:
                 self.failures -= 1
-                raise WrongRequest(grpc.StatusCode.UNAVAILABLE, 503, "the server is being restarted")
+                raise WrongRequest(*self.failure, "the server is being restarted")
 
 
 class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):

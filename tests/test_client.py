@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import os
 import pathlib
 import socket
 import socketserver
@@ -23,7 +24,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from alexnet_tf.serving import remote_model
+from alexnet_tf.serving import image_requests, remote_model
 
 PROTOCOLS = ("grpc", "http")
 
@@ -111,6 +112,16 @@ class TestPredictWithRetries:
         assert prediction.valid
         assert len(waits) == 4
         assert all(0.05 * 2**number <= wait <= 0.1 * 2**number for number, wait in enumerate(waits))
+
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    @pytest.mark.parametrize("code, status", [("UNAVAILABLE", 429), ("RESOURCE_EXHAUSTED", 502), ("ABORTED", 504)])
+    def test_every_status_of_an_overloaded_server_is_retried(self, protocol, code, status, server, photos, monkeypatch):
+        monkeypatch.setattr(server, "failure", (grpc.StatusCode[code], status))
+        connection = remote_model.connect(address(server, protocol), "alexnet")
+        server.failures, waits = 2, []
+        content = next(photos.glob("*.png")).read_bytes()
+        assert remote_model.predict_with_retries(connection, [content], 30, sleep=waits.append)[0].valid
+        assert len(waits) == 2
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     @pytest.mark.parametrize(
@@ -212,11 +223,49 @@ class TestTransportSecurity:
             assert secure.requests == 0
 
     @pytest.mark.parametrize("scheme", ["grpcs", "https"])
-    def test_plain_server_gets_no_image_if_tls_was_required(self, scheme, server):
+    def test_plain_server_gets_no_image_if_tls_was_required_and_no_retry(self, scheme, server):
         before = server.requests
-        with pytest.raises(remote_model.RequestFailed):
-            remote_model.predict_with_retries(remote_model.connect(address(server, scheme), "alexnet"), [b"x"], 1)
+        connection = remote_model.connect(address(server, scheme), "alexnet")
+        with pytest.raises(remote_model.RequestFailed, match=r"has no TLS|WRONG_VERSION_NUMBER") as failure:
+            remote_model.predict_with_retries(connection, [b"x"], 30, sleep=lambda wait: pytest.fail("it retries"))
+        assert not failure.value.responded
         assert server.requests == before
+
+
+class TestPredictFiles:
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    def test_server_that_is_down_ends_it_with_the_first_request(self, protocol, photos):
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            connection = remote_model.connect(f"{protocol}://127.0.0.1:{unused.getsockname()[1]}", "alexnet")
+            files = image_requests.find_files([photos])
+            rows = list(image_requests.predict_files(connection, files, 2, 0.3))
+        assert [row.path for row in rows] == files[:2]
+        assert all(row.error for row in rows)
+
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    def test_server_that_is_overloaded_does_not(self, protocol, server, photos, monkeypatch):
+        monkeypatch.setattr(server, "failures", 1)
+        monkeypatch.setattr(server, "failure", (grpc.StatusCode.INTERNAL, 500))
+        connection = remote_model.connect(address(server, protocol), "alexnet")
+        files = image_requests.find_files([photos])
+        rows = list(image_requests.predict_files(connection, files, 2, 30))
+        assert [row.path for row in rows] == files
+        assert [row.prediction is not None for row in rows] == [False, False, True, True, True, False]
+
+    def test_what_is_no_image_is_not_read(self, tmp_path, photos):
+        os.mkfifo(tmp_path / "pipe")  # reading it would wait forever
+        with (tmp_path / "video").open("wb") as file:
+            file.truncate(1 << 40)
+        (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+        (tmp_path / "folder").symlink_to(photos)
+        files = image_requests.find_files([tmp_path])
+        assert [path.name for path in files] == ["dangling", "folder", "pipe", "video"]
+        ((*rows,),) = image_requests.batch_files(files, 16)
+        errors = [str(error) for _, error in rows]
+        assert "No such file" in errors[0]
+        assert errors[1] == errors[2] == "it is no regular file"
+        assert errors[3] == "an image may have 160,000,000 bytes, and it has 1,099,511,627,776"
 
 
 class TestConnect:
@@ -261,9 +310,10 @@ class TestProgram:
     def test_missing_path_and_absent_server_are_errors(self, photos):
         result = run("client", "--server=http://localhost:1", "nowhere")
         assert "There is no file or folder nowhere" in result.stderr
-        result = run("client", "--server=http://localhost:1", "--deadline=0.5", photos / "image-0.png")
+        result = run("client", "--server=http://localhost:1", "--deadline=0.5", "--batch_size=1", photos)
         assert result.returncode == 1
-        assert "doesn't respond" in result.stderr
+        assert "http://localhost:1 doesn't respond: 5 files were not sent." in result.stderr
+        assert "No prediction for 6 of 6 files." in result.stderr
 
 
 class TestModelServer:

@@ -7,6 +7,7 @@ import json
 import pathlib
 import queue
 import random
+import re
 import ssl
 import threading
 import time
@@ -16,6 +17,9 @@ from typing import Protocol, TypeVar
 
 # The server is down, restarting or overloaded. Any other error would be the same at the next attempt.
 _RETRIED_STATUS = (429, 502, 503, 504)
+# What gRPC says if it gets no response, and if it never will: the certificate is not trusted, or the port has no TLS.
+_NO_RESPONSE = r"(?i)failed to connect|resolution failed|handshake|socket closed|connection reset|deadline exceeded"
+_NEVER_CONNECTS = "CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER"
 _FIRST_WAIT_S, _MAX_WAIT_S = 0.1, 5.0
 _MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 
@@ -23,11 +27,16 @@ _Result = TypeVar("_Result")
 
 
 class RequestFailed(Exception):
-    """A request that got no response, or an error as its response. `transient` is whether a retry may succeed."""
+    """A request that got no response, or an error as its response.
 
-    def __init__(self, message: str, transient: bool):
+    Attributes:
+        transient: whether a retry may succeed.
+        responded: whether the server responded. If not even after all retries, it is down or is no such server.
+    """
+
+    def __init__(self, message: str, transient: bool, responded: bool = True):
         super().__init__(message)
-        self.transient = transient
+        self.transient, self.responded = transient, responded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +136,8 @@ def predict_with_retries(
             jittered_s = wait_s * random.uniform(0.5, 1)  # so that clients that failed together don't retry together
             if not error.transient or clock() + jittered_s >= end:
                 count = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-                raise RequestFailed(f"{error} ({count}, deadline {deadline_s:g} s)", error.transient) from error
+                message = f"{error} ({count}, deadline {deadline_s:g} s)"
+                raise RequestFailed(message, error.transient, error.responded) from error
         sleep(jittered_s)
         wait_s = min(2 * wait_s, _MAX_WAIT_S)
 
@@ -166,10 +176,11 @@ class _Grpc:
         try:
             response = self._call(request, timeout=timeout_s)
         except self._error as error:
-            untrusted = "CERTIFICATE_VERIFY_FAILED" in (error.details() or "")
-            transient = error.code() in self._transient and not untrusted
-            message = f"{self._address} returned {error.code().name}: {error.details()}"
-            raise RequestFailed(message, transient) from error
+            details = error.details() or ""
+            transient = error.code() in self._transient and not re.search(_NEVER_CONNECTS, details)
+            message = f"{self._address} returned {error.code().name}: {details}"
+            # gRPC has the same codes for what the server says and for what it makes up when there is none.
+            raise RequestFailed(message, transient, not re.search(_NO_RESPONSE, details)) from error
         try:
             outputs = self._messages.decode_response(response)
             rows = zip(outputs["valid"], outputs["class_names"], outputs["probabilities"], strict=True)
@@ -220,16 +231,19 @@ class _Rest:
         else:
             connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
         try:
+            try:
+                connection.connect()
+            except ssl.SSLError as error:
+                problem = "can't be verified" if isinstance(error, ssl.SSLCertVerificationError) else "has no TLS"
+                raise RequestFailed(f"{self._address} {problem}: {error}", False, False) from error
             connection.request("POST", self._path, body, {"Content-Type": "application/json"})
             response = connection.getresponse()
             content = response.read(_MAX_RESPONSE_BYTES + 1)
             if len(content) > _MAX_RESPONSE_BYTES:
                 raise RequestFailed(f"{self._address} returned more than {_MAX_RESPONSE_BYTES} bytes", False)
             return response.status, content
-        except ssl.SSLCertVerificationError as error:
-            raise RequestFailed(f"{self._address} can't be verified: {error}", False) from error
         except (OSError, http.client.HTTPException) as error:
-            raise RequestFailed(f"{self._address} doesn't respond: {error!r}", True) from error
+            raise RequestFailed(f"{self._address} doesn't respond: {error!r}", True, False) from error
         finally:
             connection.close()
 
@@ -259,7 +273,7 @@ def _within(timeout_s: float, function: Callable[[], _Result], address: str) -> 
     try:
         result, error = results.get(timeout=timeout_s)
     except queue.Empty:
-        raise RequestFailed(f"{address} doesn't respond in time", True) from None
+        raise RequestFailed(f"{address} doesn't respond in time", True, False) from None
     if error:
         raise error
     return result
