@@ -70,9 +70,10 @@ def train(flag: flags.FlagValues, worker: workers.Worker) -> None:
     for problem in data.skipped:
         print(f"Skipped: {problem}")
     validation_data = inputs.validation_input(data)
-    settings = given(flag, *train_flags.FIXED_FLAGS) | data.settings | {"workers": len(worker.addresses)}
+    settings = given(flag, *train_flags.FIXED_FLAGS, *train_flags.NOTED_FLAGS) | data.settings
+    settings |= {"workers": len(worker.addresses)}
     run_dir = pathlib.Path(flag.run_dir)
-    checkpoints.check_run_dir(run_dir, settings, flag.allow_changed)
+    checkpoints.check_run_dir(run_dir, settings, train_flags.may_change(flag), flag.allow_changed)
     training = build_training(flag, devices, data)
 
     with experiment.open_run_dir(run_dir, data, writes=worker.is_chief):

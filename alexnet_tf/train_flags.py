@@ -20,9 +20,12 @@ FIXED_FLAGS = (
     "schedule",
     "warmup_steps",
     "step_epochs",
+    "plateau_patience",
     "label_smoothing",
     "momentum",
     "weight_decay",
+    "bias_rate",
+    "initializer",
     "input_scale",
     "init_from",
     "new_head",
@@ -33,8 +36,10 @@ FIXED_FLAGS = (
     "last_crop_offset",
     "precision",
 )
-# TensorBoard compares runs by these: they too determine the result.
-_HPARAMS = (*FIXED_FLAGS, "epochs", "initializer", "bias_rate", "layer_rates", "plateau_patience", "reduce_in")
+# In these it may differ, with a warning. (`epochs` only where the learning rate does not depend on it.)
+NOTED_FLAGS = ("epochs", "layer_rates", "reduce_in")
+# TensorBoard compares runs by all that determine the result.
+_HPARAMS = (*FIXED_FLAGS, *NOTED_FLAGS)
 
 
 def define_flags() -> None:
@@ -243,6 +248,11 @@ def parse_profile_steps(items: Sequence[str]) -> tuple[int, int] | None:
 def given(flag: flags.FlagValues, *names: str) -> dict[str, Any]:
     """The values of flags by name: the arguments of a step that takes them under the same names."""
     return {name: flag[name].value for name in names}
+
+
+def may_change(flag: flags.FlagValues) -> tuple[str, ...]:
+    """The settings in which a resumed run may differ from its checkpoint."""
+    return tuple(name for name in NOTED_FLAGS if name != "epochs" or flag.schedule not in ("cosine", "poly"))
 
 
 def own_flags(flag: flags.FlagValues) -> list[flags.Flag]:

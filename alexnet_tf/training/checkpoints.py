@@ -19,7 +19,7 @@ import pathlib
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -160,14 +160,22 @@ def restore_newest(
     return None
 
 
-def check_run_dir(run_dir: str | pathlib.Path, settings: dict[str, Any], allow_changed: bool = False) -> None:
+def check_run_dir(
+    run_dir: str | pathlib.Path,
+    settings: dict[str, Any],
+    may_change: Collection[str] = (),
+    allow_changed: bool = False,
+) -> None:
     """Checks that a run with these settings can begin in a folder, or resume the one that is there.
+
+    Warns of settings that have changed and may. Those that the checkpoint does not name are not compared: an earlier
+    version saved it.
 
     Args:
         run_dir: the folder, which need not exist.
         settings: what JSON can hold, by name.
-        allow_changed: whether to warn of settings that differ from those of the newest checkpoint, except the network
-            and the optimizer, which the saved weights must fit.
+        may_change: names of settings that may differ from those of the newest checkpoint.
+        allow_changed: whether all may, except the network and the optimizer, which the saved weights must fit.
 
     Raises:
         ValueError: if it is not a run's folder but holds a file that a run would overwrite, or its newest checkpoint
@@ -183,25 +191,30 @@ def check_run_dir(run_dir: str | pathlib.Path, settings: dict[str, Any], allow_c
             "`run_dir` must be a new folder or an earlier run's. "
             f"Received: {run_dir}, which holds {found[0]} and no run"
         )
-    for folder in complete_checkpoints(run_dir)[-1:]:
-        try:
-            before = json.loads((folder / "progress.json").read_text())["settings"]
-        except (OSError, ValueError, KeyError):
-            return  # a damaged checkpoint: restore_newest reports it
-        changed = [
-            f"{name} was {before.get(name)!r} and is now {value!r}"
-            for name, value in settings.items()
-            if before.get(name) != value
-        ]
-        fits = all(before.get(name) == settings[name] for name in _NEVER_CHANGED if name in settings)
-        if changed and allow_changed and fits:
-            logging.warning("Resuming with other settings: %s.", "; ".join(changed))
-        elif changed:
-            other_ways = ", --allow_changed to resume nevertheless," if fits else ""
-            raise ValueError(
-                f"{run_dir} holds a run with other settings: {'; '.join(changed)}. "
-                f"Give the same settings to resume it{other_ways} or another --run_dir to start from the beginning."
-            )
+    before = _newest_settings(run_dir)
+    changed = {
+        name: f"{name} was {before[name]!r} and is now {value!r}"
+        for name, value in settings.items()
+        if name in before and before[name] != value
+    }
+    fits = not any(name in changed for name in _NEVER_CHANGED)
+    if fits and (allow_changed or changed.keys() <= set(may_change)):
+        if changed:
+            logging.warning("Resuming with other settings: %s.", "; ".join(changed.values()))
+        return
+    other_ways = ", --allow_changed to resume nevertheless," if fits else ""
+    raise ValueError(
+        f"{run_dir} holds a run with other settings: {'; '.join(changed.values())}. "
+        f"Give the same settings to resume it{other_ways} or another --run_dir to start from the beginning."
+    )
+
+
+def _newest_settings(run_dir) -> dict[str, Any]:
+    """The settings of the newest checkpoint that names them; `restore_newest` reports damaged ones."""
+    for folder in reversed(complete_checkpoints(run_dir)):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return json.loads((folder / "progress.json").read_text())["settings"]
+    return {}
 
 
 def _state(training_model) -> dict[str, Any]:

@@ -53,8 +53,12 @@ class Data:
     def settings(self) -> dict[str, Any]:
         """What a resumed run must have in common with the one before, by the names in progress.json."""
         skipped = [f"{problem.path.name}, record {problem.record}" for problem in self.skipped]
-        return {
-            "source": self.description.settings["source"],
+        description = self.description
+        shards = [shard.sha256 for split in description.splits.values() for shard in split.shards]
+        # The checksum tells other images, labels and orders apart; the builder's settings say what was changed.
+        return {f"data.{name}": value for name, value in description.settings.items() if name != "source"} | {
+            "data.checksum": f"{zlib.crc32(repr((description.class_names, shards)).encode()):08x}",
+            "source": description.settings["source"],
             "classes": self.classes,
             "steps_per_epoch": self.steps_per_epoch,
             "records_left_out": skipped,

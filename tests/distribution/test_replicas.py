@@ -128,7 +128,8 @@ class TestWorkersOfTheProgram:
             from alexnet_tf.distribution import local_workers
             sys.exit(local_workers.run_workers([sys.executable, "-c", *sys.argv[1:]], 2, 0))
         """)
-        command = [sys.executable, "-c", starter, script, str(tmp_path / "other"), *flags, "--epochs=2"]
+        others = ("--epochs=2", "--allow_changed")
+        command = [sys.executable, "-c", starter, script, str(tmp_path / "other"), *flags, *others]
         result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
         assert result.returncode != 0
         assert "a --run_dir on a disk that they share" in result.stderr

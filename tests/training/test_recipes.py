@@ -65,8 +65,9 @@ class TestSchedules:
     def test_rates_may_change_when_a_run_is_resumed(self, data_dir, run_dir, tmp_path):
         shutil.copytree(run_dir, tmp_path / "run")
         before, _ = load_model(run_dir)
-        # The same settings: a cosine's rate is 0 after its two epochs, so a third of a longer run is refused.
-        run_well("train", *train_flags(data_dir, tmp_path / "run", "--epochs=3", "--layer_rates=conv1=0"))
+        flags = train_flags(data_dir, tmp_path / "run", "--epochs=3", "--layer_rates=conv1=0")
+        assert "epochs was 2 and is now 3" in run("train", *flags).stderr  # a cosine's rate is 0 after its two epochs
+        run_well("train", *flags, "--allow_changed")
         after, _ = load_model(tmp_path / "run")
         for name, same in (("conv1", True), ("conv2", False)):
             pairs = zip(before.get_layer(name).get_weights(), after.get_layer(name).get_weights(), strict=True)

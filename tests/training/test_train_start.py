@@ -1,24 +1,88 @@
 """How alexnet-train starts: from a checkpoint, or not at all."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
 import pytest
 
+from alexnet_tf import train_flags
+from alexnet_tf.tfrecords import dataset_builder
 from alexnet_tf.training import callbacks, checkpoints
+
+# Another value of each flag that a resumed run must have in common with its checkpoint.
+CHANGED = {
+    "batch_size": 23,
+    "seed": 1,
+    "learning_rate": 0.02,
+    "scale_lr": "linear",
+    "optimizer": "lars",
+    "lars_trust": 0.01,
+    "schedule": "constant",
+    "warmup_steps": 2,
+    "step_epochs": 2,
+    "plateau_patience": 8,
+    "label_smoothing": 0.1,
+    "momentum": 0.8,
+    "weight_decay": 0.01,
+    "bias_rate": 2,
+    "initializer": "he_normal",
+    "input_scale": 0.5,
+    "init_from": "model.keras",
+    "new_head": True,
+    "freeze": "conv1",
+    "color_noise": "none",
+    "color_noise_epochs": 1,
+    "images_per_crop": 2,
+    "last_crop_offset": True,
+    "precision": "mixed_bfloat16",
+}
+# Those it need not have in common, and why.
+NOT_COMPARED = {
+    "data_dir": "data sets may be moved: their checksum is compared",
+    "run_dir": "the folder itself",
+    "on_bad_record": "the records left out are compared",
+    "max_bad_records": "the records left out are compared",
+    "data_service": "where the same images are decoded; their order, as documented",
+    "strategy": "the same mathematics; the number of workers is compared",
+    "num_local_workers": "the number of workers is compared",
+    "max_restarts": "learns nothing",
+    "allow_changed": "permits the changes",
+    "column_devices": "the same mathematics elsewhere",
+    "allow_fewer_devices": "the same mathematics elsewhere",
+    "jit": "the same mathematics, compiled",
+    "checkpoint_every_steps": "learns nothing",
+    "log_every": "learns nothing",
+    "profile_steps": "learns nothing",
+}
+
+
+def edit_settings(run_dir, **changes):
+    """Writes other settings into the newest checkpoint; None removes one."""
+    path = run_dir / "checkpoints" / "00000009" / "progress.json"
+    progress = json.loads(path.read_text())
+    settings = progress["settings"] | changes
+    progress["settings"] = {name: value for name, value in settings.items() if value is not None}
+    path.write_text(json.dumps(progress))
 
 
 class TestResume:
-    @pytest.fixture
-    def run_dir(self, start, tmp_path):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def saved_run(cls, start, tmp_path_factory):
         """A run of which a checkpoint of step 9 is saved, in its third epoch."""
-        received = start(tmp_path / "run", "--plateau_patience=7")
+        folder = tmp_path_factory.mktemp("saved") / "run"
+        received = start(folder)
         saver = received.callback(callbacks.SaveCheckpoints)
         progress = {"step": 9, "settings": saver.settings, "validation_due": False, "schedule": saver.schedule.state}
         progress["schedule"]["divisions"] = 2
-        checkpoints.save(tmp_path / "run", received.network, received.model, progress)
-        return tmp_path / "run"
+        checkpoints.save(folder, received.network, received.model, progress)
+        return folder
+
+    @pytest.fixture
+    def run_dir(self, saved_run, tmp_path):
+        return shutil.copytree(saved_run, tmp_path / "run")
 
     def test_run_resumes_after_its_checkpoint(self, run_dir, start, capsys):
         received = start(run_dir)
@@ -36,8 +100,73 @@ class TestResume:
         assert start(run_dir, "--weight_decay=0.01", "--allow_changed").optimizer.decay == 0.01
         assert "Resuming with other settings: weight_decay was 0.0005" in caplog.text
 
-    def test_rates_of_layers_may_change(self, run_dir, start):
-        assert start(run_dir, "--bias_rate=2").rate_multipliers()["fc8/bias"] == 2
+    @pytest.mark.parametrize("name, value", CHANGED.items())
+    def test_each_flag_that_changes_what_is_learned_is_compared(self, name, value, run_dir, start):
+        with pytest.raises(ValueError, match=f"holds a run with other settings: .*{name} was .* and is now"):
+            start(run_dir, "--init_from=model.keras", f"--{name}={value}")
+
+    def test_other_variant_is_never_allowed(self, run_dir, start):
+        edit_settings(run_dir, variant="paper")  # another of images as small does not exist
+        with pytest.raises(ValueError, match=r"variant was 'paper' and is now 'testing'\. Give the same settings") as e:
+            start(run_dir, "--allow_changed")
+        assert "--allow_changed" not in str(e.value)
+
+    def test_every_flag_is_compared_or_has_a_reason_not_to_be(self, flag):
+        compared = [*CHANGED, "variant"]
+        assert sorted(compared) == sorted(train_flags.FIXED_FLAGS)
+        names = [each.name for each in train_flags.own_flags(flag)]
+        assert sorted(names) == sorted([*compared, *train_flags.NOTED_FLAGS, *NOT_COMPARED])
+
+    def test_rates_of_layers_and_more_epochs_are_warned_of(self, run_dir, start, caplog):
+        received = start(run_dir, "--layer_rates=fc8/bias=2", "--epochs=100", "--reduce_in=float16")
+        assert received.rate_multipliers()["fc8/bias"] == 2 and received.epochs == 100
+        for change in ("epochs was 90 and is now 100", "layer_rates was [] and is now ['fc8/bias=2']", "reduce_in was"):
+            assert change in caplog.text
+
+    @pytest.mark.parametrize("schedule", ["cosine", "poly"])
+    def test_other_number_of_epochs_is_refused_where_it_changes_the_rates(self, schedule, run_dir, start):
+        edit_settings(run_dir, schedule=schedule)
+        with pytest.raises(ValueError, match=r"epochs was 90 and is now 100\. .*--allow_changed"):
+            start(run_dir, f"--schedule={schedule}", "--epochs=100")
+
+    def test_data_built_with_other_settings_are_refused(self, run_dir, start, small_data_dir, tmp_path, caplog):
+        source = f"folder:{small_data_dir.parent / 'images'}"
+        dataset_builder.build_dataset(
+            source, tmp_path / "data", image_px=58, quality=60, seed=1, num_train_shards=3, num_validation_shards=2,
+            num_processes=1
+        )  # fmt: skip
+        other = f"--data_dir={tmp_path / 'data'}"
+        with pytest.raises(ValueError, match="holds a run with other settings") as caught:
+            start(run_dir, other)
+        for change in ("image_px was 60 and is now 58", "quality was 95 and is now 60", "seed was 0 and is now 1"):
+            assert f"data.{change}" in str(caught.value)
+        start(run_dir, other, "--allow_changed")
+        assert "data.checksum was" in caplog.text
+
+    @pytest.mark.parametrize("where", ["class_names", "sha256"])
+    def test_data_of_the_same_settings_but_other_content_are_refused(
+        self, where, run_dir, start, small_data_dir, tmp_path
+    ):
+        folder = shutil.copytree(small_data_dir, tmp_path / "data")
+        content = json.loads((folder / "dataset.json").read_text())
+        if where == "class_names":
+            content["class_names"].reverse()
+        else:
+            content["splits"]["validation"]["shards"][0]["sha256"] = "0" * 64
+        (folder / "dataset.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r"other settings: data\.checksum was '\w{8}' and is now '\w{8}'\. Give"):
+            start(run_dir, f"--data_dir={folder}")
+
+    def test_settings_that_an_earlier_version_did_not_save_are_not_compared(self, run_dir, start):
+        edit_settings(run_dir, **dict.fromkeys(("bias_rate", "epochs", "data.checksum")))
+        assert start(run_dir, "--bias_rate=2", "--epochs=100").rate_multipliers()["fc8/bias"] == 2
+
+    def test_settings_are_those_of_the_newest_checkpoint_that_can_be_read(self, run_dir, start):
+        damaged = run_dir / "checkpoints" / "00000012"
+        damaged.mkdir()
+        (damaged / "progress.json").write_text('{"step": 12')
+        with pytest.raises(ValueError, match=r"weight_decay was 0\.0005 and is now"):
+            start(run_dir, "--weight_decay=0.01")
 
     def test_finished_run_is_left_as_it_is(self, run_dir, start, flag, capsys):
         progress = run_dir / "checkpoints" / "00000009" / "progress.json"
