@@ -20,21 +20,33 @@ class DivideRateOnPlateau(keras.callbacks.Callback):
     Args:
         patience: epochs without improvement before the rate is divided.
         max_divisions: how many times the rate is divided at most.
+        monitor: name of a validation metric that is higher the better; None for "val_top1" or, if that is not logged,
+            "val_accuracy".
+
+    Raises:
+        ValueError: at the end of an epoch, if the metric is not logged.
 
     Source: section 5: "divide the learning rate by 10 when the validation error rate stopped improving with the
     current learning rate", three times. How long to wait is not in the paper.
     """
 
-    def __init__(self, patience: int, max_divisions: int = 3):
+    def __init__(self, patience: int, max_divisions: int = 3, monitor: str | None = None):
         super().__init__()
         self.patience = patience
         self.max_divisions = max_divisions
+        self.monitored = ("val_top1", "val_accuracy") if monitor is None else (monitor,)
         self.state = {"best_top1": -1.0, "epochs_without_improvement": 0, "divisions": 0}
 
     def on_epoch_end(self, epoch, logs: Any = None):
-        state = self.state
-        if logs["val_top1"] > state["best_top1"]:
-            state["best_top1"] = float(logs["val_top1"])
+        state, logged = self.state, [name for name in self.monitored if name in (logs or {})]
+        if not logged:
+            raise ValueError(
+                f"`DivideRateOnPlateau` must find {' or '.join(self.monitored)} in the logs: give `fit` "
+                f"`validation_data`, and `compile` the metric. Received: {', '.join(logs or ())}"
+            )
+        value = float(logs[logged[0]])
+        if value > state["best_top1"]:
+            state["best_top1"] = value
             state["epochs_without_improvement"] = 0
             return
         state["epochs_without_improvement"] += 1

@@ -22,11 +22,11 @@ REDUCE_DTYPES = ("float32", "float16", "bfloat16")
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
 class PaperMomentum(keras.optimizers.Optimizer):
-    """v = momentum * v - decay * learning_rate * w - learning_rate * gradient; w = w + v.
+    """v = momentum * v - weight_decay * learning_rate * w - learning_rate * gradient; w = w + v.
 
     The decay acts on weights and not on biases: on variables of two dimensions or more. It stands inside the
     momentum, unlike `keras.optimizers.SGD(weight_decay=...)`, which shrinks w separately after the step, biases too:
-    a different rule.
+    a different rule. (`exclude_from_weight_decay` excludes further variables.)
 
     On TensorFlow the update is a fused kernel, which passes once over w, v and the gradient: Keras's own SGD passes
     over them operation by operation and takes several times as long on a CPU, where the 61 million parameters make
@@ -39,7 +39,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
     Args:
         learning_rate: a float, or a `keras.optimizers.schedules.LearningRateSchedule`.
         momentum: in [0, 1).
-        decay: the paper's weight decay.
+        weight_decay: the paper's. (`decay` in version 0.1, whose name works too: saved models have it.)
         reduce_dtype: the type in which several replicas' gradients are added up: "float32", or "float16" or "bfloat16",
             half the bytes between machines. The update itself stays in float32. For TensorFlow's strategies alone.
 
@@ -47,7 +47,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
         gradient_norms: None, or the `GradientNorms` that measures the gradients. On TensorFlow alone.
 
     Raises:
-        ValueError: if `momentum` is outside [0, 1), `decay` is negative, or `reduce_dtype` is unknown.
+        ValueError: if `momentum` is outside [0, 1), `weight_decay` is negative, or `reduce_dtype` is unknown.
 
     Source: section 5.
     """
@@ -56,20 +56,20 @@ class PaperMomentum(keras.optimizers.Optimizer):
         self,
         learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.01,
         momentum: float = 0.9,
-        decay: float = 0.0005,
+        weight_decay: float | None = 0.0005,
         reduce_dtype: str = "float32",
         name: str = "paper_momentum",
         **kwargs,
     ):
-        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        weight_decay = kwargs.pop("decay", weight_decay) or 0.0
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
         if not 0 <= momentum < 1:
             raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}")
-        if decay < 0:
-            raise ValueError(f"`decay` must not be negative. Received: decay={decay}")
+        if weight_decay < 0:
+            raise ValueError(f"`weight_decay` must not be negative. Received: weight_decay={weight_decay}")
         if reduce_dtype not in REDUCE_DTYPES:
             raise ValueError(f"`reduce_dtype` must be one of {REDUCE_DTYPES}. Received: reduce_dtype={reduce_dtype!r}")
         self.momentum = momentum
-        self.decay = decay
         self.reduce_dtype = reduce_dtype
         self.gradient_norms: GradientNorms | None = None
 
@@ -82,6 +82,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
             with device_placement.device_scope(device_placement.variable_device(variable)):
                 (momentum,) = self.add_optimizer_variables([variable], "momentum")
             self.momentums.append(momentum)
+        self._decays = [len(variable.shape) > 1 and self._use_weight_decay(variable) for variable in variables]
         self.rate_multipliers = self.add_variable((len(variables),), initializer="ones", name="rate_multipliers")
 
     def set_rate_multipliers(self, multipliers: Mapping[str, float]) -> None:
@@ -133,6 +134,9 @@ class PaperMomentum(keras.optimizers.Optimizer):
         for gradient, variable in zip(grads, trainable_variables, strict=True):
             self.update_step(gradient, variable.value, learning_rate)
 
+    def _apply_weight_decay(self, variables):
+        pass  # `update_step` does, instead of Keras before it
+
     def update_step(self, gradient, variable, learning_rate):
         if keras.backend.backend() == "tensorflow":
             self._update_by_fused_kernels(gradient, variable, learning_rate)
@@ -141,8 +145,8 @@ class PaperMomentum(keras.optimizers.Optimizer):
         multiplier = ops.cast(self.rate_multipliers.value[index], variable.dtype)
         gradient = ops.cast(gradient, variable.dtype)
         rate = ops.cast(learning_rate, variable.dtype) * multiplier * self.local_rate(gradient, variable)
-        if self.decay and len(variable.shape) > 1:
-            gradient = gradient + self.decay * ops.convert_to_tensor(variable)
+        if decay := self.weight_decay * self._decays[index]:
+            gradient = gradient + decay * ops.convert_to_tensor(variable)
         momentum = self.momentum * ops.cast(multiplier > 0, variable.dtype)
         accumulated = momentum * ops.convert_to_tensor(self.momentums[index]) - rate * gradient
         self.assign(self.momentums[index], accumulated)
@@ -160,15 +164,15 @@ class PaperMomentum(keras.optimizers.Optimizer):
                 self.gradient_norms.measure(index, gradient)
             rate = tf.cast(learning_rate, variable.dtype) * multiplier * local_rate
             accumulated = self.momentums[index].value.handle
-            if self.decay and len(variable.shape) > 1:
+            if decay := self.weight_decay * self._decays[index]:
                 if self.momentum:
                     # momentum * (v - rate * decay / momentum * w) is the decayed v, computed in place: gradient + decay
                     # * w would be two passes and two temporary copies of the weights.
                     tf.raw_ops.ResourceApplyGradientDescent(
-                        var=accumulated, alpha=rate * (self.decay / self.momentum), delta=variable
+                        var=accumulated, alpha=rate * (decay / self.momentum), delta=variable
                     )
                 else:
-                    gradient = gradient + self.decay * variable
+                    gradient = gradient + decay * variable
             tf.raw_ops.ResourceApplyKerasMomentum(
                 var=variable.handle,
                 accum=accumulated,
@@ -182,19 +186,18 @@ class PaperMomentum(keras.optimizers.Optimizer):
         return ops.ones((), variable.dtype)
 
     def get_config(self):
-        own = {"momentum": self.momentum, "decay": self.decay, "reduce_dtype": self.reduce_dtype}
-        return super().get_config() | own
+        return super().get_config() | {"momentum": self.momentum, "reduce_dtype": self.reduce_dtype}
 
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
 class Lars(PaperMomentum):
     """`PaperMomentum` with a rate for each layer, scaled by the norm of its weights over that of its gradient (LARS).
 
-    v = momentum * v - learning_rate * local * (gradient + decay * w); w = w + v, with
-    local = trust * |w| / (|gradient| + decay * |w|), where | | is the square root of the sum of squares.
+    v = momentum * v - learning_rate * local * (gradient + weight_decay * w); w = w + v, with
+    local = trust * |w| / (|gradient| + weight_decay * |w|), where | | is the square root of the sum of squares.
 
     Args:
-        learning_rate, momentum, decay, reduce_dtype: as in `PaperMomentum`.
+        learning_rate, momentum, weight_decay, reduce_dtype: as in `PaperMomentum`.
         trust: the fraction of its own norm that a layer may change by in a step of rate 1.
 
     Raises:
@@ -209,12 +212,12 @@ class Lars(PaperMomentum):
         self,
         learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 1.0,
         momentum: float = 0.9,
-        decay: float = 0.0005,
+        weight_decay: float | None = 0.0005,
         trust: float = 0.001,
         name: str = "lars",
         **kwargs,
     ):
-        super().__init__(learning_rate, momentum, decay, name=name, **kwargs)
+        super().__init__(learning_rate, momentum, weight_decay, name=name, **kwargs)
         if trust <= 0:
             raise ValueError(f"`trust` must be above 0. Received: trust={trust}")
         self.trust = trust
@@ -224,7 +227,8 @@ class Lars(PaperMomentum):
         if len(variable.shape) < 2:
             return one
         weight_norm, gradient_norm = (ops.sqrt(ops.sum(ops.square(x))) for x in (variable, gradient))
-        local = self.trust * weight_norm / (gradient_norm + self.decay * weight_norm)
+        decay = self.weight_decay * self._decays[self._get_variable_index(variable)]
+        local = self.trust * weight_norm / (gradient_norm + decay * weight_norm)
         return ops.where(weight_norm > 0, local, one)  # weights of 0 could never leave it
 
     def get_config(self):

@@ -120,7 +120,9 @@ def _train(variant, data_dir, description, rate, goal_error, max_epochs, batch_s
     # No crops, no flips, no noise: figure 1 is without "any regularization". The pixels stay in memory.
     count = description.splits["train"].count
     images = images.unbatch().cache().shuffle(count, seed=seed).repeat().batch(batch_size).prefetch(2)
-    network.compile(optimizers.PaperMomentum(rate, decay=0.0), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    network.compile(
+        optimizers.PaperMomentum(rate, weight_decay=0.0), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
     errors = []
 
     def stop_at_goal(epoch, logs):

@@ -27,7 +27,7 @@ SCRIPT = """
     for name in ("drop6", "drop7"):
         alexnet.get_layer(name).rate = 0.0  # backends draw different random numbers
     before = alexnet.get_weights()
-    optimizers = {"paper": optimizers.PaperMomentum(0.01, decay=0.05), "LARS": optimizers.Lars(0.1)}
+    optimizers = {"paper": optimizers.PaperMomentum(0.01, weight_decay=0.05), "LARS": optimizers.Lars(0.1)}
     for rule, optimizer in optimizers.items():
         alexnet.set_weights(before)
         alexnet.compile(optimizer, "sparse_categorical_crossentropy")

@@ -4,6 +4,7 @@ import itertools
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from alexnet_tf.model import build_alexnet, with_color_offset
@@ -12,18 +13,39 @@ from alexnet_tf.training.optimizers import PaperMomentum
 
 
 class TestDivideRateOnPlateau:
-    def test_divides_by_ten_three_times_at_most(self):
+    def rates(self, values, name, **arguments):
         optimizer = PaperMomentum(0.01)
-        plateau = callbacks.DivideRateOnPlateau(patience=2)
+        plateau = callbacks.DivideRateOnPlateau(patience=2, **arguments)
         model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
         model.compile(optimizer, "mse")
         plateau.set_model(model)
         rates = []
-        for epoch, top1 in enumerate([0.1, 0.2, 0.2, 0.15, 0.3] + [0.3] * 8):
-            plateau.on_epoch_end(epoch, {"val_top1": top1})
+        for epoch, value in enumerate(values):
+            plateau.on_epoch_end(epoch, {"val_loss": 1.0, "top1": epoch, "accuracy": epoch, name: value})
             rates.append(float(optimizer.learning_rate))
-        expected = [0.01] * 3 + [1e-3] * 3 + [1e-4] * 2 + [1e-5] * 5
-        np.testing.assert_allclose(rates, expected, rtol=1e-5)
+        return rates
+
+    @pytest.mark.parametrize("name", ["val_top1", "val_accuracy"])
+    def test_divides_by_ten_three_times_at_most(self, name):
+        rates = self.rates([0.1, 0.2, 0.2, 0.15, 0.3] + [0.3] * 8, name)
+        np.testing.assert_allclose(rates, [0.01] * 3 + [1e-3] * 3 + [1e-4] * 2 + [1e-5] * 5, rtol=1e-5)
+
+    def test_metric_is_the_one_asked_for_or_must_be_logged(self):
+        assert self.rates([0.3, 0.2, 0.1], "val_auc", monitor="val_auc")[-1] == pytest.approx(1e-3)
+        with pytest.raises(
+            ValueError, match=r"val_top1 or val_accuracy in the logs.* Received: val_loss, top1, accuracy"
+        ):
+            self.rates([0.3], "lr")
+        with pytest.raises(ValueError, match="must find val_auc in the logs"):
+            self.rates([0.3], "val_top1", monitor="val_auc")
+
+    def test_follows_keras_own_fit_with_the_metric_accuracy(self):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, activation="softmax")])
+        model.compile(PaperMomentum(0.0), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        data = (np.eye(2), np.arange(2))
+        plateau = callbacks.DivideRateOnPlateau(1)
+        model.fit(*data, epochs=3, validation_data=data, callbacks=[plateau], verbose=0)
+        assert plateau.state["divisions"] == 2
 
 
 def small_training(schedule_callbacks, optimizer, first_epoch, epochs, validation=None):

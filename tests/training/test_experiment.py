@@ -152,10 +152,10 @@ class TestMakeOptimizer:
     def test_arguments_reach_the_rule(self):
         optimizer = make_optimizer(momentum=0.7, weight_decay=0.002, reduce_in="float16")
         assert type(optimizer) is optimizers.PaperMomentum
-        assert (optimizer.momentum, optimizer.decay, optimizer.reduce_dtype) == (0.7, 0.002, "float16")
+        assert (optimizer.momentum, optimizer.weight_decay, optimizer.reduce_dtype) == (0.7, 0.002, "float16")
         lars = make_optimizer(optimizer="lars", momentum=0.7, weight_decay=0.002, reduce_in="bfloat16", lars_trust=0.01)
         assert type(lars) is optimizers.Lars
-        assert (lars.momentum, lars.decay, lars.reduce_dtype, lars.trust) == (0.7, 0.002, "bfloat16", 0.01)
+        assert (lars.momentum, lars.weight_decay, lars.reduce_dtype, lars.trust) == (0.7, 0.002, "bfloat16", 0.01)
 
     @pytest.mark.parametrize(
         "changes, rates",

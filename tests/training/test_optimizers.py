@@ -42,11 +42,40 @@ class TestPaperMomentum:
         # The difference that the class exists for: if this fails, keras.optimizers.SGD will do.
         ours, keras_own = (keras.Variable(np.ones((3, 3), "float32")) for _ in range(2))
         gradient = tf.ones((3, 3))
-        a, b = PaperMomentum(0.1, decay=0.05), keras.optimizers.SGD(0.1, 0.9, weight_decay=0.05)
+        a, b = PaperMomentum(0.1, weight_decay=0.05), keras.optimizers.SGD(0.1, 0.9, weight_decay=0.05)
         for _ in range(12):
             a.apply([gradient], [ours])
             b.apply([gradient], [keras_own])
         assert np.abs(np.asarray(ours) - np.asarray(keras_own)).max() > 1e-3
+
+    @pytest.mark.parametrize("kind", [PaperMomentum, Lars])
+    @pytest.mark.parametrize("arguments", [{"weight_decay": 0.05}, {"decay": 0.05}, {"weight_decay": None}])
+    def test_weight_decay_by_any_name_acts_once_and_on_weights_alone(self, kind, arguments):
+        decay = arguments.get("weight_decay", 0.05) or 0.0
+        kernel, bias = keras.Variable(np.full((2, 3), 2.0), name="kernel"), keras.Variable(np.full(3, 2.0), name="bias")
+        excluded = keras.Variable(np.full((2, 3), 2.0), name="excluded")
+        optimizer = kind(0.1, 0.9, **arguments)
+        optimizer.exclude_from_weight_decay(var_names=["excluded"])
+        for _ in range(3):
+            optimizer.apply(
+                [tf.ones(variable.shape) for variable in (kernel, bias, excluded)], [kernel, bias, excluded]
+            )
+        for variable, decayed in ((kernel, decay), (bias, 0.0), (excluded, 0.0)):
+            expected, velocity = np.full(variable.shape, 2.0), 0.0
+            for _ in range(3):
+                local = 1.0
+                if kind is Lars and variable is not bias:
+                    local = 0.001 * np.linalg.norm(expected) / (np.sqrt(6) + decayed * np.linalg.norm(expected))
+                velocity = 0.9 * velocity - 0.1 * local * (1 + decayed * expected)
+                expected = expected + velocity
+            np.testing.assert_allclose(variable, expected, rtol=1e-6, err_msg=variable.name)
+
+    @pytest.mark.parametrize("kind", [PaperMomentum, Lars])
+    def test_config_has_the_name_of_keras_and_that_of_version_0_1_still_loads(self, kind):
+        config = kind(weight_decay=0.05).get_config()
+        assert config["weight_decay"] == 0.05 and "decay" not in config
+        assert kind.from_config(config).weight_decay == 0.05
+        assert kind.from_config(config | {"weight_decay": None, "decay": 0.05}).weight_decay == 0.05
 
     def test_resumes_from_saved_variables(self):
         gradient = tf.constant([[1.0, -2.0]])
@@ -165,7 +194,7 @@ class TestPaperMomentum:
         with pytest.raises(ValueError, match=message):
             optimizer.set_rate_multipliers(multipliers)
 
-    @pytest.mark.parametrize("arguments", [{"momentum": 1.0}, {"momentum": -0.1}, {"decay": -1.0}])
+    @pytest.mark.parametrize("arguments", [{"momentum": 1.0}, {"momentum": -0.1}, {"weight_decay": -1.0}])
     def test_values_outside_their_range_are_refused(self, arguments):
         ((name, value),) = arguments.items()
         with pytest.raises(ValueError, match=f"Received: {name}={value}"):
@@ -203,7 +232,7 @@ class TestLars:
         ends = []
         for size in (1e-3, 1e3):
             variable = keras.Variable(np.ones((3, 3), "float32"))
-            Lars(1.0, decay=0.0).apply([tf.fill((3, 3), size)], [variable])
+            Lars(1.0, weight_decay=0.0).apply([tf.fill((3, 3), size)], [variable])
             ends.append(np.asarray(variable))
         np.testing.assert_allclose(*ends, rtol=1e-6)
         np.testing.assert_allclose(ends[0], 1 - 0.001, rtol=1e-6)

@@ -31,7 +31,7 @@ class TestDefaults:
 
     def test_rule_is_the_papers_with_its_plateau(self, received):
         assert type(received.optimizer) is optimizers.PaperMomentum
-        assert (received.optimizer.momentum, received.optimizer.decay) == (0.9, 0.0005)
+        assert (received.optimizer.momentum, received.optimizer.weight_decay) == (0.9, 0.0005)
         assert received.rate_at(0) == received.rate_at(300) == pytest.approx(0.01)
         assert received.callback(callbacks.DivideRateOnPlateau).patience == 5
         assert set(received.rate_multipliers().values()) == {1}
@@ -74,7 +74,7 @@ class TestEveryFlagChanged:
 
     def test_rule(self, received):
         optimizer = received.optimizer
-        assert (optimizer.momentum, optimizer.decay, optimizer.reduce_dtype) == (0.7, 0.002, "float16")
+        assert (optimizer.momentum, optimizer.weight_decay, optimizer.reduce_dtype) == (0.7, 0.002, "float16")
 
     def test_learning_rate(self, received):
         highest = 0.08 * BATCH_SIZE / 128

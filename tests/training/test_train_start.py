@@ -97,7 +97,7 @@ class TestResume:
     def test_changed_flags_are_refused_unless_allowed(self, run_dir, start, caplog):
         with pytest.raises(ValueError, match=r"weight_decay was 0.0005 and is now 0.01"):
             start(run_dir, "--weight_decay=0.01")
-        assert start(run_dir, "--weight_decay=0.01", "--allow_changed").optimizer.decay == 0.01
+        assert start(run_dir, "--weight_decay=0.01", "--allow_changed").optimizer.weight_decay == 0.01
         assert "Resuming with other settings: weight_decay was 0.0005" in caplog.text
 
     @pytest.mark.parametrize("name, value", CHANGED.items())
