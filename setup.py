@@ -71,6 +71,7 @@ setuptools.setup(
             "ai-edge-litert>=2.1",
             "apache-beam>=2.77",
             "faiss-cpu>=1.11",
+            "fonttools>=4.50",
             "grpcio>=1.70",
             "ipykernel>=6.29",
             "jax>=0.10",

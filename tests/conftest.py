@@ -7,6 +7,8 @@ import numpy as np
 import programs
 import pytest
 import tensorflow as tf
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image
 
 from alexnet_tf.model import build_alexnet, load_model
@@ -103,3 +105,29 @@ def saved(export_dir):
 def encoded(tmp_path_factory):
     """Five real images, as files."""
     return [path.read_bytes() for path in programs.image_files(tmp_path_factory.mktemp("images"), 5)]
+
+
+@pytest.fixture
+def made_font(tmp_path):
+    """A function from characters to the file of a font that has them alone, as black squares of the font's size."""
+
+    def make(characters):
+        names = [".notdef", *(f"uni{ord(character):04X}" for character in characters)]
+        pen = TTGlyphPen(None)
+        pen.moveTo((0, 0))
+        for corner in ((0, 1000), (1000, 1000), (1000, 0)):
+            pen.lineTo(corner)
+        pen.closePath()
+        builder = FontBuilder(1000, isTTF=True)
+        builder.setupGlyphOrder(names)
+        builder.setupCharacterMap({ord(character): name for character, name in zip(characters, names[1:], strict=True)})
+        builder.setupGlyf(dict.fromkeys(names, pen.glyph()))
+        builder.setupHorizontalMetrics(dict.fromkeys(names, (1000, 0)))
+        builder.setupHorizontalHeader(ascent=1000, descent=0)
+        builder.setupNameTable({"familyName": "Made Squares", "styleName": "Regular"})
+        builder.setupOS2()
+        builder.setupPost()
+        builder.save(tmp_path / "MadeSquares-Regular.ttf")
+        return str(tmp_path / "MadeSquares-Regular.ttf")
+
+    return make

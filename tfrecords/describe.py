@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from alexnet_tf.tfrecords import crops, files, images, records, schema, statistics
 
@@ -117,6 +117,8 @@ def _row(values):
 
 def _sheet(captioned):
     """Images with captions below them, eight in a row."""
+    from alexnet_tf.tfrecords import fonts  # Matplotlib takes half a second
+
     rows = -(-len(captioned) // 8)
     cell = _THUMBNAIL_PX + 4
     sheet = Image.new("RGB", (8 * cell, rows * (cell + _CAPTION_PX)), "white")
@@ -125,7 +127,9 @@ def _sheet(captioned):
         row, column = divmod(index, 8)
         left, top = column * cell + 2, row * (cell + _CAPTION_PX) + 2
         sheet.paste(Image.fromarray(pixels).resize((_THUMBNAIL_PX, _THUMBNAIL_PX)), (left, top))
-        while draw.textlength(caption) > _THUMBNAIL_PX:
+        caption = " ".join(caption.split())
+        font = ImageFont.truetype(fonts.font_files(caption)[:2][-1], 10)
+        while draw.textlength(caption, font) > _THUMBNAIL_PX:
             caption = caption[:-2].rstrip("… ") + "…"
-        draw.text((left, top + _THUMBNAIL_PX), caption, fill="black")
+        draw.text((left, top + _THUMBNAIL_PX), caption, "black", font)
     return np.asarray(sheet)

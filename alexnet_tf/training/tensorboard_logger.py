@@ -7,20 +7,23 @@ A run's folder `tensorboard` holds
     .               the flags, by which TensorBoard compares runs (HParams), and the embedding projector's files
 """
 
+import contextlib
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from absl import logging
 from tensorboard.plugins.hparams import api as hparams_api
 from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams import summary as hparams_summary
 
 from alexnet_tf.tfrecords.files import write_json
 from alexnet_tf.training import projector, summaries
+from alexnet_tf.training.callbacks import Stopped
 from alexnet_tf.training.fit import InputClock
 from alexnet_tf.training.gradient_norms import GradientNorms
 from alexnet_tf.training.metrics import ConfusionMatrix
@@ -36,6 +39,22 @@ _FINAL_METRICS = (
     ("training loss", "train", "epoch/loss"),
     ("images/s", "train", "speed/images_per_second"),
 )
+
+
+@contextlib.contextmanager
+def _warning_of_failure(name: str) -> Iterator[None]:
+    """A picture must not end a training of days: what fails here is a warning."""
+    try:
+        yield
+    except Stopped:
+        raise
+    except Exception as error:
+        logging.warning("TensorBoard's %s can't be drawn, and training goes on: %r", name, error)
+
+
+def _write_image(name: str, draw: Callable[[], np.ndarray]) -> None:
+    with _warning_of_failure(name):
+        tf.summary.image(name, draw()[None])
 
 
 class TensorBoardLogger(keras.callbacks.Callback):
@@ -112,7 +131,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
         with self.train_writer.as_default(step=self.step):
             for title, text in self.texts.items():
                 tf.summary.text(title, text)
-            tf.summary.image("augmented inputs", summaries.image_sheet(self.first_images)[None])
+            _write_image("augmented inputs", lambda: summaries.image_sheet(self.first_images))
             tf.summary.graph(summaries.network_graph(self.model))
 
     def _write_hparams(self):
@@ -190,7 +209,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs: Any = None):
         with self.train_writer.as_default(step=self.step):
-            tf.summary.image("conv1 kernels", image_grids.kernel_sheet(self.model.get_layer("conv1"))[None])
+            _write_image("conv1 kernels", lambda: image_grids.kernel_sheet(self.model.get_layer("conv1")))
             for name, value in summaries.loss_and_errors(logs).items():
                 tf.summary.scalar(f"epoch/{name}", value)
             for layer in self.model.layers:
@@ -200,7 +219,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
             for name, value in summaries.loss_and_errors(logs, "val_").items():
                 tf.summary.scalar(f"epoch/{name}", value)
             if self.confusion_matrix is not None:
-                self._write_confusion_matrix(self.confusion_matrix)
+                _write_image("confusion matrix", lambda: self._draw_confusion_matrix(self.confusion_matrix))
         self.train_writer.flush()
         self.validation_writer.flush()
         summary = {
@@ -213,12 +232,12 @@ class TensorBoardLogger(keras.callbacks.Callback):
         }
         write_json(self.run_dir / "training.json", summary)
 
-    def _write_confusion_matrix(self, metric):
+    def _draw_confusion_matrix(self, metric):
         # Of this worker's replicas: with several workers each has validated a share of the images.
         parts = self.model.distribute_strategy.experimental_local_results(metric.counts.value)
         counts = np.int64(sum(np.asarray(part) for part in parts))
         labels, predictions = np.repeat(np.argwhere(counts >= 0), counts.ravel(), axis=0).T
-        tf.summary.image("confusion matrix", plots.confusion_matrix(labels, predictions, self.class_names)[None])
+        return plots.confusion_matrix(labels, predictions, self.class_names)
 
     def finish(self, model: keras.Model, validation_data: tf.data.Dataset) -> None:
         """Writes what is known at the end of the last epoch: fc7 for the projector, and that the run has ended.
@@ -229,7 +248,8 @@ class TensorBoardLogger(keras.callbacks.Callback):
         """
         if self.profiling:
             self._stop_profiler()
-        projector.write(self.folder, model, validation_data, self.class_names)
+        with _warning_of_failure("embedding projector"):
+            projector.write(self.folder, model, validation_data, self.class_names)
         with self.hparams_writer.as_default(step=0):
             ended = hparams_summary.session_end_pb(api_pb2.STATUS_SUCCESS)
             tf.summary.experimental.write_raw_pb(ended.SerializeToString(), step=0)

@@ -3,12 +3,17 @@
 import itertools
 import os
 import pathlib
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
+
+from alexnet_tf.tfrecords import fonts
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
@@ -105,8 +110,22 @@ def save_png(path: str | pathlib.Path, pixels: np.ndarray) -> None:
 
 
 def pixels_of(figure: Figure) -> np.ndarray:
-    """Renders a matplotlib figure at 100 pixels per inch; uint8 (rows, columns, 3)."""
+    """Renders a matplotlib figure at 100 pixels per inch, its text as it is written; uint8 (rows, columns, 3)."""
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(100)
-    canvas.draw()
+    _show_text_as_written(figure)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of each, where one warning is enough
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _show_text_as_written(figure: Figure) -> None:
+    """No mathematics: "$x^2$" is a class's name. And no boxes, where this machine has a font with the characters."""
+    texts = figure.findobj(Text)
+    _, *others = fonts.font_files("".join(text.get_text() for text in texts))
+    for path in others:
+        font_manager.fontManager.addfont(path)
+    families = [font_manager.get_font(path).family_name for path in others]
+    for text in texts:
+        text.set(parse_math=False, fontfamily=[*text.get_fontfamily(), *families])

@@ -1,5 +1,6 @@
 """alexnet-tfrecords --verify and --describe: damage is found wherever it is, and a data set is described."""
 
+import dataclasses
 import random
 import re
 import shutil
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import TINY_IMAGE_PX, tiny_image
+from matplotlib import font_manager
 from PIL import Image
 from programs import run, run_well
 
@@ -127,6 +129,19 @@ class TestDescribe:
             np.uint8(np.round(statistics.Statistics.load(copy).mean_image)),
         )
         assert Image.open(copy / "contact_sheet.png").size == (8 * 116, 6 * (116 + 14))  # 46 images, 8 in a row
+
+    def test_captions_show_class_names_of_any_script(self, tiny_data_dir, made_font, monkeypatch):
+        path = made_font("猫")
+        monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [path])
+        description = schema.load_description(tiny_data_dir)
+        sheets = {}
+        for names in (("even\n", "odd"), ("猫", "odd"), ("猫" * 50, "odd")):
+            changed = dataclasses.replace(description, class_names=names)
+            monkeypatch.setattr(schema, "load_description", lambda _, changed=changed: changed)
+            sheets[names[0][:2]] = describe.draw_dataset(tiny_data_dir)["contact_sheet.png"]
+        captions = {name: sheet[114:128, 2:114] for name, sheet in sheets.items()}  # of the first image, which is even
+        black = {name: np.sum(np.all(caption == 0, axis=-1)) for name, caption in captions.items()}
+        assert black["猫"] == 10 * 10 and 5 < black["ev"] < 100 < black["猫猫"] <= 11 * 100
 
     def test_noise_samples_have_the_size_that_the_statistics_give(self, tiny_data_dir):
         pictures = describe.draw_dataset(tiny_data_dir)

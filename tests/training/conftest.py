@@ -107,16 +107,32 @@ def flag():
 
 
 @pytest.fixture(scope="module")
-def start(flag, small_data_dir):
-    """A function that runs alexnet-train up to its first step: from a run's folder and flags to what `fit` received."""
+def train_here(flag, small_data_dir):
+    """A function that runs alexnet-train in this process, from a run's folder and flags."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def start(run_dir, *arguments):
+    def train_here(run_dir, *arguments):
         for each in flag.get_flags_for_module(train_flags.__name__):
             each.unparse()
         own = (f"--data_dir={small_data_dir}", f"--run_dir={run_dir}", "--variant=testing", "--batch_size=10")
         flag(["alexnet-train", *own, *arguments])
         keras.utils.clear_session()  # random generators are then named as in a process of its own
+        try:
+            train_flags.check_flags(flag)
+            train.train(flag, Worker())
+        finally:
+            keras.config.set_dtype_policy("float32")
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    return train_here
+
+
+@pytest.fixture(scope="module")
+def start(train_here):
+    """A function that runs alexnet-train up to its first step: from a run's folder and flags to what `fit` received."""
+
+    def start(run_dir, *arguments):
         received = []
 
         def record(*positional, **others):
@@ -125,14 +141,8 @@ def start(flag, small_data_dir):
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(fit, "fit", record)
-            try:
-                train_flags.check_flags(flag)
-                with pytest.raises(Reached):
-                    train.train(flag, Worker())
-            finally:
-                keras.config.set_dtype_policy("float32")
-                for number, handler in handlers.items():
-                    signal.signal(number, handler)
+            with pytest.raises(Reached):
+                train_here(run_dir, *arguments)
         return received[0]
 
     return start

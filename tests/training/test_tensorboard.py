@@ -1,7 +1,6 @@
 """What a run logs to TensorBoard: the numbers, and the pages as a browser shows them."""
 
 import base64
-import collections
 import json
 import os
 import re
@@ -15,24 +14,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from event_files import entries, profiled, profiled_steps
 from programs import ENVIRONMENT, run_well, train_flags
 from selenium import webdriver
-from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
-
-
-def entries(folder):
-    """The content of a folder's event files: {tag: {step: value}}, and the graph's nodes under "graph"."""
-    found = collections.defaultdict(dict)
-    for file in sorted(folder.glob("events*")):
-        for event in tf.compat.v1.train.summary_iterator(str(file)):
-            if event.graph_def:
-                found["graph"] = tf.compat.v1.GraphDef.FromString(event.graph_def).node
-            for value in event.summary.value:
-                content = tf.make_ndarray(value.tensor)
-                found[value.tag][event.step] = content if content.ndim else content.item()
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -91,17 +77,8 @@ class TestTensorBoardLogger:
         assert all(source.split(":")[0] in names for node in train["graph"] for source in node.input)
 
     def test_profiler_records_the_steps_asked_for(self, log_dir):
-        (file,) = (log_dir / "second").rglob("*.xplane.pb")
-        space = xplane_pb2.XSpace.FromString(file.read_bytes())
-        names, steps = set(), []
-        for plane in space.planes:
-            names |= {event.name for event in plane.event_metadata.values()}
-            for event in (event for line in plane.lines for event in line.events):
-                if plane.event_metadata[event.metadata_id].name == "train":
-                    steps += [
-                        s.int64_value for s in event.stats if plane.stat_metadata[s.metadata_id].name == "step_num"
-                    ]
-        assert steps == [10, 11, 12]
+        assert profiled_steps(log_dir / "second") == [10, 11, 12]
+        names = {e.name for plane in profiled(log_dir / "second").planes for e in plane.event_metadata.values()}
         assert any("conv2" in name and "Conv2D" in name for name in names)
         assert any("gradient_tape" in name and "fc6" in name for name in names)
 

@@ -1,0 +1,69 @@
+"""A run of two epochs of four steps in this process: what its flags make of it, and what can't stop it."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from absl import logging
+from event_files import entries, profiled_steps
+
+from alexnet_tf.visualization import image_grids
+
+FLAGS = (
+    *("--epochs=2", "--learning_rate=0.64", "--scale_lr=linear", "--schedule=cosine", "--warmup_steps=2"),
+    *("--initializer=he_normal", "--input_scale=0.0125", "--freeze=conv2", "--layer_rates=fc7=0", "--bias_rate=0"),
+    *("--log_every=3", "--checkpoint_every_steps=3", "--profile_steps=2,3", "--seed=5"),
+)
+
+
+@pytest.fixture(scope="module")
+def run(train_here, small_data_dir, tmp_path_factory):
+    """The folder of the run, and the warnings that it gave. Its classes have odd names, and a picture fails."""
+    folder = tmp_path_factory.mktemp("whole")
+    shutil.copytree(small_data_dir, folder / "data")
+    description = json.loads((folder / "data" / "dataset.json").read_text())
+    names = {"class_names": [r"$\frac{1}$", "$x^2$"]}
+    (folder / "data" / "dataset.json").write_text(json.dumps(description | names))
+    warnings = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_grids, "kernel_sheet", lambda layer: 1 / 0)
+        patch.setattr(logging, "warning", lambda text, *values: warnings.append(text % values))
+        train_here(folder / "run", f"--data_dir={folder / 'data'}", *FLAGS)
+    return folder / "run", warnings
+
+
+def test_picture_that_fails_is_a_warning_and_the_others_are_drawn(run):
+    folder, warnings = run
+    assert set(warnings) == {
+        "TensorBoard's conv1 kernels can't be drawn, and training goes on: ZeroDivisionError('division by zero')"
+    }
+    assert "conv1 kernels" not in entries(folder / "tensorboard" / "train")
+    assert list(entries(folder / "tensorboard" / "validation")["confusion matrix"]) == [4, 8]
+    assert "$x^2$" in (folder / "tensorboard" / "fc7_classes.tsv").read_text()
+
+
+def test_checkpoints_and_entries_are_at_the_steps_asked_for(run):
+    folder, _ = run
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["00000007", "00000008"]
+    assert json.loads((folder / "training.json").read_text())["epochs"] == 2
+    logged = entries(folder / "tensorboard" / "train")
+    assert list(logged["step/loss"]) == [3, 4, 6, 8]
+    assert profiled_steps(folder) == [2, 3]
+
+
+def test_learning_rate_rises_and_falls_as_asked_for(run):
+    # The highest is 0.64 * 10 / 128 = 0.05, after 2 of 8 steps; an entry has the rate of its step, counted from 1.
+    rates = entries(run[0] / "tensorboard" / "train")["step/learning_rate"]
+    expected = {step: 0.05 * (1 + np.cos(np.pi * (step - 1 - 2) / 6)) / 2 for step in rates}
+    assert rates == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_that_must_not_learn_are_the_initial_ones_and_the_others_are_not(run, start, tmp_path):
+    trained = keras.models.load_model(run[0] / "model.keras")
+    initial = start(tmp_path / "initial", "--initializer=he_normal", "--seed=5").network
+    for layer in ("conv1", "conv2", "conv3", "fc6", "fc7", "fc8"):
+        for weight, before in zip(trained.get_layer(layer).weights, initial.get_layer(layer).weights, strict=True):
+            same = layer in ("conv2", "fc7") or "bias" in weight.name
+            assert np.array_equal(weight, before) == same, weight.path
