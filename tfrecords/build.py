@@ -15,8 +15,8 @@ def define_flags() -> None:
         "source",
         None,
         "Where the images come from: fashion_mnist (the sample in this package), fashion_mnist:installed or "
-        "fashion_mnist:PATH (the complete set), folder:PATH (one folder per class, or train and validation folders of "
-        "such), tfds:NAME (TensorFlow Datasets, which downloads it), ilsvrc2012:PATH or ilsvrc2010:PATH (ImageNet's "
+        "fashion_mnist:PATH (the complete set), folder:PATH (one folder per class, or folders train and validation or "
+        "test of such), tfds:NAME (TensorFlow Datasets, which downloads it), ilsvrc2012:PATH or ilsvrc2010:PATH (ImageNet's "
         "original archives, which are not unpacked).",
     )
     flags.DEFINE_string("data_dir", None, "Folder for the TFRecords.")
@@ -103,7 +103,7 @@ def main(beam_arguments: list[str]) -> None:
     for name, split in description.splits.items():
         print(f"{name}: {split.count:,} images in {len(split.shards)} shards, {len(split.skipped)} skipped")
         for filename, reason in split.skipped[:5]:
-            print(f"  skipped: {filename} ({reason})")
+            print(f"  skipped: {filename!r} ({reason})")  # names that are not UTF-8 can't be printed as they are
     print(f"{len(description.class_names)} classes; {seconds:.1f} s. Written: {flag.data_dir}")
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from alexnet_tf.tfrecords import ilsvrc
+from alexnet_tf.tfrecords import ilsvrc, image_folder
 
 _SAMPLE_DIR = pathlib.Path(__file__).parent / "fashion_mnist_sample"
 _INSTALLED_DIRS = (
@@ -55,7 +55,8 @@ def open_source(
 
     Args:
         source: "fashion_mnist" (the sample in this package), "fashion_mnist:installed", "fashion_mnist:PATH" (the
-            complete set), "folder:PATH" (one folder per class, or `train` and `validation` folders of such),
+            complete set), "folder:PATH" (one folder per class, or `train` and `validation` folders of such: see
+            `image_folder.make_folder_source`),
             "tfds:NAME", or "ilsvrc2012:PATH" or "ilsvrc2010:PATH" (a folder of ImageNet's original archives).
         seed: of the order of a folder's images and of the choice of those held out.
         validation_fraction: fraction of each class that is held out if the source has no validation images.
@@ -70,7 +71,7 @@ def open_source(
     if kind == "fashion_mnist":
         return FashionMnist(_fashion_mnist_folder(name))
     if kind == "folder":
-        return make_folder_source(name, seed, validation_fraction)
+        return image_folder.make_folder_source(name, seed, validation_fraction)
     if kind == "tfds":
         return make_tfds_source(name, validation_fraction, tfds_data_dir)
     return ilsvrc.make_ilsvrc_source(kind.removeprefix("ilsvrc"), name, seed)
@@ -159,77 +160,6 @@ def _read_idx(path: pathlib.Path, dimensions: int) -> np.ndarray:
             f"Received: it begins with {content[:header].hex()} and has {len(content)} bytes"
         )
     return np.frombuffer(content, "uint8", offset=header).reshape(shape)
-
-
-@dataclasses.dataclass(frozen=True)
-class Folder:
-    """Files in one folder per class. `files` maps a split to (path, label) pairs in their order."""
-
-    class_names: tuple[str, ...]
-    files: dict[str, list[tuple[pathlib.Path, int]]]
-
-    def count(self, split: str) -> int:
-        return len(self.files[split])
-
-    def read(self, split: str, start: int, stop: int) -> Iterator[tuple]:
-        for path, label in self.files[split][start:stop]:
-            yield str(path), path, label
-
-
-def make_folder_source(path: str | pathlib.Path, seed: int, validation_fraction: float) -> Folder:
-    """A `Folder` of PATH/class/image, or of PATH/train/class/image and PATH/validation (or val)/class/image.
-
-    Every file whose name does not begin with a dot is taken for an image.
-
-    Raises:
-        ValueError: if the path holds no folders, a class is empty, or the two splits' classes differ.
-    """
-    root = pathlib.Path(path).expanduser()
-    random = np.random.default_rng(seed)
-    split_folders = {"train": root / "train", "validation": root / "validation"}
-    if not split_folders["validation"].is_dir():
-        split_folders["validation"] = root / "val"
-    if all(folder.is_dir() for folder in split_folders.values()):
-        classes = {split: _list_classes(folder) for split, folder in split_folders.items()}
-        if classes["train"].keys() != classes["validation"].keys():
-            differing = sorted(classes["train"].keys() ^ classes["validation"].keys())
-            raise ValueError(f"{root}: train and validation must have the same classes. Only one has: {differing}")
-        names = tuple(classes["train"])
-    else:
-        all_classes = _list_classes(root)
-        names = tuple(all_classes)
-        classes = {"train": {}, "validation": {}}
-        for name, paths in all_classes.items():
-            if len(paths) < 2:
-                raise ValueError(
-                    f"{root / name} must hold at least 2 images, so that one can be held out for validation. "
-                    f"Received: {len(paths)}"
-                )
-            held_out = min(max(1, round(len(paths) * validation_fraction)), len(paths) - 1)
-            order = random.permutation(len(paths))
-            classes["validation"][name] = [paths[i] for i in order[:held_out]]
-            classes["train"][name] = [paths[i] for i in order[held_out:]]
-    files = {}
-    for split, by_name in classes.items():
-        listed = [(path, label) for label, name in enumerate(names) for path in by_name[name]]
-        files[split] = [listed[i] for i in random.permutation(len(listed))]
-    return Folder(names, files)
-
-
-def _list_classes(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """A dict from the name of each class to its files, both sorted."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder} must be a folder that holds one folder of images per class. It is not a folder.")
-    classes = {}
-    for child in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        classes[child.name] = sorted(p for p in child.rglob("*") if p.is_file() and not p.name.startswith("."))
-        if not classes[child.name]:
-            raise ValueError(f"{child} must hold the images of a class. It is empty.")
-    if len(classes) < 2:
-        raise ValueError(
-            f"{folder} must hold one folder of images for each of at least 2 classes. Found: {len(classes)}"
-        )
-    return classes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,14 +33,6 @@ def write_fashion_mnist(folder, suffix=".gz"):
     return folder
 
 
-def write_folder(root, counts):
-    for name, count in counts.items():
-        (root / name).mkdir(parents=True)
-        for number in range(count):
-            (root / name / f"{number}.png").write_bytes(f"{name} {number}".encode())
-    return root
-
-
 class TestOpenSource:
     @pytest.mark.parametrize("name", ["", "mnist", "folder", "folder:", "tfds:", "imagenet:/data"])
     def test_unknown_name_lists_the_known(self, name):
@@ -124,66 +116,6 @@ class TestMakeSample:
         for path in tmp_path.iterdir():
             # Another zlib may pack otherwise, so what is compared is unpacked.
             assert gzip.decompress(path.read_bytes()) == gzip.decompress((shipped / path.name).read_bytes())
-
-
-class TestFolder:
-    def test_without_splits_holds_out_the_fraction_of_each_class(self, tmp_path):
-        write_folder(tmp_path, {"b": 20, "a": 40, "c": 2})
-        source = sources.open_source(f"folder:{tmp_path}", validation_fraction=0.25)
-        assert source.class_names == ("a", "b", "c")
-        train, validation = read_all(source, "train"), read_all(source, "validation")
-        assert collections.Counter(label for _, _, label in train) == {0: 30, 1: 15, 2: 1}
-        assert collections.Counter(label for _, _, label in validation) == {0: 10, 1: 5, 2: 1}
-        names = [name for name, _, _ in train + validation]
-        assert len(set(names)) == 62
-        for name, content, label in train + validation:
-            path = pathlib.Path(name)
-            assert content == path  # read by the process that decodes it
-            assert path.read_bytes() == f"{path.parent.name} {path.stem}".encode()
-            assert source.class_names[label] == path.parent.name
-
-    def test_order_follows_from_the_seed_and_mixes_the_classes(self, tmp_path):
-        write_folder(tmp_path, {"a": 30, "b": 30})
-        one, same, other = (sources.open_source(f"folder:{tmp_path}", seed=seed) for seed in (1, 1, 2))
-        assert one.files == same.files
-        assert one.files["train"] != other.files["train"]
-        assert {label for _, _, label in one.read("train", 0, 15)} == {0, 1}
-
-    @pytest.mark.parametrize("name", ["validation", "val"])
-    def test_folders_of_splits_are_the_splits(self, tmp_path, name):
-        write_folder(tmp_path / "train", {"a": 3, "b": 2})
-        write_folder(tmp_path / name, {"a": 1, "b": 1})
-        source = sources.open_source(f"folder:{tmp_path}")
-        assert (source.count("train"), source.count("validation")) == (5, 2)
-        assert all(pathlib.Path(path).parts[-3] == name for path, _, _ in source.read("validation", 0, 2))
-
-    def test_splits_of_different_classes_are_refused(self, tmp_path):
-        write_folder(tmp_path / "train", {"a": 2, "b": 2})
-        write_folder(tmp_path / "val", {"a": 2, "c": 2})
-        with pytest.raises(ValueError, match=r"same classes. Only one has: \['b', 'c'\]"):
-            sources.open_source(f"folder:{tmp_path}")
-
-    def test_hidden_files_and_folders_are_skipped(self, tmp_path):
-        write_folder(tmp_path, {"a": 3, "b": 3, ".cache": 3})
-        (tmp_path / "a" / ".DS_Store").write_bytes(b"x")
-        (tmp_path / "README").write_bytes(b"x")
-        source = sources.open_source(f"folder:{tmp_path}")
-        assert source.class_names == ("a", "b")
-        assert source.count("train") + source.count("validation") == 6
-
-    def test_missing_folder_is_named(self, tmp_path):
-        with pytest.raises(ValueError, match="nowhere must be a folder"):
-            sources.open_source(f"folder:{tmp_path / 'nowhere'}")
-
-    def test_folder_without_classes_is_named(self, tmp_path):
-        (tmp_path / "1.png").write_bytes(b"x")
-        with pytest.raises(ValueError, match=f"{tmp_path} must hold one folder of images for each"):
-            sources.open_source(f"folder:{tmp_path}")
-
-    def test_empty_class_is_named(self, tmp_path):
-        write_folder(tmp_path, {"a": 3, "b": 0})
-        with pytest.raises(ValueError, match=f"{tmp_path / 'b'} must hold the images of a class"):
-            sources.open_source(f"folder:{tmp_path}")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,175 @@
+"""Folders of image files: the usual layouts are read, and nothing is left out without a word."""
+
+import collections
+import os
+import pathlib
+import re
+
+import pytest
+
+from alexnet_tf.tfrecords import sources
+
+
+def read_all(source, split):
+    return list(source.read(split, 0, source.count(split)))
+
+
+def names_of(folder, source, split):
+    """Paths of a split's images, relative to a folder."""
+    return {str(pathlib.Path(name).relative_to(folder)) for name, _, _ in read_all(source, split)}
+
+
+def write_folder(root, counts):
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            (root / name / f"{number}.png").write_bytes(f"{name} {number}".encode())
+    return root
+
+
+class TestFolder:
+    def test_without_splits_holds_out_the_fraction_of_each_class(self, tmp_path):
+        write_folder(tmp_path, {"b": 20, "a": 40, "c": 2})
+        source = sources.open_source(f"folder:{tmp_path}", validation_fraction=0.25)
+        assert source.class_names == ("a", "b", "c")
+        train, validation = read_all(source, "train"), read_all(source, "validation")
+        assert collections.Counter(label for _, _, label in train) == {0: 30, 1: 15, 2: 1}
+        assert collections.Counter(label for _, _, label in validation) == {0: 10, 1: 5, 2: 1}
+        names = [name for name, _, _ in train + validation]
+        assert len(set(names)) == 62
+        for name, content, label in train + validation:
+            path = pathlib.Path(name)
+            assert content == path  # read by the process that decodes it
+            assert path.read_bytes() == f"{path.parent.name} {path.stem}".encode()
+            assert source.class_names[label] == path.parent.name
+
+    def test_order_follows_from_the_seed_and_mixes_the_classes(self, tmp_path):
+        write_folder(tmp_path, {"a": 30, "b": 30})
+        one, same, other = (sources.open_source(f"folder:{tmp_path}", seed=seed) for seed in (1, 1, 2))
+        assert one.files == same.files
+        assert one.files["train"] != other.files["train"]
+        assert {label for _, _, label in one.read("train", 0, 15)} == {0, 1}
+
+    @pytest.mark.parametrize(
+        "train, name",
+        [("train", "validation"), ("Training", "valid"), ("TRAIN", "Val"), ("train", "dev"), ("train", "test")],
+    )
+    def test_folders_of_splits_are_the_splits(self, tmp_path, train, name, capsys):
+        write_folder(tmp_path / train, {"a": 3, "b": 2})
+        write_folder(tmp_path / name, {"a": 1, "b": 1})
+        source = sources.open_source(f"folder:{tmp_path}")
+        assert source.class_names == ("a", "b")
+        assert (source.count("train"), source.count("validation")) == (5, 2)
+        assert names_of(tmp_path, source, "validation") == {f"{name}/a/0.png", f"{name}/b/0.png"}
+        output = capsys.readouterr().out
+        assert output == (f"The validation split is {tmp_path / 'test'}: there is no other.\n" * (name == "test"))
+
+    def test_test_folder_beside_a_validation_folder_is_left_out_and_said(self, tmp_path, capsys):
+        for split in ("train", "valid", "Test"):
+            write_folder(tmp_path / split, {"a": 2, "b": 2})
+        write_folder(tmp_path, {"annotations": 1})
+        source = sources.open_source(f"folder:{tmp_path}")
+        assert names_of(tmp_path, source, "validation") == {f"valid/{c}/{n}.png" for c in "ab" for n in (0, 1)}
+        output = capsys.readouterr().out
+        assert f"{tmp_path / 'Test'} is left out: the validation split is {tmp_path / 'valid'}." in output
+        assert "left out are 1 folders beside those of the splits: 'annotations'" in output
+
+    def test_train_folder_alone_is_divided(self, tmp_path):
+        write_folder(tmp_path / "train", {"a": 10, "b": 10})
+        source = sources.open_source(f"folder:{tmp_path}")
+        assert source.class_names == ("a", "b")
+        assert (source.count("train"), source.count("validation")) == (18, 2)
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ["bus", "train"],
+            ["bus", "Test"],
+            ["test", "val"],
+            ["train", "val", "validation"],
+            ["train", "TRAIN", "test"],
+            ["train/train", "train/test"],
+        ],
+        ids=" ".join,
+    )
+    def test_classes_called_like_splits_are_refused(self, tmp_path, names):
+        for name in names:
+            write_folder(tmp_path / name, {"a": 2, "b": 2})
+        with pytest.raises(ValueError, match=rf"called like .*: {', '.join(sorted(n.split('/')[-1] for n in names))}$"):
+            sources.open_source(f"folder:{tmp_path}")
+
+    def test_class_called_like_a_split_may_be_below_the_splits(self, tmp_path):
+        for split in ("train", "val"):
+            write_folder(tmp_path / split, {"bus": 2, "train": 2})
+        assert sources.open_source(f"folder:{tmp_path}").class_names == ("bus", "train")
+
+    def test_links_are_followed_and_what_leads_nowhere_counts_as_an_image(self, tmp_path):
+        root = write_folder(tmp_path / "images", {"a": 3, "b": 3})
+        write_folder(tmp_path, {"elsewhere": 4})
+        (root / "a" / "linked").symlink_to(tmp_path / "elsewhere")
+        (root / "a" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+        source = sources.open_source(f"folder:{root}")
+        names = names_of(root, source, "train") | names_of(root, source, "validation")
+        assert {name for name in names if name.startswith("a")} == {
+            *(f"a/{number}.png" for number in range(3)),
+            *(f"a/linked/{number}.png" for number in range(4)),
+            "a/gone.png",
+        }
+
+    def test_links_in_a_circle_and_pipes_are_left_out_and_said(self, tmp_path, capsys):
+        write_folder(tmp_path, {"a": 3, "b": 3})
+        (tmp_path / "a" / "up").symlink_to(tmp_path)
+        (tmp_path / "a" / "same").symlink_to(tmp_path / "a")
+        os.mkfifo(tmp_path / "a" / "pipe.png")
+        source = sources.open_source(f"folder:{tmp_path}")
+        assert source.count("train") + source.count("validation") == 6
+        assert re.search(r"a: left out are 3 pipes.*: 'pipe.png', 'same', 'up'\n", capsys.readouterr().out)
+
+    def test_folder_that_can_not_be_listed_counts_as_an_image(self, tmp_path, monkeypatch):
+        write_folder(tmp_path, {"a": 3, "b": 3, "a/locked": 5})
+        listing = os.scandir
+
+        def scandir(path):
+            if str(path).endswith("locked"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return listing(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        source = sources.open_source(f"folder:{tmp_path}")
+        assert "a/locked" in names_of(tmp_path, source, "train") | names_of(tmp_path, source, "validation")
+
+    def test_files_in_no_class_are_counted(self, tmp_path, capsys):
+        write_folder(tmp_path, {"a": 3, "b": 3})
+        for number in range(4):
+            (tmp_path / f"{number}.png").write_bytes(b"x")
+        sources.open_source(f"folder:{tmp_path}")
+        expected = f"{tmp_path}: left out are 4 files in no class's folder: '0.png', '1.png', '2.png', ...\n"
+        assert capsys.readouterr().out == expected
+
+    def test_splits_of_different_classes_are_refused(self, tmp_path):
+        write_folder(tmp_path / "train", {"a": 2, "b": 2})
+        write_folder(tmp_path / "val", {"a": 2, "c": 2})
+        with pytest.raises(ValueError, match=r"same classes. Only one has: \['b', 'c'\]"):
+            sources.open_source(f"folder:{tmp_path}")
+
+    def test_hidden_files_and_folders_are_skipped(self, tmp_path):
+        write_folder(tmp_path, {"a": 3, "b": 3, ".cache": 3, "a/.ipynb_checkpoints": 3})
+        (tmp_path / "a" / ".DS_Store").write_bytes(b"x")
+        (tmp_path / "README").write_bytes(b"x")
+        source = sources.open_source(f"folder:{tmp_path}")
+        assert source.class_names == ("a", "b")
+        assert source.count("train") + source.count("validation") == 6
+
+    def test_missing_folder_is_named(self, tmp_path):
+        with pytest.raises(ValueError, match="nowhere must be a folder"):
+            sources.open_source(f"folder:{tmp_path / 'nowhere'}")
+
+    def test_folder_without_classes_is_named(self, tmp_path):
+        (tmp_path / "1.png").write_bytes(b"x")
+        with pytest.raises(ValueError, match=f"{tmp_path} must hold one folder of images for each"):
+            sources.open_source(f"folder:{tmp_path}")
+
+    def test_empty_class_is_named(self, tmp_path):
+        write_folder(tmp_path, {"a": 3, "b": 0})
+        with pytest.raises(ValueError, match=f"{tmp_path / 'b'} must hold the images of a class"):
+            sources.open_source(f"folder:{tmp_path}")
