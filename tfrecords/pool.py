@@ -9,6 +9,7 @@ import threading
 from tqdm import tqdm
 
 from alexnet_tf.tfrecords import shards, sources, statistics
+from alexnet_tf.tfrecords.cpus import available_cpus
 
 
 def build_shards(
@@ -23,7 +24,7 @@ def build_shards(
         source: the source of the images.
         tasks: the `shards.ShardTask`s.
         max_bad_fraction: see `shards.check_unreadable`.
-        num_processes: processes that build; None for one per core. 1 builds in this process.
+        num_processes: processes that build; None for one per CPU available. 1 builds in this process.
 
     Returns: the `statistics.PixelSums` of the training images.
 
@@ -47,7 +48,7 @@ def build_shards(
             return sums
         # Spawned, not forked: a fork of a process with TensorFlow's threads can hang.
         context = multiprocessing.get_context("spawn")
-        processes = min(num_processes or os.cpu_count() or 1, len(tasks))
+        processes = min(num_processes or available_cpus(), len(tasks))
         with concurrent.futures.ProcessPoolExecutor(processes, context, _initialize_process, (source,)) as pool:
             futures = {pool.submit(shards.build_shard, task): task for task in tasks}
             try:

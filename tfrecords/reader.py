@@ -8,7 +8,6 @@ more than twice as fast as one that outputs floats.
 # pyright: reportArgumentType=false
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Sequence
 
@@ -17,6 +16,7 @@ import tensorflow as tf
 
 from alexnet_tf.tfrecords import crops, epochs, images, records, schema, statistics
 from alexnet_tf.tfrecords import data_service as tf_data_service
+from alexnet_tf.tfrecords.cpus import available_cpus
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _make_batches(
     # While one window is consumed the next one is read, across the ends of epochs too: decoding never waits for it.
     dataset = order.read().prefetch(max(1, order.parts.window_size // 2))
     # The service's machines may have more cores than this one.
-    calls = num_parallel_calls or (tf.data.AUTOTUNE if data_service else 2 * (os.cpu_count() or 1))
+    calls = num_parallel_calls or (tf.data.AUTOTUNE if data_service else 2 * available_cpus())
     dataset = dataset.map(
         lambda record, draws: _augment(record, draws[0], draws[1], description, crop_px, last_offset),
         num_parallel_calls=calls,
@@ -219,7 +219,7 @@ def make_evaluation_dataset(
         dataset = slices.flat_map(records.read_records).apply(tf.data.experimental.assert_cardinality(end - begin))
         dataset = dataset.map(
             lambda record: _decode_views(record, description, crop_px, views),
-            num_parallel_calls=2 * (os.cpu_count() or 1),
+            num_parallel_calls=2 * available_cpus(),
             deterministic=True,
         )
         datasets.append(dataset.batch(local_batch).prefetch(2))

@@ -6,7 +6,6 @@
 import concurrent.futures
 import contextlib
 import dataclasses
-import os
 import pathlib
 import re
 import sys
@@ -18,6 +17,7 @@ from absl import logging
 from tqdm import tqdm
 
 from alexnet_tf.tfrecords import files, images, records, schema
+from alexnet_tf.tfrecords.cpus import available_cpus
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ def verify_dataset(data_dir: str | pathlib.Path, splits: Sequence[str] = schema.
     # Threads, since TensorFlow decodes without holding Python's lock.
     with (
         tqdm(total=sum(shard.count for shard, _ in tasks), unit=" images", file=sys.stdout) as bar,
-        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+        concurrent.futures.ThreadPoolExecutor(available_cpus()) as pool,
     ):
         futures = {pool.submit(check_shard, data_dir, *task, description): task[0] for task in tasks}
         for future in concurrent.futures.as_completed(futures):

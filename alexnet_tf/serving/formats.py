@@ -5,10 +5,11 @@ imported when a model is opened, so that programs can define and check their fla
 """
 
 import importlib.util
-import os
 import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
+
+from alexnet_tf.tfrecords.cpus import available_cpus
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +106,7 @@ def _open_onnx(folder: pathlib.Path) -> Predictor:
 def _open_litert(folder: pathlib.Path) -> Predictor:
     from ai_edge_litert import interpreter
 
-    network = interpreter.Interpreter(str(folder / "model.tflite"), num_threads=os.cpu_count())
+    network = interpreter.Interpreter(str(folder / "model.tflite"), num_threads=available_cpus())
     (inputs,), (outputs,) = network.get_input_details(), network.get_output_details()
 
     def predict(pixels):
