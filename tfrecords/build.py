@@ -16,8 +16,8 @@ def define_flags() -> None:
         None,
         "Where the images come from: fashion_mnist (the sample in this package), fashion_mnist:installed or "
         "fashion_mnist:PATH (the complete set), folder:PATH (one folder per class, or folders train and validation or "
-        "test of such), tfds:NAME (TensorFlow Datasets, which downloads it), ilsvrc2012:PATH or ilsvrc2010:PATH (ImageNet's "
-        "original archives, which are not unpacked).",
+        "test of such), tfds:NAME (TensorFlow Datasets, which downloads it), ilsvrc2012:PATH or ilsvrc2010:PATH "
+        "(ImageNet's original archives, which are not unpacked).",
     )
     flags.DEFINE_string("data_dir", None, "Folder for the TFRecords.")
     flags.DEFINE_bool("verify", False, "Check every image of the data set in --data_dir; build nothing.")
@@ -41,8 +41,14 @@ def define_flags() -> None:
         "How images are stored. png is exact and several times larger; raw is exact, larger still, and not decoded.",
     )
     flags.DEFINE_integer("quality", 95, "Quality of the JPEGs.", lower_bound=1, upper_bound=95)
-    flags.DEFINE_integer("num_train_shards", 16, "Files of training images; 1024 for ImageNet.", lower_bound=1)
-    flags.DEFINE_integer("num_validation_shards", 4, "Files of validation images; 128 for ImageNet.", lower_bound=1)
+    for split, least in (("train", 16), ("validation", 4)):
+        flags.DEFINE_integer(
+            f"num_{split}_shards",
+            None,
+            f"Files of {split} images; by default one for every 1,000 images, but at least {least} if there are as "
+            "many images.",
+            lower_bound=1,
+        )
     flags.DEFINE_float(
         "validation_fraction", 0.1, "Fraction of each class held out if the source has no validation images."
     )
@@ -54,7 +60,9 @@ def define_flags() -> None:
         lower_bound=0,
         upper_bound=1,
     )
-    flags.DEFINE_integer("num_processes", None, "Processes that build; one per core by default.", lower_bound=1)
+    flags.DEFINE_integer(
+        "num_processes", None, "Processes that build; by default one per CPU available.", lower_bound=1
+    )
     flags.DEFINE_enum(
         "runner",
         None,

@@ -12,6 +12,8 @@ import tensorflow as tf
 from alexnet_tf.tfrecords import files, pool, records, schema, shards, sources, statistics
 
 _SHARED_FILES = (statistics.STATISTICS_FILE, records.INDEX_FILE)
+_LEAST_SHARDS = {"train": 16, "validation": 4}
+_IMAGES_PER_SHARD = 1000  # about 40 MB of JPEGs
 _SETTINGS_FILE = ".building.json"  # the settings of an unfinished data set
 
 
@@ -23,8 +25,8 @@ def build_dataset(
     keep_aspect: bool = False,
     encoding: str = "jpeg",
     quality: int = 95,
-    num_train_shards: int = 16,
-    num_validation_shards: int = 4,
+    num_train_shards: int | None = None,
+    num_validation_shards: int | None = None,
     validation_fraction: float = 0.1,
     seed: int = 0,
     max_bad_fraction: float = 0.01,
@@ -45,7 +47,8 @@ def build_dataset(
         keep_aspect: whether to keep the longer side, up to four times the shorter, instead of cutting out the central
             square, as in the paper. The statistics are those of the central square either way.
         encoding, quality: "jpeg" of a quality from 1 to 95, "png", or "raw": bytes of pixels.
-        num_train_shards, num_validation_shards: number of files of each split.
+        num_train_shards, num_validation_shards: number of files of each split; None for one for every 1,000 images,
+            but at least 16 and 4, or one for each image if there are fewer.
         validation_fraction, seed, tfds_data_dir: see `sources.open_source`.
         max_bad_fraction: fraction of a split's images that may be unreadable before the build stops. They are skipped,
             and listed in dataset.json.
@@ -81,8 +84,12 @@ def build_dataset(
         return description
     opened = sources.open_source(source, seed, validation_fraction, tfds_data_dir)
     _delete_damaged(data_dir)  # not before it is known that it can be built again
-    tasks = _make_tasks(opened, data_dir, settings)
-    _prepare_folder(data_dir, tasks, settings | {split: opened.count(split) for split in schema.SPLITS})
+    counts = {split: opened.count(split) for split in schema.SPLITS}
+    for split, least in _LEAST_SHARDS.items():
+        if settings[f"num_{split}_shards"] is None:
+            settings[f"num_{split}_shards"] = min(counts[split], max(least, counts[split] // _IMAGES_PER_SHARD))
+    tasks = _make_tasks(counts, data_dir, settings)
+    _prepare_folder(data_dir, tasks, settings | counts)
     if runner is None:
         sums = pool.build_shards(opened, tasks, max_bad_fraction, num_processes)
     else:
@@ -110,10 +117,10 @@ def _check_arguments(image_px: int, encoding: str, quality: int, num_processes: 
             raise ValueError(f"runner={runner!r} needs Apache Beam: pip install alexnet-tf[beam]") from error
 
 
-def _make_tasks(source: sources.Source, data_dir: pathlib.Path, settings: dict[str, Any]) -> list[shards.ShardTask]:
+def _make_tasks(counts: dict[str, int], data_dir: pathlib.Path, settings: dict[str, Any]) -> list[shards.ShardTask]:
     tasks = []
-    for split in schema.SPLITS:
-        num_shards, count = settings[f"num_{split}_shards"], source.count(split)
+    for split, count in counts.items():
+        num_shards = settings[f"num_{split}_shards"]
         if not 1 <= num_shards <= count:
             raise ValueError(
                 f"`num_{split}_shards` must be from 1 to the number of {split} images, {count}. Received: {num_shards}"
@@ -178,7 +185,9 @@ def _prepare_folder(data_dir: pathlib.Path, tasks: list[shards.ShardTask], setti
 
 def _check_settings(data_dir: pathlib.Path, before: dict[str, Any], now: dict[str, Any]):
     changed = [
-        f"{name} was {before.get(name)!r} and is now {now[name]!r}" for name in now if before.get(name) != now[name]
+        f"{name} was {before.get(name)!r} and is now {value!r}"
+        for name, value in now.items()
+        if before.get(name) != value and value is not None  # None: any number of shards
     ]
     if changed:
         raise ValueError(

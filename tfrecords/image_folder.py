@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import stat
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -160,8 +161,11 @@ def _list_files(folder: pathlib.Path) -> list[pathlib.Path]:
                 followed.append(name)
         folder_names[:] = followed
         for path in (pathlib.Path(place, name) for name in file_names if not name.startswith(".")):
-            # A pipe would be waited for without end.
-            (files if os.path.isfile(path) or not os.path.exists(path) else left_out).append(path)
+            try:
+                readable = stat.S_ISREG(path.stat().st_mode)  # a pipe would be waited for without end
+            except OSError:
+                readable = True  # until the builder tries it, and counts it
+            (files if readable else left_out).append(path)
     _print_left_out(folder, "pipes, devices, and links to folders that are listed already", left_out)
     return files
 

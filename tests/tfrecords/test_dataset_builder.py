@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from made_fashion_mnist import write_fashion_mnist
 from made_photos import encoded, photo
 from PIL import Image
 
@@ -123,6 +124,29 @@ class TestBuildDataset:
         description = build_small(f"folder:{image_folder}", tmp_path / "data", max_bad_fraction=0.5)
         ((_, reason),) = [image for split in description.splits.values() for image in split.skipped]
         assert " at 0x" not in reason  # a memory address, another in each run
+
+    def test_few_photographs_build_by_default_and_the_same_call_finds_them_complete(self, image_folder, tmp_path):
+        for _ in range(2):
+            description = build_small(
+                f"folder:{image_folder}", tmp_path / "data", num_train_shards=None, num_validation_shards=None
+            )
+            assert {name: len(split.shards) for name, split in description.splits.items()} == {
+                "train": 16,
+                "validation": 2,
+            }
+        with pytest.raises(ValueError, match="num_train_shards was 16 and is now 3"):
+            build_small(f"folder:{image_folder}", tmp_path / "data")
+
+    def test_many_images_have_a_shard_for_every_thousand(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(dataset_builder, "_IMAGES_PER_SHARD", 10)
+        write_fashion_mnist(tmp_path / "set", {"train": 339, "t10k": 60})
+        description = build_small(
+            f"fashion_mnist:{tmp_path / 'set'}", tmp_path / "data", num_train_shards=None, num_validation_shards=None
+        )
+        assert {name: len(split.shards) for name, split in description.splits.items()} == {
+            "train": 33,
+            "validation": 6,
+        }
 
     def test_second_call_does_nothing_and_reports_it(self, image_folder, tmp_path, capsys):
         build_small(f"folder:{image_folder}", tmp_path / "data")

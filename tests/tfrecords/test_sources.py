@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from made_fashion_mnist import idx, write_fashion_mnist
 
 from alexnet_tf.tfrecords import make_fashion_mnist_sample, sources
 
@@ -16,21 +17,6 @@ INSTALLED = pathlib.Path("/usr/share/datasets/fashion-mnist")
 
 def read_all(source, split):
     return list(source.read(split, 0, source.count(split)))
-
-
-def idx(array):
-    return bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes() + array.astype("uint8").tobytes()
-
-
-def write_fashion_mnist(folder, suffix=".gz"):
-    """Writes a set of 6 training and 4 validation images, image i full of i; returns the folder."""
-    folder.mkdir()
-    for prefix, count in (("train", 6), ("t10k", 4)):
-        images = np.repeat(np.arange(count), 28 * 28).reshape(count, 28, 28)
-        for kind, array in (("images-idx3", images), ("labels-idx1", np.arange(count))):
-            content = gzip.compress(idx(array)) if suffix else idx(array)
-            (folder / f"{prefix}-{kind}-ubyte{suffix}").write_bytes(content)
-    return folder
 
 
 class TestOpenSource:
@@ -57,7 +43,7 @@ class TestFashionMnist:
 
     @pytest.mark.parametrize("suffix", [".gz", ""])
     def test_range_read_in_another_process_is_that_of_the_complete_set(self, tmp_path, suffix):
-        source = sources.open_source(f"fashion_mnist:{write_fashion_mnist(tmp_path / 'set', suffix)}")
+        source = sources.open_source(f"fashion_mnist:{write_fashion_mnist(tmp_path / 'set', suffix=suffix)}")
         part = list(pickle.loads(pickle.dumps(source)).read("train", 2, 5))
         assert [(name, image[0, 0], label) for name, image, label in part] == [
             ("train-00002", 2, 2),
