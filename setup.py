@@ -48,7 +48,7 @@ setuptools.setup(
         "keras>=3.15",
         "matplotlib>=3.9",
         "numpy>=1.26",
-        "pillow>=11",
+        "pillow>=11.3",
         "tensorboard>=2.20",
         "tensorflow>=2.21",
         "tensorflow-datasets>=4.9.9",

@@ -12,7 +12,9 @@ from alexnet_tf.tfrecords import images as image_files
 Image = str | os.PathLike | bytes | np.ndarray
 
 
-def preprocess(images: Image | Sequence[Image], crop_px: int = 224, image_px: int = 256) -> np.ndarray:
+def preprocess(
+    images: Image | Sequence[Image], crop_px: int = 224, image_px: int = 256, exif_orientation: bool = True
+) -> np.ndarray:
     """Resizes images as those of a data set are, and takes the center crop.
 
     The mean is not subtracted here: the network's first layer does that.
@@ -22,6 +24,8 @@ def preprocess(images: Image | Sequence[Image], crop_px: int = 224, image_px: in
             columns) or (rows, columns, 3).
         crop_px: side of the network's input, in pixels.
         image_px: what the shorter side is resized to first, in pixels.
+        exif_orientation: whether files are turned upright, as their EXIF tag Orientation says. False for a network
+            whose data set was built without: `load_model(...)[1].exif_orientation` says it.
 
     Returns: uint8 (n, crop_px, crop_px, 3), RGB.
 
@@ -36,7 +40,7 @@ def preprocess(images: Image | Sequence[Image], crop_px: int = 224, image_px: in
     squares = []
     for number, image in enumerate(images):
         try:
-            squares.append(image_files.prepare_image(image, image_px))
+            squares.append(image_files.prepare_image(image, image_px, exif_orientation=exif_orientation))
         except Exception as error:  # Pillow raises many kinds
             received = image if isinstance(image, str) else type(image).__name__
             raise ValueError(

@@ -77,7 +77,7 @@ def untrained_dir(tmp_path_factory):
     keras.utils.set_random_seed(0)
     build_alexnet("testing", 10, initializer="he_normal", input_scale=1 / 20).save(folder / "model.keras")
     classes = tuple(sources.open_source("fashion_mnist").class_names)
-    schema.DatasetDescription(classes, 64, False, "png", splits={}, settings={}).save(folder)
+    schema.DatasetDescription(classes, 64, False, "png", splits={}, settings={"exif_orientation": True}).save(folder)
     return folder
 
 

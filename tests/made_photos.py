@@ -3,13 +3,20 @@
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 
 def encoded(image, format, **options):
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
+
+
+def exif(orientation):
+    """EXIF data with the tag Orientation, for `encoded`."""
+    tags = Image.Exif()
+    tags[ExifTags.Base.Orientation] = orientation
+    return tags
 
 
 def photo(rows=60, columns=80, mode="RGB"):

@@ -7,6 +7,7 @@ import sys
 import nbformat
 import numpy as np
 import pytest
+from made_photos import encoded, exif, photo
 from nbclient import NotebookClient
 from PIL import Image
 
@@ -42,6 +43,15 @@ class TestPreprocess:
         assert all(np.array_equal(crop, crops[0]) for crop in crops)
         square = Image.fromarray(pixels[15:75]).resize((32, 32), Image.Resampling.BILINEAR)
         np.testing.assert_array_equal(crops[0], np.asarray(square)[2:30, 2:30])
+
+    def test_turned_photograph_becomes_upright_unless_asked_not_to(self):
+        upright = photo(64, 64)
+        turned = encoded(upright.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif(6))
+        np.testing.assert_array_equal(
+            alexnet_tf.preprocess(turned, 28, 32), alexnet_tf.preprocess(np.asarray(upright), 28, 32)
+        )
+        stored = alexnet_tf.preprocess(turned, 28, 32, exif_orientation=False)
+        np.testing.assert_array_equal(stored, alexnet_tf.preprocess(np.rot90(upright), 28, 32))
 
     def test_single_image_and_batch_are_taken(self):
         pixels = np.zeros((2, 50, 50, 3), "uint8")

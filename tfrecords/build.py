@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import flags
 
-from alexnet_tf.tfrecords import program, schema, sources
+from alexnet_tf.tfrecords import images, program, schema, sources
 
 
 def define_flags() -> None:
@@ -41,6 +41,18 @@ def define_flags() -> None:
         "How images are stored. png is exact and several times larger; raw is exact, larger still, and not decoded.",
     )
     flags.DEFINE_integer("quality", 95, "Quality of the JPEGs.", lower_bound=1, upper_bound=95)
+    flags.DEFINE_bool(
+        "exif_orientation",
+        True,
+        "Whether to turn images upright, as their EXIF tag Orientation says. Data sets built before version 0.2 were "
+        "built without; a network is served as its data set was built.",
+    )
+    flags.DEFINE_integer(
+        "max_pixels",
+        images.MAX_PIXELS,
+        "Pixels that an image may have: a small file can be gigabytes when it is decoded.",
+        lower_bound=1,
+    )
     for split, least in (("train", 16), ("validation", 4)):
         flags.DEFINE_integer(
             f"num_{split}_shards",

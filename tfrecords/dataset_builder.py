@@ -1,5 +1,6 @@
 """Builds TFRecords of 256 x 256 images, and their statistics, from images. A second call resumes the first."""
 
+import collections
 import itertools
 import json
 import pathlib
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from alexnet_tf.tfrecords import files, pool, records, schema, shards, sources, statistics
+from alexnet_tf.tfrecords import files, images, pool, records, schema, shards, sources, statistics
 
 _SHARED_FILES = (statistics.STATISTICS_FILE, records.INDEX_FILE)
+_STORED_AS = ("image_px", "keep_aspect", "encoding", "quality", "exif_orientation", "max_pixels")
 _LEAST_SHARDS = {"train": 16, "validation": 4}
 _IMAGES_PER_SHARD = 1000  # about 40 MB of JPEGs
 _SETTINGS_FILE = ".building.json"  # the settings of an unfinished data set
@@ -25,6 +27,8 @@ def build_dataset(
     keep_aspect: bool = False,
     encoding: str = "jpeg",
     quality: int = 95,
+    exif_orientation: bool = True,
+    max_pixels: int = images.MAX_PIXELS,
     num_train_shards: int | None = None,
     num_validation_shards: int | None = None,
     validation_fraction: float = 0.1,
@@ -47,6 +51,9 @@ def build_dataset(
         keep_aspect: whether to keep the longer side, up to four times the shorter, instead of cutting out the central
             square, as in the paper. The statistics are those of the central square either way.
         encoding, quality: "jpeg" of a quality from 1 to 95, "png", or "raw": bytes of pixels.
+        exif_orientation: whether to turn images upright, as their EXIF tag Orientation says. Cameras store what they
+            saw and the tag; data sets built before 0.2 ignored it. TIFF files are turned either way.
+        max_pixels: pixels that an image may have; larger ones count as unreadable.
         num_train_shards, num_validation_shards: number of files of each split; None for one for every 1,000 images,
             but at least 16 and 4, or one for each image if there are fewer.
         validation_fraction, seed, tfds_data_dir: see `sources.open_source`.
@@ -66,7 +73,7 @@ def build_dataset(
 
     Source: section 2.
     """
-    _check_arguments(image_px, encoding, quality, num_processes, runner)
+    _check_arguments(image_px, encoding, quality, max_pixels, num_processes, runner)
     data_dir = pathlib.Path(data_dir).absolute()
     settings = {
         "source": source,
@@ -74,6 +81,8 @@ def build_dataset(
         "keep_aspect": keep_aspect,
         "encoding": encoding,
         "quality": quality,
+        "exif_orientation": exif_orientation,
+        "max_pixels": max_pixels,
         "num_train_shards": num_train_shards,
         "num_validation_shards": num_validation_shards,
         "validation_fraction": validation_fraction,
@@ -99,13 +108,16 @@ def build_dataset(
     return _finish(data_dir, opened, tasks, settings, sums)
 
 
-def _check_arguments(image_px: int, encoding: str, quality: int, num_processes: int | None, runner: str | None):
+def _check_arguments(
+    image_px: int, encoding: str, quality: int, max_pixels: int, num_processes: int | None, runner: str | None
+):
     if encoding not in schema.ENCODINGS:
         raise ValueError(f"`encoding` must be one of {schema.ENCODINGS}. Received: encoding={encoding!r}")
     if not 1 <= quality <= 95:
         raise ValueError(f"`quality` must be from 1 to 95, the range Pillow recommends. Received: {quality}")
-    if image_px < 1:
-        raise ValueError(f"`image_px` must be at least 1. Received: image_px={image_px}")
+    for name, value in (("image_px", image_px), ("max_pixels", max_pixels)):
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}")
     if runner is not None:
         if runner not in schema.RUNNERS:
             raise ValueError(f"`runner` must be one of {schema.RUNNERS}. Received: runner={runner!r}")
@@ -128,8 +140,8 @@ def _make_tasks(counts: dict[str, int], data_dir: pathlib.Path, settings: dict[s
         bounds = [count * i // num_shards for i in range(num_shards + 1)]
         for index, (start, stop) in enumerate(itertools.pairwise(bounds)):
             path = data_dir / schema.shard_name(split, index, num_shards)
-            stored_as = (settings[name] for name in ("image_px", "keep_aspect", "encoding", "quality"))
-            tasks.append(shards.ShardTask(split, start, stop, path, *stored_as))
+            stored_as = {name: settings[name] for name in _STORED_AS}
+            tasks.append(shards.ShardTask(split, start, stop, path, **stored_as))
     return tasks
 
 
@@ -138,7 +150,10 @@ def _load_complete(data_dir: pathlib.Path, settings: dict[str, Any]) -> schema.D
     if not (data_dir / schema.DATASET_FILE).exists():
         return None
     description = schema.load_description(data_dir)
-    _check_settings(data_dir, description.settings, settings)
+    # Of older data sets not all settings are known; those that are must be the same.
+    _check_settings(data_dir, settings | description.settings, settings)
+    if description.exif_orientation is None and settings["exif_orientation"]:
+        print(f"{data_dir} was built by an older version, which ignored EXIF orientations; so do its networks.")
     try:
         for split in description.splits.values():
             schema.check_shard_sizes(data_dir, split)
@@ -204,10 +219,12 @@ def _finish(
     sums: statistics.PixelSums,
 ) -> schema.DatasetDescription:
     """Writes the files that describe all shards, dataset.json last."""
-    splits, record_bytes = {}, {}
+    splits, record_bytes, unserved = {}, {}, collections.Counter()
     for split in schema.SPLITS:
         parts = [shards.load_part(task) for task in tasks if task.split == split]
         record_bytes[split] = [part["record_bytes"] for part in parts]
+        for part in parts:
+            unserved.update(part["unserved"])
         splits[split] = schema.Split(
             count=sum(part["shard"]["count"] for part in parts),
             count_per_class=tuple(np.sum([part["count_per_class"] for part in parts], axis=0).tolist()),
@@ -229,6 +246,12 @@ def _finish(
         settings=settings,
     )
     description.save(data_dir)
+    if unserved:
+        listed = ", ".join(f"{count:,} {kind}" for kind, count in sorted(unserved.items()))
+        print(
+            f"Warning: {unserved.total():,} images are of formats that an exported model does not decode: {listed}. "
+            f"It must be sent {', '.join(images.SERVED_FORMATS)}."
+        )
     for task in tasks:
         task.part_path.unlink()
     (data_dir / _SETTINGS_FILE).unlink()

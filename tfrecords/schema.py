@@ -87,6 +87,12 @@ class DatasetDescription:
     splits: dict[str, Split]
     settings: dict[str, Any]
 
+    @property
+    def exif_orientation(self) -> bool | None:
+        """Whether images were turned upright when they were built. None for data sets built before 0.2, which were not,
+        and whose transparency and values of more than 8 bits were treated otherwise."""
+        return self.settings.get("exif_orientation")
+
     def save(self, data_dir: str | pathlib.Path) -> None:
         """Writes dataset.json into a folder, atomically."""
         text = json.dumps({"format_version": _FORMAT_VERSION} | dataclasses.asdict(self), indent=2)

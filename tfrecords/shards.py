@@ -1,5 +1,6 @@
 """Builds single shards, each by one process, completely or not at all."""
 
+import collections
 import dataclasses
 import json
 import pathlib
@@ -25,6 +26,8 @@ class ShardTask:
     keep_aspect: bool
     encoding: str
     quality: int
+    exif_orientation: bool
+    max_pixels: int
 
     @property
     def part_path(self) -> pathlib.Path:
@@ -48,6 +51,7 @@ def build_shard(task: ShardTask) -> None:
     sums = statistics.PixelSums(task.image_px)
     count_per_class = [0] * len(_source.class_names)
     skipped = []
+    unserved = collections.Counter()
     record_bytes = []
     temporary = task.path.with_name(f".tmp-{uuid.uuid4().hex}-{task.path.name}")
     with tf.io.TFRecordWriter(str(temporary)) as writer:
@@ -58,9 +62,12 @@ def build_shard(task: ShardTask) -> None:
                     "(A split without labels has -1.)"
                 )
             try:
-                pixels = images.prepare_image(image, task.image_px, task.keep_aspect)
+                opened = images.open_image(image, task.max_pixels)
+                pixels = images.prepare_image(
+                    opened, task.image_px, task.keep_aspect, task.exif_orientation, task.max_pixels
+                )
             except UnidentifiedImageError:  # its own message has a memory address, which differs from run to run
-                skipped.append((filename, "UnidentifiedImageError: not a format that Pillow knows"))
+                skipped.append((filename, f"UnidentifiedImageError: it is none of {', '.join(images.FORMATS)}"))
                 continue
             except Exception as error:
                 skipped.append((filename, f"{type(error).__name__}: {error}"))
@@ -69,6 +76,7 @@ def build_shard(task: ShardTask) -> None:
             record = _make_example(encoded, pixels.shape, label, _source.class_names[label], filename)
             writer.write(record)
             record_bytes.append(len(record))
+            unserved.update(filter(None, [images.unserved_format(opened)]))
             count_per_class[label] += 1
             if task.split == "train":
                 sums.add_image(crops.center_crop(pixels, task.image_px))
@@ -80,6 +88,7 @@ def build_shard(task: ShardTask) -> None:
         "record_bytes": record_bytes,
         "count_per_class": count_per_class,
         "skipped": skipped,
+        "unserved": unserved,
     }
     arrays = {"count": sums.count, "image": sums.image, "products": sums.products}
     files.write_atomically(

@@ -85,7 +85,11 @@ def _open_converted(path: pathlib.Path) -> Classifier:
     card = json.loads((path / "assets" / "model_card.json").read_text(encoding="utf-8"))
     class_names = (path / "assets" / "labels.txt").read_text(encoding="utf-8").splitlines()
     return _classifier_of_pixels(
-        formats.open_predictor(path), class_names, card["data"]["image_px"], card["network"]["image_px"]
+        formats.open_predictor(path),
+        class_names,
+        card["data"]["image_px"],
+        card["network"]["image_px"],
+        card["data"].get("exif_orientation"),
     )
 
 
@@ -94,18 +98,24 @@ def _open_trained(path: pathlib.Path) -> Classifier:
 
     model, description = load_model(path)
     return _classifier_of_pixels(
-        model.predict_on_batch, description.class_names, description.image_px, model.input_shape[1]
+        model.predict_on_batch,
+        description.class_names,
+        description.image_px,
+        model.input_shape[1],
+        description.exif_orientation,
     )
 
 
-def _classifier_of_pixels(predict, class_names, image_px: int, crop_px: int) -> Classifier:
+def _classifier_of_pixels(
+    predict, class_names, image_px: int, crop_px: int, exif_orientation: bool | None
+) -> Classifier:
     import tensorflow as tf
 
     from alexnet_tf.serving import preprocessing
     from alexnet_tf.tfrecords import crops
 
     def classify(encoded):
-        square = preprocessing.decode_square(tf.constant(encoded), image_px)
+        square = preprocessing.decode_square(tf.constant(encoded), image_px, exif_orientation=exif_orientation)
         probabilities = predict(np.float32(crops.center_crop(square[None], crop_px)))[0]
         best = metrics.top_k(probabilities, _TOP)
         return [class_names[c] for c in best], probabilities[best]

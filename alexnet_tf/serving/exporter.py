@@ -70,6 +70,7 @@ def write_saved_model(
     class_names: Sequence[str],
     image_px: int,
     max_pixels: int = formats.MAX_PIXELS,
+    exif_orientation: bool | None = True,
 ) -> None:
     """Writes a SavedModel with the functions of `signatures.make_signatures`, which has the same arguments.
 
@@ -77,7 +78,9 @@ def write_saved_model(
     """
     archive = keras.export.ExportArchive()
     # No `archive.track(model)`, which would write every weight twice.
-    for name, function in signatures.make_signatures(model, class_names, image_px, max_pixels).items():
+    for name, function in signatures.make_signatures(
+        model, class_names, image_px, max_pixels, exif_orientation
+    ).items():
         archive.add_endpoint(name, function)
     archive.write_out(str(folder), verbose=False)  # pyright: ignore[reportAttributeAccessIssue] # by backend
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(folder))
@@ -131,7 +134,8 @@ def export_model(
         )
     with new_version(base_dir, version) as (folder, target):
         if model_format == "savedmodel":
-            write_saved_model(folder, model, class_names, description.image_px, max_pixels)
+            exif_orientation = description.exif_orientation
+            write_saved_model(folder, model, class_names, description.image_px, max_pixels, exif_orientation)
             if not warm_up.write(folder, target.parent.name, model.input_shape[1]):
                 print("No warm-up requests are written: they need `pip install alexnet-tf[serving]`.")
         else:

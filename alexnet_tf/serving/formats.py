@@ -32,7 +32,7 @@ _PACKAGES = {
     "openvino": ("openvino", "nncf"),
 }
 
-# Pixels of an encoded image that a SavedModel decodes at most. One of so many pixels took up to 440 MB while it was
+# Pixels of an encoded image that a SavedModel decodes at most. One of so many pixels took up to 590 MB while it was
 # decoded: docs/serving.md has more.
 MAX_PIXELS = 50_000_000
 

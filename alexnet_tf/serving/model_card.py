@@ -56,6 +56,7 @@ def collect(
             "classes": len(description.class_names),
             "images": {split: of_split.count for split, of_split in description.splits.items()},
             "image_px": description.image_px,
+            "exif_orientation": description.exif_orientation,
             "preprocessing": f"central square, resized to {description.image_px} pixels with antialiasing; the center "
             f"crop of {model.input_shape[1]} pixels; the mean image is subtracted in the network's first layer",
         },

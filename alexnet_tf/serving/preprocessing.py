@@ -4,20 +4,29 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from alexnet_tf.serving import orientation
 from alexnet_tf.serving.formats import MAX_PIXELS
+from alexnet_tf.tfrecords import images
+
+_STRIP_PIXELS = 1 << 20  # of transparent and 16-bit images that are converted at once, for the memory it takes
 
 
-def decode_square(encoded_image: tf.Tensor, image_px: int, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
+def decode_square(
+    encoded_image: tf.Tensor, image_px: int, max_pixels: int = MAX_PIXELS, exif_orientation: bool | None = True
+) -> tf.Tensor:
     """Decodes an image to the square of a data set, as the builder of TFRecords does with Pillow.
 
-    Both decode to the same pixels, cut out the central square and resize it with the antialiased triangle filter. They
-    round differently: a pixel of the square may differ by 1 of 255.
+    Both decode to the same pixels, turn them upright, cut out the central square and resize it with the antialiased
+    triangle filter. They round differently: a pixel of the square may differ by 1 of 255.
 
     Args:
         encoded_image: string scalar, a JPEG, PNG or BMP file, recognized by its content: gray, RGB, RGBA, CMYK, with
-            a palette (PNG only) or of 16 bits. Orientation tags are ignored, as in training.
+            a palette (PNG only) or of 16 bits.
         image_px: side of the square, in pixels (256 in the paper).
         max_pixels: pixels that an image may have, read from its header before anything is decoded.
+        exif_orientation: whether images are turned upright, as their EXIF tag Orientation says. None for the networks
+            of data sets that do not say whether their images were: these, built before 0.2, also ignored transparency
+            and took the high byte of 16 bits.
 
     Returns: uint8 tensor (image_px, image_px, 3), RGB.
 
@@ -46,32 +55,72 @@ def decode_square(encoded_image: tf.Tensor, image_px: int, max_pixels: int = MAX
         rows, columns, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded_image))
         with tf.control_dependencies([small_enough(rows, columns)]):
             # As Pillow decodes. TensorFlow's default, INTEGER_FAST, is off by up to 12 of 255.
-            return tf.io.decode_jpeg(encoded_image, channels=3, dct_method="INTEGER_ACCURATE")
+            image = tf.io.decode_jpeg(encoded_image, channels=3, dct_method="INTEGER_ACCURATE")
+        return image, orientation.read_jpeg(encoded_image) if exif_orientation else 1
 
     def decode_png():
         rows, columns = (number(place, little_endian=False) for place in (20, 16))
         with tf.control_dependencies([small_enough(rows, columns)]):
-            return tf.io.decode_png(encoded_image, channels=3)
+            if exif_orientation is None:
+                return tf.io.decode_png(encoded_image, channels=3), 1
+            value, transparent = orientation.read_png(encoded_image)
+            bits, color_type = (number(place, tf.uint8) for place in (24, 25))
+            image = tf.case(
+                [
+                    (bits == 16, lambda: _lay_on_background(tf.io.decode_png(encoded_image, 4, tf.uint16))),
+                    (transparent | (color_type >= 4), lambda: _lay_on_background(tf.io.decode_png(encoded_image, 4))),
+                ],
+                default=lambda: tf.io.decode_png(encoded_image, channels=3),
+            )
+        return image, value if exif_orientation else 1
 
     def decode_bmp():
         # TensorFlow reads the indices of a palette, or fewer bits, as shades of gray.
         bits, least = number(28, tf.int16), tf.constant(24, tf.int64)
         no_palette = tf.debugging.assert_greater_equal(bits, least, "A BMP with a palette can't be read")
         with tf.control_dependencies([small_enough(number(22), number(18)), no_palette]):
-            return tf.io.decode_image(encoded_image, channels=3, expand_animations=False)
+            return tf.io.decode_image(encoded_image, channels=3, expand_animations=False), 1
 
     def refuse():
         with tf.control_dependencies([tf.debugging.Assert(False, ["The file is no JPEG, PNG or BMP image"])]):
-            return tf.zeros((0, 0, 3), tf.uint8)
+            return tf.zeros((0, 0, 3), tf.uint8), 1
 
-    kinds = [(b"\xff\xd8\xff", decode_jpeg), (b"\x89PNG", decode_png), (b"BM", decode_bmp)]
-    image = tf.case([(starts_with(magic), decode) for magic, decode in kinds], default=refuse)
+    decoders = {"JPEG": (b"\xff\xd8\xff", decode_jpeg), "PNG": (b"\x89PNG", decode_png), "BMP": (b"BM", decode_bmp)}
+    kinds = [decoders[name] for name in images.SERVED_FORMATS]
+    image, turn = tf.case([(starts_with(magic), decode) for magic, decode in kinds], default=refuse)
     image.set_shape((None, None, 3))
+    square = orientation.center_square(image, turn)
+    square = tf.image.resize(square, (image_px, image_px), antialias=True)
+    square = tf.cast(tf.clip_by_value(tf.round(square), 0, 255), tf.uint8)
+    return orientation.turn_upright(square, turn)
+
+
+def _lay_on_background(image: tf.Tensor) -> tf.Tensor:
+    """Converts uint8 or uint16 (rows, columns, 4) to uint8 (rows, columns, 3), as `images.prepare_image` does.
+
+    16 bits are scaled by the range that the colors fill (see `images.scale_to_8_bits`), transparent pixels laid on
+    white. In strips of rows: in one piece it takes several times the memory of the image.
+    """
     rows, columns = tf.shape(image)[0], tf.shape(image)[1]
-    side = tf.minimum(rows, columns)
-    image = tf.image.crop_to_bounding_box(image, (rows - side) // 2, (columns - side) // 2, side, side)
-    image = tf.image.resize(image, (image_px, image_px), antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+    wide, byte = image.dtype == tf.uint16, tf.constant(8, tf.uint16)
+    if wide:
+        largest = tf.cast(tf.reduce_max(tf.reduce_max(image, axis=(0, 1))[:3]), tf.int32)
+        shift = tf.cast(2 * tf.math.count_nonzero(largest >= [1 << 8, 1 << 10, 1 << 12, 1 << 14]), tf.uint16)
+    strip_rows = tf.maximum(1, _STRIP_PIXELS // tf.maximum(columns, 1))
+
+    def convert(number, strips):
+        strip = tf.cast(image[number * strip_rows : (number + 1) * strip_rows], tf.uint16)
+        colors, alpha = strip[..., :3], strip[..., 3:]
+        if wide:
+            colors, alpha = tf.bitwise.right_shift(colors, shift), tf.bitwise.right_shift(alpha, byte)
+        sums = colors * alpha + images.BACKGROUND * (255 - alpha) + 128
+        laid = tf.bitwise.right_shift(sums + tf.bitwise.right_shift(sums, byte), byte)  # divides by 255, as Pillow does
+        return number + 1, strips.write(number, tf.cast(laid, tf.uint8))
+
+    count = (rows + strip_rows - 1) // strip_rows
+    strips = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=(None, None, 3))
+    loop = tf.while_loop(lambda number, _: number < count, convert, (0, strips), parallel_iterations=1)
+    return tf.ensure_shape(loop[1].concat(), (None, None, 3))
 
 
 def decode_readable(

@@ -22,7 +22,11 @@ def feature_layer(model: keras.Model) -> str:
 
 
 def make_signatures(
-    model: keras.Model, class_names: Sequence[str], image_px: int, max_pixels: int = preprocessing.MAX_PIXELS
+    model: keras.Model,
+    class_names: Sequence[str],
+    image_px: int,
+    max_pixels: int = preprocessing.MAX_PIXELS,
+    exif_orientation: bool | None = True,
 ) -> dict[str, Callable]:
     """Makes the functions of a served model. Each takes any number of images, none included.
 
@@ -49,6 +53,7 @@ def make_signatures(
         class_names: the names of the classes, in the order of the labels.
         image_px: side to which the shorter side of an encoded image is resized, in pixels.
         max_pixels: pixels that an encoded image may have.
+        exif_orientation: whether encoded images are turned upright; see `preprocessing.decode_square`.
 
     Returns: a dict from the signature's name to a `tf.function`.
 
@@ -60,7 +65,7 @@ def make_signatures(
     classes = model.output_shape[-1]
     if len(class_names) != classes:
         raise ValueError(f"`class_names` must name the model's {classes} classes. Received: {len(class_names)} names")
-    served = _ServedModel(model, class_names, image_px, max_pixels)
+    served = _ServedModel(model, class_names, image_px, max_pixels, exif_orientation)
     side = model.input_shape[1]
     images = tf.TensorSpec((None,), tf.string, name="images")
     functions = {
@@ -80,11 +85,14 @@ def make_signatures(
 class _ServedModel:
     """A model with what its signatures need; a method for each."""
 
-    def __init__(self, model: keras.Model, class_names: Sequence[str], image_px: int, max_pixels: int):
+    def __init__(
+        self, model: keras.Model, class_names: Sequence[str], image_px: int, max_pixels: int, exif_orientation
+    ):
         self._model = model
         self._last_hidden = keras.Model(model.input, keras.layers.Flatten()(layer_output(model, feature_layer(model))))
         self._class_names = tf.constant(class_names)
-        self._image_px, self._crop_px, self._max_pixels = image_px, model.input_shape[1], max_pixels
+        self._image_px, self._crop_px = image_px, model.input_shape[1]
+        self._max_pixels, self._exif_orientation = max_pixels, exif_orientation
         self._num_classes = model.output_shape[-1]
 
     def classify_center_crop(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -108,7 +116,7 @@ class _ServedModel:
         return {"probabilities": _run(self._model, pixels)}
 
     def _decode(self, encoded):
-        return preprocessing.decode_square(encoded, self._image_px, self._max_pixels)
+        return preprocessing.decode_square(encoded, self._image_px, self._max_pixels, self._exif_orientation)
 
     def _decode_example(self, serialized):
         feature = {schema.ENCODED: tf.io.FixedLenFeature((), tf.string)}

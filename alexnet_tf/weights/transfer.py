@@ -139,7 +139,7 @@ def save_converted(
             keep_aspect=False,
             encoding="jpeg",
             splits={},
-            settings={"source": f"converted from {source}"},
+            settings={"source": f"converted from {source}", "exif_orientation": True},
         ).save(temporary)
         temporary.chmod(0o755)
         temporary.rename(output_dir)

@@ -10,11 +10,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from made_photos import exif
 from PIL import Image
 from programs import ENVIRONMENT
 
 from alexnet_tf.evaluation import features
-from alexnet_tf.serving import preprocessing, signatures
+from alexnet_tf.serving import orientation, preprocessing, signatures
 from alexnet_tf.tfrecords import crops, dataset_builder, images, reader, schema
 
 
@@ -35,15 +36,15 @@ def as_file(image, kind, **options):
     return buffer.getvalue()
 
 
-def flat_png(width, height):
+def flat_png(width, height, bits=8, color_type=2, bytes_per_pixel=3):
     """A PNG of one color, the smallest file of so many pixels."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     compressor = zlib.compressobj(9)
-    rows = [compressor.compress(bytes(1 + 3 * width)) for _ in range(height)]
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = [compressor.compress(bytes(1 + bytes_per_pixel * width)) for _ in range(height)]
+    header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0)
     data = b"".join([*rows, compressor.flush()])
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
@@ -108,6 +109,15 @@ class TestSignatures:
         sizes = functions["ten_view"](images)["probabilities"].numpy()[:, 0]
         np.testing.assert_allclose(sizes[:38], 32)  # 400 crops: twelve times 32, and 16
         assert sizes[-1] == 16
+
+    def test_turned_photograph_is_classified_as_the_upright_one(self, saved):
+        upright = photo(size=(64, 64))
+        turned = as_file(upright.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif(6))
+        served = predictions(
+            saved, "serving_default", [as_file(upright, "PNG"), turned, as_file(upright.rotate(90), "PNG")]
+        )
+        np.testing.assert_array_equal(served["probabilities"][0], served["probabilities"][1])
+        assert (served["probabilities"][0] != served["probabilities"][2]).any()
 
     def test_examples_are_classified_as_their_images(self, saved, encoded):
         examples = []
@@ -184,6 +194,71 @@ class TestDecodeSquare:
         served = preprocessing.decode_square(tf.constant(content), 64).numpy()
         assert np.abs(np.int32(served) - images.prepare_image(content, 64)).max() <= 1
 
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_turned_images_become_the_upright_ones_of_training(self, orientation):
+        for size in ((91, 70), (70, 91)):
+            for kind in ("JPEG", "PNG"):
+                content = as_file(photo(size=size), kind, exif=exif(orientation))
+                for honored in (True, False):
+                    served = preprocessing.decode_square(tf.constant(content), 64, exif_orientation=honored).numpy()
+                    expected = images.prepare_image(content, 64, exif_orientation=honored)
+                    assert np.abs(np.int32(served) - expected).max() <= 1
+                of_old_data = preprocessing.decode_square(tf.constant(content), 64, exif_orientation=None)
+                np.testing.assert_array_equal(of_old_data, served)
+
+    def test_damaged_orientations_are_read_as_in_training(self):
+        read = tf.function(orientation.read_jpeg, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+        random, found = np.random.default_rng(0), []
+        for number in range(400):
+            tags = bytearray(exif(1 + number % 8).tobytes())
+            if number % 2:  # of Intel's order of bytes
+                tags[6:] = struct.pack("<4sIHHHIHH", b"II*\0", 8, 1, 0x0112, 3, 1, 1 + number % 8, 0)
+            for _ in range(random.integers(3)):
+                tags[6 + random.integers(len(tags) - 6)] = random.integers(256)
+            content = as_file(photo(), "JPEG", exif=bytes(tags[: random.integers(20, 60)]))
+            found.append(images.read_orientation(Image.open(io.BytesIO(content)).info["exif"]))
+            assert int(read(content)) == found[-1], bytes(tags)
+        assert set(found) == set(range(1, 9))
+
+    def test_orientation_is_found_behind_other_segments_and_none_is_made_up(self):
+        plain, turned = as_file(photo(), "JPEG"), as_file(photo(), "JPEG", exif=exif(6))
+        segment = turned[turned.index(b"\xff\xe1") :][: 2 + 2 + 32]
+        other = b"\xff\xe2\x00\x06abcd"
+        for content, expected in (
+            (plain[:2] + other * 5 + segment + plain[2:], 6),
+            (plain[:2] + b"\xff\xff" + segment + plain[2:], 6),  # filled up
+            (plain + segment, 1),  # behind the image
+            (plain[:2] + b"\xff\xe2\x00\x24" + segment[:34] + plain[2:], 1),  # in another segment
+            (plain[:2], 1),
+            (segment, 1),
+        ):
+            assert int(orientation.read_jpeg(tf.constant(content))) == expected
+
+    @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB"])
+    def test_transparent_images_are_laid_on_white_as_in_training(self, mode):
+        alpha = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90)).astype("uint8"))
+        image, options = photo(mode), {}
+        if mode in ("RGBA", "LA"):
+            image.putalpha(alpha)
+        else:  # a chunk says which color, or how much each of the palette, is transparent
+            options["transparency"] = bytes(range(256)) if mode == "P" else image.getpixel((40, 30))
+        content = as_file(image, "png", **options)
+        served = preprocessing.decode_square(tf.constant(content), 64).numpy()
+        assert np.abs(np.int32(served) - images.prepare_image(content, 64)).max() <= 1
+        of_old_data = preprocessing.decode_square(tf.constant(content), 64, exif_orientation=None).numpy()
+        assert np.abs(np.int32(served) - of_old_data).max() > 1
+
+    @pytest.mark.parametrize("largest", [255, 1000, 4095, 10_000, 65_535])
+    @pytest.mark.parametrize("channels", [1, 3, 4])
+    def test_images_of_16_bits_are_scaled_as_in_training(self, largest, channels, monkeypatch):
+        monkeypatch.setattr(preprocessing, "_STRIP_PIXELS", 1000)  # 11 of 90 rows
+        pixels = np.asarray(photo("RGBA")) / 255 * [largest, largest, largest, 65_535]
+        pixels[:20, :, 3] = 9_999
+        content = tf.io.encode_png(pixels[..., :channels].astype("uint16")).numpy()
+        served = preprocessing.decode_square(tf.constant(content), 64).numpy()
+        assert np.abs(np.int32(served) - images.prepare_image(content, 64)).max() <= 1
+        assert served.max() > 140
+
     @pytest.mark.parametrize(
         "content, reason",
         [
@@ -227,7 +302,8 @@ print(*answer(contents[1:]), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     def test_small_files_of_many_pixels_take_less_than_a_gigabyte(self, export_dir, tmp_path):
         progressive = as_file(Image.new("RGB", (7000, 7000)), "JPEG", progressive=True, subsampling=0)
         lines = [flat_png(3000, 1), flat_png(1, 3000), flat_png(49_000, 1000)]
-        contents = [flat_png(7000, 7000), progressive, *lines, progressive]
+        transparent = [flat_png(7000, 7000, 8, 6, 4), flat_png(7000, 7000, 16, 6, 8)]
+        contents = [flat_png(7000, 7000), progressive, *lines, *transparent, progressive]
         valid, megabytes = self.peak(export_dir, tmp_path, contents)
         assert valid == ["True"] * len(contents)
         assert megabytes < 1000

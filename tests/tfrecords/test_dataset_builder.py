@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from made_fashion_mnist import write_fashion_mnist
-from made_photos import encoded, photo
+from made_photos import encoded, exif, photo
 from PIL import Image
 
 from alexnet_tf.tfrecords import dataset_builder, images, reader, schema, sources, verify
@@ -125,6 +125,50 @@ class TestBuildDataset:
         ((_, reason),) = [image for split in description.splits.values() for image in split.skipped]
         assert " at 0x" not in reason  # a memory address, another in each run
 
+    def test_photographs_are_turned_upright_unless_asked_not_to(self, tmp_path):
+        for name in "ab":
+            for number in range(2):
+                path = tmp_path / "images" / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(encoded(photo(30, 30), "PNG", exif=exif(8)))
+        shown = {}
+        for honored in (True, False):
+            data_dir, arguments = tmp_path / str(honored), {"num_train_shards": 1, "encoding": "png"}
+            build_small(f"folder:{tmp_path / 'images'}", data_dir, exif_orientation=honored, **arguments)
+            assert schema.load_description(data_dir).exif_orientation is honored
+            shown[honored] = images.prepare_image(read_examples(data_dir, "train")[0][3], 16)
+        np.testing.assert_array_equal(shown[False], images.prepare_image(np.asarray(photo(30, 30)), 16))
+        assert np.abs(np.int32(shown[True]) - np.rot90(shown[False])).max() <= 1
+
+    def test_old_data_set_is_complete_and_says_that_it_ignores_orientations(self, image_folder, tmp_path, capsys):
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        path = tmp_path / "data" / "dataset.json"
+        content = json.loads(path.read_text())
+        for name in ("exif_orientation", "max_pixels"):
+            del content["settings"][name]
+        path.write_text(json.dumps(content))
+        assert build_small(f"folder:{image_folder}", tmp_path / "data").exif_orientation is None
+        output = capsys.readouterr().out
+        assert "built by an older version, which ignored EXIF orientations" in output
+        assert "is complete: nothing to build" in output
+
+    def test_formats_that_are_not_served_are_counted_in_a_warning(self, image_folder, tmp_path, capsys):
+        build_small(f"folder:{image_folder}", tmp_path / "served")
+        assert "Warning" not in capsys.readouterr().out
+        for number, kind in ((0, "WEBP"), (2, "WEBP"), (4, "GIF")):
+            (image_folder / "a" / f"{number}.jpg").write_bytes(encoded(photo(), kind))
+        (image_folder / "b" / "1.jpg").write_bytes(encoded(photo(mode="P"), "BMP"))
+        (image_folder / "b" / "3.jpg").write_bytes(encoded(photo(), "BMP"))
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        (warning,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Warning: 4 images")]
+        assert "1 BMP of less than 24 bits, 1 GIF, 2 WEBP. It must be sent JPEG, PNG, BMP." in warning
+
+    def test_larger_images_are_skipped_with_the_flags_name(self, image_folder, tmp_path):
+        description = build_small(f"folder:{image_folder}", tmp_path / "data", max_pixels=60 * 62, max_bad_fraction=0.5)
+        skipped = [entry for split in description.splits.values() for entry in split.skipped]
+        assert {pathlib.Path(name).name for name, _ in skipped} == {"23.jpg"}
+        assert all("--max_pixels" in reason for _, reason in skipped)
+
     def test_few_photographs_build_by_default_and_the_same_call_finds_them_complete(self, image_folder, tmp_path):
         for _ in range(2):
             description = build_small(
@@ -226,6 +270,7 @@ class TestBuildDataset:
             {"encoding": "gif"},
             {"quality": 0},
             {"image_px": 0},
+            {"max_pixels": 0},
             {"num_train_shards": 0},
             {"num_train_shards": 25},
             {"num_validation_shards": 25},

@@ -1,11 +1,14 @@
 """How an image of any kind becomes the square that a record holds."""
 
 import io
+import pathlib
+import re
 
 import numpy as np
 import pytest
-from made_photos import encoded, photo
-from PIL import Image
+import tensorflow as tf
+from made_photos import encoded, exif, photo
+from PIL import EpsImagePlugin, Image, ImageOps, UnidentifiedImageError
 
 from alexnet_tf.tfrecords import images
 
@@ -31,6 +34,48 @@ class TestPrepareImage:
         assert result.shape == (30, 30, 3)
         assert np.abs(result.astype(int) - expected).max() <= tolerance + 1  # 1: of rounding in two steps
 
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize(
+        ("kind", "options"),
+        [("JPEG", {"quality": 95}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})],
+        ids=["jpeg", "png", "webp", "tiff"],
+    )
+    def test_turned_photograph_becomes_upright(self, kind, options, orientation):
+        for size in ((61, 80), (80, 61)):
+            content = encoded(photo(*size), kind, exif=exif(orientation), **options)
+            upright = encoded(ImageOps.exif_transpose(Image.open(io.BytesIO(content))), "PNG")
+            for keep_aspect in (False, True):
+                result = images.prepare_image(content, 30, keep_aspect)
+                np.testing.assert_array_equal(result, images.prepare_image(upright, 30, keep_aspect))
+            if kind != "TIFF":  # which Pillow itself turns
+                stored = images.prepare_image(content, 30, exif_orientation=False)
+                assert np.array_equal(stored, images.prepare_image(content, 30)) == (orientation == 1)
+
+    def test_damaged_orientation_is_upright(self):
+        whole = exif(6).tobytes()
+        assert images.read_orientation(whole) == 6
+        for damaged in (b"", whole[:-13], whole.replace(b"MM", b"MX"), whole.replace(b"\0\6", b"\0\x09"), whole[:20]):
+            assert images.read_orientation(damaged) == 1
+            jpeg = encoded(photo(), "JPEG", exif=damaged)
+            np.testing.assert_array_equal(
+                images.prepare_image(jpeg, 30), images.prepare_image(encoded(photo(), "JPEG"), 30)
+            )
+
+    def test_postscript_is_not_opened_whatever_its_name(self, tmp_path, monkeypatch):
+        ran = []
+        monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments, **_: ran.append(arguments))
+        path = tmp_path / "photo.jpg"
+        path.write_bytes(encoded(photo(), "EPS"))
+        with pytest.raises(UnidentifiedImageError):
+            images.prepare_image(path, 30)
+        assert not ran
+
+    def test_every_image_of_the_project_is_opened_as_one_of_these_formats(self):
+        root = pathlib.Path(images.__file__).parent.parent
+        for path in [*root.rglob("alexnet_tf/**/*.py"), *root.rglob("tfrecords/*.py")]:
+            for call in re.findall(r"Image\.open\(.*", path.read_text()):
+                assert "formats=" in call, path
+
     @pytest.mark.parametrize("mode", ["L", "1", "LA"])
     def test_gray_image_has_three_equal_channels(self, mode):
         result = images.prepare_image(encoded(photo(mode=mode), "PNG"), 30)
@@ -41,6 +86,49 @@ class TestPrepareImage:
         levels = np.arange(0, 65536, 256, dtype="uint16").reshape(16, 16)
         result = images.prepare_image(encoded(Image.fromarray(levels), "PNG"), 16)
         np.testing.assert_array_equal(result[..., 0], levels >> 8)
+
+    @pytest.mark.parametrize(
+        ("largest", "dtype", "kind"),
+        [
+            (4095, "uint16", "PNG"),
+            (1000, "uint16", "PNG"),
+            (65535, "uint16", "PNG"),
+            (16383, "uint16", "TIFF"),
+            (255, "int32", "TIFF"),
+            (255, "float32", "TIFF"),
+            (1, "float32", "TIFF"),
+            (65535, "float32", "TIFF"),
+        ],
+    )
+    def test_values_are_scaled_by_the_range_that_they_fill(self, largest, dtype, kind):
+        values = np.linspace(0, largest, 256).reshape(16, 16)
+        result = images.prepare_image(encoded(Image.fromarray(values.astype(dtype)), kind), 16)[..., 0]
+        ceiling = {1: 1, 1000: 1024}.get(largest, largest + 1)
+        np.testing.assert_allclose(result, np.minimum(255, values / ceiling * 255.5), atol=1.1)
+
+    def test_color_of_12_bits_in_a_png_of_16_is_scaled(self):
+        pixels = np.asarray(photo()).astype("uint16")
+        result = images.prepare_image(tf.io.encode_png(pixels * 16).numpy(), 30)
+        np.testing.assert_array_equal(result, images.prepare_image(encoded(photo(), "PNG"), 30))
+
+    @pytest.mark.parametrize("values", [[-1.0, 5.0], [0.0, float("nan")], [0.0, 1.5], [0.0, 7e4]], ids=str)
+    def test_values_whose_range_is_unknown_raise(self, values):
+        with pytest.raises(ValueError, match="pixels must be whole numbers of 8 to 16 bits, or from 0 to 1"):
+            images.prepare_image(encoded(Image.fromarray(np.float32([values] * 2)), "TIFF"), 2)
+
+    @pytest.mark.parametrize(("kind", "mode"), [("PNG", "RGBA"), ("PNG", "P"), ("WEBP", "RGBA"), ("GIF", "RGBA")])
+    def test_transparent_pixels_are_white_whatever_is_below_them(self, kind, mode):
+        pixels = np.full((20, 20, 4), (255, 0, 255, 0), "uint8")  # magenta that nobody sees
+        pixels[:10] = (10, 20, 30, 255)
+        result = images.prepare_image(encoded(Image.fromarray(pixels).convert(mode), kind, lossless=True), 20)
+        assert (result[10:] == 255).all()
+        assert np.abs(result[:10].astype(int) - [10, 20, 30]).max() <= (30 if mode == "P" else 0)
+
+    def test_half_transparent_pixels_are_mixed_with_white(self):
+        pixels = np.full((4, 4, 4), (100, 0, 200, 51), "uint8")
+        np.testing.assert_array_equal(
+            images.prepare_image(encoded(Image.fromarray(pixels), "PNG"), 4)[0, 0], [224, 204, 244]
+        )
 
     @pytest.mark.parametrize("shape", [(28, 28), (28, 28, 3)])
     def test_array_of_the_right_size_stays_as_it_is(self, shape):
@@ -87,15 +175,14 @@ class TestPrepareImage:
         with pytest.raises(Exception, match=r"."):
             images.prepare_image(content, 16)
 
-    def test_decompression_bomb_raises(self, monkeypatch):
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # 4,800 pixels are more than twice that
-        with pytest.raises(Image.DecompressionBombError):
-            images.prepare_image(encoded(photo(), "PNG"), 16)
-
-    def test_image_of_more_pixels_than_pillows_limit_raises(self, monkeypatch):
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)  # more, but not twice as many: Pillow only warns
-        with pytest.raises((Image.DecompressionBombError, Image.DecompressionBombWarning)):
-            images.prepare_image(encoded(photo(), "PNG"), 16)
+    @pytest.mark.parametrize("max_pixels", [1000, 4000])  # of more, but not twice as many, Pillow only warns
+    def test_image_of_too_many_pixels_raises_and_the_limit_is_an_argument(self, max_pixels, monkeypatch):
+        content = encoded(photo(), "PNG")  # 4,800 pixels
+        with pytest.raises(ValueError, match=rf"an image may have {max_pixels:,} pixels \(--max_pixels\)"):
+            images.prepare_image(content, 16, max_pixels=max_pixels)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", max_pixels)
+        assert images.prepare_image(content, 16, max_pixels=4800).shape == (16, 16, 3)
+        assert max_pixels == Image.MAX_IMAGE_PIXELS
 
 
 class TestEncodeImage:

@@ -1,0 +1,116 @@
+"""EXIF's tag Orientation in TensorFlow operations: read and applied as `tfrecords.images` does."""
+
+import tensorflow as tf
+
+from alexnet_tf.tfrecords import images
+
+_MAX_SEGMENTS = 1000  # of a file that are searched for EXIF data: they stand at its beginning
+
+
+def read_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    """The orientation of a JPEG, an int32 scalar from 1 to 8; 1 if it has none, or one that is damaged."""
+    length = tf.strings.length(encoded)
+
+    def at(place, count):
+        return tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, place, count), tf.uint8), tf.int32)
+
+    def is_exif(place):
+        marker = tf.equal(tf.strings.substr(encoded, place, 2), b"\xff\xe1")
+        return marker & tf.equal(tf.strings.substr(encoded, place + 4, 6), b"Exif\0\0")
+
+    def is_another(place):
+        def check():
+            marker = at(place, 2)
+            return (marker[0] == 0xFF) & (marker[1] != 0xDA) & ~is_exif(place)  # the pixels begin after 0xDA
+
+        return tf.cond(place + 10 <= length, check, lambda: False)
+
+    def next_place(place):
+        _, marker, high, low = tf.unstack(at(place, 4), 4)
+        without_length = (marker == 1) | ((marker >= 0xD0) & (marker <= 0xD9))
+        return place + tf.where(marker == 0xFF, 1, tf.where(without_length, 2, 2 + 256 * high + low))
+
+    place = tf.while_loop(is_another, lambda place: [next_place(place)], [2], maximum_iterations=_MAX_SEGMENTS)[0]
+
+    def of_segment():
+        high, low = tf.unstack(at(place + 2, 2), 2)
+        return _of_tiff(tf.strings.substr(encoded, place + 10, tf.maximum(256 * high + low - 8, 0)))
+
+    found = tf.cond(place + 10 <= length, lambda: is_exif(place), lambda: False)
+    return tf.cond(found, of_segment, lambda: 1)
+
+
+def read_png(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The orientation of a PNG as `read_jpeg` returns it, and whether it has transparency beside its pixels (tRNS).
+
+    Only what stands before the pixels counts.
+    """
+    length = tf.cast(tf.strings.length(encoded), tf.int64)
+
+    def kind(place):
+        return tf.strings.substr(encoded, place + 4, 4)
+
+    def before_pixels(place, *_):
+        return tf.cond(place + 12 <= length, lambda: tf.not_equal(kind(place), b"IDAT"), lambda: False)
+
+    def next_chunk(place, orientation, transparent):
+        size = tf.io.decode_raw(tf.strings.substr(encoded, place, 4), tf.uint8)
+        size = tf.reduce_sum(tf.cast(size, tf.int64) * [1 << 24, 1 << 16, 1 << 8, 1])
+
+        def of_chunk():
+            return _of_tiff(tf.strings.substr(encoded, place + 8, size))
+
+        orientation = tf.cond(tf.equal(kind(place), b"eXIf"), of_chunk, lambda: orientation)
+        return place + 12 + size, orientation, transparent | tf.equal(kind(place), b"tRNS")
+
+    start = (tf.constant(8, tf.int64), tf.constant(1), tf.constant(False))
+    return tf.while_loop(before_pixels, next_chunk, start, maximum_iterations=_MAX_SEGMENTS)[1:]
+
+
+def _of_tiff(tiff: tf.Tensor) -> tf.Tensor:
+    """`images.read_orientation` of EXIF data without the six bytes that a JPEG has before them."""
+    size = tf.cast(tf.strings.length(tiff), tf.int64)
+    order = tf.strings.substr(tiff, 0, 4)
+    little = tf.equal(order, b"II*\0")
+    content = tf.cast(tf.io.decode_raw(tiff, tf.uint8), tf.int64)
+
+    def number(values):
+        """The numbers in the last dimension's bytes."""
+        values = tf.where(little, tf.reverse(values, [-1]), values)
+        return tf.reduce_sum(values * [1 << 8 * power for power in reversed(range(values.shape[-1]))], axis=-1)
+
+    def search():
+        start = number(tf.ensure_shape(content[4:8], (4,)))
+
+        def of_table():
+            count = tf.minimum(number(tf.ensure_shape(content[start : start + 2], (2,))), (size - start - 2) // 12)
+            table = tf.reshape(content[start + 2 : start + 2 + 12 * count], (-1, 12))
+            first = tf.boolean_mask(table, number(table[:, :2]) == images.ORIENTATION_TAG)[:1]
+            value = number(first[:, 8:10])
+            valid = (number(first[:, 2:4]) == 3) & (number(first[:, 4:8]) == 1) & (value >= 1) & (value <= 8)
+            return tf.reduce_max(tf.concat([tf.where(valid, value, 1), [1]], axis=0))
+
+        return tf.cond(start + 2 <= size, of_table, lambda: tf.constant(1, tf.int64))
+
+    found = (little | tf.equal(order, b"MM\0*")) & (size >= 8)
+    return tf.cast(tf.cond(found, search, lambda: tf.constant(1, tf.int64)), tf.int32)
+
+
+def center_square(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """The central square of an image that is not upright yet: half a pixel up or left where it will be upright."""
+    rows, columns = tf.shape(image)[0], tf.shape(image)[1]
+    side = tf.minimum(rows, columns)
+    top = (rows - side + tf.cast(_is_one_of(orientation, images.ROWS_REVERSED), tf.int32)) // 2
+    left = (columns - side + tf.cast(_is_one_of(orientation, images.COLUMNS_REVERSED), tf.int32)) // 2
+    return tf.image.crop_to_bounding_box(image, top, left, side, side)
+
+
+def turn_upright(square: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Turns a square (side, side, 3) upright."""
+    for axis, values in enumerate((images.ROWS_REVERSED, images.COLUMNS_REVERSED)):
+        square = tf.where(_is_one_of(orientation, values), tf.reverse(square, [axis]), square)
+    return tf.where(orientation > 4, tf.transpose(square, (1, 0, 2)), square)
+
+
+def _is_one_of(orientation, values):
+    return tf.reduce_any(orientation == tf.constant(values))
