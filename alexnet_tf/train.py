@@ -37,13 +37,18 @@ def main(arguments: list[str]) -> None:
         except callbacks.Stopped:
             print("\nStopped on request. The same command resumes after the last checkpoint.")
             sys.exit(local_workers.EXIT_STOPPED)
-        except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+        except (
+            tf.errors.UnavailableError,
+            tf.errors.AbortedError,
+            tf.errors.CancelledError,
+            tf.errors.DeadlineExceededError,  # of a worker that is itself cut off from the network
+        ) as error:
             if len(worker.addresses) == 1:
                 raise
             lost = ", ".join(workers.lost_workers(error, worker)) or "another worker"
             print(
-                f"Worker {worker.number} stops: {lost} is gone. Start all workers again to resume after the last "
-                f"checkpoint. TensorFlow's error: {error}",
+                f"Worker {worker.number} stops: {lost} is gone or can't be reached. Start all workers again to resume "
+                f"after the last checkpoint. TensorFlow's error: {error}",
                 file=sys.stderr,
                 flush=True,
             )

@@ -92,6 +92,31 @@ def uninterrupted(data_dir, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def linked_namespaces():
+    """Two network namespaces with a cable between them, as two machines: (name, address) of each."""
+    names = [f"alexnet-{os.getpid()}-{index}" for index in range(2)]
+    first, second = names
+
+    def set_up(*arguments):
+        return subprocess.run(["ip", *arguments], capture_output=True, check=False).returncode == 0
+
+    try:
+        if shutil.which("ip") is None or os.geteuid() or not all(set_up("netns", "add", name) for name in names):
+            pytest.skip("network namespaces can be made by root alone, with iproute2")
+        cable = ("link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", second)
+        if not set_up("-n", first, *cable):
+            pytest.skip("this kernel has no virtual cables (veth)")
+        addresses = ["10.77.0.1", "10.77.0.2"]
+        for name, address in zip(names, addresses, strict=True):
+            assert set_up("-n", name, "address", "add", f"{address}/24", "dev", "cable")
+            assert all(set_up("-n", name, "link", "set", device, "up") for device in ("lo", "cable"))
+        yield list(zip(names, addresses, strict=True))
+    finally:
+        for name in names:
+            set_up("netns", "delete", name)
+
+
 class TestStopping:
     @pytest.mark.slow
     def test_sigterm_saves_the_current_step_and_the_same_command_resumes(self, data_dir, uninterrupted, tmp_path):
@@ -230,6 +255,37 @@ class TestLostWorkers:
         assert re.search(r"A worker ended with status (-9|69)\. Restart 1 of 1\.", errors)
         assert "Resuming after step" in output
         assert_same_weights(tmp_path / "run", uninterrupted("multi_worker"))
+
+    @pytest.mark.slow
+    def test_cut_network_ends_both_workers_with_the_status_for_it(self, data_dir, linked_namespaces, tmp_path):
+        addresses = [f"{address}:2222" for _, address in linked_namespaces]
+        processes = []
+        for index, (namespace, _) in enumerate(linked_namespaces):
+            task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+            arguments = command("one", data_dir, tmp_path / "run", "--epochs=100")
+            environment = ENVIRONMENT | {"TF_CONFIG": json.dumps(task)}
+            process = subprocess.Popen(
+                ["ip", "netns", "exec", namespace, *arguments],
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=(tmp_path / f"errors-{index}").open("w"),
+                text=True,
+            )
+            processes.append(process)
+        try:
+            wait_for_step(processes[0], tmp_path / "run", 11)
+            # Packets leave for a machine that isn't there: neither sees the connection closed.
+            for (namespace, _), (_, other) in zip(linked_namespaces, reversed(linked_namespaces), strict=True):
+                nobody = ("lladdr", "02:00:00:00:00:99", "dev", "cable", "nud", "permanent")
+                subprocess.run(["ip", "-n", namespace, "neigh", "replace", other, *nobody], check=True)
+            for index, process in enumerate(processes):
+                assert process.wait(timeout=120) == local_workers.EXIT_WORKER_LOST
+                message = (tmp_path / f"errors-{index}").read_text()
+                assert f"Worker {index} stops: worker {1 - index} ({addresses[1 - index]}) is gone or" in message
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
 
     @pytest.mark.slow
     def test_worker_that_is_stopped_stops_all_after_the_same_step(self, data_dir, tmp_path):

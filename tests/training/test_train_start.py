@@ -1,13 +1,18 @@
 """How alexnet-train starts: from a checkpoint, or not at all."""
 
 import json
+import os
 import shutil
+import signal
+import sys
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from alexnet_tf import train_flags
+from alexnet_tf import train, train_flags
+from alexnet_tf.distribution import local_workers
 from alexnet_tf.tfrecords import dataset_builder
 from alexnet_tf.training import callbacks, checkpoints
 
@@ -174,6 +179,31 @@ class TestResume:
         with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
             start(run_dir)
         assert f"Trained to the end of epoch 90: {run_dir / 'model.keras'}" in capsys.readouterr().out
+
+
+class TestLostWorker:
+    @pytest.mark.parametrize("kind", ["UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError"])
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_error_of_the_network_has_its_status_with_several_workers_alone(
+        self, kind, workers, flag, small_data_dir, tmp_path, monkeypatch, capsys
+    ):
+        def fail(*_):
+            raise getattr(tf.errors, kind)(None, None, "RPC: /tensorflow.CoordinationService/Heartbeat")
+
+        flag(["alexnet-train", f"--data_dir={small_data_dir}", f"--run_dir={tmp_path}", "--variant=testing"])
+        addresses = ["10.0.0.1:2222", "10.0.0.2:2222"]
+        task = {"cluster": {"worker": addresses[:workers]}, "task": {"type": "worker", "index": workers - 1}}
+        monkeypatch.setenv("TF_CONFIG", json.dumps(task))
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+        monkeypatch.setattr(train, "train", fail)
+        monkeypatch.setattr(os, "_exit", sys.exit)
+        with pytest.raises((SystemExit, tf.errors.OpError)) as ending:
+            train.main([])
+        if workers == 1:
+            assert isinstance(ending.value, tf.errors.OpError)
+        else:
+            assert ending.value.code == local_workers.EXIT_WORKER_LOST == 69
+            assert "Worker 1 stops: worker 0 (10.0.0.1:2222) is gone or can't be reached." in capsys.readouterr().err
 
 
 class TestRefusals:
