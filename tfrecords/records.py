@@ -14,7 +14,7 @@ import tensorflow as tf
 from alexnet_tf.tfrecords import files, schema
 
 INDEX_FILE = "index.npz"
-_FRAME_BYTES = 16  # that TFRecord adds to each record: its length and two checksums
+FRAME_BYTES = 16  # that TFRecord adds to each record: its length and two checksums
 _BUFFER_BYTES = 256 * 1024  # read at once from a shard
 
 # An epoch is read in windows: slices of up to so many shards, together so many images or bytes, in random order. So
@@ -61,7 +61,7 @@ def load_index(data_dir: str | pathlib.Path, description: schema.DatasetDescript
     path = pathlib.Path(data_dir) / INDEX_FILE
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            sizes = {name: arrays[name].astype("int64") + _FRAME_BYTES for name in description.splits}
+            sizes = {name: arrays[name].astype("int64") + FRAME_BYTES for name in description.splits}
     except Exception as error:  # a damaged archive raises one of half a dozen kinds
         raise ValueError(f"{path} must hold the sizes of all records. Reading it failed: {error!r}") from error
     offsets = {}

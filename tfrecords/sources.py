@@ -8,11 +8,11 @@ import functools
 import gzip
 import pathlib
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from alexnet_tf.tfrecords import ilsvrc, image_folder
+from alexnet_tf.tfrecords import ilsvrc, image_folder, tfds_source
 
 _SAMPLE_DIR = pathlib.Path(__file__).parent / "fashion_mnist_sample"
 _INSTALLED_DIRS = (
@@ -58,7 +58,8 @@ def open_source(
             complete set), "folder:PATH" (one folder per class, or `train` and `validation` folders of such: see
             `image_folder.make_folder_source`),
             "tfds:NAME", or "ilsvrc2012:PATH" or "ilsvrc2010:PATH" (a folder of ImageNet's original archives).
-        seed: of the order of a folder's images and of the choice of those held out.
+        seed: of the order of the images and of the choice of those held out. Fashion-MNIST keeps its own order, which
+            is random.
         validation_fraction: fraction of each class that is held out if the source has no validation images.
         tfds_data_dir: folder in which TensorFlow Datasets keeps its data; None for its own default.
 
@@ -73,7 +74,7 @@ def open_source(
     if kind == "folder":
         return image_folder.make_folder_source(name, seed, validation_fraction)
     if kind == "tfds":
-        return make_tfds_source(name, validation_fraction, tfds_data_dir)
+        return tfds_source.make_tfds_source(name, seed, validation_fraction, tfds_data_dir)
     return ilsvrc.make_ilsvrc_source(kind.removeprefix("ilsvrc"), name, seed)
 
 
@@ -160,61 +161,3 @@ def _read_idx(path: pathlib.Path, dimensions: int) -> np.ndarray:
             f"Received: it begins with {content[:header].hex()} and has {len(content)} bytes"
         )
     return np.frombuffer(content, "uint8", offset=header).reshape(shape)
-
-
-@dataclasses.dataclass(frozen=True)
-class Tfds:
-    """A prepared data set of TensorFlow Datasets. `ranges` maps a split to (its name there, start, stop)."""
-
-    name: str
-    data_dir: str | None
-    class_names: tuple[str, ...]
-    ranges: dict[str, tuple[str, int, int]]
-
-    def count(self, split: str) -> int:
-        _, start, stop = self.ranges[split]
-        return stop - start
-
-    def read(self, split: str, start: int, stop: int) -> Iterator[tuple]:
-        import tensorflow_datasets as tfds
-
-        if start == stop:
-            return  # TFDS refuses an empty range
-        name, offset, _ = self.ranges[split]
-        builder: Any = tfds.builder(self.name, data_dir=self.data_dir)
-        dataset = builder.as_dataset(
-            split=f"{name}[{offset + start}:{offset + stop}]",
-            decoders={"image": tfds.decode.SkipDecoding()},
-            read_config=tfds.ReadConfig(interleave_cycle_length=1),  # in the order on disk
-        )
-        for index, example in enumerate(tfds.as_numpy(dataset), start=offset + start):
-            yield f"{name}-{index}", example["image"], int(example["label"])
-
-
-def make_tfds_source(name: str, validation_fraction: float, data_dir: str | pathlib.Path | None) -> Tfds:
-    """A `Tfds` source, which TensorFlow Datasets downloads and prepares if it has not yet.
-
-    Its split `validation` (or `test`, or the last part of `train`) is the validation split.
-
-    Raises:
-        ValueError: if the data set has no training split with one image and one label per example.
-    """
-    import tensorflow_datasets as tfds
-
-    builder: Any = tfds.builder(name, data_dir=data_dir)
-    builder.download_and_prepare()
-    features, splits = builder.info.features, builder.info.splits
-    labeled = "label" in features and isinstance(features["label"], tfds.features.ClassLabel)
-    if not labeled or "image" not in features or "train" not in splits:
-        raise ValueError(
-            f"tfds:{name} must have a split `train` with the features `image` and `label`. "
-            f"Received: splits {sorted(splits)}, features {sorted(features)}"
-        )
-    train = splits["train"].num_examples
-    validation = next((split for split in ("validation", "test") if split in splits), None)
-    if validation:
-        ranges = {"train": ("train", 0, train), "validation": (validation, 0, splits[validation].num_examples)}
-    else:
-        kept = train - max(1, round(train * validation_fraction))
-        ranges = {"train": ("train", 0, kept), "validation": ("train", kept, train)}
-    return Tfds(name, str(data_dir) if data_dir else None, tuple(features["label"].names), ranges)

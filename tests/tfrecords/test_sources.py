@@ -7,7 +7,6 @@ import pickle
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 from made_fashion_mnist import idx, write_fashion_mnist
 
 from alexnet_tf.tfrecords import make_fashion_mnist_sample, sources
@@ -102,55 +101,3 @@ class TestMakeSample:
         for path in tmp_path.iterdir():
             # Another zlib may pack otherwise, so what is compared is unpacked.
             assert gzip.decompress(path.read_bytes()) == gzip.decompress((shipped / path.name).read_bytes())
-
-
-@pytest.fixture(scope="module")
-def tfds_dir(tmp_path_factory):
-    """Three sets on disk: with a split `test`, with `train` alone, and without labels. Image i is full of i."""
-    root = tmp_path_factory.mktemp("tfds")
-
-    class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(self.feature_dict))
-
-        def _split_generators(self, dl_manager):
-            return {split: self._generate_examples(count) for split, count in self.counts.items()}
-
-        def _generate_examples(self, count):
-            for number in range(count):
-                example = {"image": np.full((8, 8, 3), number, "uint8"), "label": number % 2}
-                yield number, {key: example[key] for key in self.feature_dict}
-
-    image = tfds.features.Image(shape=(8, 8, 3), encoding_format="png")
-    label = tfds.features.ClassLabel(names=["even", "odd"])
-    for name, counts, features in (
-        ("with_test", {"train": 20, "test": 6}, {"image": image, "label": label}),
-        ("train_alone", {"train": 20}, {"image": image, "label": label}),
-        ("unlabeled", {"train": 2}, {"image": image}),
-    ):
-        attributes = {"name": name, "counts": counts, "feature_dict": features}
-        builder = type(name, (Tiny,), attributes, skip_registration=True)
-        builder(data_dir=root).download_and_prepare()
-    return root
-
-
-class TestTfds:
-    @pytest.mark.parametrize(("name", "counts"), [("with_test", (20, 6)), ("train_alone", (15, 5))])
-    def test_ranges_read_apart_are_the_complete_split(self, tfds_dir, name, counts):
-        source = sources.open_source(f"tfds:{name}", validation_fraction=0.25, tfds_data_dir=tfds_dir)
-        source = pickle.loads(pickle.dumps(source))
-        assert source.class_names == ("even", "odd")
-        assert (source.count("train"), source.count("validation")) == counts
-        complete = read_all(source, "train")
-        parts = [*source.read("train", 0, 4), *source.read("train", 4, 11), *source.read("train", 11, counts[0])]
-        assert [entry[:1] + entry[2:] for entry in parts] == [entry[:1] + entry[2:] for entry in complete]
-        assert [entry[1] for entry in parts] == [entry[1] for entry in complete]
-        images = [content for split in ("train", "validation") for _, content, _ in read_all(source, split)]
-        assert all(content.startswith(b"\x89PNG") for content in images)  # as stored, not decoded
-        assert len(set(images)) == 20  # with_test's validation images are among its training images
-
-    def test_set_without_labels_is_refused(self, tfds_dir):
-        with pytest.raises(ValueError, match="features `image` and `label`"):
-            sources.open_source("tfds:unlabeled", tfds_data_dir=tfds_dir)

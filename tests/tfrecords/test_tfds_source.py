@@ -1,0 +1,111 @@
+"""Data sets of TensorFlow Datasets: mixed, stratified, and read from any place."""
+
+import collections
+import io
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from alexnet_tf.tfrecords import sources
+
+
+def read_all(source, split):
+    return list(source.read(split, 0, source.count(split)))
+
+
+@pytest.fixture(scope="module")
+def tfds_dir(tmp_path_factory):
+    """Sets on disk: with a split `test`, with `train` alone, without labels, and in the order of 20 classes.
+
+    Image i is full of i.
+    """
+    root = tmp_path_factory.mktemp("tfds")
+
+    class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = tfds.features.FeaturesDict(self.feature_dict)
+            return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=self.name == "ordered")
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(count) for split, count in self.counts.items()}
+
+        def _generate_examples(self, count):
+            for number in range(count):
+                label = number // 20 if self.name == "ordered" else number % 2
+                example = {"image": np.full((8, 8, 3), number % 256, "uint8"), "label": label}
+                yield number, {key: example[key] for key in self.feature_dict}
+
+    image = tfds.features.Image(shape=(8, 8, 3), encoding_format="png")
+    label = tfds.features.ClassLabel(names=["even", "odd"])
+    for name, counts, features in (
+        ("with_test", {"train": 20, "test": 6}, {"image": image, "label": label}),
+        ("train_alone", {"train": 20}, {"image": image, "label": label}),
+        ("unlabeled", {"train": 2}, {"image": image}),
+        ("ordered", {"train": 400}, {"image": image, "label": tfds.features.ClassLabel(num_classes=20)}),
+    ):
+        attributes = {"name": name, "counts": counts, "feature_dict": features}
+        builder = type(name, (Tiny,), attributes, skip_registration=True)
+        builder(data_dir=root).download_and_prepare()
+    return root
+
+
+class TestTfds:
+    @pytest.mark.parametrize(("name", "counts"), [("with_test", (20, 6)), ("train_alone", (16, 4))])
+    def test_ranges_read_apart_are_the_complete_split(self, tfds_dir, name, counts):
+        source = sources.open_source(f"tfds:{name}", validation_fraction=0.25, tfds_data_dir=tfds_dir)
+        source = pickle.loads(pickle.dumps(source))
+        assert source.class_names == ("even", "odd")
+        assert (source.count("train"), source.count("validation")) == counts
+        complete = read_all(source, "train")
+        parts = [*source.read("train", 0, 4), *source.read("train", 4, 11), *source.read("train", 11, counts[0])]
+        assert [entry[:1] + entry[2:] for entry in parts] == [entry[:1] + entry[2:] for entry in complete]
+        assert [entry[1] for entry in parts] == [entry[1] for entry in complete]
+        images = [content for split in ("train", "validation") for _, content, _ in read_all(source, split)]
+        assert all(content.startswith(b"\x89PNG") for content in images)  # as stored, not decoded
+        assert len(set(images)) == 20  # with_test's validation images are among its training images
+
+    def test_set_in_the_order_of_its_classes_is_mixed_and_each_class_is_held_out(self, tfds_dir):
+        source = sources.open_source("tfds:ordered", tfds_data_dir=tfds_dir)
+        train, validation = ([label for *_, label in read_all(source, split)] for split in ("train", "validation"))
+        assert collections.Counter(train) == dict.fromkeys(range(20), 18)
+        assert collections.Counter(validation) == dict.fromkeys(range(20), 2)
+        assert np.mean([len(set(train[start : start + 20])) for start in range(0, 360, 20)]) > 11  # 12.8 at random
+
+    def test_order_follows_from_the_seed(self, tfds_dir):
+        one, same, other = (sources.open_source("tfds:ordered", seed, tfds_data_dir=tfds_dir) for seed in (1, 1, 2))
+        names = [[name for name, *_ in read_all(source, "validation")] for source in (one, same, other)]
+        assert names[0] == names[1] != names[2]
+
+    def test_name_and_label_belong_to_the_image(self, tfds_dir):
+        source = sources.open_source("tfds:ordered", tfds_data_dir=tfds_dir)
+        for split in ("train", "validation"):
+            for name, content, label in read_all(source, split):
+                place = int(name.removeprefix("train-"))
+                assert label == place // 20
+                assert (np.asarray(Image.open(io.BytesIO(content))) == place % 256).all()
+
+    def test_damaged_record_is_noticed(self, tfds_dir, tmp_path):
+        copy = shutil.copytree(tfds_dir, tmp_path / "tfds")
+        (path,) = (copy / "ordered").rglob("*.tfrecord*")
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        source = sources.open_source("tfds:ordered", tfds_data_dir=copy)
+        path.write_bytes(content)
+        with pytest.raises(tf.errors.DataLossError):
+            read_all(source, "train"), read_all(source, "validation")
+
+    def test_other_file_format_is_refused(self, tfds_dir, monkeypatch):
+        monkeypatch.setattr(tfds.core.DatasetInfo, "file_format", tfds.core.FileFormat.ARRAY_RECORD)
+        with pytest.raises(ValueError, match=r"tfds:ordered must be stored as tfrecord. Received: array_record"):
+            sources.open_source("tfds:ordered", tfds_data_dir=tfds_dir)
+
+    def test_set_without_labels_is_refused(self, tfds_dir):
+        with pytest.raises(ValueError, match="features `image` and `label`"):
+            sources.open_source("tfds:unlabeled", tfds_data_dir=tfds_dir)
