@@ -10,7 +10,9 @@ A data set's folder holds
 """
 
 import dataclasses
+import hashlib
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -48,6 +50,8 @@ class Shard:
         sha256: of its content, in hexadecimal.
         left_out: numbers of the damaged records that are skipped, in ascending order. The builder writes none; see
             `verify.skip_damaged_records`.
+        end: the file's last four bytes, the checksum of its last record, in hexadecimal; by it another shard of the
+            same size is noticed. Empty for data sets built before 0.2.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Shard:
     bytes: int
     sha256: str
     left_out: tuple[int, ...] = ()
+    end: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +100,9 @@ class DatasetDescription:
 
     def save(self, data_dir: str | pathlib.Path) -> None:
         """Writes dataset.json into a folder, atomically."""
-        text = json.dumps({"format_version": _FORMAT_VERSION} | dataclasses.asdict(self), indent=2)
-        files.write_text(pathlib.Path(data_dir) / DATASET_FILE, text)
+        content = {"format_version": _FORMAT_VERSION} | dataclasses.asdict(self)
+        content["checksum"] = _checksum(content)
+        files.write_text(pathlib.Path(data_dir) / DATASET_FILE, json.dumps(content, indent=2))
 
 
 def load_description(data_dir: str | pathlib.Path) -> DatasetDescription:
@@ -105,7 +111,7 @@ def load_description(data_dir: str | pathlib.Path) -> DatasetDescription:
     Returns: a `DatasetDescription`.
 
     Raises:
-        ValueError: if it is missing or damaged, or has another format version.
+        ValueError: if it is missing, damaged or edited, or has another format version.
     """
     path = pathlib.Path(data_dir) / DATASET_FILE
     try:
@@ -117,12 +123,15 @@ def load_description(data_dir: str | pathlib.Path) -> DatasetDescription:
         ) from error
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    version = content.pop("format_version", None) if isinstance(content, dict) else None
+    version = content.get("format_version") if isinstance(content, dict) else None
     if version != _FORMAT_VERSION:
         raise ValueError(
             f"{path} must have format version {_FORMAT_VERSION}. Received: format_version={version}. "
             "Build it again in another folder."
         )
+    checksum = content.pop("checksum", None)
+    unchanged = checksum in (None, _checksum(content))  # None: built before 0.2
+    del content["format_version"]
     try:
         splits = {
             name: Split(
@@ -133,9 +142,47 @@ def load_description(data_dir: str | pathlib.Path) -> DatasetDescription:
             )
             for name, split in content.pop("splits").items()
         }
-        return DatasetDescription(class_names=tuple(content.pop("class_names")), splits=splits, **content)
-    except (KeyError, TypeError) as error:
+        _check_names(content["class_names"])
+        description = DatasetDescription(class_names=tuple(content.pop("class_names")), splits=splits, **content)
+        _check(description)
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not unchanged:
+        raise ValueError(
+            f"{path} must be as it was written: class names, counts and settings belong to the records. It was edited: "
+            f"its checksum is not {checksum}"
+        )
+    return description
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _check_names(class_names: Any) -> None:
+    if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
+        raise ValueError(f"`class_names` must be a list of strings. Received: {class_names!r}")
+
+
+def _check(description: DatasetDescription) -> None:
+    """Raises ValueError for what no builder writes."""
+    if description.encoding not in ENCODINGS:
+        raise ValueError(f"`encoding` must be one of {ENCODINGS}. Received: {description.encoding!r}")
+    if not isinstance(description.settings, dict):
+        raise ValueError(f"`settings` must be an object. Received: {description.settings!r}")
+    classes = len(description.class_names)
+    for name, split in description.splits.items():
+        counts = [shard.count for shard in split.shards]
+        left = sum(counts) - sum(len(shard.left_out) for shard in split.shards)
+        if not counts:
+            raise ValueError(f"the split {name!r} must have a shard")
+        if len(split.count_per_class) != classes or sum(split.count_per_class) != sum(counts) or split.count != left:
+            raise ValueError(
+                f"the split {name!r} must count the {sum(counts)} records of its shards in all {classes} classes. "
+                f"Received: {split.count} in all, {sum(split.count_per_class)} in {len(split.count_per_class)} classes"
+            )
 
 
 def split_of(description: DatasetDescription, split: str) -> Split:
@@ -146,7 +193,7 @@ def split_of(description: DatasetDescription, split: str) -> Split:
 
 
 def check_shard_sizes(data_dir: str | pathlib.Path, split: Split) -> None:
-    """Raises ValueError naming the first shard of a `Split` that is missing or does not have its recorded size.
+    """Raises ValueError naming the first shard of a `Split` that is missing, or does not have its recorded size or end.
 
     A shard with skipped records is known to be damaged, and not checked.
     """
@@ -157,3 +204,15 @@ def check_shard_sizes(data_dir: str | pathlib.Path, split: Split) -> None:
         found = f"{path.stat().st_size:,} bytes" if path.is_file() else "no such file"
         if found != f"{shard.bytes:,} bytes":
             raise ValueError(f"{path} must hold {shard.bytes:,} bytes, according to {DATASET_FILE}. Found: {found}")
+        if shard.end and read_end(path) != shard.end:
+            raise ValueError(
+                f"{path} must end with the bytes {shard.end}, according to {DATASET_FILE}. Found: {read_end(path)}. It "
+                "is damaged, or a shard of another data set"
+            )
+
+
+def read_end(path: str | pathlib.Path) -> str:
+    """The last four bytes of a shard, in hexadecimal: the checksum of its last record."""
+    with pathlib.Path(path).open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 4))
+        return file.read().hex()

@@ -82,7 +82,13 @@ def build_shard(task: ShardTask) -> None:
                 sums.add_image(crops.center_crop(pixels, task.image_px))
     files.sync(temporary)
     temporary.replace(task.path)
-    shard = schema.Shard(task.path.name, sum(count_per_class), task.path.stat().st_size, files.sha256(task.path))
+    shard = schema.Shard(
+        task.path.name,
+        count=sum(count_per_class),
+        bytes=task.path.stat().st_size,
+        sha256=files.sha256(task.path),
+        end=schema.read_end(task.path),
+    )
     part = {
         "shard": dataclasses.asdict(shard),
         "record_bytes": record_bytes,

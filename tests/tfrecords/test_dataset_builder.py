@@ -146,6 +146,7 @@ class TestBuildDataset:
         content = json.loads(path.read_text())
         for name in ("exif_orientation", "max_pixels"):
             del content["settings"][name]
+        del content["checksum"]
         path.write_text(json.dumps(content))
         assert build_small(f"folder:{image_folder}", tmp_path / "data").exif_orientation is None
         output = capsys.readouterr().out

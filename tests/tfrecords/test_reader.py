@@ -31,7 +31,7 @@ def rewrite_first_shard(data_dir, change):
         sizes = dict(index)
     sizes["train"][: len(written)] = [len(record) for record in written]
     records.save_index(data_dir, {name: [of_split] for name, of_split in sizes.items()})
-    shard = dataclasses.replace(split.shards[0], bytes=path.stat().st_size)
+    shard = dataclasses.replace(split.shards[0], bytes=path.stat().st_size, end=schema.read_end(path))
     split = dataclasses.replace(split, shards=(shard, *split.shards[1:]))
     dataclasses.replace(description, splits=description.splits | {"train": split}).save(data_dir)
 

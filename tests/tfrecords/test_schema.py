@@ -1,11 +1,12 @@
 """dataset.json and the checks of shards."""
 
 import json
+import pathlib
 import shutil
 
 import pytest
 
-from alexnet_tf.tfrecords import schema
+from alexnet_tf.tfrecords import reader, schema
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ class TestShardName:
 class TestDatasetDescription:
     def test_save_then_load_gives_an_equal_one(self, tmp_path):
         split = schema.Split(
-            3, (1, 2), (schema.Shard("train-00000-of-00001", 3, 40, "ab", (1,)),), (("a.png", "broken"),)
+            2, (1, 2), (schema.Shard("train-00000-of-00001", 3, 40, "ab", (1,), "0a"),), (("a.png", "broken"),)
         )
         description = schema.DatasetDescription(("é", "b"), 64, False, "png", {"train": split}, {"seed": 1})
         description.save(tmp_path)
@@ -55,6 +56,52 @@ class TestLoadDescription:
         with pytest.raises(ValueError, match="Received: format_version=3"):
             schema.load_description(data_dir)
 
+    @pytest.mark.parametrize(
+        "change, message",
+        [
+            (lambda c: c.update(class_names="even"), "`class_names` must be a list of strings. Received: 'even'"),
+            (lambda c: c.update(class_names=["even", 1]), "`class_names` must be a list of strings"),
+            (lambda c: c.update(class_names=["even", "odd", "third"]), "46 records of its shards in all 3 classes"),
+            (lambda c: c.update(encoding="webp"), "`encoding` must be one of .*Received: 'webp'"),
+            (lambda c: c["splits"]["train"].update(count=45), "'train' must count the 46 records.*Received: 45 in all"),
+            (lambda c: c["splits"]["train"].update(count_per_class=[20, 20]), "Received: 46 in all, 40 in 2 classes"),
+            (lambda c: c["splits"]["train"].update(shards=[]), "the split 'train' must have a shard"),
+            (lambda c: c["splits"]["train"]["shards"].pop(), "the split 'train' must count"),
+            (lambda c: c.update(settings=[]), "`settings` must be an object"),
+        ],
+    )
+    def test_content_that_no_builder_writes_is_named(self, data_dir, change, message):
+        path = data_dir / "dataset.json"
+        content = json.loads(path.read_text())
+        change(content)
+        del content["checksum"]  # data sets of version 0.1 have none
+        path.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=rf"dataset\.json is damaged: .*{message}"):
+            schema.load_description(data_dir)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda c: c["class_names"].reverse(),
+            lambda c: c.update(encoding="raw"),
+            lambda c: c.update(image_px=39),
+            lambda c: c["settings"].update(exif_orientation=False),
+            lambda c: c["splits"]["train"].update(count_per_class=[22, 24]),
+        ],
+    )
+    def test_edited_file_is_refused(self, data_dir, change):
+        path = data_dir / "dataset.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r"dataset\.json must be as it was written.*It was edited"):
+            reader.make_evaluation_dataset(data_dir, 2, 32)
+
+    def test_file_written_by_version_0_1_is_read(self):
+        description = schema.load_description(pathlib.Path(__file__).parent.parent / "goldens" / "run")
+        assert description.splits["train"].count == 3000
+        assert description.exif_orientation is None
+
 
 class TestSplitOf:
     def test_unknown_split_lists_the_known(self, tiny_data_dir):
@@ -76,3 +123,14 @@ class TestCheckShardSizes:
             ValueError, match=rf"train-00002-of-00005 must hold {size:,} bytes.*Found: {size - 7:,} bytes"
         ):
             schema.check_shard_sizes(data_dir, schema.load_description(data_dir).splits["train"])
+
+    def test_foreign_shard_of_the_same_size_is_named(self, data_dir):
+        first, second = (data_dir / f"train-0000{number}-of-00005" for number in (0, 1))
+        content = bytearray(first.read_bytes())
+        content[-1] ^= 1
+        first.write_bytes(content)
+        with pytest.raises(ValueError, match=r"train-00000-of-00005 must end with .*a shard of another data set"):
+            reader.make_training_dataset(data_dir, 2, 32)
+        first.write_bytes(b"")
+        assert schema.read_end(first) == ""
+        assert schema.read_end(second) == second.read_bytes()[-4:].hex()
