@@ -2,51 +2,85 @@
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import PIL.Image
+from PIL import ImageOps
 
 from alexnet_tf.evaluation import metrics
 from alexnet_tf.tfrecords import crops
 from alexnet_tf.tfrecords import images as image_files
 
-Image = str | os.PathLike | bytes | np.ndarray
+if TYPE_CHECKING:
+    import keras
+
+Image = str | os.PathLike | bytes | PIL.Image.Image | np.ndarray | Any  # the last: a tensor of any framework
 
 
 def preprocess(
-    images: Image | Sequence[Image], crop_px: int = 224, image_px: int = 256, exif_orientation: bool = True
+    images: Image | Sequence[Image],
+    model: "keras.Model | None" = None,
+    *,
+    crop_px: int | None = None,
+    image_px: int = 256,
+    exif_orientation: bool = True,
 ) -> np.ndarray:
     """Resizes images as those of a data set are, and takes the center crop.
 
     The mean is not subtracted here: the network's first layer does that.
 
     Args:
-        images: one image or a list of them, of any sizes: paths, bytes of encoded files, or uint8 arrays (rows,
-            columns) or (rows, columns, 3).
-        crop_px: side of the network's input, in pixels.
-        image_px: what the shorter side is resized to first, in pixels.
-        exif_orientation: whether files are turned upright, as their EXIF tag Orientation says. False for a network
-            whose data set was built without: `load_model(...)[1].exif_orientation` says it.
+        images: one image or a list of them, of any sizes: paths, bytes of encoded files, images of Pillow, or arrays or
+            tensors (rows, columns) or (rows, columns, channels), RGB from 0 to 255; or a batch of these.
+        model: None, or the network that the images are for.
+        crop_px: side of the network's input, in pixels; None for the model's, or 224 without one.
+        image_px: what the shorter side is resized to first, in pixels: `load_model(...)[1].image_px`.
+        exif_orientation: whether files and Pillow's images are turned upright, as their EXIF tag Orientation says.
+            False for a network whose data set was built without: `load_model(...)[1].exif_orientation` says it.
 
     Returns: uint8 (n, crop_px, crop_px, 3), RGB.
 
     Raises:
-        ValueError: if `crop_px` is larger than `image_px`, or an image can't be read.
+        ValueError: if `crop_px` is larger than `image_px`, an image can't be read, or its pixels are from 0 to 1.
 
     Source: section 2.
     """
+    if crop_px is None:
+        crop_px = 224 if model is None else int(model.input_shape[1])
     crops.check_crop_px(crop_px, image_px)
-    if isinstance(images, str | os.PathLike | bytes) or (isinstance(images, np.ndarray) and images.ndim != 4):
+    if isinstance(images, str | os.PathLike | bytes | PIL.Image.Image) or getattr(images, "ndim", 4) != 4:
         images = [images]
     squares = []
     for number, image in enumerate(images):
         try:
-            squares.append(image_files.prepare_image(image, image_px, exif_orientation=exif_orientation))
+            encoded = isinstance(image, str | os.PathLike | bytes)
+            pixels = image if encoded else _as_array(image, exif_orientation)
+            squares.append(image_files.prepare_image(pixels, image_px, exif_orientation=exif_orientation))
         except Exception as error:  # Pillow raises many kinds
             received = image if isinstance(image, str) else type(image).__name__
             raise ValueError(
                 f"`images` must be images that Pillow can read. Received at {number}: {received}: {error}"
             ) from error
     return crops.center_crop(np.stack(squares), crop_px)
+
+
+def _as_array(image, exif_orientation: bool) -> np.ndarray:
+    """The pixels of an image of Pillow, uint8 or of 16 or 32 bits; those of an array or tensor, uint8."""
+    if isinstance(image, PIL.Image.Image):
+        upright = ImageOps.exif_transpose(image) if exif_orientation else image
+        if not upright.mode.startswith(("I", "F")):  # of more bits, which `prepare_image` scales
+            upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+        return np.asarray(upright)
+    pixels = np.asarray(image)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    if pixels.ndim != 2 and (pixels.ndim != 3 or pixels.shape[2] not in (3, 4)):
+        raise ValueError(f"an array must be (rows, columns) or (rows, columns, 3), not {pixels.shape}")
+    low, high = pixels.min(), pixels.max()
+    if not (low >= 0 and high <= 255) or 0 < high <= 1:
+        raise ValueError(f"pixels must be from 0 to 255, not from {low} to {high}")
+    return np.uint8(np.round(pixels))
 
 
 def decode_predictions(

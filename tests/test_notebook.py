@@ -3,10 +3,13 @@
 import pathlib
 import subprocess
 import sys
+import types
 
 import nbformat
 import numpy as np
 import pytest
+import tensorflow as tf
+import torch
 from made_photos import encoded, exif, photo
 from nbclient import NotebookClient
 from PIL import Image
@@ -48,15 +51,55 @@ class TestPreprocess:
         upright = photo(64, 64)
         turned = encoded(upright.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif(6))
         np.testing.assert_array_equal(
-            alexnet_tf.preprocess(turned, 28, 32), alexnet_tf.preprocess(np.asarray(upright), 28, 32)
+            alexnet_tf.preprocess(turned, crop_px=28, image_px=32),
+            alexnet_tf.preprocess(np.asarray(upright), crop_px=28, image_px=32),
         )
-        stored = alexnet_tf.preprocess(turned, 28, 32, exif_orientation=False)
-        np.testing.assert_array_equal(stored, alexnet_tf.preprocess(np.rot90(upright), 28, 32))
+        stored = alexnet_tf.preprocess(turned, crop_px=28, image_px=32, exif_orientation=False)
+        np.testing.assert_array_equal(stored, alexnet_tf.preprocess(np.rot90(upright), crop_px=28, image_px=32))
 
     def test_single_image_and_batch_are_taken(self):
         pixels = np.zeros((2, 50, 50, 3), "uint8")
         assert alexnet_tf.preprocess(pixels).shape == (2, 224, 224, 3)
         assert alexnet_tf.preprocess(pixels[0]).shape == (1, 224, 224, 3)
+
+    def test_images_of_pillow_floats_and_tensors_give_the_same_crop(self):
+        pixels = np.random.default_rng(0).integers(0, 256, (90, 60, 3)).astype("uint8")
+        image = Image.fromarray(pixels)
+        expected = alexnet_tf.preprocess(pixels, crop_px=28, image_px=32)[0]
+        single = [image, np.float32(pixels), np.int64(pixels), tf.constant(pixels), torch.tensor(pixels)]
+        opaque = np.dstack([pixels, np.full((90, 60, 1), 255)])
+        for given in (*single, single, tf.constant(np.float32(pixels[None])), opaque):
+            crops = alexnet_tf.preprocess(given, crop_px=28, image_px=32)
+            assert all(np.array_equal(crop, expected) for crop in crops), type(given)
+        turned = image.transpose(Image.Transpose.ROTATE_90)
+        turned.getexif()[0x0112] = 6  # a viewer turns it back, to the right
+        np.testing.assert_array_equal(alexnet_tf.preprocess(turned, crop_px=28, image_px=32)[0], expected)
+        palette = image.quantize(8)
+        np.testing.assert_array_equal(
+            alexnet_tf.preprocess(palette, crop_px=28, image_px=32),
+            alexnet_tf.preprocess(np.asarray(palette.convert("RGB")), crop_px=28, image_px=32),
+        )
+
+    def test_crop_is_the_models_input(self, untrained):
+        pixels = np.zeros((90, 60, 3), "uint8")
+        assert alexnet_tf.preprocess(pixels, model=untrained[0], image_px=64).shape == (1, 56, 56, 3)
+        caffe = types.SimpleNamespace(input_shape=(None, 227, 227, 3))
+        assert alexnet_tf.preprocess(pixels, model=caffe).shape == (1, 227, 227, 3)
+
+    @pytest.mark.parametrize(
+        "pixels, message",
+        [
+            (np.full((9, 9, 3), 0.5), "must be from 0 to 255, not from 0.5 to 0.5"),
+            (np.eye(9, dtype="uint8"), "must be from 0 to 255, not from 0 to 1"),
+            (np.full((9, 9, 3), -3), "must be from 0 to 255"),
+            (np.full((9, 9, 3), 300.0), "must be from 0 to 255"),
+            (np.full((9, 9, 3), np.nan), "must be from 0 to 255"),
+            (np.zeros((3, 9, 9), "uint8"), r"must be \(rows, columns\) or \(rows, columns, 3\), not \(3, 9, 9\)"),
+        ],
+    )
+    def test_pixels_of_another_range_or_order_are_refused(self, pixels, message):
+        with pytest.raises(ValueError, match=message):
+            alexnet_tf.preprocess(pixels, crop_px=28, image_px=32)
 
     @pytest.mark.parametrize(
         "images, crop_px, message", [([b"none"], 224, "Received at 0: bytes"), (b"", 257, "`crop_px` must be from 1")]
