@@ -266,7 +266,8 @@ def load_model(path: str | pathlib.Path) -> tuple[keras.Model, schema.DatasetDes
             "The classes of %s are named by their numbers: no %s lies beside it.", path, schema.DATASET_FILE
         )
         names, image_px = tuple(map(str, range(classes))), max(_IMAGE_PX, model.input_shape[1])
-        return model, schema.DatasetDescription(names, image_px, False, "jpeg", splits={}, settings={})
+        settings = {"exif_orientation": True}
+        return model, schema.DatasetDescription(names, image_px, False, "jpeg", splits={}, settings=settings)
     description = schema.load_description(folder)
     if classes != len(description.class_names):
         raise ValueError(

@@ -92,6 +92,7 @@ def build_dataset(
     if description:
         return description
     opened = sources.open_source(source, seed, validation_fraction, tfds_data_dir)
+    schema.check_class_names(opened.class_names)
     _delete_damaged(data_dir)  # not before it is known that it can be built again
     counts = {split: opened.count(split) for split in schema.SPLITS}
     for split, least in _LEAST_SHARDS.items():

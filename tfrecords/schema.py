@@ -14,6 +14,8 @@ import hashlib
 import json
 import os
 import pathlib
+import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 from alexnet_tf.tfrecords import files
@@ -92,6 +94,9 @@ class DatasetDescription:
     splits: dict[str, Split]
     settings: dict[str, Any]
 
+    def __post_init__(self):
+        check_class_names(self.class_names)
+
     @property
     def exif_orientation(self) -> bool | None:
         """Whether images were turned upright when they were built. None for data sets built before 0.2, which were not,
@@ -103,6 +108,14 @@ class DatasetDescription:
         content = {"format_version": _FORMAT_VERSION} | dataclasses.asdict(self)
         content["checksum"] = _checksum(content)
         files.write_text(pathlib.Path(data_dir) / DATASET_FILE, json.dumps(content, indent=2))
+
+
+def check_class_names(names: Iterable[str]) -> None:
+    """Raises ValueError naming the first name that holds control characters or ends of lines: in a file with a name per
+    line it would shift all that follow."""
+    for name in names:
+        if any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") and each != "\t" for each in name):
+            raise ValueError(f"Names of classes must hold no control characters or ends of lines. Received: {name!r}")
 
 
 def load_description(data_dir: str | pathlib.Path) -> DatasetDescription:

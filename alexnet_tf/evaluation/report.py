@@ -8,6 +8,7 @@ from alexnet_tf.evaluation import metrics, results
 from alexnet_tf.evaluation.predictions import Predictions
 from alexnet_tf.tfrecords.files import write_text
 from alexnet_tf.visualization import plots
+from alexnet_tf.visualization.layer_table import escape
 
 _CLASSES_IN_TABLE = 20
 
@@ -36,7 +37,7 @@ def as_markdown(result: dict) -> str:
         lines.append(_errors_row("searched weights", [of_view["searched_weights"] for of_view in searched]))
         for view, of_view in zip(views, searched, strict=True):
             weights = ", ".join(
-                f"{model['name']} {weight:.3f}"
+                f"{escape(model['name'])} {weight:.3f}"
                 for model, weight in zip(result["models"], of_view["weights"], strict=True)
             )
             lines.append(f"\nWeights, {view.replace('_', ' ')}: {weights}.")
@@ -50,7 +51,7 @@ def _errors_row(name, errors_of_views):
         for k in (1, 5):
             low, high = errors[f"top{k}_error_interval_95"]
             cells.append(f"{100 * errors[f'top{k}_error']:.2f} ({100 * low:.2f} to {100 * high:.2f})")
-    return f"| {name} | {' | '.join(cells)} |"
+    return f"| {escape(name)} | {' | '.join(cells)} |"
 
 
 def _calibration_and_classes(of_view, view):
@@ -65,8 +66,8 @@ def _calibration_and_classes(of_view, view):
     ]
     for of_class in of_view["classes"][:_CLASSES_IN_TABLE]:
         lines.append(
-            f"| {of_class['name']} | {of_class['images']:,} | {100 * of_class['top1_error']:.2f} | "
-            f"{100 * of_class['top5_error']:.2f} | {of_class['taken_for'] or ''} |"
+            f"| {escape(of_class['name'])} | {of_class['images']:,} | {100 * of_class['top1_error']:.2f} | "
+            f"{100 * of_class['top5_error']:.2f} | {escape(of_class['taken_for'] or '')} |"
         )
     if len(of_view["classes"]) > _CLASSES_IN_TABLE:
         lines.append(

@@ -207,6 +207,11 @@ def _format(head: tuple[str, ...], lines: list[tuple[str, ...]], markdown: bool)
     return "".join("  ".join(row[c].ljust(widths[c]) for c in used).rstrip() + "\n" for row in [head, *lines])
 
 
+def escape(text: object) -> str:
+    """A name as it is shown in a Markdown table: its "|", "<" and ends of lines change nothing around it."""
+    return " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+
+
 def fill_in(text: str) -> str:
     """Updates the tables of a Markdown text: each is between the lines `<!-- alexnet-describe FLAGS -->` and
     `<!-- end -->`."""

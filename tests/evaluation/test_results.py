@@ -1,6 +1,8 @@
 """Results of several models and their report, from random probabilities."""
 
+import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -58,6 +60,16 @@ class TestReport:
         assert "| class | images | top-1 error, % | top-5 error, % | most often predicted as |" in table
         assert "| searched weights | " in table
         assert table.count("| model | top-1, center crop | top-5, center crop |\n|---|---|---|\n") == 2
+
+    def test_names_do_not_change_the_table_around_them(self, models):
+        names = ("a|b", "<img src=x>", "R&D", *"defg")
+        renamed = [dataclasses.replace(model, name="two\nlines|", class_names=names) for model in models]
+        lines = report.as_markdown(results.evaluate_models(renamed)).splitlines()
+        rows = [line for line in lines if line.startswith("| ")]
+        assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4, 6}  # two tables
+        assert any(row.startswith("| &lt;img src=x> |") for row in rows)
+        assert any(row.startswith("| a\\|b |") for row in rows)
+        assert any(row.startswith("| two lines\\| |") for row in rows)
 
     def test_text_names_views_and_chance(self, models):
         result = results.evaluate_models(models[:1])

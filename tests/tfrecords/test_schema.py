@@ -5,8 +5,9 @@ import pathlib
 import shutil
 
 import pytest
+from PIL import Image
 
-from alexnet_tf.tfrecords import reader, schema
+from alexnet_tf.tfrecords import dataset_builder, reader, schema
 
 
 @pytest.fixture
@@ -134,3 +135,27 @@ class TestCheckShardSizes:
         first.write_bytes(b"")
         assert schema.read_end(first) == ""
         assert schema.read_end(second) == second.read_bytes()[-4:].hex()
+
+
+class TestClassNames:
+    @pytest.mark.parametrize("name", ["two\nlines", "\x1b[2J", "a\u2028b", "a\r", "\udcff"])
+    def test_control_characters_are_refused_when_data_is_built_and_read(self, name, tiny_data_dir, tmp_path):
+        with pytest.raises(ValueError, match="must hold no control characters"):
+            schema.DatasetDescription((name, "b"), 64, False, "png", splits={}, settings={})
+        content = json.loads((tiny_data_dir / "dataset.json").read_text())
+        (tmp_path / "dataset.json").write_text(json.dumps(content | {"class_names": ["a", name]}))
+        with pytest.raises(ValueError, match=r"dataset\.json is damaged: Names of classes must hold no control characters"):
+            schema.load_description(tmp_path)
+
+    def test_folder_of_such_a_name_is_refused_before_anything_is_built(self, tmp_path):
+        for split in ("train", "validation"):
+            for name in ("a", "two\nlines"):
+                (tmp_path / "images" / split / name).mkdir(parents=True)
+                Image.new("RGB", (64, 64)).save(tmp_path / "images" / split / name / "1.png")
+        with pytest.raises(ValueError, match=r"Received: 'two\\nlines'"):
+            dataset_builder.build_dataset(f"folder:{tmp_path / 'images'}", tmp_path / "data", num_processes=1)
+        assert not list((tmp_path / "data").glob("*"))
+
+    @pytest.mark.parametrize("name", ["a|b", "<img>", "猫", "a b", "n01\ttench", "نیم‌فاصله"])
+    def test_other_names_are_kept(self, name):
+        schema.check_class_names([name])
