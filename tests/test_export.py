@@ -1,5 +1,6 @@
 """alexnet-export: what is in a SavedModel, and that no version is lost or incomplete."""
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -17,7 +18,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from alexnet_tf.model import count_parameters, load_model
-from alexnet_tf.serving import exporter, preprocessing
+from alexnet_tf.serving import exporter, model_card, preprocessing
 from alexnet_tf.tfrecords import crops
 
 
@@ -124,6 +125,42 @@ class TestSavedModel:
         assert report["top1_agreement"] == 1
         assert report["largest_difference"] < 1e-5
         assert report["top1_error"]["candidate"] == pytest.approx(training["val_top1_error"], abs=1e-6)
+
+
+class TestModelCard:
+    def test_page_names_data_recipe_and_limits_and_has_no_none(self, untrained, tmp_path):
+        model, description = untrained
+        run = tmp_path / "run" / "checkpoints" / "00000007"
+        run.mkdir(parents=True)
+        settings = {"learning_rate": 0.1, "init_from": None, "weight_decay": None, "note": "a|b"}
+        (run / "progress.json").write_text(json.dumps({"step": 7, "settings": settings}))
+        errors = {"top1_error": 0.25, "top5_error": 0.125}
+        view = errors | {"calibration": {"expected_calibration_error": 0.034}}
+        evaluation = {"split": "validation", "images": 1000, "chance": errors, "center_crop": view}
+        (run / "evaluation.json").write_text(json.dumps(evaluation))
+        described = dataclasses.replace(description, settings={"source": "folder:<photos>"})
+        card = model_card.collect(model, described, run, "export", 1) | {"format": "onnx", "precision": "int8"}
+        page = model_card.as_markdown(card)
+        assert page.startswith(
+            "# AlexNet for 10 classes of folder:&lt;photos>\n\n`export`, version 1: variant `testing`"
+        )
+        assert "None" not in page
+        assert "\n7 steps." in page
+        assert "| learning_rate | 0.1 | 0.01 |\n" in page
+        assert "| weight_decay | not set | 0.0005 |\n" in page
+        assert "init_from" not in page
+        assert "| note | a\\|b |  |\n" in page
+        assert "| center crop | 25.00 | 12.50 |\n" in page
+        assert "Folder:&lt;photos>: 10 classes, squares of 64 pixels." in page
+        assert "## Limits of use" in page and "3.4 % on average" in page
+
+    def test_page_of_what_is_not_known_says_so(self, untrained):
+        card = model_card.collect(*untrained, None, "served", 3) | {"format": "savedmodel", "precision": "float32"}
+        page = model_card.as_markdown(card)
+        assert "None" not in page
+        assert page.startswith("# AlexNet for 10 classes of data that is not recorded\n")
+        assert "Not known: the model's run has no checkpoint." in page
+        assert "an amount that is not measured" in page
 
 
 class TestVersions:

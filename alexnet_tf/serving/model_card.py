@@ -12,6 +12,7 @@ from alexnet_tf.tfrecords import schema
 from alexnet_tf.tfrecords.files import write_json, write_text
 from alexnet_tf.training import checkpoints
 from alexnet_tf.visualization import layer_table
+from alexnet_tf.visualization.layer_table import escape
 
 if TYPE_CHECKING:
     import keras
@@ -79,6 +80,8 @@ def _differences(variant: str, classes: int) -> list[dict[str, str]]:
 def _recipe(run: pathlib.Path | None) -> dict | None:
     """The settings of training, those of the paper's recipe that differ, and the step."""
     folders = checkpoints.complete_checkpoints(run) if run else []
+    if run and (run / "progress.json").exists():  # it is a checkpoint itself
+        folders = [run]
     if not folders:
         return None
     progress = json.loads((folders[-1] / "progress.json").read_text())
@@ -104,7 +107,8 @@ def _metrics(run: pathlib.Path | None) -> dict:
     for kind in ("evaluation", "training"):
         if run is None or not (path := run / f"{kind}.json").exists():
             continue
-        if kind == "evaluation" and path.stat().st_mtime < (run / "model.keras").stat().st_mtime:
+        model = run / "model.keras"
+        if kind == "evaluation" and model.exists() and path.stat().st_mtime < model.stat().st_mtime:
             continue
         content = json.loads(path.read_text())
         if kind == "evaluation":
@@ -112,6 +116,7 @@ def _metrics(run: pathlib.Path | None) -> dict:
             content = {key: content.get(key) for key in ("split", "images", "chance")}
             for view, of_view in views.items():
                 content[view] = {key: of_view[key] for key in of_view if "error" in key and "top" in key}
+                content["expected_calibration_error"] = of_view["calibration"]["expected_calibration_error"]
         result[kind] = content
     return result
 
@@ -119,12 +124,13 @@ def _metrics(run: pathlib.Path | None) -> dict:
 def as_markdown(card: dict) -> str:
     """The card as a page."""
     network, data, recipe, metrics = (card[key] for key in ("network", "data", "recipe", "metrics"))
+    source = escape(data["source"] or "data that is not recorded")
     lines = [
-        f"# {card['name']}, version {card['version']}",
+        f"# AlexNet for {data['classes']:,} classes of {source}",
         "",
-        f"AlexNet, variant `{network['variant']}`: {network['title']}. {network['parameters']:,} parameters, images of "
-        f"{network['image_px']} x {network['image_px']} pixels. Written as {card['format']} in {card['precision']}, "
-        f"{card['exported']}.",
+        f"`{card['name']}`, version {card['version']}: variant `{network['variant']}`, {network['title']}. "
+        f"{network['parameters']:,} parameters, images of {network['image_px']} x {network['image_px']} pixels. "
+        f"Written as {card['format']} in {card['precision']}, {card['exported']}.",
         "",
         "## Network",
         "",
@@ -138,9 +144,9 @@ def as_markdown(card: dict) -> str:
         lines += ["| " + " | ".join(line.get(column, "") for column in columns) + " |" for line in differences]
     else:
         lines.append("Not a variant of this project, by its name: its differences from the paper's are not known.")
-    lines += ["", "## Data", "", f"{data['source']}: {data['classes']:,} classes, "]
-    lines[-1] += ", ".join(f"{count:,} {split} images" for split, count in data["images"].items())
-    lines[-1] += f", squares of {data['image_px']} pixels."
+    counts = [f"{count:,} {split} images" for split, count in data["images"].items()]
+    parts = [f"{data['classes']:,} classes", *counts, f"squares of {data['image_px']} pixels"]
+    lines += ["", "## Data", "", f"{source[0].upper()}{source[1:]}: {', '.join(parts)}."]
     lines += ["", f"Preprocessing on the server: {data['preprocessing']}."]
     lines += ["", "## Recipe", ""]
     if recipe is None:
@@ -148,7 +154,9 @@ def as_markdown(card: dict) -> str:
     else:
         lines += [f"{recipe['steps']:,} steps.", "", "| setting | here | paper |", "|---|---|---|"]
         for name, value in recipe["settings"].items():
-            lines.append(f"| {name} | {value} | {recipe['paper'].get(name, '')} |")
+            if value is not None or name in recipe["paper"]:
+                here = "not set" if value is None else escape(value)
+                lines.append(f"| {name} | {here} | {recipe['paper'].get(name, '')} |")
         lines += ["", "The last column has the paper's value if it differs (`recipes/paper.flags`)."]
     lines += ["", "## Errors", ""]
     evaluation = metrics.get("evaluation")
@@ -167,7 +175,25 @@ def as_markdown(card: dict) -> str:
         )
     else:
         lines.append("Not known: alexnet-evaluate was not run on this model.")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *_limits(card)]) + "\n"
+
+
+def _limits(card: dict) -> list[str]:
+    """The section on what the model is not for."""
+    error = card["metrics"].get("evaluation", {}).get("expected_calibration_error")
+    measured = "not measured" if error is None else f"{100 * error:.1f} % on average on the images above"
+    return [
+        "## Limits of use",
+        "",
+        f"- Any image gets one of the {card['data']['classes']:,} classes, also one that shows none of them: there is "
+        "no class for the rest.",
+        "- The errors hold for images like those of the data above. On other cameras, places, drawings or edited "
+        "images they are not known, and mostly larger.",
+        f"- Probabilities are not accuracies: the two differ by an amount that is {measured}. Set a threshold on "
+        "images of your own.",
+        "- What the data lacks or shows one-sidedly, the model has learned so. It was not tested for decisions about "
+        "people, and not for attacks by images that were made to mislead it.",
+    ]
 
 
 def write(folder: str | pathlib.Path, card: dict) -> None:
