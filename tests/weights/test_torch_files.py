@@ -1,0 +1,179 @@
+"""Reading .pth files without PyTorch: the same as torch.load, nothing executed, whatever a file says."""
+
+import collections
+import io
+import pathlib
+import pickle
+import random
+import struct
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from alexnet_tf.weights import torch_files
+
+FORMS = pytest.mark.parametrize("new_form", [True, False], ids=["zip", "legacy"])
+_BASE = torch.arange(1000.0)
+TENSORS = collections.OrderedDict(
+    parameter=torch.nn.Parameter(torch.randn(3, 4, 5)),
+    transposed=torch.randn(4, 6).t(),
+    slice=_BASE[3:9],
+    every_second=_BASE[10:30:2],
+    scalar=torch.tensor(3.5),
+    empty=torch.zeros(0),
+    int64=torch.arange(5),
+    uint8=torch.ones(3, dtype=torch.uint8),
+    bool=torch.tensor([True, False]),
+    half=torch.randn(7).half(),
+    bfloat16=torch.randn(7).bfloat16(),
+    double=torch.randn(3).double(),
+)
+
+
+def saved(content, new_form):
+    file = io.BytesIO()
+    torch.save(content, file, _use_new_zipfile_serialization=new_form)
+    return file.getvalue()
+
+
+def read(content, tmp_path):
+    (tmp_path / "weights.pth").write_bytes(content)
+    return torch_files.read_state_dict(tmp_path / "weights.pth")
+
+
+class TestReadStateDict:
+    @FORMS
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            lambda tensors: tensors,
+            dict,
+            lambda tensors: {"state_dict": tensors, "epoch": 3, "best": 0.5, "arch": "alexnet"},
+            lambda tensors: {"model": tensors, "optimizer": {"state": {0: {"momentum_buffer": torch.ones(2)}}}},
+        ],
+        ids=["ordered", "dict", "state_dict", "model"],
+    )
+    def test_arrays_equal_what_torch_loads_bit_for_bit(self, new_form, wrap, tmp_path):
+        arrays = read(saved(wrap(TENSORS), new_form), tmp_path)
+        assert list(arrays) == list(TENSORS)
+        for name, tensor in torch.load(io.BytesIO(saved(TENSORS, new_form)), weights_only=True).items():
+            assert arrays[name].dtype.name == str(tensor.dtype).removeprefix("torch.")
+            assert arrays[name].shape == tuple(tensor.shape)
+            expected = tensor.detach().contiguous().flatten().view(torch.uint8).numpy()
+            assert arrays[name].tobytes() == expected.tobytes(), name
+
+    @FORMS
+    def test_modules_versions_are_ignored(self, new_form, tmp_path):
+        network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+        arrays = read(saved(network.state_dict(), new_form), tmp_path)
+        np.testing.assert_array_equal(arrays["0.weight"], network[0].weight.detach().numpy())
+        assert "1.running_var" in arrays
+
+    @FORMS
+    def test_complete_network_is_refused_with_what_to_save_instead(self, new_form, tmp_path):
+        with pytest.raises(ValueError, match=r"would call torch\.nn\..*torch\.save\(network\.state_dict"):
+            read(saved(torch.nn.Linear(3, 4), new_form), tmp_path)
+
+    @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02", b"[1, 2]", saved([torch.ones(2)], True)])
+    def test_other_files_are_refused_by_name(self, content, tmp_path):
+        with pytest.raises(ValueError, match=r"weights\.pth is not a state dict of PyTorch: "):
+            read(content, tmp_path)
+
+
+class _Touch:
+    """A pickle of it creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self.path,)
+
+
+def legacy(pickled, keys, numbers):
+    """A file in the legacy form, with any bytes as its state."""
+    parts = [torch.serialization.MAGIC_NUMBER, 1001, {"little_endian": True}]
+    head = b"".join(pickle.dumps(part, 2) for part in parts)
+    return head + pickled + pickle.dumps(keys, 2) + numbers
+
+
+def tensor_pickle(size, offset, shape, strides):
+    """A pickle of {"x": a tensor of these numbers}."""
+
+    def of(value):
+        return pickle.dumps(value, 2)[2:-1]
+
+    storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\n" + of("0") + of("cpu") + of(size) + b"NtQ"
+    return (
+        b"\x80\x02}X\x01\x00\x00\x00xctorch._utils\n_rebuild_tensor_v2\n("
+        + storage
+        + of(offset)
+        + of(shape)
+        + of(strides)
+        + b"\x89}tRs."
+    )
+
+
+class TestHostileFiles:
+    @FORMS
+    def test_pickle_that_would_run_code_is_refused_and_runs_none(self, new_form, tmp_path):
+        with pytest.raises(ValueError, match="which could run any code"):
+            read(saved({"x": torch.ones(2), "y": _Touch(tmp_path / "touched")}, new_form), tmp_path)
+        assert not (tmp_path / "touched").exists()
+
+    def test_made_tensor_is_read_where_it_is_within_its_storage(self, tmp_path):
+        numbers = struct.pack("<q4f", 4, 0, 1, 2, 3)
+        array = read(legacy(tensor_pickle(4, 1, (2,), (2,)), ["0"], numbers), tmp_path)["x"]
+        np.testing.assert_array_equal(array, [1, 3])
+
+    @pytest.mark.parametrize(
+        "size, offset, shape, strides",
+        [
+            (4, 0, (5,), (1,)),
+            (4, 1, (2, 2), (2, 1)),
+            (4, -1, (2,), (1,)),
+            (4, 0, (2,), (-1,)),
+            (4, 0, (2**40,), (0,)),
+            (4, 0, (2**70, 0), (1, 1)),
+            (4, 0, (2, 2), (1,)),
+            (2**40, 0, (4,), (1,)),
+            (-4, 0, (4,), (1,)),
+        ],
+    )
+    def test_tensor_beyond_its_storage_is_refused(self, size, offset, shape, strides, tmp_path):
+        numbers = struct.pack("<q4f", size, 0, 1, 2, 3)
+        with pytest.raises(ValueError, match="not a state dict"):
+            read(legacy(tensor_pickle(size, offset, shape, strides), ["0"], numbers), tmp_path)
+
+    def test_compressed_archives_are_refused(self, tmp_path):
+        content = saved({"x": torch.zeros(1_000_000)}, True)
+        with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(tmp_path / "bomb.pth", "w") as new:
+            for info in old.infolist():
+                new.writestr(info.filename, old.read(info), zipfile.ZIP_DEFLATED)
+        with pytest.raises(ValueError, match=r"bomb\.pth.*is compressed"):
+            torch_files.read_state_dict(tmp_path / "bomb.pth")
+
+    @FORMS
+    def test_thousand_mutated_files_are_read_or_refused_in_little_memory(self, new_form, tmp_path):
+        tensors = {"features.0.weight": torch.randn(4, 3, 5, 5), "classifier.6.bias": torch.randn(1000)}
+        content = saved(tensors, new_form)
+        draw = random.Random(0)
+        refused = 0
+        tracemalloc.start()
+        for _ in range(1000):
+            mutated = bytearray(content)
+            for _ in range(draw.randrange(1, 6)):
+                at = draw.randrange(len(mutated) if draw.random() < 0.3 else 900)  # names and shapes lie at the front
+                replaced = draw.randrange(4)
+                mutated[at : at + replaced] = draw.randbytes(draw.choice((replaced, draw.randrange(9))))
+            try:
+                read(mutated, tmp_path)
+            except ValueError:
+                refused += 1
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert refused > 500
+        assert peak < 10_000_000  # the pickles of a legacy file are read as 4 MiB at once
