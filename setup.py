@@ -41,7 +41,7 @@ setuptools.setup(
     ],
     package_data={
         "alexnet_tf": ["py.typed", "recipes/*.flags"],
-        "alexnet_tf.tfrecords": ["fashion_mnist_sample/*"],
+        "alexnet_tf.tfrecords": ["fashion_mnist_sample/*", "imagenet_classes/*"],
     },
     install_requires=[
         "absl-py>=2.1",

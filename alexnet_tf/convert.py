@@ -37,7 +37,7 @@ def define_flags():
     flags.DEFINE_string(
         "class_names",
         None,
-        "A file with a class name per line, or a dataset.json; by default ImageNet's WordNet ids.",
+        "A file with a class name per line, or a dataset.json; by default ImageNet's.",
     )
 
 

@@ -72,7 +72,7 @@ def make_ilsvrc_source(year: str, path: str | pathlib.Path, seed: int) -> Ilsvrc
         ids_of_devkit, words, truth = read_devkit(devkit[0], year)
         truth = [ids_of_devkit[number] for number in truth]
     elif year == "2012":
-        words, truth = _labels_of_tfds()
+        words, truth = read_classes(), _validation_labels_of_tfds()
     else:
         raise ValueError(f"{folder} must hold ILSVRC{year}_devkit*, which holds the labels of the validation images.")
     if set(ids) != set(words):
@@ -213,10 +213,14 @@ def read_devkit(path: str | pathlib.Path, year: str) -> tuple[dict[int, str], di
     return ids, words, truth
 
 
-def _labels_of_tfds():
-    """(words, WordNet id of each validation image) of ILSVRC2012 by TensorFlow Datasets' lists, without words."""
+def read_classes() -> dict[str, str]:
+    """The 1,000 classes of ILSVRC2012, in the order of their labels: WordNet ids to words, "tench, Tinca tinca"."""
+    text = (pathlib.Path(__file__).parent / "imagenet_classes" / "classes.txt").read_text(encoding="ascii")
+    return dict(line.split(" ", 1) for line in text.splitlines())
+
+
+def _validation_labels_of_tfds():
+    """The WordNet id of each validation image of ILSVRC2012 by TensorFlow Datasets' list."""
     import tensorflow_datasets as tfds
 
-    folder = pathlib.Path(str(tfds.__file__)).parent / "datasets" / "imagenet2012"
-    ids = (folder / "labels.txt").read_text().split()
-    return dict.fromkeys(ids, ""), (folder / "validation_labels.txt").read_text().split()
+    return tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt").read_text().split()

@@ -10,10 +10,9 @@ import tempfile
 
 import keras
 import numpy as np
-import tensorflow_datasets as tfds
 
 from alexnet_tf import layers
-from alexnet_tf.tfrecords import schema
+from alexnet_tf.tfrecords import ilsvrc, schema
 from alexnet_tf.weights.pretrained_files import PretrainedWeights
 
 _MEAN_IMAGE_PX = 256  # section 2
@@ -151,8 +150,8 @@ def read_class_names(path: str | pathlib.Path | None, num_classes: int) -> colle
     """Reads the names of classes.
 
     Args:
-        path: a file with a name per line, or a dataset.json; None for ImageNet's sorted WordNet ids, the order of
-            Caffe's and torchvision's labels.
+        path: a file with a name per line, or a dataset.json; None for ImageNet's, such as "n01440764 tench, Tinca
+            tinca", sorted by their ids: the order of Caffe's and torchvision's labels.
         num_classes: how many names are expected.
 
     Raises:
@@ -161,7 +160,7 @@ def read_class_names(path: str | pathlib.Path | None, num_classes: int) -> colle
     if path is None:
         if num_classes != 1000:
             raise ValueError(f"`class_names` must be given: names are known for 1000 classes alone, not {num_classes}.")
-        return tfds.core.tfds_path("datasets/imagenet2012/labels.txt").read_text().split()
+        return [f"{class_id} {words}" for class_id, words in ilsvrc.read_classes().items()]
     try:
         text = pathlib.Path(path).read_text(encoding="utf-8")
         names = list(map(str, json.loads(text)["class_names"])) if str(path).endswith(".json") else text.splitlines()

@@ -81,8 +81,11 @@ class TestLabels:
             np.testing.assert_array_equal(packed.images[split], unpacked.images[split])
 
     def test_lists_of_tensorflow_datasets_stand_in_for_the_devkit(self):
-        words, truth = ilsvrc._labels_of_tfds()
+        words, truth = ilsvrc.read_classes(), ilsvrc._validation_labels_of_tfds()
         assert len(words) == 1000
+        assert list(words) == sorted(words)
+        assert words["n01440764"] == "tench, Tinca tinca"
+        assert words["n02012849"] == words["n03126707"] == "crane"  # the bird and the machine
         assert len(truth) == 50_000
         # The devkit's ground truth begins with its class 490, number 65 by sorted ids.
         assert sorted(words).index(truth[0]) == 65

@@ -82,7 +82,7 @@ class TestCaffe:
         assert result.returncode == 0, result.stderr
         assert ": caffe, 60,965,224 parameters, 1000 classes." in result.stdout
         model, description = load_model(tmp_path / "run")
-        assert description.class_names[:2] == ("n01440764", "n01443537")
+        assert description.class_names[:2] == ("n01440764 tench, Tinca tinca", "n01443537 goldfish, Carassius auratus")
         assert len(model.get_layer("fc6").kernels) == (2 if columns else 1)
         pixels = images(227)
         expected = foreign_logits(caffe_network, np.float64(pixels) - [123, 117, 104])
