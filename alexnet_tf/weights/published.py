@@ -1,0 +1,91 @@
+"""The table of published weights."""
+
+import dataclasses
+
+from alexnet_tf.weights.downloads import RemoteFile
+
+_CAFFE_MEAN_IMAGE = RemoteFile(
+    "ilsvrc_2012_mean.npy",
+    ("https://github.com/BVLC/caffe/raw/master/python/caffe/imagenet/ilsvrc_2012_mean.npy",),
+    "sha256:97eefba7e046ee097121ad18564329636d2f9c153b748c7313653cae8594a149",
+    1_572_944,
+)
+_CAFFE_CITATION = "Jia et al., Caffe: Convolutional Architecture for Fast Feature Embedding, arXiv:1408.5093"
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedWeights:
+    """Weights that others trained on ILSVRC2012 and published.
+
+    Attributes:
+        variant: the network, a key of `variants.VARIANTS`.
+        file: the weights.
+        mean_image: the mean image that belongs to them; None if a mean color is subtracted.
+        resize: how the images were resized before the center crop when the errors were measured: "shorter side" (to
+            256 pixels) or "warp" (both sides to 256 pixels).
+        top1_error, top5_error: on ILSVRC2012's validation images, center crop, as published, in percent.
+        license: of the weights.
+        source: where the errors were published.
+        citation: what to cite.
+    """
+
+    variant: str
+    file: RemoteFile
+    mean_image: RemoteFile | None
+    resize: str
+    top1_error: float
+    top5_error: float
+    license: str
+    source: str
+    citation: str
+
+
+PUBLISHED = {
+    "torchvision": PublishedWeights(
+        variant="one_weird_trick",
+        file=RemoteFile(
+            "alexnet-owt-7be5be79.pth",
+            ("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",),
+            "sha256:7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+            244_408_911,
+        ),
+        mean_image=None,
+        resize="shorter side",
+        top1_error=43.478,
+        top5_error=20.934,
+        license="BSD-3-Clause",
+        source="torchvision, AlexNet_Weights.IMAGENET1K_V1",
+        citation="Krizhevsky, One weird trick for parallelizing convolutional neural networks, arXiv:1404.5997",
+    ),
+    "caffe": PublishedWeights(
+        variant="caffe",
+        file=RemoteFile(
+            "bvlc_alexnet.caffemodel",
+            ("http://dl.caffe.berkeleyvision.org/bvlc_alexnet.caffemodel",),
+            "sha1:9116a64c0fbe4459d18f4bb6b56d647b63920377",
+        ),
+        mean_image=_CAFFE_MEAN_IMAGE,
+        resize="warp",
+        top1_error=42.9,
+        top5_error=19.8,
+        license="unrestricted",
+        source="Caffe, models/bvlc_alexnet/readme.md",
+        citation=_CAFFE_CITATION,
+    ),
+    "caffenet": PublishedWeights(
+        variant="caffenet",
+        file=RemoteFile(
+            "bvlc_reference_caffenet.caffemodel",
+            ("http://dl.caffe.berkeleyvision.org/bvlc_reference_caffenet.caffemodel",),
+            "sha1:4c8d77deb20ea792f84eb5e6d0a11ca0a8660a46",
+        ),
+        mean_image=_CAFFE_MEAN_IMAGE,
+        resize="warp",
+        top1_error=42.6,
+        top5_error=19.6,
+        license="unrestricted",
+        source="Caffe, models/bvlc_reference_caffenet/readme.md",
+        citation=_CAFFE_CITATION,
+    ),
+}
+"""Names to weights. The first one of a variant is the one that is called "imagenet"."""
