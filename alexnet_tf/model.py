@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import zipfile
 from collections.abc import Sequence
@@ -25,6 +26,9 @@ from alexnet_tf.layers import (
 )
 from alexnet_tf.tfrecords import schema
 from alexnet_tf.variants import VARIANTS
+from alexnet_tf.weights import pretrained, published, transfer
+
+_POOLINGS = {None: None, "avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
 
 _IMAGE_PX = 256  # section 2: what a model's images are resized to if nothing says otherwise
 
@@ -37,6 +41,12 @@ def build_alexnet(
     input_scale: float | tuple[float, float, float] | None = None,
     merge_columns: bool | None = None,
     column_devices: Sequence[str] | None = None,
+    weights: str | pathlib.Path | None = None,
+    include_top: bool = True,
+    pooling: str | None = None,
+    image_px: int | None = None,
+    classifier_activation: str | None = "softmax",
+    name: str | None = None,
 ) -> keras.Model:
     """Builds an AlexNet.
 
@@ -57,15 +67,26 @@ def build_alexnet(
             variables, its forward and its backward operations are on it, and the devices exchange activations only
             where the columns are connected. The layers' outputs are then lists of one tensor for each column. The
             devices are not saved with the model.
+        weights: None for initial weights; the name of published weights, a key of `weights.published.PUBLISHED`, which
+            are downloaded; "imagenet" for those that were published for this variant; a saved model, .keras or its
+            folder; or another file that `weights.pretrained.load_weights` takes. The mean image comes with them.
+        include_top: whether the network has its fully-connected layers. Without them its output is the last pooling's:
+            the features before dropout.
+        pooling: without `include_top`, None for feature maps, or "avg" or "max" for their average or maximum,
+            (batch, channels).
+        image_px: side of the images; None for the variant's own. The first fully-connected layer has as many inputs as
+            the feature maps have places, so with other sizes only weights below it fit.
+        classifier_activation: "softmax", or None for logits.
+        name: of the model; by default it says the variant.
 
     Returns:
         A functional `keras.Model` from RGB pixels, float32 or uint8 (batch, image_px, image_px, 3) from 0 to 255, to
-        class probabilities, float32 (batch, num_classes). Its mean image is zero until
+        class probabilities, float32 (batch, num_classes). Its mean image is zero until `weights` or
         `model.get_layer("mean_image").set_mean_image(...)` sets it.
 
     Raises:
         ValueError: if the variant does not exist, `num_classes` is below 2, or there are no such devices, or no such
-            columns to place on them.
+            columns to place on them; if the images are too small; if the weights can't be had, or do not fit.
 
     Source: section 3.5 and figure 2; the table of variants for each number.
     """
@@ -73,7 +94,17 @@ def build_alexnet(
         raise ValueError(f"`variant` must be one of {sorted(VARIANTS)}. Received: variant={variant!r}")
     if num_classes < 2:
         raise ValueError(f"`num_classes` must be at least 2. Received: num_classes={num_classes}")
-    row = VARIANTS[variant]
+    if classifier_activation not in ("softmax", None):
+        raise ValueError(f'`classifier_activation` must be "softmax" or None. Received: {classifier_activation!r}')
+    if pooling not in _POOLINGS or (pooling and (include_top or column_devices)):
+        raise ValueError(
+            f"`pooling` must be one of {list(_POOLINGS)}, and None with `include_top` or `column_devices`. "
+            f"Received: pooling={pooling!r}"
+        )
+    row = VARIANTS[variant] if image_px is None else VARIANTS[variant].replace(image_px=image_px)
+    shapes = _shapes(row, num_classes, include_top, classifier_activation)
+    if weights is not None:
+        initializer = "zeros"  # they are replaced anyway, and drawing 61 million takes a second
     merged = row.columns_merged if merge_columns is None else merge_columns
     if column_devices is not None:
         if merged or row.columns != len(column_devices) or row.select(rows.BatchNorm):
@@ -89,9 +120,34 @@ def build_alexnet(
         noise_divisor=row.noise_divisor,
         name="mean_image",
     )(x)
-    for shape in rows.trace(row, num_classes):
+    for shape in shapes:
         x = _keras_layer(shape, row.columns, merged, initializer, column_devices)(x)
-    return keras.Model(image, x, name=f"alexnet_{variant}")
+    if pooling:
+        x = _POOLINGS[pooling](name=f"{pooling}_pool")(x)
+    model = keras.Model(image, x, name=name or f"alexnet_{variant}")
+    if weights is not None and (pathlib.Path(weights).is_dir() or pathlib.Path(weights).suffix == ".keras"):
+        transfer.copy_weights(open_model(weights), model)
+    elif weights is not None:
+        pretrained.load_weights(model, variant, weights)
+    return model
+
+
+def _shapes(row, num_classes, include_top, classifier_activation):
+    """The shapes of the layers that the network is to have."""
+    shapes = list(rows.trace(row, num_classes))
+    if not include_top:
+        shapes = list(itertools.takewhile(lambda shape: not isinstance(shape.row, rows.Dense), shapes))
+    elif classifier_activation is None:
+        shapes.pop()
+    for shape in shapes:
+        if min(shape.output_shape) < 1:
+            before = (each for each in shapes[: shapes.index(shape)] if each.output_shape != each.input_shape)
+            sides = ", ".join(f"{each.name} {each.output_shape[0]}" for each in before)
+            raise ValueError(
+                f"`image_px` is too small: the sides of the feature maps are {sides}, and {shape.name} has none. "
+                f"Received: image_px={row.image_px}"
+            )
+    return shapes
 
 
 def _keras_layer(shape, num_columns, merged, initializer, devices):
@@ -220,7 +276,7 @@ def open_model(path: str | pathlib.Path) -> keras.Model:
     """Opens a network that this project saved.
 
     Args:
-        path: a folder with model.keras, or a .keras or .h5 file.
+        path: a folder with model.keras, a .keras or .h5 file, or the name of published weights, such as "caffe".
 
     Returns: a `keras.Model` from RGB pixels, float32 or uint8 (batch, side, side, 3), to probabilities (batch,
     classes).
@@ -228,6 +284,9 @@ def open_model(path: str | pathlib.Path) -> keras.Model:
     Raises:
         ValueError: if there is no model, it is damaged, or it is not one of this project's.
     """
+    name = pretrained.published_name(path)
+    if name:
+        return build_alexnet(published.PUBLISHED[name].variant, weights=name)
     path = pathlib.Path(path)
     file = path / "model.keras" if path.is_dir() else path
     if not file.is_file():
@@ -255,8 +314,11 @@ def load_model(path: str | pathlib.Path) -> tuple[keras.Model, schema.DatasetDes
     Raises:
         ValueError: as `open_model`, and if the data set described beside the model has other classes.
     """
-    path = pathlib.Path(path)
     model = open_model(path)
+    name = pretrained.published_name(path)
+    if name:
+        return model, pretrained.description(name)
+    path = pathlib.Path(path)
     folder = path if path.is_dir() else path.parent
     classes = model.output_shape[-1]
     if folder.absolute().parent.name == "checkpoints" and not (folder / schema.DATASET_FILE).exists():

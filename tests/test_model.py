@@ -111,6 +111,60 @@ class TestBuildAlexnet:
             build_alexnet("testing", 1)
 
 
+class TestKerasApplicationsArguments:
+    def test_without_top_the_output_is_the_last_pooling(self):
+        whole = build_alexnet("testing", 10)
+        base = build_alexnet("testing", include_top=False, weights=None)
+        assert base.layers[-1].name == "pool5"
+        assert base.output_shape == whole.get_layer("pool5").output.shape
+
+    @pytest.mark.parametrize("pooling, reduce", [("avg", np.mean), ("max", np.max)])
+    def test_pooling_reduces_its_feature_maps(self, pooling, reduce):
+        pooled = build_alexnet("testing", include_top=False, pooling=pooling, initializer="he_normal", input_scale=0.01)
+        pixels = np.random.default_rng(0).integers(0, 256, (2, *pooled.input_shape[1:])).astype("uint8")
+        feature_maps = keras.Model(pooled.input, pooled.get_layer("pool5").output)(pixels).numpy()
+        np.testing.assert_allclose(pooled(pixels), reduce(feature_maps, axis=(1, 2)), rtol=1e-5)
+
+    def test_logits_are_what_softmax_would_take(self):
+        model = build_alexnet("testing", 10, initializer="he_normal", input_scale=0.01)
+        logits = build_alexnet("testing", 10, initializer="zeros", input_scale=0.01, classifier_activation=None)
+        logits.set_weights(model.get_weights())
+        pixels = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3)).astype("uint8")
+        np.testing.assert_allclose(keras.ops.softmax(logits(pixels)), model(pixels), rtol=1e-5)
+
+    @pytest.mark.parametrize("variant", ["paper", "caffe", "one_weird_trick", "testing"])
+    def test_other_sizes_are_built_or_refused_with_the_sides_of_the_feature_maps(self, variant):
+        for image_px in (32, 64, 96, 128, 192, 256, 300, 512):
+            try:
+                model = build_alexnet(variant, 3, image_px=image_px, include_top=False, initializer="zeros")
+            except ValueError as error:
+                assert "the sides of the feature maps are conv1 " in str(error)
+                assert f"has none. Received: image_px={image_px}" in str(error)
+                assert image_px <= 64
+            else:
+                pixels = np.zeros((1, image_px, image_px, 3), "uint8")
+                assert model(pixels).shape[1:] == model.output_shape[1:]
+
+    def test_first_dense_layer_has_an_input_for_each_place(self):
+        model = build_alexnet("testing", 3, image_px=88, name="mine")
+        places, channels = model.get_layer("pool5").output.shape[1:3], model.get_layer("pool5").output.shape[3]
+        assert sum(kernel.shape[0] for kernel in model.get_layer("fc6").kernels[:1]) == places[0] * places[1] * channels
+        assert model.name == "mine"
+
+    @pytest.mark.parametrize(
+        "arguments, message",
+        [
+            ({"image_px": 20}, r"conv1 9, pool1 4, conv2 4, pool2 1, .* and pool5 has none\. Received: image_px=20"),
+            ({"pooling": "avg"}, "None with `include_top`"),
+            ({"pooling": "sum", "include_top": False}, r"Received: pooling='sum'"),
+            ({"classifier_activation": "sigmoid"}, r'must be "softmax" or None'),
+        ],
+    )
+    def test_impossible_arguments_are_refused(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            build_alexnet("testing", **arguments)
+
+
 class TestWithColorOffset:
     def test_shares_every_weight_and_adds_the_offset_in_training(self):
         model = build_alexnet("testing", 10, initializer="he_normal", input_scale=0.0125)

@@ -51,8 +51,9 @@ def load_pretrained(network: PretrainedWeights, target: keras.Model) -> None:
     weights = {name: {"kernel": kernel, "bias": bias} for name, (kernel, bias) in network.weights.items()}
     mean = target.get_layer("mean_image").mean
     weights["mean_image"] = {"mean": np.broadcast_to(np.asarray(network.mean_color, "float32"), mean.shape)}
-    if network.maps_first:
-        (first_dense,) = [layer for layer in target.layers if layer.weights and len(layer.input.shape) == 4][-1:]
+    dense = [layer for layer in target.layers if isinstance(layer, layers.ColumnDense)]
+    if network.maps_first and dense:
+        first_dense = dense[0]
         values = weights.get(first_dense.name)
         if values:
             _check_shape(first_dense, "kernel", values["kernel"].shape)

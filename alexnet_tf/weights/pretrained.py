@@ -1,0 +1,88 @@
+"""Published weights and weights files, loaded into a network."""
+
+from __future__ import annotations
+
+import pathlib
+
+import keras
+
+from alexnet_tf import layers
+from alexnet_tf.tfrecords import ilsvrc, schema
+from alexnet_tf.variants import VARIANTS
+from alexnet_tf.weights import downloads, pretrained_files, published, transfer
+
+
+def load_weights(model: keras.Model, variant: str, weights: str | pathlib.Path) -> None:
+    """Sets the weights and the mean image of a network.
+
+    Args:
+        model: from `model.build_alexnet`.
+        variant: its variant.
+        weights: the name of published weights, a key of `published.PUBLISHED`, or "imagenet" for the variant's; a
+            .weights.h5 file that Keras saved; or a file that `pretrained_files.read_pretrained` reads.
+
+    Raises:
+        ValueError: if there are no such weights, they can't be downloaded, or they are of another network.
+    """
+    name = published_name(weights, variant)
+    if name is None:
+        path = pathlib.Path(weights)
+        if not path.exists():
+            known = ", ".join(published.PUBLISHED)
+            raise ValueError(f"`weights` must be one of {known}, imagenet, or a file. Received: {weights}")
+        if path.name.endswith(".weights.h5"):
+            model.load_weights(path)
+            return
+        source = pretrained_files.read_pretrained(path)
+        if source.variant != variant:
+            raise ValueError(f"{path} belongs to variant {source.variant!r}. Received: variant={variant!r}")
+        transfer.load_pretrained(source, model)
+        return
+    row = published.PUBLISHED[name]
+    if row.variant != variant:
+        raise ValueError(f"`weights={name!r}` belong to variant {row.variant!r}. Received: variant={variant!r}")
+    classes, side = len(ilsvrc.read_classes()), VARIANTS[variant].image_px
+    if model.layers[-1].name in ("fc8", "softmax") and model.output_shape[-1] != classes:
+        raise ValueError(
+            f"`weights={name!r}` have {classes} classes: `num_classes` must be {classes}, or `include_top` False. "
+            f"Received: num_classes={model.output_shape[-1]}"
+        )
+    if model.input_shape[1] != side and any(isinstance(layer, layers.ColumnDense) for layer in model.layers):
+        raise ValueError(
+            f"`image_px` must be {side} with `weights` and `include_top`: the first fully-connected layer has an input "
+            f"for each place. Received: image_px={model.input_shape[1]}"
+        )
+    transfer.load_pretrained(pretrained_files.read_pretrained(downloads.fetch(row.file)), model)
+    if row.mean_image:
+        mean_image = pretrained_files.read_caffe_mean(downloads.fetch(row.mean_image))
+        model.get_layer("mean_image").set_mean_image(mean_image)
+
+
+def published_name(weights: str | pathlib.Path, variant: str | None = None) -> str | None:
+    """The key of `published.PUBLISHED` that is meant, or None if `weights` is a path.
+
+    Raises:
+        ValueError: if "imagenet" is meant and nothing was published for the variant.
+    """
+    name = str(weights)
+    if pathlib.Path(name).exists():
+        return None
+    if name == "imagenet" and variant is not None:
+        names = [name for name, row in published.PUBLISHED.items() if row.variant == variant]
+        if not names:
+            known = sorted({row.variant for row in published.PUBLISHED.values()})
+            raise ValueError(f"ImageNet weights were published for {', '.join(known)}. Received: variant={variant!r}")
+        return names[0]
+    return name if name in published.PUBLISHED else None
+
+
+def description(name: str) -> schema.DatasetDescription:
+    """The data that published weights were trained on, with the classes' names."""
+    return schema.DatasetDescription(
+        class_names=tuple(f"{class_id} {words}" for class_id, words in ilsvrc.read_classes().items()),
+        image_px=256,
+        keep_aspect=False,
+        encoding="jpeg",
+        splits={},
+        settings={"source": f"published weights {name}"},
+    )

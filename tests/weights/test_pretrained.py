@@ -1,0 +1,113 @@
+"""Published weights by name: downloaded, checked, and in the right layers, with the names of the classes."""
+
+import dataclasses
+import functools
+import hashlib
+import http.server
+import threading
+
+import keras
+import numpy as np
+import pytest
+import torch
+import torch_reference
+
+from alexnet_tf.model import build_alexnet, load_model
+from alexnet_tf.weights import downloads, pretrained_files, published
+
+
+@pytest.fixture
+def publish(tmp_path, monkeypatch):
+    """A function that serves a file, and the mean image of Caffe's rows, under the row of published weights."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("localhost", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def remote(path):
+            url = f"http://localhost:{server.server_address[1]}/{path.name}"
+            checksum = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+            return downloads.RemoteFile(path.name, (url,), checksum, path.stat().st_size)
+
+        def publish(name, write, mean_image=None):
+            row = published.PUBLISHED[name]
+            path = folder / row.file.name
+            write(path)
+            if mean_image is not None:
+                np.save(folder / "mean.npy", mean_image)
+                mean_image = remote(folder / "mean.npy")
+            made = dataclasses.replace(row, file=remote(path), mean_image=mean_image)
+            monkeypatch.setitem(published.PUBLISHED, name, made)
+
+        yield publish
+        server.shutdown()
+
+
+def save_random_torchvision(path):
+    """Writes a made alexnet-owt file. Returns the network, in double precision."""
+    torch.manual_seed(0)
+    network = torch_reference.build("one_weird_trick", 1000).double().eval()
+    with torch.no_grad():
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+                layer.weight.normal_(0, (2 / layer.weight[0].numel()) ** 0.5)
+                layer.bias.normal_(0, 0.5)
+    state = {
+        f"{theirs}.{kind}": getattr(getattr(network, ours), kind).detach().float()
+        for theirs, ours in pretrained_files._TORCHVISION_NAMES.items()
+        for kind in ("weight", "bias")
+    }
+    torch.save(state, path)
+    return network
+
+
+@pytest.mark.slow
+def test_imagenet_weights_are_downloaded_into_the_network_and_opened_by_name(publish):
+    networks = []
+    publish("torchvision", lambda path: networks.append(save_random_torchvision(path)))
+    model = build_alexnet("one_weird_trick", weights="imagenet")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3)).astype("uint8")
+    normalized = (np.float64(pixels) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    with torch.no_grad():
+        expected = networks[0](torch.tensor(normalized.transpose(0, 3, 1, 2))).numpy()
+    logits = keras.Model(model.input, model.get_layer("fc8").output)(pixels).numpy()
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+    without_softmax = build_alexnet("one_weird_trick", weights="torchvision", classifier_activation=None)
+    np.testing.assert_allclose(without_softmax(pixels), logits, rtol=1e-5, atol=1e-5)
+
+    features = build_alexnet("one_weird_trick", weights="torchvision", include_top=False, pooling="avg", image_px=300)
+    assert features.output_shape == (None, 256)
+    for weight in features.weights:
+        layer, _, name = weight.path.partition("/")
+        (same,) = [each for each in model.weights if each.path == weight.path]
+        assert layer == "mean_image" or np.array_equal(weight, same), name
+
+    opened, description = load_model("torchvision")
+    np.testing.assert_array_equal(opened.get_layer("fc8").get_weights()[0], model.get_layer("fc8").get_weights()[0])
+    assert description.class_names[0] == "n01440764 tench, Tinca tinca"
+    assert len(set(description.class_names)) == 1000
+
+
+class TestRefusals:
+    def test_weights_of_another_variant_are_refused(self):
+        with pytest.raises(ValueError, match=r"'caffe'.* belong to variant 'caffe'\. Received: variant='paper'"):
+            build_alexnet("paper", weights="caffe")
+
+    def test_variant_without_published_weights_names_those_with(self):
+        with pytest.raises(ValueError, match=r"published for caffe, caffenet, one_weird_trick\. Received: .*paper"):
+            build_alexnet("paper", weights="imagenet")
+
+    def test_other_number_of_classes_is_refused_before_any_download(self):
+        with pytest.raises(ValueError, match=r"`num_classes` must be 1000, or `include_top` False\. Received: .*=7"):
+            build_alexnet("one_weird_trick", 7, weights="imagenet")
+
+    def test_other_image_size_is_refused_where_fc6_does_not_fit(self, publish):
+        with pytest.raises(ValueError, match="`image_px` must be 224 with `weights` and `include_top`"):
+            build_alexnet("one_weird_trick", image_px=256, weights="imagenet")
+
+    def test_unknown_name_is_refused_with_the_known(self):
+        with pytest.raises(ValueError, match=r"torchvision, caffe, caffenet, imagenet, or a file\. Received: vgg"):
+            build_alexnet("paper", weights="vgg")
