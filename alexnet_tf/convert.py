@@ -13,8 +13,9 @@ def define_flags():
     flags.DEFINE_string(
         "input",
         None,
-        "A .caffemodel (bvlc_alexnet, bvlc_reference_caffenet), a .npy dictionary made from one, a .pth state dict of "
-        "torchvision's alexnet (needs PyTorch), or a model of this project: a folder, .keras or .h5.",
+        "A .caffemodel (bvlc_alexnet, bvlc_reference_caffenet), a .npy dictionary made from one, a .pth or "
+        ".safetensors state dict of torchvision's alexnet, an .onnx graph of one of these, or a model of this "
+        "project: a folder, .keras or .h5.",
         required=True,
     )
     flags.DEFINE_string("output_dir", None, "A new folder, like the run folders of alexnet-train.", required=True)
@@ -45,7 +46,7 @@ def main(arguments):
     # Imported here, so that --help and mistakes in flags are answered at once.
     from alexnet_tf import model
     from alexnet_tf.visualization import layer_table
-    from alexnet_tf.weights import pretrained_files, transfer
+    from alexnet_tf.weights import caffe_files, pretrained_files, transfer
 
     flag = flags.FLAGS
     merge = None if flag.columns is None else flag.columns == "merged"
@@ -79,7 +80,7 @@ def main(arguments):
         raise ValueError(f"{path} does not fit --variant={variant}: {error}") from error
     class_names = transfer.read_class_names(names_file, num_classes)
     if flag.mean_image:
-        converted.get_layer("mean_image").set_mean_image(pretrained_files.read_caffe_mean(flag.mean_image))
+        converted.get_layer("mean_image").set_mean_image(caffe_files.read_mean(flag.mean_image))
     transfer.save_converted(converted, class_names, path.name, flag.output_dir)
     print(
         f"Converted {path} to {flag.output_dir}: {variant}, {model.count_parameters(converted):,} parameters, "

@@ -3,6 +3,7 @@
 import ast
 import pathlib
 import re
+import textwrap
 
 import pytest
 
@@ -76,13 +77,11 @@ def tables():
 
 
 def written(table, rows):
-    """A table in Bazel's language, as Buildifier leaves it."""
+    """A table in Bazel's language."""
     lines = [f"{table} = {{"]
     for name, imported in rows.items():
-        line = f"    {ast_string(name)}: [{', '.join(map(ast_string, imported))}],"
-        if len(line) > 200:
-            line = "\n".join([f"    {ast_string(name)}: [", *(f"        {ast_string(i)}," for i in imported), "    ],"])
-        lines.append(line)
+        line = f"{ast_string(name)}: [{', '.join(map(ast_string, imported))}],"
+        lines.append(textwrap.fill(line, 150, initial_indent=" " * 4, subsequent_indent=" " * 8))
     return "\n".join([*lines, "}\n"])
 
 

@@ -9,7 +9,7 @@ import keras
 from alexnet_tf import layers
 from alexnet_tf.tfrecords import ilsvrc, schema
 from alexnet_tf.variants import VARIANTS
-from alexnet_tf.weights import downloads, pretrained_files, published, transfer
+from alexnet_tf.weights import caffe_files, downloads, pretrained_files, published, transfer
 
 
 def load_weights(model: keras.Model, variant: str, weights: str | pathlib.Path) -> None:
@@ -54,7 +54,7 @@ def load_weights(model: keras.Model, variant: str, weights: str | pathlib.Path) 
         )
     transfer.load_pretrained(pretrained_files.read_pretrained(downloads.fetch(row.file)), model)
     if row.mean_image:
-        mean_image = pretrained_files.read_caffe_mean(downloads.fetch(row.mean_image))
+        mean_image = caffe_files.read_mean(downloads.fetch(row.mean_image))
         model.get_layer("mean_image").set_mean_image(mean_image)
 
 

@@ -81,8 +81,7 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """Reads the tensors of a state dict that torch.save wrote.
 
     Args:
-        path: a file that holds a dictionary of tensors, or a dictionary with one under "state_dict" or "model", as
-            training programs write them.
+        path: a file that holds a dictionary of tensors, or a dictionary with one under "state_dict" or "model".
 
     Returns: names to arrays, of the types that they were saved as. Read-only.
 
@@ -93,7 +92,7 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file:
             value, load = (_read_zip if zipfile.is_zipfile(file) else _read_legacy)(file)
-            for name in ("state_dict", "model"):
+            for name in ("model", "state_dict", "model"):  # in which training programs wrap it
                 if isinstance(value, dict) and isinstance(value.get(name), dict):
                     value = value[name]
             if not isinstance(value, dict):

@@ -1,0 +1,176 @@
+"""Reads Caffe's files, and the NumPy dictionaries made from them, without Caffe."""
+
+import codecs
+import pathlib
+import pickle
+from typing import Any
+
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+
+_LRN, _POOLING = 15, 17  # V1LayerParameter.LayerType in src/caffe/proto/caffe.proto
+
+
+def read_caffemodel(path: str | pathlib.Path) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], bool | None]:
+    """Reads a .caffemodel.
+
+    Returns: (layers, pools_first): the names of the layers to (weights, biases), float32, as Caffe has them: (kernels,
+    channels, rows, columns), or (units, inputs); and whether each normalization follows a pooling, None without any.
+
+    Raises:
+        ValueError: if the file is damaged, or holds no such layers.
+    """
+    network = _caffe_message("NetParameter")
+    try:
+        network.ParseFromString(pathlib.Path(path).read_bytes())
+    except message.DecodeError as error:
+        raise ValueError(f"{path} is not a complete .caffemodel: {error}") from error
+    weights = {}
+    layers = [*network.layer, *network.layers]
+    for layer in layers:
+        if len(layer.blobs) == 2:
+            kernel, bias = map(_blob_array, layer.blobs)
+            # Fully-connected weights were 4-dimensional, (1, 1, units, inputs), in the older format.
+            kernel = kernel.reshape(kernel.shape[-2:]) if kernel.shape[:2] == (1, 1) else kernel
+            weights[layer.name] = (kernel, bias.reshape(-1))
+    if not weights:
+        raise ValueError(f"{path} holds no layer with weights and biases: it is no .caffemodel of an AlexNet.")
+    # What each normalization's input comes from: Caffe's types by name, and by number in the older format. A ReLU
+    # writes over its own input.
+    before = [
+        {each.type for each in layers if set(each.top) & set(layer.bottom)} & {"Pooling", _POOLING}
+        for layer in layers
+        if layer.type in ("LRN", _LRN)
+    ]
+    if any(before) and not all(before):
+        raise ValueError(f"{path} must normalize before each pooling (caffe) or after each (caffenet). It does both.")
+    return weights, all(map(bool, before)) if before else None
+
+
+def read_mean(path: str | pathlib.Path) -> np.ndarray:
+    """Reads a mean image: Caffe's .binaryproto, or a .npy array. Returns float32 (rows, columns, 3), red first.
+
+    Arrays of three dimensions may have their colors first, blue, green, red, as Caffe's own ilsvrc_2012_mean.npy.
+    """
+    path = pathlib.Path(path)
+    try:
+        if path.suffix == ".npy":
+            mean = np.asarray(np.load(path, allow_pickle=False), "float32")
+        else:
+            blob = _caffe_message("BlobProto")
+            blob.ParseFromString(path.read_bytes())
+            mean = _blob_array(blob)
+        mean = mean.reshape(mean.shape[-3:])
+    except Exception as error:  # a damaged file raises one of half a dozen kinds
+        raise ValueError(f"{path} is not a complete .binaryproto or .npy array of numbers: {error}") from error
+    if mean.ndim != 3 or mean.shape[0] != 3 or not np.all(np.isfinite(mean)):
+        received = f"{mean.shape}{'' if np.all(np.isfinite(mean)) else ', numbers that are not finite,'}"
+        raise ValueError(f"A mean image must be of shape (3, rows, columns) and finite. Received: {received} in {path}")
+    return mean[::-1].transpose(1, 2, 0)
+
+
+def read_npy(path: str | pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Reads the dictionary that circulates as bvlc_alexnet.npy, as caffe-tensorflow writes it.
+
+    Returns: the names of the layers to (kernel, bias), float32: (rows, columns, channels, kernels), with the colors
+    blue, green, red, or (inputs, units).
+
+    Raises:
+        ValueError: if the file is damaged, or a pickle that would run code.
+    """
+    try:
+        with pathlib.Path(path).open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
+            shape, _, dtype = read_header(file)
+            if shape != () or not dtype.hasobject:
+                raise ValueError(f"an array of shape {shape} and type {dtype} is no dictionary of layers")
+            content = _ArraysOnly(file, encoding="latin1").load()
+        layers = content.item() if isinstance(content, np.ndarray) else content
+        weights = {}
+        for name, values in layers.items():
+            kernel, bias = (values["weights"], values["biases"]) if isinstance(values, dict) else values
+            weights[str(name)] = (np.asarray(kernel, "float32"), np.asarray(bias, "float32").reshape(-1))
+    except Exception as error:  # a damaged file raises one of a dozen kinds
+        raise ValueError(f"{path} is not a dictionary of layers in NumPy's format: {error}") from error
+    return weights
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Opens pickles of dictionaries and arrays, and refuses anything else that a pickle may call."""
+
+    _ALLOWED = frozenset(
+        {(f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")}
+        | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("collections", "OrderedDict")}
+    )
+
+    def find_class(self, module, name):
+        if (module, name) not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"it would call {module}.{name}, which could run any code")
+        if name == "encode":
+            return codecs.encode
+        return super().find_class(module, name)
+
+
+def _blob_array(blob):
+    shape = list(blob.shape.dim) or [blob.num, blob.channels, blob.height, blob.width]
+    try:
+        values = np.frombuffer(b"".join(blob.data), "<f4")
+        values = values if values.size else np.frombuffer(b"".join(blob.double_data), "<f8")
+    except ValueError as error:
+        raise ValueError(f"A blob of Caffe's holds a broken number: {error}") from error
+    if values.size != np.prod(shape):
+        raise ValueError(f"A blob of Caffe's must hold as many numbers as its shape {shape} says, not {values.size}.")
+    return np.float32(values).reshape(shape)
+
+
+def _caffe_message(name: str) -> Any:  # whose fields exist at run time alone
+    """An empty message of Caffe's: the part of src/caffe/proto/caffe.proto that is needed, by field number."""
+    field = descriptor_pb2.FieldDescriptorProto
+    one, many = field.LABEL_OPTIONAL, field.LABEL_REPEATED
+    text, int32, int64 = field.TYPE_STRING, field.TYPE_INT32, field.TYPE_INT64
+    packed = field.TYPE_BYTES  # millions of packed numbers, which NumPy reads at once
+    file = descriptor_pb2.FileDescriptorProto(name="caffe_subset.proto", package="caffe", syntax="proto2")
+    for message_name, fields in {
+        "BlobShape": [("dim", 1, many, int64)],
+        "BlobProto": [
+            ("num", 1, one, int32),
+            ("channels", 2, one, int32),
+            ("height", 3, one, int32),
+            ("width", 4, one, int32),
+            ("data", 5, many, packed),
+            ("shape", 7, one, ".caffe.BlobShape"),
+            ("double_data", 8, many, packed),
+        ],
+        "LayerParameter": [
+            ("name", 1, one, text),
+            ("type", 2, one, text),
+            ("bottom", 3, many, text),
+            ("top", 4, many, text),
+            ("blobs", 7, many, ".caffe.BlobProto"),
+        ],
+        "V1LayerParameter": [
+            ("bottom", 2, many, text),
+            ("top", 3, many, text),
+            ("name", 4, one, text),
+            ("type", 5, one, int32),
+            ("blobs", 6, many, ".caffe.BlobProto"),
+        ],
+        "NetParameter": [
+            ("name", 1, one, text),
+            ("layers", 2, many, ".caffe.V1LayerParameter"),
+            ("layer", 100, many, ".caffe.LayerParameter"),
+        ],
+    }.items():
+        description = file.message_type.add(name=message_name)
+        for field_name, number, label, kind in fields:
+            added = description.field.add(name=field_name, number=number, label=label)
+            if isinstance(kind, str):
+                added.type, added.type_name = field.TYPE_MESSAGE, kind
+            else:
+                added.type = kind
+            if kind == int64:
+                added.options.packed = True
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"caffe.{name}"))()
