@@ -18,6 +18,7 @@ def define_flags():
     flags.DEFINE_integer("num_classes", 1000, "Number of classes.", lower_bound=2)
     flags.DEFINE_enum("format", "text", ["text", "markdown"], "How tables are written.")
     flags.DEFINE_string("picture", None, "A .svg or .png file for a picture of the variant, drawn as figure 2 is.")
+    flags.DEFINE_bool("weights", False, "List the published weights, and which of them are downloaded.")
     program.define_overwrite()
     flags.DEFINE_string("fill_in", None, "A Markdown file whose tables are updated in place.")
 
@@ -27,6 +28,10 @@ def main(arguments):
     if flag.fill_in:
         text = layer_table.fill_in(pathlib.Path(flag.fill_in).read_text(encoding="utf-8"))
         write_text(flag.fill_in, text)
+    elif flag.weights:
+        from alexnet_tf.weights import published
+
+        print(published.describe())
     elif flag.picture:
         from alexnet_tf.visualization import architecture  # imports matplotlib
 

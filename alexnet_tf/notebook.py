@@ -9,7 +9,7 @@ import PIL.Image
 from PIL import ImageOps
 
 from alexnet_tf.evaluation import metrics
-from alexnet_tf.tfrecords import crops
+from alexnet_tf.tfrecords import crops, ilsvrc
 from alexnet_tf.tfrecords import images as image_files
 
 if TYPE_CHECKING:
@@ -84,13 +84,14 @@ def _as_array(image, exif_orientation: bool) -> np.ndarray:
 
 
 def decode_predictions(
-    probabilities: np.ndarray, class_names: Sequence[str], top: int = 5
+    probabilities: np.ndarray, class_names: Sequence[str] | None = None, top: int = 5
 ) -> list[list[tuple[str, float]]]:
     """Names the most probable classes.
 
     Args:
         probabilities: float (n, classes), the output of `model.predict`.
-        class_names: names in the order of the labels: `load_model(...)[1].class_names`.
+        class_names: names in the order of the labels: `load_model(...)[1].class_names`; None for ImageNet's 1,000, such
+            as "n01440764 tench, Tinca tinca".
         top: how many classes; all if there are fewer.
 
     Returns: for each image a list of (name, probability), the most probable first.
@@ -99,6 +100,8 @@ def decode_predictions(
         ValueError: if there are not as many names as classes.
     """
     probabilities = np.asarray(probabilities)
+    if class_names is None:
+        class_names = [f"{class_id} {words}" for class_id, words in ilsvrc.read_classes().items()]
     if probabilities.ndim != 2 or probabilities.shape[1] != len(class_names):
         raise ValueError(
             f"`probabilities` must be (n, {len(class_names)}), as many as names. Received: {probabilities.shape}"

@@ -117,6 +117,11 @@ class TestDecodePredictions:
             [("a", 0.5), ("b", 0.25)],
         ]
 
+    def test_thousand_probabilities_are_of_imagenets_classes(self):
+        probabilities = np.eye(1000, dtype="float32")[[0, 134]]
+        best = [of_image[0] for of_image in alexnet_tf.decode_predictions(probabilities, top=1)]
+        assert best == [("n01440764 tench, Tinca tinca", 1), ("n02012849 crane", 1)]
+
     def test_other_number_of_names_is_refused(self):
         with pytest.raises(ValueError, match=r"must be \(n, 2\)"):
             alexnet_tf.decode_predictions(np.zeros((1, 3)), ("a", "b"))

@@ -1,5 +1,7 @@
 """The table of published weights."""
 
+from __future__ import annotations
+
 import dataclasses
 
 from alexnet_tf.weights.downloads import RemoteFile
@@ -89,3 +91,20 @@ PUBLISHED = {
     ),
 }
 """Names to weights. The first one of a variant is the one that is called "imagenet"."""
+
+
+def describe() -> str:
+    """The table as text, with where each file is or will be."""
+    lines = []
+    for name, row in PUBLISHED.items():
+        lines += [
+            f"{name}: variant {row.variant}; license {row.license}",
+            f"  top-1 error {row.top1_error}%, top-5 {row.top5_error}%, images resized by {row.resize}: {row.source}",
+            f"  {row.citation}",
+        ]
+        for file in filter(None, (row.file, row.mean_image)):
+            size = "size not published" if file.num_bytes is None else f"{file.num_bytes:,} bytes"
+            state = "in the cache" if file.path.exists() else "not downloaded yet"
+            lines += [f"  {file.name}, {size}, {file.checksum}", f"    from {', '.join(file.urls)}"]
+            lines.append(f"    {state}: {file.path}")
+    return "\n".join(lines)

@@ -144,7 +144,7 @@ class TestClassNames:
             schema.DatasetDescription((name, "b"), 64, False, "png", splits={}, settings={})
         content = json.loads((tiny_data_dir / "dataset.json").read_text())
         (tmp_path / "dataset.json").write_text(json.dumps(content | {"class_names": ["a", name]}))
-        with pytest.raises(ValueError, match=r"dataset\.json is damaged: Names of classes must hold no control characters"):
+        with pytest.raises(ValueError, match=r"dataset\.json is damaged: Names of classes must hold no control"):
             schema.load_description(tmp_path)
 
     def test_folder_of_such_a_name_is_refused_before_anything_is_built(self, tmp_path):

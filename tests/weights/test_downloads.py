@@ -166,3 +166,15 @@ def test_published_files_have_checksums(name):
         kind, digits = file.checksum.split(":")
         assert len(digits) == hashlib.new(kind).digest_size * 2
         assert all(url.startswith(("https://", "http://")) for url in file.urls)
+
+
+def test_table_says_which_files_are_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    row = published.PUBLISHED["torchvision"]
+    assert f"not downloaded yet: {row.file.path}" in published.describe()
+    row.file.path.parent.mkdir()
+    row.file.path.write_bytes(b"")
+    text = published.describe()
+    assert f"in the cache: {row.file.path}" in text
+    for each in published.PUBLISHED.values():
+        assert f"{each.top1_error}%" in text and each.file.checksum in text and each.file.urls[0] in text
