@@ -55,7 +55,7 @@ def preprocess(
     for number, image in enumerate(images):
         try:
             encoded = isinstance(image, str | os.PathLike | bytes)
-            pixels = image if encoded else _as_array(image, exif_orientation)
+            pixels: Any = image if encoded else _as_array(image, exif_orientation)
             squares.append(image_files.prepare_image(pixels, image_px, exif_orientation=exif_orientation))
         except Exception as error:  # Pillow raises many kinds
             received = image if isinstance(image, str) else type(image).__name__
@@ -80,7 +80,7 @@ def _as_array(image, exif_orientation: bool) -> np.ndarray:
     low, high = pixels.min(), pixels.max()
     if not (low >= 0 and high <= 255) or 0 < high <= 1:
         raise ValueError(f"pixels must be from 0 to 255, not from {low} to {high}")
-    return np.uint8(np.round(pixels))
+    return np.round(pixels).astype("uint8")
 
 
 def decode_predictions(

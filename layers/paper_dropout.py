@@ -62,7 +62,8 @@ class PaperDropout(keras.layers.Layer):
 
     def build(self, input_shape: Shape | Sequence[Shape]) -> None:
         """Checks that one tensor's units can be split between the groups."""
-        if not isinstance(input_shape[0], Sequence) and input_shape[-1] % self.groups:
+        units: Any = input_shape[-1]
+        if not isinstance(units, Sequence) and units % self.groups:
             raise ValueError(
                 f"The number of units must be divisible by `groups`. Received: input_shape={input_shape}, "
                 f"groups={self.groups}"

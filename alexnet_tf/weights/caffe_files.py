@@ -63,7 +63,7 @@ def read_mean(path: str | pathlib.Path) -> np.ndarray:
         mean = mean.reshape(mean.shape[-3:])
     except Exception as error:  # a damaged file raises one of half a dozen kinds
         raise ValueError(f"{path} is not a complete .binaryproto or .npy array of numbers: {error}") from error
-    if mean.ndim != 3 or mean.shape[0] != 3 or not np.all(np.isfinite(mean)):
+    if mean.ndim != 3 or mean.shape[:1] != (3,) or not np.all(np.isfinite(mean)):
         received = f"{mean.shape}{'' if np.all(np.isfinite(mean)) else ', numbers that are not finite,'}"
         raise ValueError(f"A mean image must be of shape (3, rows, columns) and finite. Received: {received} in {path}")
     return mean[::-1].transpose(1, 2, 0)

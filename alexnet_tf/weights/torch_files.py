@@ -175,7 +175,7 @@ def _unpickle(file: io.BytesIO) -> tuple[Any, dict[str, _Storage]]:
     """Follows one pickle, as far as dictionaries of tensors need it. Returns its value and the storages it names."""
     stack: list[Any] = []
     marks: list[list[Any]] = []
-    memo: dict[int, Any] = {}
+    memo: dict[Any, Any] = {}
     storages: dict[str, _Storage] = {}
     start = file.tell()
     for opcode, argument, _ in pickletools.genops(file):
