@@ -85,7 +85,7 @@ class Received:
 
     def rate_at(self, step):
         self.optimizer.iterations.assign(step)
-        return float(self.optimizer.learning_rate)
+        return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
 
     def rate_multipliers(self):
         paths = [variable.path for variable in self.optimizer._trainable_variables]

@@ -158,6 +158,31 @@ class TestMakeOptimizer:
         assert (lars.momentum, lars.weight_decay, lars.reduce_dtype, lars.trust) == (0.7, 0.002, "bfloat16", 0.01)
 
     @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            {"learning_rate": 0.5},
+            {"momentum": 0.7},
+            {"weight_decay": 0.1},
+            {"optimizer": "lars"},
+            {"optimizer": "lars", "lars_trust": 0.01},
+        ],
+    )
+    def test_arguments_change_the_steps(self, changes):
+        optimizer = make_optimizer(**changes)
+        given = {"learning_rate": 0.08, "momentum": 0.9, "weight_decay": 0.0005, "lars_trust": 0.001} | changes
+        kernel, expected, velocity = keras.Variable(np.full((2, 3), 2.0)), np.full((2, 3), 2.0), 0.0
+        for _ in range(3):
+            optimizer.apply([keras.ops.ones((2, 3))], [kernel])
+            rate, decay = given["learning_rate"], given["weight_decay"]
+            if "optimizer" in changes:
+                norm = np.linalg.norm(expected)
+                rate *= given["lars_trust"] * norm / (np.sqrt(6) + decay * norm)
+            velocity = given["momentum"] * velocity - rate * (1 + decay * expected)
+            expected = expected + velocity
+        np.testing.assert_allclose(kernel, expected, rtol=1e-6)
+
+    @pytest.mark.parametrize(
         "changes, rates",
         [
             ({"schedule": "plateau"}, {0: 0.08, 49: 0.08}),

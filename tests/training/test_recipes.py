@@ -5,15 +5,17 @@ import pathlib
 import shutil
 import signal
 import subprocess
-import sys
-import textwrap
 import time
 
 import numpy as np
+import programs
 import pytest
-from programs import ENVIRONMENT, program, run, run_well, train_flags
+from programs import ENVIRONMENT, program, run, run_well
 
+from alexnet_tf import train, train_flags
+from alexnet_tf.distribution.workers import Worker
 from alexnet_tf.model import load_model
+from alexnet_tf.training import experiment, schedules
 
 RECIPES = pathlib.Path(__file__).parents[2] / "alexnet_tf" / "recipes"
 
@@ -36,8 +38,8 @@ class TestSchedules:
     @pytest.mark.slow
     @pytest.mark.long
     def test_killed_plateau_with_layer_rates_resumes_to_exactly_the_same_weights(self, data_dir, tmp_path):
-        run_well("train", *train_flags(data_dir, tmp_path / "uninterrupted", *self.PLATEAU))
-        flags = train_flags(data_dir, tmp_path / "killed", *self.PLATEAU)
+        run_well("train", *programs.train_flags(data_dir, tmp_path / "uninterrupted", *self.PLATEAU))
+        flags = programs.train_flags(data_dir, tmp_path / "killed", *self.PLATEAU)
         process = subprocess.Popen(
             program("train", *flags), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -65,7 +67,7 @@ class TestSchedules:
     def test_rates_may_change_when_a_run_is_resumed(self, data_dir, run_dir, tmp_path):
         shutil.copytree(run_dir, tmp_path / "run")
         before, _ = load_model(run_dir)
-        flags = train_flags(data_dir, tmp_path / "run", "--epochs=3", "--layer_rates=conv1=0")
+        flags = programs.train_flags(data_dir, tmp_path / "run", "--epochs=3", "--layer_rates=conv1=0")
         assert "epochs was 2 and is now 3" in run("train", *flags).stderr  # a cosine's rate is 0 after its two epochs
         run_well("train", *flags, "--allow_changed")
         after, _ = load_model(tmp_path / "run")
@@ -75,7 +77,9 @@ class TestSchedules:
 
     @pytest.mark.slow
     def test_original_schedule_trains_and_sets_its_own_rates(self, data_dir, tmp_path):
-        flags = train_flags(data_dir, tmp_path / "run", "--epochs=1", "--schedule=original", "--learning_rate=0.01")
+        flags = programs.train_flags(
+            data_dir, tmp_path / "run", "--epochs=1", "--schedule=original", "--learning_rate=0.01"
+        )
         run_well("train", *flags)
         with np.load(tmp_path / "run" / "checkpoints" / "00000060" / "training_state.npz") as arrays:
             (multipliers,) = [arrays[n] for n in arrays.files if n.endswith("rate_multipliers")]
@@ -97,43 +101,86 @@ class TestSchedules:
     )
     @pytest.mark.slow
     def test_invalid_flags_are_refused(self, flag, message, data_dir, tmp_path):
-        result = run("train", *train_flags(data_dir, tmp_path / "run", flag))
+        result = run("train", *programs.train_flags(data_dir, tmp_path / "run", flag))
         assert result.returncode != 0
         assert message in result.stderr
 
 
+# The flags of each recipe, and its learning rates by step, by the number of images: ImageNet's or its own data's.
+PAPER = {"momentum": 0.9, "weight_decay": 0.0005, "learning_rate": 0.01, "epochs": 90}
+UNIT_VARIANCE = {"variant": "paper", "initializer": "he_normal", "input_scale": 0.0125, "schedule": "cosine"}
+EVERY_RECIPE = {
+    "paper": (
+        PAPER
+        | {"variant": "paper", "batch_size": 128, "schedule": "plateau", "plateau_patience": 5}
+        | {"initializer": "variant", "input_scale": 1, "color_noise": "standard_deviation"},
+        {0: 0.01, 900_000: 0.01},
+    ),
+    "original": (
+        PAPER
+        | {"variant": "original", "batch_size": 128, "schedule": "original"}
+        | {"images_per_crop": 32, "last_crop_offset": True, "color_noise": "standard_deviation"},
+        {0: 0.01, 900_000: 0.01},
+    ),
+    "caffe": (
+        PAPER
+        | {"variant": "caffe", "batch_size": 256, "schedule": "step", "step_epochs": 20, "bias_rate": 2}
+        | {"last_crop_offset": True, "color_noise": "none"},
+        {0: 0.01, 100_079: 0.01, 100_080: 0.001, 200_160: 1e-4, 400_320: 1e-6},
+    ),
+    "large_batch": (
+        {"variant": "batch_norm", "batch_size": 32768, "optimizer": "lars", "lars_trust": 0.001, "momentum": 0.9}
+        | {"weight_decay": 0.0005, "learning_rate": 32, "warmup_steps": 400, "schedule": "poly", "epochs": 100}
+        | {"last_crop_offset": True, "color_noise": "none"},
+        {0: 0, 200: 16, 400: 32, 2150: 8, 3900: 0},  # 39 steps in an epoch
+    ),
+    "modern": (
+        UNIT_VARIANCE
+        | {"batch_size": 1024, "learning_rate": 0.01, "scale_lr": "linear", "warmup_steps": 6255, "epochs": 90}
+        | {"label_smoothing": 0.1, "precision": "mixed_bfloat16"},
+        {0: 0, 6255: 0.08, 59_422: 0.04, 112_590: 0},
+    ),
+    "fashion_mnist": (
+        UNIT_VARIANCE
+        | {"color_noise": "none", "batch_size": 128, "learning_rate": 0.03, "warmup_steps": 200, "epochs": 10},
+        {0: 0, 100: 0.015, 200: 0.03, 2440: 0.015, 4680: 0},
+    ),
+    "demo": (
+        UNIT_VARIANCE | {"batch_size": 32, "learning_rate": 0.03, "warmup_steps": 40, "epochs": 8, "log_every": 10},
+        {0: 0, 20: 0.015, 40: 0.03, 744: 0},
+    ),
+}
+IMAGES = {"fashion_mnist": 60_000, "demo": 3000}
+
+
 class TestRecipes:
-    def test_every_recipe_is_a_flag_file_that_train_takes(self, data_dir, tmp_path):
-        # In one process, since each takes seconds to start: the flags of each file, as alexnet-train reads them, and
-        # what stops a run of 224 pixels on images of 64.
-        script = textwrap.dedent("""
-            import pathlib, sys
-            from absl import flags
-            from alexnet_tf import train, train_flags
-            train_flags.define_flags()
-            for file in sorted(pathlib.Path(sys.argv[1]).glob("*.flags")):
-                flags.FLAGS.unparse_flags()
-                for name in flags.FLAGS.get_flags_for_module(train_flags.__name__):
-                    flags.FLAGS[name.name].unparse()
-                flags.FLAGS(["train", f"--flagfile={file}", f"--data_dir={sys.argv[2]}", f"--run_dir={sys.argv[3]}"])
-                try:
-                    train.main([])
-                except ValueError as error:
-                    print(file.stem, flags.FLAGS.variant, flags.FLAGS.batch_size, str(error)[:10])
-        """)
-        command = [sys.executable, "-c", script, RECIPES, data_dir, tmp_path / "run"]
-        result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr
-        stops = [line for line in result.stdout.splitlines() if not line.startswith("Training ")]
-        assert stops == [
-            "caffe caffe 256 `crop_px` ",
-            "demo paper 32 `crop_px` ",
-            "fashion_mnist paper 128 `crop_px` ",
-            "large_batch batch_norm 32768 `batch_siz",
-            "modern paper 1024 `crop_px` ",
-            "original original 128 `crop_px` ",
-            "paper paper 128 `crop_px` ",
-        ]
+    def test_every_recipe_is_tested(self):
+        assert EVERY_RECIPE.keys() == {path.stem for path in RECIPES.glob("*.flags")}
+
+    @pytest.mark.parametrize("recipe", EVERY_RECIPE)
+    def test_recipe_has_these_flags_and_rates(self, recipe, flag, data_dir, tmp_path):
+        flags, rates = EVERY_RECIPE[recipe]
+        for each in train_flags.own_flags(flag):
+            each.unparse()
+        file = RECIPES / f"{recipe}.flags"
+        flag(["alexnet-train", f"--flagfile={file}", f"--data_dir={data_dir}", f"--run_dir={tmp_path / 'run'}"])
+        given = {each.name: each.value for each in train_flags.own_flags(flag) if each.present}
+        assert {name: value for name, value in given.items() if name not in ("data_dir", "run_dir")} == flags
+        optimizer = experiment.make_optimizer(
+            learning_rate=schedules.scale_learning_rate(flag.learning_rate, flag.scale_lr, flag.batch_size),
+            steps_per_epoch=IMAGES.get(recipe, 1_281_167) // flag.batch_size,
+            **train_flags.given(flag, "optimizer", "schedule", "epochs", "warmup_steps", "step_epochs"),
+            **train_flags.given(flag, "momentum", "weight_decay", "lars_trust", "reduce_in"),
+        )
+        for step, rate in rates.items():
+            optimizer.iterations.assign(step)
+            assert float(optimizer.learning_rate) == pytest.approx(rate, rel=1e-4, abs=1e-6), step
+        train_flags.check_flags(flag)
+        with pytest.raises(ValueError) as error:
+            train.train(flag, Worker())
+        # All else is well, but 3,000 images of 64 pixels do not do.
+        reason = "from 1 to the number of training images, 3000" if recipe == "large_batch" else "image side, 64"
+        assert reason in str(error.value)
 
     @pytest.mark.slow
     @pytest.mark.long
@@ -157,7 +204,7 @@ class TestRecipes:
     @pytest.mark.slow
     @pytest.mark.long
     def test_mixed_precision_with_loss_scaling_trains(self, data_dir, tmp_path):
-        flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", "--precision=mixed_float16")
+        flags = programs.train_flags(data_dir, tmp_path / "run", "--epochs=2", "--precision=mixed_float16")
         run_well("train", *flags)
         model, _ = load_model(tmp_path / "run")
         assert model.get_layer("conv2").compute_dtype == "float16"

@@ -58,9 +58,12 @@ def steps_saved(run_dir):
 
 
 def wait_for_step(process, run_dir, step):
+    """Waits for a checkpoint of that step or a later one; returns the seconds that it took."""
+    start = time.monotonic()
     while steps_saved(run_dir) < step:
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
+    return time.monotonic() - start
 
 
 def workers_of(process):
@@ -72,6 +75,7 @@ def workers_of(process):
 
 def assert_same_weights(run_dir, other_dir):
     weights, others = (load_model(folder)[0].get_weights() for folder in (run_dir, other_dir))
+    assert all(np.std(weight) > 0 for weight in weights if weight.ndim > 1)  # not both of zeros
     for weight, other in zip(weights, others, strict=True):
         np.testing.assert_array_equal(weight, other)
 
@@ -131,7 +135,7 @@ class TestStopping:
         signaled = time.monotonic()
         output, errors = process.communicate()
         assert process.returncode == local_workers.EXIT_STOPPED, errors
-        assert time.monotonic() - signaled < 10
+        assert time.monotonic() - signaled < 60
         assert "Stopped on request. The same command resumes" in output
         done = steps_saved(tmp_path / "run")
         assert 20 <= done < STEPS
@@ -186,18 +190,19 @@ class TestStopping:
     def test_ten_runs_killed_at_random_end_with_exactly_the_same_weights(self, data_dir, uninterrupted, tmp_path):
         chance = random.Random(2012)
         plan = [
-            (mode, number, chance.randrange(1, STEPS - 60), chance.uniform(0, 0.5))
+            (mode, number, chance.randrange(1, STEPS - 60), chance.random())
             for mode in ("one", "mirrored", "multi_worker")
             for number in (signal.SIGKILL, signal.SIGTERM)
         ]
-        plan += [("one", signal.SIGKILL, chance.randrange(1, STEPS - 60), chance.uniform(0, 0.5)) for _ in range(4)]
+        plan += [("one", signal.SIGKILL, chance.randrange(1, STEPS - 60), chance.random()) for _ in range(4)]
         lost = []
-        for index, (mode, number, step, seconds) in enumerate(plan):
+        for index, (mode, number, step, fraction) in enumerate(plan):
             run_dir = tmp_path / str(index)
             arguments = command(mode, data_dir, run_dir)
             process = start(arguments)
             wait_for_step(process, run_dir, step)
-            time.sleep(seconds)
+            # At any moment between two checkpoints, however fast the machine is.
+            time.sleep(fraction * wait_for_step(process, run_dir, steps_saved(run_dir) + 1))
             process.send_signal(number)
             _, errors = process.communicate()
             assert process.returncode in (-number, local_workers.EXIT_STOPPED), (mode, number, errors)
@@ -323,7 +328,7 @@ class TestLostWorkers:
         workers = workers_of(process)
         process.kill()
         process.communicate()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while any(pathlib.Path(f"/proc/{worker}").exists() for worker in workers):
             assert time.monotonic() < deadline
             time.sleep(0.1)

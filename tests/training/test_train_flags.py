@@ -1,9 +1,12 @@
 """From flags to what is trained: alexnet-train up to its first step, which is not taken."""
 
+import sys
+
 import numpy as np
 import pytest
 
-from alexnet_tf import train_flags
+from alexnet_tf import train, train_flags
+from alexnet_tf.distribution import local_workers
 from alexnet_tf.tfrecords import reader, statistics
 from alexnet_tf.training import callbacks, optimizers, schedules
 
@@ -150,6 +153,36 @@ class TestOriginalSchedule:
     def test_color_noise_ends_with_epoch_66(self, received):
         assert np.any(received.first_batch(65 * 4)[1])
         assert not np.any(received.first_batch(66 * 4)[1])
+
+
+def test_plateau_waits_as_long_as_asked_also_when_mirrored(start, tmp_path):
+    received = start(tmp_path / "run", "--plateau_patience=2", "--strategy=mirrored")
+    plateau = received.callback(callbacks.DivideRateOnPlateau)
+    plateau.set_model(received.model)
+    rates = []
+    for epoch in range(3):
+        plateau.on_epoch_end(epoch, {"val_top1": 0.5})
+        rates.append(received.rate_at(epoch))
+    assert rates == pytest.approx([0.01, 0.01, 0.001])
+    assert type(received.model.distribute_strategy).__name__ == "MirroredStrategy"
+
+
+def test_workers_and_restarts_are_those_asked_for(flag, small_data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(local_workers, "run_workers", lambda *arguments: arguments)
+    own = ["alexnet-train", f"--data_dir={small_data_dir}", f"--run_dir={tmp_path}", "--momentum=0.8"]
+    for extra, numbers in ((["--num_local_workers=3"], (3, 0)), (["--max_restarts=2"], (1, 2))):
+        monkeypatch.setattr(sys, "argv", [*own, *extra])
+        for each in train_flags.own_flags(flag):
+            each.unparse()
+        flag(sys.argv)
+        with pytest.raises(SystemExit) as ending:
+            train.main([])
+        command, *found = ending.value.code
+        assert tuple(found) == numbers
+        # Each process is alexnet-train with the same flags, but trains itself.
+        assert command[1:3] == ["-m", "alexnet_tf.train"] and "--momentum=0.8" in command
+        flag(["alexnet-train", *command[3:]])
+        assert (flag.num_local_workers, flag.max_restarts, flag.momentum) == (1, 0, 0.8)
 
 
 class TestLarsInHalfPrecisionFromAnotherModel:

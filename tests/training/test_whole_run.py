@@ -1,7 +1,10 @@
 """A run of two epochs of four steps in this process: what its flags make of it, and what can't stop it."""
 
+import functools
+import itertools
 import json
 import shutil
+import types
 
 import keras
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from absl import logging
 from event_files import entries, profiled_steps
 
+from alexnet_tf.training import fit, tensorboard_logger
 from alexnet_tf.visualization import image_grids
 
 FLAGS = (
@@ -26,8 +30,11 @@ def run(train_here, small_data_dir, tmp_path_factory):
     description = json.loads((folder / "data" / "dataset.json").read_text())
     names = {"class_names": [r"$\frac{1}$", "$x^2$"]}
     (folder / "data" / "dataset.json").write_text(json.dumps(description | names))
-    warnings = []
+    warnings, seconds, waited = [], itertools.count(step=0.5), itertools.count(step=0.1)
     with pytest.MonkeyPatch.context() as patch:
+        # A clock by which half a second passes between two entries, and another by which every batch takes 0.1 seconds.
+        for module, clock in ((tensorboard_logger, seconds), (fit, waited)):
+            patch.setattr(module, "time", types.SimpleNamespace(perf_counter=functools.partial(next, clock)))
         patch.setattr(image_grids, "kernel_sheet", lambda layer: 1 / 0)
         patch.setattr(logging, "warning", lambda text, *values: warnings.append(text % values))
         train_here(folder / "run", f"--data_dir={folder / 'data'}", *FLAGS)
@@ -51,6 +58,17 @@ def test_checkpoints_and_entries_are_at_the_steps_asked_for(run):
     logged = entries(folder / "tensorboard" / "train")
     assert list(logged["step/loss"]) == [3, 4, 6, 8]
     assert profiled_steps(folder) == [2, 3]
+
+
+def test_speeds_are_of_the_steps_between_two_entries_without_the_first_of_an_epoch(run):
+    folder, _ = run
+    logged = entries(folder / "tensorboard" / "train")
+    steps = {3: 2, 4: 1, 6: 1, 8: 2}
+    assert logged["speed/images_per_second"] == pytest.approx({step: n * 10 / 0.5 for step, n in steps.items()})
+    assert logged["speed/step_ms"] == pytest.approx({step: 500 / n for step, n in steps.items()})
+    assert logged["speed/waiting_for_input_ms"] == pytest.approx(dict.fromkeys(steps, 100))
+    summary = json.loads((folder / "training.json").read_text())
+    assert summary["images_per_second"] == pytest.approx(6 * 10 / (4 * 0.5))
 
 
 def test_learning_rate_rises_and_falls_as_asked_for(run):
