@@ -117,7 +117,7 @@ def main(beam_arguments: list[str]) -> None:
     start_seconds = time.perf_counter()
     arguments: dict[str, Any] = {each.name: each.value for each in flag.get_flags_for_module(__name__)}
     for name in ("describe", "verify", "debug"):
-        del arguments[name]
+        arguments.pop(name, None)
     description = dataset_builder.build_dataset(**arguments, runner_arguments=beam_arguments)
     seconds = time.perf_counter() - start_seconds
     for name, split in description.splits.items():

@@ -76,8 +76,8 @@ class Statistics:
         eigenvectors: float64 (3, 3), in columns; the largest component of each is positive.
 
     Source: sections 2 and 4.1.
-    Deviation: computed before the pixels are stored as JPEG, which changes them by a gray level or two: so they need
-    not be decoded again.
+    Deviation: computed before the pixels are stored as JPEG, which changes them by 3 gray levels (rms) and the mean
+    image by 0.25: so they need not be decoded again.
     """
 
     mean_image: np.ndarray
