@@ -14,6 +14,7 @@ from PIL import Image
 from alexnet_tf.model import build_alexnet, load_model
 from alexnet_tf.serving import exporter
 from alexnet_tf.tfrecords import dataset_builder, schema, sources
+from alexnet_tf.visualization import plots
 
 TINY_IMAGE_PX = 40
 
@@ -99,6 +100,14 @@ def export_dir(untrained, tmp_path_factory):
 def saved(export_dir):
     """That SavedModel, loaded."""
     return tf.saved_model.load(str(export_dir / "1"))
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The Matplotlib figures that are made into pixels, whose parts a test can look up."""
+    made, pixels_of = [], plots.pixels_of
+    monkeypatch.setattr(plots, "pixels_of", lambda figure: made.append(figure) or pixels_of(figure))
+    return made
 
 
 @pytest.fixture(scope="module")

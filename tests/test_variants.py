@@ -276,6 +276,9 @@ class TestSaveArchitecture:
         texts = self.texts(tmp_path / "paper.svg")
         assert [texts.count(name) for name in ("conv1", "conv5", "fc7", "fc8", "image")] == [2, 2, 2, 1, 1]
         assert texts.count("x 192") == 4
+        assert [texts.count(text) for text in ("11 x 11 kernels", "5 x 5 kernels", "3 x 3 kernels")] == [1, 1, 3]
+        assert texts.count("stride 4") == 1
+        assert "within a column, or from the image" in texts and "from a column to another, or to fc8" in texts
         architecture.save_architecture(tmp_path / "again.svg", "paper")
         assert (tmp_path / "again.svg").read_bytes() == (tmp_path / "paper.svg").read_bytes()
 
@@ -283,8 +286,11 @@ class TestSaveArchitecture:
         arrows = {}
         for variant in ("paper", "independent_columns", "one_column"):
             architecture.save_architecture(tmp_path / "picture.svg", variant)
-            arrows[variant] = (tmp_path / "picture.svg").read_text(encoding="utf-8").count("#b2182b")
-        assert arrows["paper"] > arrows["independent_columns"] > arrows["one_column"] == 0
+            paths = re.findall(r"<path [^>]*>", (tmp_path / "picture.svg").read_text(encoding="utf-8"))
+            # Of an arrow, the line and the head; of the legend, a line.
+            arrows[variant] = [sum(color in path for path in paths) for color in ("#b2182b", "#404040")]
+        # Across into conv3, fc6, fc7 and fc8; to itself into six layers, and from the image. The boxes are gray too.
+        assert arrows == {"paper": [17, 45], "independent_columns": [5, 45], "one_column": [0, 25]}
 
     @pytest.mark.skipif(not (ROOT / "docs").exists(), reason="a Bazel sandbox holds no docs")
     def test_picture_in_the_docs_is_current(self, tmp_path):

@@ -40,7 +40,7 @@ def interval_95(wrong: np.ndarray) -> list[float]:
     """Wilson's 95 % confidence interval of an error rate. It holds for rates near 0 and for few images too.
 
     Args:
-        wrong: bool (n,).
+        wrong: bool (n,); or whether each is correct, for the interval of an accuracy.
 
     Returns: [low, high], floats in [0, 1].
     """
@@ -105,9 +105,9 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
         labels: int (n,).
         bins: number of equal ranges of confidence.
 
-    Returns: a dict: "bins", a list of dicts with "images", "confidence" and "accuracy" (means over a range), without
-    empty ranges; "expected_calibration_error", the mean of their absolute difference weighted by images; and
-    "negative_log_likelihood", the mean over all images.
+    Returns: a dict: "bins", a list of dicts with "images", "confidence" and "accuracy" (means over a range) and
+    "accuracy_interval_95", without empty ranges; "expected_calibration_error", the mean of the absolute difference of
+    the two, weighted by images; and "negative_log_likelihood", the mean over all images.
 
     Source: Guo et al., On Calibration of Modern Neural Networks (2017).
     """
@@ -115,7 +115,12 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
     correct = ~top_k_wrong(probabilities, labels, 1)
     bin_numbers = np.minimum((confidences * bins).astype(int), bins - 1)
     rows = [
-        {"images": int(own.sum()), "confidence": float(confidences[own].mean()), "accuracy": float(correct[own].mean())}
+        {
+            "images": int(own.sum()),
+            "confidence": float(confidences[own].mean()),
+            "accuracy": float(correct[own].mean()),
+            "accuracy_interval_95": interval_95(correct[own]),
+        }
         for own in (bin_numbers == number for number in range(bins))
         if own.any()
     ]

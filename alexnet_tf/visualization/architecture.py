@@ -6,6 +6,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
 
 from alexnet_tf import rows
@@ -13,6 +14,7 @@ from alexnet_tf.variants import VARIANTS
 from alexnet_tf.visualization import plots
 
 _COLORS = ("#9ecae1", "#fdd0a2")  # of the columns
+_ARROWS = {"#404040": "within a column, or from the image", "#b2182b": "from a column to another, or to fc8"}
 _BOX = (1.7, 1.5)
 _STEP = 2.6  # from one layer's box to the next
 
@@ -63,12 +65,14 @@ def save_architecture(path: str | pathlib.Path, variant: str, num_classes: int =
                 if connected or len(below) == 1 or len(here) == 1 or other == index:
                     _draw_arrow(axes, x - _STEP, from_y, y, between_columns=len(below) > 1 and abs(y - from_y) > 0.1)
         following = shapes[shapes.index(shape) + 1 : shapes.index(layers[position]) if position < len(layers) else None]
-        names = "\n".join(each.name for each in following)
+        names = "\n".join([*_kernels(shape.row), *(each.name for each in following)])
         axes.text(x, heights[-1] - 1.1, names, ha="center", va="top", fontsize=7, color="#606060")
         below = here
     if columns > 1:
         for index, y in enumerate(heights):
             axes.text(-1.2, y + 1.0 * (1 if index == 0 else -1), f"column {index + 1}", fontsize=8, va="center")
+        handles = [Line2D([], [], color=color, label=label) for color, label in _ARROWS.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
     if path.suffix == ".png":
         plots.save_png(path, plots.pixels_of(figure))
         return
@@ -87,7 +91,14 @@ def _draw_box(axes: Axes, x: float, y: float, text: str, color: str) -> None:
     axes.text(x, y, text, ha="center", va="center", fontsize=8)
 
 
+def _kernels(row: rows.Layer) -> list[str]:
+    """The size of a convolution's kernels, and their stride unless it is 1."""
+    if not isinstance(row, rows.Conv):
+        return []
+    return [f"{row.kernel_size} x {row.kernel_size} kernels", *([f"stride {row.strides}"] if row.strides > 1 else [])]
+
+
 def _draw_arrow(axes: Axes, x: float, y: float, to_y: float, between_columns: bool) -> None:
-    color = "#b2182b" if between_columns else "#404040"
+    color = list(_ARROWS)[between_columns]
     style = {"arrowstyle": "-|>", "color": color, "shrinkA": 0, "shrinkB": 0, "lw": 1.2}
     axes.annotate("", xy=(x + _STEP - _BOX[0] / 2, to_y), xytext=(x + _BOX[0] / 2, y), arrowprops=style)

@@ -50,7 +50,7 @@ def prediction_panel(
     predictions: Sequence[tuple[Sequence[str], np.ndarray]],
     titles: Sequence[str | None] | None = None,
 ) -> np.ndarray:
-    """Images above bars of their most probable classes.
+    """Images above bars of their most probable classes, with the probabilities in percent.
 
     Args:
         images: uint8 arrays (rows, columns, 3), or one (n, rows, columns, 3).
@@ -78,8 +78,9 @@ def prediction_panel(
         colors = ["#f4a582" if title in (name, name.replace("/", "_")) else "#9ecae1" for name in names]
         bars.barh(range(len(names)), probabilities, color=colors)
         bars.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6))
-        for position, name in enumerate(names):
-            bars.text(0.02, position, name if len(name) < 30 else name[:28] + "…", va="center", fontsize=8)
+        for position, (name, probability) in enumerate(zip(names, probabilities, strict=True)):
+            bars.text(0.02, position, name if len(name) < 24 else name[:22] + "…", va="center", fontsize=8)
+            bars.text(0.98, position, f"{probability:.0%}", va="center", ha="right", fontsize=8)
     return plots.pixels_of(figure)
 
 

@@ -47,7 +47,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, class_names: S
 
 
 def reliability_diagram(calibration: dict) -> np.ndarray:
-    """Accuracy against confidence, the largest probability of an image; below, the number of images.
+    """Accuracy and its 95 % interval against confidence, the largest probability; below, the number of images.
 
     Args:
         calibration: what `metrics.calibration` returns.
@@ -59,14 +59,15 @@ def reliability_diagram(calibration: dict) -> np.ndarray:
     figure = Figure(figsize=(5, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], "--", color="gray", label="perfect calibration")
-    upper.plot(confidences, accuracies, "o-", color="#2171b5", label="predictions")
+    beyond = np.abs(np.transpose([row["accuracy_interval_95"] for row in rows]) - accuracies)
+    upper.errorbar(confidences, accuracies, beyond, fmt="o-", color="#2171b5", capsize=2, label="predictions (95 %)")
     upper.set(
         xlim=(0, 1),
         ylim=(0, 1),
         ylabel="accuracy",
         title=f"Expected calibration error {calibration['expected_calibration_error']:.1%}",
     )
-    upper.legend(loc="upper left")
+    figure.legend(loc="outside upper center", ncols=2)  # a point may be anywhere in the axes
     lower.bar(confidences, images, width=0.04, color="#9ecae1")
     lower.set(xlabel="confidence (largest probability)", ylabel="images")
     return pixels_of(figure)

@@ -11,6 +11,8 @@ from alexnet_tf.model import layer_output
 from alexnet_tf.tfrecords import crops, reader, schema, verify
 from alexnet_tf.visualization import image_grids
 
+_FLAT = 8  # gray levels that an area of one color varies by, for JPEG's sake
+
 
 def receptive_field(model: keras.Model, layer: str) -> tuple[int, int, int]:
     """The pixels that a unit of a layer depends on.
@@ -120,6 +122,14 @@ def crop_receptive_field(image: np.ndarray, field: tuple[int, int, int], row: in
     return padded[top : top + size, left : left + size]
 
 
+def _is_flat(image: np.ndarray, field: tuple[int, int, int], row: int, column: int) -> bool:
+    """Whether the part of a receptive field that is inside the image has one color."""
+    size, step, start = field
+    top, left = (start + position * step for position in (row, column))
+    inside = image[max(top, 0) : top + size, max(left, 0) : left + size]
+    return int(np.ptp(inside, axis=(0, 1)).max()) <= _FLAT
+
+
 def draw_top_activations(
     model: keras.Model,
     layer: str,
@@ -135,7 +145,8 @@ def draw_top_activations(
         model: from RGB pixels (batch, side, side, 3) to probabilities.
         layer: name of one of its layers.
         data_dir, description, split: of the images.
-        num_feature_maps: number of feature maps; all if the layer has fewer.
+        num_feature_maps: number of feature maps; all if the layer has fewer. Maps that are strongest on areas of one
+            color, such as a black background, are left out.
         count: number of images for each.
 
     Returns: uint8 (rows, columns, 3).
@@ -145,14 +156,22 @@ def draw_top_activations(
     """
     field = receptive_field(model, layer)
     units = layer_output(model, layer).shape[-1]
-    chosen = np.unique(np.linspace(0, units - 1, num_feature_maps).round().astype(int))
-    indices, values, rows, columns = find_top_activations(model, layer, chosen, data_dir, description, split, count)
+    # Twice as many as are drawn: some may be strongest where there is nothing to see.
+    candidates = np.unique(np.linspace(0, units - 1, 2 * num_feature_maps).round().astype(int))
+    found = find_top_activations(model, layer, candidates, data_dir, description, split, count)
+    indices, values, rows, columns = found
     side = model.input_shape[1]
     images = crops.center_crop(reader.read_images(data_dir, description, split, indices.ravel()), side)
     images = images.reshape(*indices.shape, side, side, 3)
+    shown = [
+        m
+        for m in range(len(candidates))
+        if sum(_is_flat(images[m, i], field, rows[m, i], columns[m, i]) for i in range(count)) <= count / 2
+    ] or list(range(len(candidates)))
+    shown = [shown[i] for i in np.unique(np.linspace(0, len(shown) - 1, num_feature_maps).round().astype(int))]
+    chosen, values = candidates[shown], values[shown]
     patches = [
-        [crop_receptive_field(images[m, i], field, rows[m, i], columns[m, i]) for i in range(count)]
-        for m in range(len(chosen))
+        [crop_receptive_field(images[m, i], field, rows[m, i], columns[m, i]) for i in range(count)] for m in shown
     ]
     is_classifier = layer in (each.name for each in model.layers[-2:])  # fc8 and softmax: a unit for each class
     titles = [description.class_names[index] if is_classifier else f"feature map {index}" for index in chosen]

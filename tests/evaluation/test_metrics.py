@@ -51,6 +51,17 @@ class TestInterval95:
         assert 0.93 < np.mean(held) < 0.97
 
 
+class TestErrors:
+    def test_top_1_and_top_5_are_shares_of_wrong_images_with_their_intervals(self):
+        # The true class is the most probable in 6 of 10 images, the fifth in 2, and the sixth of seven in 2.
+        order = np.array([0.4, 0.2, 0.15, 0.1, 0.08, 0.05, 0.02])
+        probabilities = np.stack([np.roll(order, -place) for place in [0] * 6 + [4] * 2 + [5] * 2])
+        result = metrics.errors(probabilities, np.zeros(10, int))
+        assert (result["top1_error"], result["top5_error"]) == (0.4, 0.2)
+        assert result["top1_error_interval_95"] == metrics.interval_95(np.arange(10) < 4)
+        assert result["top5_error_interval_95"] == metrics.interval_95(np.arange(10) < 2)
+
+
 class TestErrorsByClass:
     def test_rows_are_counted_class_by_class(self):
         probabilities, labels = random_probabilities(1)
@@ -63,6 +74,9 @@ class TestErrorsByClass:
             wrong = [int(np.argmax(probabilities[i])) for i in own if np.argmax(probabilities[i]) != labels[i]]
             assert row["images"] == len(own)
             assert row["top1_error"] == pytest.approx(len(wrong) / len(own))
+            ranks = [int((probabilities[i] > probabilities[i, labels[i]]).sum()) for i in own]
+            assert row["top5_error"] == pytest.approx(np.mean(np.array(ranks) >= 5))
+            assert 0 < row["top5_error"] < row["top1_error"]
             most = max(wrong.count(label) for label in range(7))
             assert wrong.count(int(row["taken_for"].split()[1])) == most
 
@@ -87,7 +101,22 @@ class TestCalibration:
         probabilities = np.tile([1.0, 0.0], (100, 1))
         result = metrics.calibration(probabilities, np.arange(100) % 2)
         assert result["expected_calibration_error"] == 0.5
-        assert result["bins"] == [{"images": 100, "confidence": 1.0, "accuracy": 0.5}]
+        (row,) = result["bins"]
+        assert row.pop("accuracy_interval_95") == pytest.approx(metrics.interval_95(np.arange(100) < 50))
+        assert row == {"images": 100, "confidence": 1.0, "accuracy": 0.5}
+
+    def test_bins_are_equal_ranges_and_the_error_is_weighted_by_their_images(self):
+        confidences = np.array([0.61, 0.62, 0.65, 0.79, 0.81, 1.0, 0.99, 0.98])
+        correct = np.array([True, False, False, True, True, True, True, False])
+        probabilities = np.stack([confidences, 1 - confidences], axis=1)
+        result = metrics.calibration(probabilities, (~correct).astype(int), bins=5)
+        assert [row["images"] for row in result["bins"]] == [4, 4]  # from 0.6 to 0.8 and from there to 1
+        assert [row["accuracy"] for row in result["bins"]] == [0.5, 0.75]
+        assert [row["confidence"] for row in result["bins"]] == pytest.approx([0.6675, 0.945])
+        result = metrics.calibration(probabilities[:5], (~correct[:5]).astype(int), bins=5)
+        expected = (4 * abs(0.5 - 0.6675) + 1 * abs(1 - 0.81)) / 5
+        assert result["expected_calibration_error"] == pytest.approx(expected)
+        assert len(metrics.calibration(probabilities, (~correct).astype(int))["bins"]) == 4  # of 15
 
 
 class TestEnsembles:

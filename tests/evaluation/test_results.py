@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_tf.evaluation import files, report, results
+from alexnet_tf.evaluation import files, metrics, report, results
 from alexnet_tf.evaluation.predictions import Predictions
+from alexnet_tf.visualization import plots
 
 NAMES = tuple("abcdefg")
 
@@ -53,7 +54,13 @@ class TestReport:
         report.write(tmp_path / "new", result, models)
         assert {path.name for path in (tmp_path / "new").iterdir()} == set(files.REPORT)
         assert json.loads((tmp_path / "new" / "evaluation.json").read_text()) == result
-        assert Image.open(tmp_path / "new" / "calibration.png").size[0] > 100
+        mean = (np.float64(models[0].views["center_crop"]) + models[1].views["center_crop"]) / 2
+        expected = {
+            "calibration.png": plots.reliability_diagram(metrics.calibration(mean, models[0].labels)),
+            "confusion_matrix.png": plots.confusion_matrix(models[0].labels, mean.argmax(axis=1), NAMES),
+        }
+        for name, picture in expected.items():
+            np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "new" / name)), picture)
         table = (tmp_path / "new" / "evaluation.md").read_text()
         error = f"{100 * result['center_crop']['top1_error']:.2f} ("
         assert f"| 2 averaged | {error}" in table

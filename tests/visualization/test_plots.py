@@ -1,5 +1,6 @@
 """Charts, read back from their pixels."""
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib import font_manager
@@ -12,21 +13,64 @@ from alexnet_tf.visualization import image_grids, plots
 NAMES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
 
 
+def color_at(pixels, axes, x, y):
+    """The color of a picture at a place of a figure's axes."""
+    column, row = axes.transData.transform((x, y)).round().astype(int)
+    return pixels[len(pixels) - row, column]
+
+
 class TestConfusionMatrix:
-    def test_darkness_follows_the_share_of_each_row(self):
+    def test_darkness_and_number_of_a_cell_are_the_share_of_its_row(self, figures):
         labels = np.repeat(np.arange(5), 10)
-        right = plots.confusion_matrix(labels, labels, NAMES)
-        wrong = plots.confusion_matrix(labels, (labels + 1) % 5, NAMES)
-        assert right.dtype == np.uint8
-        assert right.shape == wrong.shape
-        dark_right = np.argwhere((right[..., 2] < 150) & (right[..., 0] < 50) & (right[..., 2] > 60))
-        slope = np.polyfit(dark_right[:, 1], dark_right[:, 0], 1)[0]
-        assert slope > 0.8  # the diagonal, from the top left to the bottom right
-        assert np.any(right != wrong)
+        predictions = labels.copy()
+        predictions[20:26] = 4  # six of ten of class 2, and all of class 3 are taken for others
+        predictions[30:40] = 0
+        pixels = plots.confusion_matrix(labels, predictions, NAMES)
+        (axes,) = figures[0].axes
+        shares = np.eye(5)
+        shares[2, [2, 4]], shares[3, [3, 0]] = (0.4, 0.6), (0, 1)
+        for true in range(5):
+            for predicted in range(5):
+                expected = matplotlib.colormaps["Blues"](shares[true, predicted], bytes=True)[:3]
+                shown = color_at(pixels, axes, predicted - 0.4, true + 0.4)  # beside the number
+                np.testing.assert_allclose(np.int32(shown), expected, atol=3)
+        numbers = {(x, y): text.get_text() for text in axes.texts for x, y in [text.get_position()]}
+        assert numbers == {(0, 0): "1", (1, 1): "1", (2, 2): ".40", (4, 2): ".60", (0, 3): "1", (4, 4): "1"}
+        assert [label.get_text() for label in axes.get_yticklabels()] == NAMES
 
     def test_thousand_classes_have_no_names(self):
         labels = np.arange(1000)
         assert plots.confusion_matrix(labels, labels, [str(c) for c in labels]).shape[1] > 500
+
+
+class TestReliabilityDiagram:
+    def test_points_intervals_and_bars_are_the_bins_and_nothing_hides_them(self, figures):
+        rows = [
+            {"images": 10, "confidence": 0.05, "accuracy": 0.95, "accuracy_interval_95": [0.7, 0.99]},
+            {"images": 40, "confidence": 0.9, "accuracy": 0.5, "accuracy_interval_95": [0.4, 0.65]},
+        ]
+        pixels = plots.reliability_diagram({"bins": rows, "expected_calibration_error": 0.5})
+        upper, lower = figures[0].axes
+        blue = np.array([0x21, 0x71, 0xB5])
+        for row in rows:
+            for y in (row["accuracy"], row["accuracy_interval_95"][0] + 0.02, row["accuracy_interval_95"][1] - 0.02):
+                np.testing.assert_allclose(np.int32(color_at(pixels, upper, row["confidence"], y)), blue, atol=60)
+            beyond = color_at(pixels, upper, row["confidence"], row["accuracy_interval_95"][0] - 0.03)
+            np.testing.assert_array_equal(beyond, 255)
+        assert [bar.get_height() for bar in lower.patches] == [10, 40]
+        (legend,) = figures[0].legends
+        assert not legend.get_window_extent().overlaps(upper.get_window_extent())
+        assert upper.get_title() == "Expected calibration error 50.0%"
+
+
+class TestTrainingCurves:
+    def test_lines_are_the_errors_and_labels_the_epochs_to_the_goal(self, figures):
+        plots.training_curves([[0.5, 0.3, 0.2], [0.6, 0.5]], ["ReLU", "tanh"], 0.25, "CIFAR-10")
+        (axes,) = figures[0].axes
+        lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+        assert lines["ReLU: 3 epochs"] == [[1, 0.5], [2, 0.3], [3, 0.2]]
+        assert lines["tanh: more than 2 epochs"] == [[1, 0.6], [2, 0.5]]
+        assert axes.get_title() == "CIFAR-10: epochs to 25%"
 
 
 class TestSavePng:

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from alexnet_tf.model import build_alexnet
 from alexnet_tf.tfrecords import reader, schema
-from alexnet_tf.visualization import top_activations
+from alexnet_tf.visualization import image_grids, top_activations
 
 
 class TestReceptiveField:
@@ -97,3 +97,25 @@ class TestFindTopActivations:
             top_activations.find_top_activations(
                 model, "conv3", feature_maps, data_dir, description, "validation", count
             )
+
+
+class TestDrawTopActivations:
+    def test_rows_show_what_activates_a_map_and_leave_out_those_of_one_color(self, data_dir, monkeypatch):
+        model = build_alexnet("testing", 10, initializer="zeros")
+        # The first kernel of each column is strongest on black, of which Fashion-MNIST has much; the others on edges.
+        for kernel in model.get_layer("conv1").kernels:
+            values = np.zeros(kernel.shape, "float32")
+            values[..., 0] = -1
+            values[:, : values.shape[1] // 2, :, 1:], values[:, -(values.shape[1] // 2) :, :, 1:] = -1, 1
+            kernel.assign(values)
+        drawn = {}
+        monkeypatch.setattr(image_grids, "patch_rows", lambda rows, names: drawn.update(rows=rows, names=names))
+        description = schema.load_description(data_dir)
+        top_activations.draw_top_activations(model, "conv1", data_dir, description, "validation", 4, 3)
+        maps = [int(name.split("\n")[1].removeprefix("feature map ")) for name in drawn["names"]]
+        assert len(maps) == 4
+        assert not {0, model.get_layer("conv1").filters // 2} & set(maps)
+        for row in drawn["rows"]:
+            for patch in row:  # dark at the left, bright at the right
+                middle = patch.shape[1] // 2
+                assert patch[:, middle + 1 :].mean() > patch[:, :middle].mean() + 100
