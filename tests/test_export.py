@@ -9,22 +9,29 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags as absl_flags
 from programs import ENVIRONMENT, image_files, program, run, run_well
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
+from alexnet_tf import export
 from alexnet_tf.model import count_parameters, load_model
-from alexnet_tf.serving import exporter, model_card, preprocessing
-from alexnet_tf.tfrecords import crops
+from alexnet_tf.serving import exporter, formats, model_card, preprocessing
+from alexnet_tf.tfrecords import crops, reader
 
 
 def predictions(saved, signature, contents):
     outputs = saved.signatures[signature](images=tf.constant(contents, tf.string))
     return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+
+def encoded_squares(sides):
+    return [tf.io.encode_png(tf.fill((side, side, 3), tf.constant(77, tf.uint8))).numpy() for side in sides]
 
 
 class TestSavedModel:
@@ -127,6 +134,63 @@ class TestSavedModel:
         assert report["top1_error"]["candidate"] == pytest.approx(training["val_top1_error"], abs=1e-6)
 
 
+class TestProgram:
+    """alexnet-export in this process, of an untrained network."""
+
+    @pytest.fixture
+    def export_with(self, untrained_dir, data_dir, tmp_path, monkeypatch):
+        """A function that runs the program with some flags."""
+
+        def run_main(**changes):
+            values = {"model": str(untrained_dir), "export_dir": str(tmp_path / "served"), "version": None}
+            values |= {"format": "savedmodel", "precision": "float32", "data_dir": str(data_dir), "num_images": 40}
+            values |= {"max_pixels": formats.MAX_PIXELS}
+            monkeypatch.setattr(absl_flags, "FLAGS", types.SimpleNamespace(**values | changes))
+            export.main([])
+
+        return run_main
+
+    def test_every_flag_shows_in_the_export(self, export_with, untrained, tmp_path, capsys):
+        export_with(version=3, max_pixels=28 * 28)
+        folder = tmp_path / "served" / "3"
+        assert f"Exported: {folder}" in capsys.readouterr().out
+        (fits,), larger = encoded_squares([28]), encoded_squares([29])
+        saved = tf.saved_model.load(str(folder))
+        for signature in ("serving_default", "ten_view", "features"):
+            assert predictions(saved, signature, [fits, *larger])["valid"].tolist() == [True, False]
+        assets = folder / "assets"
+        assert (assets / "labels.txt").read_text().splitlines() == list(untrained[1].class_names)
+        card = json.loads((assets / "model_card.json").read_text())
+        assert (card["name"], card["version"], card["format"], card["precision"]) == (
+            "served", 3, "savedmodel", "float32",
+        )  # fmt: skip
+        report = json.loads((assets / "parity.json").read_text())
+        assert report["images"] == 40
+        assert report["top1_agreement"] == 1 and report["largest_difference"] < 1e-5
+        with pytest.raises(ValueError, match="`version` must not exist yet"):
+            export_with(version=3)
+
+    def test_int8_is_calibrated_on_training_images(self, export_with, data_dir, tmp_path, monkeypatch):
+        calls = []
+
+        def write(folder, model, model_format, precision, images):
+            calls.append((model_format, precision, images))
+            raise InterruptedError
+
+        monkeypatch.setattr(exporter.conversion, "write", write)
+        with pytest.raises(InterruptedError):
+            export_with(format="onnx", precision="int8")
+        ((model_format, precision, images),) = calls
+        assert (model_format, precision) == ("onnx", "int8")
+        splits = {
+            split: next(iter(reader.make_evaluation_dataset(data_dir, 40, 56, split=split)))[0]
+            for split in ("train", "validation")
+        }
+        np.testing.assert_array_equal(images, splits["train"])
+        assert not np.array_equal(images, splits["validation"])
+        assert not (tmp_path / "served" / "1").exists()
+
+
 class TestModelCard:
     def test_page_names_data_recipe_and_limits_and_has_no_none(self, untrained, tmp_path):
         model, description = untrained
@@ -173,6 +237,15 @@ class TestVersions:
         assert result.returncode == 2
         assert "must not exist yet" in result.stderr
 
+    def test_number_follows_the_largest_and_an_existing_one_is_kept(self, tmp_path):
+        for given, expected in ((None, "1"), (7, "7"), (None, "8"), (2, "2")):
+            with exporter.new_version(tmp_path, given) as (folder, target):
+                (folder / "written").write_text(expected)
+            assert target == tmp_path / expected
+        with pytest.raises(ValueError, match="must not exist yet"), exporter.new_version(tmp_path, 7):
+            pass
+        assert (tmp_path / "7" / "written").read_text() == "7"
+
     def test_failed_or_killed_export_leaves_no_version(self, tmp_path):
         with pytest.raises(RuntimeError), exporter.new_version(tmp_path) as (folder, _):
             (folder / "half").touch()
@@ -192,8 +265,9 @@ class TestVersions:
         with subprocess.Popen(
             command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as process:
+            end = time.monotonic() + 120
             while not (tmp_path / ".tmp-1").exists():
-                assert process.poll() is None
+                assert process.poll() is None and time.monotonic() < end
                 time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
         assert [path.name for path in tmp_path.iterdir()] == [".tmp-1"]
