@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 import numpy as np
 from absl import app, flags
@@ -221,10 +222,9 @@ def build_data_sets(work_dir, photos):
         )
         rate = photos / (time.perf_counter() - begin)
         squares = [images.prepare_image(path, 256) for path in paths[:64]]
-        stored = [
-            images.decode_image(images.encode_image(each, *stored_as), stored_as[0], (256, 256)) for each in squares
-        ]
-        error = np.abs(np.int32(stored) - np.int32(squares))
+        decode_image: Any = images.decode_image
+        stored = [decode_image(images.encode_image(each, *stored_as), stored_as[0], (256, 256)) for each in squares]
+        error = np.abs(np.array(stored, "int32") - np.array(squares, "int32"))
         size = sum(shard.bytes for split in description.splits.values() for shard in split.shards) / photos
         lines.append(
             f"| {name} | {size:,.0f} | {np.sqrt(np.mean(error**2)):.1f}, {error.max()} | {rate:,.0f} "

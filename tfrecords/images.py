@@ -7,7 +7,7 @@ import io
 import pathlib
 import struct
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -165,7 +165,7 @@ def scale_to_8_bits(values: np.ndarray) -> np.ndarray:
     return (np.rint(values).astype("uint16") >> (bits + bits % 2 - 8)).astype("uint8")
 
 
-def _with_8_bits(opened: Image.Image) -> Image.Image:
+def _with_8_bits(opened: Any) -> Image.Image:
     """An image whose values have 8 bits, of one that may have more. Of three colors Pillow keeps the high bytes."""
     wide = ";16" in str(getattr(opened, "tile", ""))  # how the pixels that are not decoded yet are stored
     if wide and opened.format == "PNG":

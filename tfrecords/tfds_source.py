@@ -36,8 +36,8 @@ class Tfds:
         from alexnet_tf.tfrecords import records
 
         entries = self.images[split][start:stop]
-        places = tf.data.Dataset.from_tensor_slices((np.array(self.paths)[entries["file"]], entries["offset"]))
-        examples = places.flat_map(lambda path, offset: records.read_records(path, offset, 1))
+        places: Any = tf.data.Dataset.from_tensor_slices((np.array(self.paths)[entries["file"]], entries["offset"]))
+        examples = places.flat_map(lambda path, offset: records.read_records(path, offset, tf.constant(1)))
         for entry, example in zip(entries, examples.as_numpy_iterator(), strict=True):
             (image,) = tf.train.Example.FromString(example).features.feature["image"].bytes_list.value
             yield f"{self.splits[split]}-{entry['place']}", image, int(entry["label"])

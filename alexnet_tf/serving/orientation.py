@@ -21,7 +21,8 @@ def read_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     def is_another(place):
         def check():
             marker = at(place, 2)
-            return (marker[0] == 0xFF) & (marker[1] != 0xDA) & ~is_exif(place)  # the pixels begin after 0xDA
+            is_before_pixels = (marker[0] == 0xFF) & (marker[1] != 0xDA)
+            return is_before_pixels & tf.logical_not(is_exif(place))
 
         return tf.cond(place + 10 <= length, check, lambda: False)
 
@@ -77,7 +78,10 @@ def _of_tiff(tiff: tf.Tensor) -> tf.Tensor:
     def number(values):
         """The numbers in the last dimension's bytes."""
         values = tf.where(little, tf.reverse(values, [-1]), values)
-        return tf.reduce_sum(values * [1 << 8 * power for power in reversed(range(values.shape[-1]))], axis=-1)
+        total = tf.constant(0, tf.int64)
+        for byte in tf.unstack(values, axis=-1):
+            total = 256 * total + byte
+        return total
 
     def search():
         start = number(tf.ensure_shape(content[4:8], (4,)))

@@ -110,7 +110,7 @@ def _lay_on_background(image: tf.Tensor) -> tf.Tensor:
 
     def convert(number, strips):
         strip = tf.cast(image[number * strip_rows : (number + 1) * strip_rows], tf.uint16)
-        colors, alpha = strip[..., :3], strip[..., 3:]
+        colors, alpha = tf.split(strip, [3, 1], axis=-1)
         if wide:
             colors, alpha = tf.bitwise.right_shift(colors, shift), tf.bitwise.right_shift(alpha, byte)
         sums = colors * alpha + images.BACKGROUND * (255 - alpha) + 128

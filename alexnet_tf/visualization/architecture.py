@@ -63,7 +63,7 @@ def save_architecture(path: str | pathlib.Path, variant: str, num_classes: int =
             _draw_box(axes, x, y, f"{shape.name}\n{size}", _COLORS[index] if len(here) > 1 else "#eeeeee")
             for other, from_y in enumerate(below):
                 if connected or len(below) == 1 or len(here) == 1 or other == index:
-                    _draw_arrow(axes, x - _STEP, from_y, y, between_columns=len(below) > 1 and abs(y - from_y) > 0.1)
+                    _draw_arrow(axes, x - _STEP, from_y, y, between_columns=len(below) > 1 and other != index)
         following = shapes[shapes.index(shape) + 1 : shapes.index(layers[position]) if position < len(layers) else None]
         names = "\n".join([*_kernels(shape.row), *(each.name for each in following)])
         axes.text(x, heights[-1] - 1.1, names, ha="center", va="top", fontsize=7, color="#606060")
@@ -91,7 +91,7 @@ def _draw_box(axes: Axes, x: float, y: float, text: str, color: str) -> None:
     axes.text(x, y, text, ha="center", va="center", fontsize=8)
 
 
-def _kernels(row: rows.Layer) -> list[str]:
+def _kernels(row: rows.Layer | None) -> list[str]:
     """The size of a convolution's kernels, and their stride unless it is 1."""
     if not isinstance(row, rows.Conv):
         return []
