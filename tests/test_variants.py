@@ -289,7 +289,7 @@ class TestSaveArchitecture:
             paths = re.findall(r"<path [^>]*>", (tmp_path / "picture.svg").read_text(encoding="utf-8"))
             # Of an arrow, the line and the head; of the legend, a line.
             arrows[variant] = [sum(color in path for path in paths) for color in ("#b2182b", "#404040")]
-        # Across into conv3, fc6 and fc7, and from column 2 into fc8, which is on column 1's device. The boxes are gray too.
+        # Across into conv3, fc6 and fc7, and from column 2 into fc8, on column 1's device. The boxes are gray too.
         assert arrows == {"paper": [15, 47], "independent_columns": [3, 47], "one_column": [0, 25]}
 
     @pytest.mark.skipif(not (ROOT / "docs").exists(), reason="a Bazel sandbox holds no docs")
