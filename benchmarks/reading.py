@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
 
 import numpy as np
 from absl import app, flags
@@ -196,6 +195,8 @@ def time_candidate(flag):
 
 def build_data_sets(work_dir, photos):
     """Makes the photographs and the data sets of them; returns a table of their sizes and of the builder's speed."""
+    import tensorflow as tf
+
     from alexnet_tf.tfrecords import dataset_builder, images
 
     for number in range(photos):
@@ -222,9 +223,11 @@ def build_data_sets(work_dir, photos):
         )
         rate = photos / (time.perf_counter() - begin)
         squares = [images.prepare_image(path, 256) for path in paths[:64]]
-        decode_image: Any = images.decode_image
-        stored = [decode_image(images.encode_image(each, *stored_as), stored_as[0], (256, 256)) for each in squares]
-        error = np.abs(np.array(stored, "int32") - np.array(squares, "int32"))
+        encoded = tf.constant([images.encode_image(each, *stored_as) for each in squares])
+        stored = np.stack(
+            [images.decode_image(each, stored_as[0], tf.constant([256, 256])).numpy() for each in encoded]
+        )
+        error = np.abs(np.int32(stored) - np.int32(np.stack(squares)))
         size = sum(shard.bytes for split in description.splits.values() for shard in split.shards) / photos
         lines.append(
             f"| {name} | {size:,.0f} | {np.sqrt(np.mean(error**2)):.1f}, {error.max()} | {rate:,.0f} "

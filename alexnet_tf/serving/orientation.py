@@ -1,5 +1,8 @@
 """EXIF's tag Orientation in TensorFlow operations: read and applied as `tfrecords.images` does."""
 
+# TensorFlow's type stubs are wrong here.
+# pyright: reportArgumentType=false, reportOperatorIssue=false
+
 import tensorflow as tf
 
 from alexnet_tf.tfrecords import images
