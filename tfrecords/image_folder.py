@@ -35,8 +35,8 @@ def make_folder_source(path: str | pathlib.Path, seed: int, validation_fraction:
     """A `Folder` of PATH/class/image, or of PATH/train/class/image and PATH/validation/class/image.
 
     The folders of splits may be called as is usual: train or training; validation, valid, val or dev; test or testing.
-    With `train` and `test` alone, `test` is the validation split; with all three it is left out; with `train` alone, a
-    part of it is held out.
+    With `train` and `test` alone, `test` is the validation split if it has classes; with all three it is left out; with
+    `train` alone, a part of it is held out.
 
     Every file below a class's folder is taken for an image, links are followed, and names that begin with a dot are
     skipped. A link that leads nowhere, or a folder that can't be listed, counts as an image that can't be read. What
@@ -102,11 +102,13 @@ def _find_splits(root: pathlib.Path) -> dict[str, pathlib.Path]:
         )
     splits = {split: same[0] for split, same in found.items() if same}
     test = splits.pop("test", None)
-    if "validation" not in splits and test:
+    if test and "validation" in splits:
+        print(f"{test} is left out: the validation split is {splits['validation']}.")
+    elif test and not _list_folders(test):  # as contests hand it out
+        print(f"{test} is left out: it has no folders of classes.")
+    elif test:
         splits["validation"] = test
         print(f"The validation split is {test}: there is no other.")
-    elif test:
-        print(f"{test} is left out: the validation split is {splits['validation']}.")
     _print_left_out(root, "folders beside those of the splits", others)
     return splits
 
@@ -135,6 +137,8 @@ def _list_classes(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
         )
     classes = {}
     for child in folders:
+        if any("\ud800" <= letter <= "\udfff" for letter in child.name):  # what Python makes of other bytes
+            raise ValueError(f"The name of a class must be UTF-8. Received: {str(child)!r}")
         classes[child.name] = sorted(_list_files(child))
         if not classes[child.name]:
             raise ValueError(f"{child} must hold the images of a class. It is empty.")

@@ -74,6 +74,19 @@ class TestFolder:
         assert f"{tmp_path / 'Test'} is left out: the validation split is {tmp_path / 'valid'}." in output
         assert "left out are 1 folders beside those of the splits: 'annotations'" in output
 
+    def test_test_folder_without_classes_is_left_out_and_said(self, tmp_path, capsys):
+        write_folder(tmp_path / "train", {"a": 10, "b": 10})
+        write_folder(tmp_path, {"test": 3})
+        source = sources.open_source(f"folder:{tmp_path}")
+        assert (source.count("train"), source.count("validation")) == (18, 2)
+        assert capsys.readouterr().out == f"{tmp_path / 'test'} is left out: it has no folders of classes.\n"
+
+    def test_class_whose_name_is_not_utf8_is_named(self, tmp_path):
+        write_folder(tmp_path, {"a": 3, "b": 3})
+        (tmp_path / "b").rename(tmp_path / os.fsdecode(b"\xff"))
+        with pytest.raises(ValueError, match=r"The name of a class must be UTF-8. Received: '.*\\udcff'"):
+            sources.open_source(f"folder:{tmp_path}")
+
     def test_train_folder_alone_is_divided(self, tmp_path):
         write_folder(tmp_path / "train", {"a": 10, "b": 10})
         source = sources.open_source(f"folder:{tmp_path}")
