@@ -171,7 +171,7 @@ def _with_8_bits(opened: Any) -> Image.Image:
     if wide and opened.format == "PNG":
         import tensorflow as tf  # not with the module: most images are prepared without it
 
-        file = opened.fp  # pyright: ignore[reportAttributeAccessIssue] # of every image that was opened from one
+        file = opened.fp
         file.seek(0)
         values = tf.io.decode_png(file.read(), channels=4, dtype=tf.uint16).numpy()
         return Image.fromarray(np.dstack([scale_to_8_bits(values[..., :3]), np.uint8(values[..., 3] >> 8)]), "RGBA")

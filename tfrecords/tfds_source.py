@@ -1,8 +1,5 @@
 """Data sets of TensorFlow Datasets as a source, read in random order from the files in which it keeps them."""
 
-# TensorFlow's type stubs are wrong here.
-# pyright: reportArgumentType=false
-
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence

@@ -1,8 +1,5 @@
 """EXIF's tag Orientation in TensorFlow operations: read and applied as `tfrecords.images` does."""
 
-# TensorFlow's type stubs are wrong here.
-# pyright: reportArgumentType=false, reportOperatorIssue=false
-
 import tensorflow as tf
 
 from alexnet_tf.tfrecords import images

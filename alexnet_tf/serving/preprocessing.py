@@ -1,8 +1,5 @@
 """Decoding of images to the squares that a network is trained on, in TensorFlow operations."""
 
-# TensorFlow's type stubs are wrong here.
-# pyright: reportArgumentType=false
-
 from collections.abc import Callable
 
 import tensorflow as tf
