@@ -84,5 +84,5 @@ def description(name: str) -> schema.DatasetDescription:
         keep_aspect=False,
         encoding="jpeg",
         splits={},
-        settings={"source": f"published weights {name}"},
+        settings={"source": f"published weights {name}", "exif_orientation": True},
     )
