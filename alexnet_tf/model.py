@@ -90,29 +90,14 @@ def build_alexnet(
 
     Source: section 3.5 and figure 2; the table of variants for each number.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"`variant` must be one of {sorted(VARIANTS)}. Received: variant={variant!r}")
-    if num_classes < 2:
-        raise ValueError(f"`num_classes` must be at least 2. Received: num_classes={num_classes}")
-    if classifier_activation not in ("softmax", None):
-        raise ValueError(f'`classifier_activation` must be "softmax" or None. Received: {classifier_activation!r}')
-    if pooling not in _POOLINGS or (pooling and (include_top or column_devices)):
-        raise ValueError(
-            f"`pooling` must be one of {list(_POOLINGS)}, and None with `include_top` or `column_devices`. "
-            f"Received: pooling={pooling!r}"
-        )
+    _check_arguments(variant, num_classes, include_top, pooling, classifier_activation, column_devices)
     row = VARIANTS[variant] if image_px is None else VARIANTS[variant].replace(image_px=image_px)
     shapes = _shapes(row, num_classes, include_top, classifier_activation)
     if weights is not None:
         initializer = "zeros"  # they are replaced anyway, and drawing 61 million takes a second
     merged = row.columns_merged if merge_columns is None else merge_columns
     if column_devices is not None:
-        if merged or row.columns != len(column_devices) or row.select(rows.BatchNorm):
-            raise ValueError(
-                "`column_devices` must name one device for each of several separate columns. "
-                f"{variant} has {1 if merged else row.columns}. Received: column_devices={column_devices}"
-            )
-        device_placement.check_devices_exist(column_devices)
+        _check_devices(variant, row, merged, column_devices)
 
     x = image = keras.Input((row.image_px, row.image_px, 3), name="image")
     x = MeanImage(
@@ -130,6 +115,29 @@ def build_alexnet(
     elif weights is not None:
         pretrained.load_weights(model, variant, weights)
     return model
+
+
+def _check_arguments(variant, num_classes, include_top, pooling, classifier_activation, column_devices):
+    if variant not in VARIANTS:
+        raise ValueError(f"`variant` must be one of {sorted(VARIANTS)}. Received: variant={variant!r}")
+    if num_classes < 2:
+        raise ValueError(f"`num_classes` must be at least 2. Received: num_classes={num_classes}")
+    if classifier_activation not in ("softmax", None):
+        raise ValueError(f'`classifier_activation` must be "softmax" or None. Received: {classifier_activation!r}')
+    if pooling not in _POOLINGS or (pooling and (include_top or column_devices)):
+        raise ValueError(
+            f"`pooling` must be one of {list(_POOLINGS)}, and None with `include_top` or `column_devices`. "
+            f"Received: pooling={pooling!r}"
+        )
+
+
+def _check_devices(variant, row, merged, column_devices):
+    if merged or row.columns != len(column_devices) or row.select(rows.BatchNorm):
+        raise ValueError(
+            "`column_devices` must name one device for each of several separate columns. "
+            f"{variant} has {1 if merged else row.columns}. Received: column_devices={column_devices}"
+        )
+    device_placement.check_devices_exist(column_devices)
 
 
 def _shapes(row, num_classes, include_top, classifier_activation):
