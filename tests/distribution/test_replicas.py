@@ -45,7 +45,7 @@ class TestEqualToOneDevice:
             distributed = np.load(tmp_path / f"worker{worker}.npz")
             assert distributed["replicas"] == (2 if name == "mirrored" else num_workers)
             for key in set(one.files) - {"replicas"}:
-                np.testing.assert_allclose(distributed[key], one[key], rtol=0, atol=1e-6, err_msg=key)
+                np.testing.assert_allclose(distributed[key], one[key], rtol=1e-6, atol=1e-6, err_msg=key)
         assert np.all(one["gradient_norms"] > 0)  # those of the last step, over all replicas
         weights = [one[key] for key in one.files if key.startswith("arr_")]
         assert len(weights) > 20

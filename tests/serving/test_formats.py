@@ -4,15 +4,23 @@ import json
 
 import numpy as np
 import pytest
-from programs import image_files, run, run_well
+from programs import image_files, run, run_well, train_flags
 
 from alexnet_tf.model import load_model
 from alexnet_tf.serving import exporter, formats, parity
 from alexnet_tf.tfrecords import reader
 
 FILES = {"onnx": "model.onnx", "litert": "model.tflite", "openvino": "model.bin"}
-# On 200 images, by a network of 23,514 parameters whose probabilities are close together: some change places.
-WORST = {"float32": (1.0, 1e-5), "float16": (0.98, 0.005), "int8": (0.8, 0.6)}
+# On 200 images. Measured: 0.995 and 0.0002 with float16; with int8 0.90 to 0.98, and 0.02 (OpenVINO: 0.26).
+WORST = {"float32": (1.0, 1e-5), "float16": (0.98, 0.005), "int8": (0.85, 0.35)}
+
+
+@pytest.fixture(scope="module")
+def trained_dir(data_dir, tmp_path_factory):
+    """A run that has learned enough for its predictions to be more than near ties, which int8 would turn over."""
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    run_well("train", *train_flags(data_dir, folder, "--epochs=6", "--learning_rate=0.02"))
+    return folder
 
 
 class TestConversions:
@@ -20,8 +28,8 @@ class TestConversions:
     @pytest.mark.parametrize(
         "model_format", ["onnx", *(pytest.param(name, marks=pytest.mark.long) for name in ("litert", "openvino"))]
     )
-    def test_every_precision_computes_what_the_saved_model_does(self, model_format, run_dir, data_dir, tmp_path):
-        model, description = load_model(run_dir)
+    def test_every_precision_computes_what_the_saved_model_does(self, model_format, trained_dir, data_dir, tmp_path):
+        model, description = load_model(trained_dir)
         ((images, _),) = reader.make_evaluation_dataset(data_dir, 200, 56, description=description).take(1)
         images = np.float32(images)
         sizes, probabilities = {}, {}

@@ -159,7 +159,7 @@ class TestRun:
         command = program("tfrecords.build", *FASHION_MNIST_FLAGS, f"--data_dir={data_dir}", *BEAM_FLAGS)
         process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while len(parts := set(data_dir.glob(".part-*.npz"))) < 3 and time.monotonic() < deadline:
                 time.sleep(0.005)
         finally:

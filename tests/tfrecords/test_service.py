@@ -131,7 +131,7 @@ class TestService:
     def test_dispatcher_alone_stops_when_asked_to(self, number):
         with data_service(num_workers=0) as (process, _):
             process.send_signal(number)
-            assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=60) == 0
 
     @pytest.mark.slow
     def test_invalid_flags_are_refused(self):

@@ -135,7 +135,7 @@ class TestDescribe:
         monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [path])
         description = schema.load_description(tiny_data_dir)
         sheets = {}
-        for names in (("even\n", "odd"), ("猫", "odd"), ("猫" * 50, "odd")):
+        for names in (("even", "odd"), ("猫", "odd"), ("猫" * 50, "odd")):
             changed = dataclasses.replace(description, class_names=names)
             monkeypatch.setattr(schema, "load_description", lambda _, changed=changed: changed)
             sheets[names[0][:2]] = describe.draw_dataset(tiny_data_dir)["contact_sheet.png"]

@@ -28,8 +28,8 @@ def run(train_here, small_data_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     shutil.copytree(small_data_dir, folder / "data")
     description = json.loads((folder / "data" / "dataset.json").read_text())
-    names = {"class_names": [r"$\frac{1}$", "$x^2$"]}
-    (folder / "data" / "dataset.json").write_text(json.dumps(description | names))
+    changes = {"class_names": [r"$\frac{1}$", "$x^2$"], "checksum": None}
+    (folder / "data" / "dataset.json").write_text(json.dumps(description | changes))
     warnings, seconds, waited = [], itertools.count(step=0.5), itertools.count(step=0.1)
     with pytest.MonkeyPatch.context() as patch:
         # A clock by which half a second passes between two entries, and another by which every batch takes 0.1 seconds.
