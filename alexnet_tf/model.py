@@ -64,12 +64,11 @@ def build_alexnet(
             one device) or one for each column (False: a column can have a device of its own); None for the variant's
             own. The function is the same; `weights.transfer.copy_weights` converts from one form to the other.
         column_devices: None, or a TensorFlow device name for each column, such as ["GPU:0", "GPU:1"]: the column's
-            variables, its forward and its backward operations are on it, and the devices exchange activations only
-            where the columns are connected. The layers' outputs are then lists of one tensor for each column. The
-            devices are not saved with the model.
-        weights: None for initial weights; the name of published weights, a key of `weights.published.PUBLISHED`, which
-            are downloaded; "imagenet" for those that were published for this variant; a saved model, .keras or its
-            folder; or another file that `weights.pretrained.load_weights` takes. The mean image comes with them.
+            variables and operations are on it, and the devices exchange activations only where the columns are
+            connected. The layers' outputs are then lists of one tensor for each column. Devices are not saved.
+        weights: None for initial weights; the name of published weights, a key of `weights.published.PUBLISHED`;
+            "imagenet" for those that were published for this variant; or a file: a saved model, .keras or its folder,
+            or what `weights.pretrained.load_weights` takes. The mean image comes with them.
         include_top: whether the network has its fully-connected layers. Without them its output is the last pooling's:
             the features before dropout.
         pooling: without `include_top`, None for feature maps, or "avg" or "max" for their average or maximum,
@@ -98,7 +97,6 @@ def build_alexnet(
     merged = row.columns_merged if merge_columns is None else merge_columns
     if column_devices is not None:
         _check_devices(variant, row, merged, column_devices)
-
     x = image = keras.Input((row.image_px, row.image_px, 3), name="image")
     x = MeanImage(
         scale=row.input_scale if input_scale is None else input_scale,

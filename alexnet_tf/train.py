@@ -113,10 +113,8 @@ def train(flag: flags.FlagValues, worker: workers.Worker) -> None:
                 start.step,
                 input_clock,
                 log_every=flag.log_every,
-                profile_steps=train_flags.parse_profile_steps(flag.profile_steps),
-                hparams=train_flags.hparams(flag) | {"training_images": data.training_images},
-                flag_lines=[each.serialize() for each in train_flags.own_flags(flag) if each.value is not None],
                 writes=worker.is_chief,
+                **train_flags.of_the_log(flag, data.training_images),
             )
             print(experiment.describe(devices, data, training, **given(flag, "variant", "epochs")))
             fit.fit(

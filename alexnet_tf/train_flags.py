@@ -265,3 +265,12 @@ def hparams(flag: flags.FlagValues) -> dict[str, float | str | bool]:
     values = given(flag, *_HPARAMS)
     values = {name: ",".join(value) if isinstance(value, list) else value for name, value in values.items()}
     return {name: value for name, value in values.items() if value not in (None, "")}
+
+
+def of_the_log(flag: flags.FlagValues, training_images: int) -> dict[str, Any]:
+    """What the flags say to `experiment.make_logger`, as its keyword arguments."""
+    return {
+        "profile_steps": parse_profile_steps(flag.profile_steps),
+        "hparams": hparams(flag) | {"training_images": training_images},
+        "flag_lines": [each.serialize() for each in own_flags(flag) if each.value is not None],
+    }

@@ -41,24 +41,21 @@ def build_dataset(
 ) -> schema.DatasetDescription:
     """Builds a data set, or finishes an interrupted one, or finds that it is complete.
 
-    The same arguments give the same bytes, however many processes or workers build them, and either kind can finish
-    what the other began.
+    The same arguments give the same bytes, however many processes or workers build them, in one or several starts.
 
     Args:
         source: name of the source; see `sources.open_source`.
         data_dir: folder for the shards; created if it does not exist.
         image_px: shorter side of the stored images, in pixels.
         keep_aspect: whether to keep the longer side, up to four times the shorter, instead of cutting out the central
-            square, as in the paper. The statistics are those of the central square either way.
-        encoding, quality: "jpeg" of a quality from 1 to 95, "png", or "raw": bytes of pixels.
-        exif_orientation: whether to turn images upright, as their EXIF tag Orientation says. Cameras store what they
-            saw and the tag; data sets built before 0.2 ignored it. TIFF files are turned either way.
+            square, as in the paper. Statistics are of the central square.
+        encoding, quality: "jpeg" of a quality from 1 to 95, "png", or "raw".
+        exif_orientation: whether to turn images upright, as their EXIF tag Orientation says. (TIFF files always are.)
         max_pixels: pixels that an image may have; larger ones count as unreadable.
         num_train_shards, num_validation_shards: number of files of each split; None for one for every 1,000 images,
             but at least 16 and 4, or one for each image if there are fewer.
         validation_fraction, seed, tfds_data_dir: see `sources.open_source`.
-        max_bad_fraction: fraction of a split's images that may be unreadable before the build stops. They are skipped,
-            and listed in dataset.json.
+        max_bad_fraction: fraction of a split's images that may be unreadable; these are listed in dataset.json.
         num_processes: processes of this machine that build; None for one per core. 1 builds in this process.
         runner: None, or one of `schema.RUNNERS`, whose workers build. The images and `data_dir` must be on a disk that
             every worker mounts under the same path.
@@ -69,7 +66,6 @@ def build_dataset(
     Raises:
         ValueError: if an argument is out of range, Apache Beam is needed and missing, the folder holds another data
             set, or too many images are unreadable.
-        OSError: if the folder can't be written.
 
     Source: section 2.
     """
@@ -95,18 +91,26 @@ def build_dataset(
     schema.check_class_names(opened.class_names)
     _delete_damaged(data_dir)  # not before it is known that it can be built again
     counts = {split: opened.count(split) for split in schema.SPLITS}
-    for split, least in _LEAST_SHARDS.items():
-        if settings[f"num_{split}_shards"] is None:
-            settings[f"num_{split}_shards"] = min(counts[split], max(least, counts[split] // _IMAGES_PER_SHARD))
+    _set_default_shards(settings, counts)
     tasks = _make_tasks(counts, data_dir, settings)
     _prepare_folder(data_dir, tasks, settings | counts)
     if runner is None:
         sums = pool.build_shards(opened, tasks, max_bad_fraction, num_processes)
     else:
-        from alexnet_tf.tfrecords import beam_pipeline
-
-        sums = beam_pipeline.build_shards(opened, tasks, max_bad_fraction, runner, runner_arguments)
+        sums = _build_with_beam(opened, tasks, max_bad_fraction, runner, runner_arguments)
     return _finish(data_dir, opened, tasks, settings, sums)
+
+
+def _set_default_shards(settings, counts):
+    for split, least in _LEAST_SHARDS.items():
+        if settings[f"num_{split}_shards"] is None:
+            settings[f"num_{split}_shards"] = min(counts[split], max(least, counts[split] // _IMAGES_PER_SHARD))
+
+
+def _build_with_beam(opened, tasks, max_bad_fraction, runner, runner_arguments):
+    from alexnet_tf.tfrecords import beam_pipeline  # imports Apache Beam
+
+    return beam_pipeline.build_shards(opened, tasks, max_bad_fraction, runner, runner_arguments)
 
 
 def _check_arguments(

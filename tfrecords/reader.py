@@ -89,8 +89,7 @@ def make_training_dataset(
     """Makes the endless training set: shuffled, cropped, flipped, with a color offset for each image.
 
     All randomness follows from the seed, the epoch and the image's place in it. So the batches are the same whatever
-    the parallelism, and those from (start_epoch, start_step) on are the same as if all before had been read. Starting
-    there takes no longer than starting at the beginning: each shard is opened at its next record.
+    the parallelism, and those from (start_epoch, start_step) on are the same as if all before had been read.
 
     Args:
         data_dir: folder of a data set.
@@ -110,13 +109,11 @@ def make_training_dataset(
         share: what is read here. Each epoch distributes the shards again; the images of one shard go to two workers if
             their shares meet within it.
         data_service: address of a tf.data service that does the work, "host:port" (service.py), or None. Its workers
-            take the windows of an epoch in no fixed order, so the order of the images is no longer that of the seed.
-            A resumed run reads the windows that come next in the seed's order: what the workers were reading at the
-            interruption is read in part twice, and as much is not read.
+            take the windows of an epoch in no fixed order. What they were reading at an interruption is read in part
+            twice, and as much is not read.
         data_service_job: name under which several workers share what the service reads: the same on all workers, a new
             one at each start of a run.
-        num_parallel_calls: images decoded in parallel; by default twice the number of cores, which was measured to be
-            faster than tf.data.AUTOTUNE.
+        num_parallel_calls: images decoded in parallel; by default twice the number of cores.
 
     Returns: a `tf.data.Dataset` of ({"image": uint8 (batch, crop_px, crop_px, 3), "color_offset": float32 (batch, 3)},
     int32 labels (batch,)), where a batch is that of one replica.
@@ -160,6 +157,7 @@ def _make_batches(
     # While one window is consumed the next one is read, across the ends of epochs too: decoding never waits for it.
     dataset = order.read().prefetch(max(1, order.parts.window_size // 2))
     # The service's machines may have more cores than this one.
+    # Twice the number of cores was measured to be faster than AUTOTUNE.
     calls = num_parallel_calls or (tf.data.AUTOTUNE if data_service else 2 * available_cpus())
     dataset = dataset.map(
         lambda record, draws: _augment(record, draws[0], draws[1], description, crop_px, last_offset),

@@ -16,13 +16,13 @@ def decode_square(
 ) -> tf.Tensor:
     """Decodes an image to the square of a data set, as the builder of TFRecords does with Pillow.
 
-    Both decode to the same pixels, turn them upright, cut out the central square and resize it with the antialiased
-    triangle filter. They round differently: a pixel of the square may differ by 1 of 255.
+    Both cut out the central square and resize it with the antialiased triangle filter. They round differently: a pixel
+    may differ by 1 of 255.
 
     Args:
         encoded_image: string scalar, a JPEG, PNG or BMP file, recognized by its content: gray, RGB, RGBA, CMYK, with
             a palette (PNG only) or of 16 bits.
-        image_px: side of the square, in pixels (256 in the paper).
+        image_px: side of the square, in pixels.
         max_pixels: pixels that an image may have, read from its header before anything is decoded.
         exif_orientation: whether images are turned upright, as their EXIF tag Orientation says. None for the networks
             of data sets that do not say whether their images were: these, built before 0.2, also ignored transparency
@@ -34,9 +34,8 @@ def decode_square(
         tf.errors.InvalidArgumentError: if the file can't be decoded, or has too many pixels.
 
     Source: section 2.
-    Deviation: the central square is cut out before resizing, not after. The pixels are the same, and an image of 5000 x
-    1 pixels takes no more memory than any other. GIF is not decoded: the sizes of its frames are anywhere in the file,
-    so that no header bounds the memory it would take.
+    Deviation: the central square is cut out before resizing, not after: the pixels are the same. GIF is not decoded: no
+    header bounds the memory that its frames would take.
     """
 
     def starts_with(magic):
@@ -48,8 +47,8 @@ def decode_square(
 
     def small_enough(rows, columns):
         too_large = f"An image may have {max_pixels} pixels, and this one has more"
-        limit = tf.constant(max_pixels, tf.int64)
-        return tf.debugging.assert_less_equal(tf.cast(rows, tf.int64) * tf.cast(columns, tf.int64), limit, too_large)
+        pixels = tf.cast(rows, tf.int64) * tf.cast(columns, tf.int64)
+        return tf.debugging.assert_less_equal(pixels, tf.constant(max_pixels, tf.int64), too_large)
 
     def decode_jpeg():
         rows, columns, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded_image))
@@ -86,10 +85,9 @@ def decode_square(
             return tf.zeros((0, 0, 3), tf.uint8), 1
 
     decoders = {"JPEG": (b"\xff\xd8\xff", decode_jpeg), "PNG": (b"\x89PNG", decode_png), "BMP": (b"BM", decode_bmp)}
-    kinds = [decoders[name] for name in images.SERVED_FORMATS]
-    image, turn = tf.case([(starts_with(magic), decode) for magic, decode in kinds], default=refuse)
-    image.set_shape((None, None, 3))
-    square = orientation.center_square(image, turn)
+    kinds = [(starts_with(magic), decode) for magic, decode in (decoders[name] for name in images.SERVED_FORMATS)]
+    image, turn = tf.case(kinds, default=refuse)
+    square = orientation.center_square(tf.ensure_shape(image, (None, None, 3)), turn)
     square = tf.image.resize(square, (image_px, image_px), antialias=True)
     square = tf.cast(tf.clip_by_value(tf.round(square), 0, 255), tf.uint8)
     return orientation.turn_upright(square, turn)
