@@ -37,7 +37,7 @@ class Tfds:
 
         entries = self.images[split][start:stop]
         places: Any = tf.data.Dataset.from_tensor_slices((np.array(self.paths)[entries["file"]], entries["offset"]))
-        examples = places.flat_map(lambda path, offset: records.read_records(path, offset, tf.constant(1)))
+        examples = places.flat_map(lambda path, offset: records.read_records(path, offset, tf.constant(1, tf.int64)))
         for entry, example in zip(entries, examples.as_numpy_iterator(), strict=True):
             (image,) = tf.train.Example.FromString(example).features.feature["image"].bytes_list.value
             yield f"{self.splits[split]}-{entry['place']}", image, int(entry["label"])
