@@ -150,6 +150,7 @@ class TestProgram:
 
         return run_main
 
+    @pytest.mark.slow
     def test_every_flag_shows_in_the_export(self, export_with, untrained, tmp_path, capsys):
         export_with(version=3, max_pixels=28 * 28)
         folder = tmp_path / "served" / "3"

@@ -132,6 +132,7 @@ class TestGroupedConv2D:
         with pytest.raises(ValueError, match="input_shape="):
             GroupedConv2D(8, 3).build(shape)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("layer", ["GroupedConv2D(8, 3, devices=devices)", "ColumnDense(8, devices=devices)"])
     def test_all_operations_of_a_group_run_on_its_device(self, layer):
         # In a process of its own: the number of a machine's logical devices is fixed when TensorFlow first looks.

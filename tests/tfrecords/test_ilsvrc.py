@@ -92,6 +92,7 @@ class TestLabels:
         assert set(truth) == set(words)
 
 
+@pytest.mark.slow
 class TestBuild:
     def test_odd_images_are_read_by_their_content_and_broken_ones_listed(self, ilsvrc_data_dir):
         description = schema.load_description(ilsvrc_data_dir)
@@ -127,7 +128,6 @@ class TestBuild:
         others = {"dataset.json", "index.npz", "statistics.npz"}
         assert {path.name for path in ilsvrc_data_dir.iterdir()} == others | shards
 
-    @pytest.mark.slow
     def test_alexnet_trains_on_it(self, ilsvrc_run):
         assert json.loads((ilsvrc_run / "training.json").read_text())["epochs"] == 2
 

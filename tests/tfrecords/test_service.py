@@ -127,7 +127,7 @@ class TestService:
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
     def test_dispatcher_alone_stops_when_asked_to(self, number):
         with data_service(num_workers=0) as (process, _):
             process.send_signal(number)

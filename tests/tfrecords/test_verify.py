@@ -121,6 +121,7 @@ class TestDescribe:
         mean = ", ".join(f"{value:.3g}" for value in statistics.Statistics.load(tiny_data_dir).rgb_mean)
         assert f"Mean RGB of the training images, 0 to 255: {mean}." in text
 
+    @pytest.mark.slow
     def test_program_writes_the_pictures(self, copy):
         output = run_well("tfrecords.build", "--describe", copy)
         assert "contact_sheet.png" in output

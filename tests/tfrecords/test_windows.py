@@ -50,7 +50,7 @@ class TestWindows:
         "share, skipped",
         [
             (reader.Share(), SKIPPED),
-            (reader.Share(1, 2), ()),
+            pytest.param(reader.Share(1, 2), (), marks=pytest.mark.slow),
             pytest.param(reader.Share(), (), marks=pytest.mark.slow),
             pytest.param(reader.Share(1, 2), SKIPPED, marks=pytest.mark.slow),
             pytest.param(reader.Share(2, 3), (), marks=pytest.mark.slow),

@@ -195,6 +195,7 @@ def open_page(browser, address, page, *expected, seconds=60):
     pytest.fail(f"{page} does not show {[each for each in expected if each not in text]}. It shows:\n{text}")
 
 
+@pytest.mark.slow
 class TestPages:
     def test_scalars_show_the_last_values(self, browser, tensorboard, log_dir):
         train = entries(log_dir / "second" / "tensorboard" / "train")

@@ -19,6 +19,7 @@ from alexnet_tf.model import load_model
 from alexnet_tf.tfrecords import schema, sources
 
 
+@pytest.mark.slow
 class TestTrain:
     def test_run_learns_and_leaves_what_the_readme_says(self, run_dir):
         summary = json.loads((run_dir / "training.json").read_text())
@@ -27,7 +28,6 @@ class TestTrain:
         assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["00000116", "00000120"]
         assert schema.load_description(run_dir).class_names[9] == "Ankle boot"
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("step", [7, *(pytest.param(step, marks=pytest.mark.long) for step in (42, 74))])
     def test_killed_run_resumes_to_exactly_the_same_weights(self, data_dir, run_dir, tmp_path, step):
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", "--checkpoint_every_steps=7")
@@ -54,7 +54,6 @@ class TestTrain:
         for expected, weight in zip(undisturbed.get_weights(), resumed.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, expected)
 
-    @pytest.mark.slow
     def test_damaged_newest_checkpoint_falls_back_to_the_previous_one(self, data_dir, run_dir, tmp_path):
         shutil.copytree(run_dir, tmp_path / "run")
         newest = tmp_path / "run" / "checkpoints" / "00000120" / "training_state.npz"
@@ -74,14 +73,12 @@ class TestTrain:
         assert result.returncode != 0
         assert "batch_size was 50 and is now 25" in result.stderr
 
-    @pytest.mark.slow
     def test_loss_that_is_not_finite_stops_the_run(self, data_dir, tmp_path):
         result = run("train", *train_flags(data_dir, tmp_path / "run", "--learning_rate=1e9"))
         assert result.returncode != 0
         assert "error: The loss of step" in result.stderr
         assert not (tmp_path / "run" / "model.keras").exists()
 
-    @pytest.mark.slow
     def test_chance_level_is_warned_of_with_advice(self, data_dir, tmp_path):
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", "--learning_rate=1e-6", "--initializer=zeros")
         result = run("train", *flags)
@@ -100,7 +97,6 @@ class TestTrain:
         assert result.returncode != 0
         assert "|paper|" in result.stderr
 
-    @pytest.mark.slow
     def test_mirrored_replicas_train_as_one_device_does(self, data_dir, tmp_path):
         # Two logical CPU devices stand for two GPUs.
         script = textwrap.dedent("""
@@ -155,6 +151,7 @@ class TestBadRecords:
         shard.write_bytes(content)
         return folder
 
+    @pytest.mark.slow
     def test_damaged_shard_is_named_and_stops_the_run(self, damaged, tmp_path):
         result = run("train", *train_flags(damaged, tmp_path / "run", "--epochs=1"))
         assert result.returncode != 0
