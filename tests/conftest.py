@@ -5,6 +5,7 @@ import gc
 import keras
 import numpy as np
 import programs
+import psutil
 import pytest
 import tensorflow as tf
 from fontTools.fontBuilder import FontBuilder
@@ -21,11 +22,17 @@ TINY_IMAGE_PX = 40
 gc.freeze()  # what was imported stays: a collection then takes milliseconds
 
 
+_memory_after_collection = 0
+
+
 @pytest.fixture(autouse=True)
 def collect_garbage():
     """Models hold themselves in cycles of few but huge objects, so that Python would collect them gigabytes late."""
+    global _memory_after_collection
     yield
-    gc.collect()
+    if psutil.Process().memory_info().rss > _memory_after_collection + 300e6:  # a collection takes 0.2 s
+        gc.collect()
+        _memory_after_collection = psutil.Process().memory_info().rss
 
 
 def tiny_image(number):
