@@ -108,11 +108,17 @@ def build_alexnet(
     if pooling:
         x = _POOLINGS[pooling](name=f"{pooling}_pool")(x)
     model = keras.Model(image, x, name=name or f"alexnet_{variant}")
-    if weights is not None and (pathlib.Path(weights).is_dir() or pathlib.Path(weights).suffix == ".keras"):
-        transfer.copy_weights(open_model(weights), model)
-    elif weights is not None:
-        pretrained.load_weights(model, variant, weights)
+    if weights is not None:
+        _load_weights(model, variant, weights)
     return model
+
+
+def _load_weights(model, variant, weights):
+    path = pathlib.Path(weights)
+    if pretrained.published_name(weights, variant) is None and (path.is_dir() or path.suffix == ".keras"):
+        transfer.copy_weights(open_model(path), model)
+    else:
+        pretrained.load_weights(model, variant, weights)
 
 
 def _check_arguments(variant, num_classes, include_top, pooling, classifier_activation, column_devices):

@@ -62,7 +62,7 @@ def fetch(file: RemoteFile) -> pathlib.Path:
         raise ValueError(f"{path} can't be written: {error}") from error
     wrong = _difference(file, path)
     if wrong:
-        raise ValueError(f"{path} is not the published file: {wrong}. Remove it to download it anew.")
+        raise ValueError(f"{path} is not the published file: {wrong}. Remove it to download it again.")
     return path
 
 

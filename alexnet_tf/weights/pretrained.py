@@ -34,7 +34,7 @@ def load_weights(model: keras.Model, variant: str, weights: str | pathlib.Path) 
             model.load_weights(path)
             return
         source = pretrained_files.read_pretrained(path)
-        if source.variant != variant:
+        if source.variant not in (None, variant):  # None: the file does not say
             raise ValueError(f"{path} belongs to variant {source.variant!r}. Received: variant={variant!r}")
         transfer.load_pretrained(source, model)
         return
@@ -55,7 +55,8 @@ def load_weights(model: keras.Model, variant: str, weights: str | pathlib.Path) 
     transfer.load_pretrained(pretrained_files.read_pretrained(downloads.fetch(row.file)), model)
     if row.mean_image:
         mean_image = caffe_files.read_mean(downloads.fetch(row.mean_image))
-        model.get_layer("mean_image").set_mean_image(mean_image)
+        if mean_image.shape[0] >= model.input_shape[1]:  # else the mean color stays, which `load_pretrained` has set
+            model.get_layer("mean_image").set_mean_image(mean_image)
 
 
 def published_name(weights: str | pathlib.Path, variant: str | None = None) -> str | None:
@@ -65,7 +66,7 @@ def published_name(weights: str | pathlib.Path, variant: str | None = None) -> s
         ValueError: if "imagenet" is meant and nothing was published for the variant.
     """
     name = str(weights)
-    if pathlib.Path(name).exists():
+    if pathlib.Path(name).is_file() or (pathlib.Path(name) / "model.keras").is_file():
         return None
     if name == "imagenet" and variant is not None:
         names = [name for name, row in published.PUBLISHED.items() if row.variant == variant]

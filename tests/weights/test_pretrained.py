@@ -13,7 +13,7 @@ import torch
 import torch_reference
 
 from alexnet_tf.model import build_alexnet, load_model
-from alexnet_tf.weights import downloads, pretrained_files, published
+from alexnet_tf.weights import downloads, pretrained, pretrained_files, published
 
 
 @pytest.fixture
@@ -89,6 +89,28 @@ def test_imagenet_weights_are_downloaded_into_the_network_and_opened_by_name(pub
     np.testing.assert_array_equal(opened.get_layer("fc8").get_weights()[0], model.get_layer("fc8").get_weights()[0])
     assert description.class_names[0] == "n01440764 tench, Tinca tinca"
     assert len(set(description.class_names)) == 1000
+
+
+class TestFiles:
+    @pytest.mark.parametrize("form", ["model.keras", ".", "model.weights.h5"])
+    def test_own_weights_are_taken_from_a_file_or_a_folder(self, form, tmp_path):
+        model = build_alexnet("testing", 3)
+        model.get_layer("mean_image").set_mean_image(np.full((56, 56, 3), 7.0))
+        (model.save_weights if form.endswith(".h5") else model.save)(
+            tmp_path / ("model.keras" if form == "." else form)
+        )
+        loaded = build_alexnet("testing", 3, weights=tmp_path / form)
+        for weight, expected in zip(loaded.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, expected)
+
+    def test_folder_without_a_model_does_not_hide_published_weights(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for name in ("imagenet", "caffe"):
+            (tmp_path / name).mkdir()
+        assert pretrained.published_name("imagenet", "one_weird_trick") == "torchvision"
+        assert pretrained.published_name("caffe") == "caffe"
+        build_alexnet("testing", 3).save(tmp_path / "caffe" / "model.keras")
+        assert pretrained.published_name("caffe") is None
 
 
 class TestRefusals:
