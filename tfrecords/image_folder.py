@@ -35,12 +35,12 @@ def make_folder_source(path: str | pathlib.Path, seed: int, validation_fraction:
     """A `Folder` of PATH/class/image, or of PATH/train/class/image and PATH/validation/class/image.
 
     The folders of splits may be called as is usual: train or training; validation, valid, val or dev; test or testing.
-    With `train` and `test` alone, `test` is the validation split if it has classes; with all three it is left out; with
+    With `train` and `test` alone, `test` is the validation split if it has classes; with all three it is skipped; with
     `train` alone, a part of it is held out.
 
     Every file below a class's folder is taken for an image, links are followed, and names that begin with a dot are
     skipped. A link that leads nowhere, or a folder that can't be listed, counts as an image that can't be read. What
-    else is left out is printed.
+    else is skipped is printed.
 
     Args:
         path: the folder.
@@ -103,9 +103,9 @@ def _find_splits(root: pathlib.Path) -> dict[str, pathlib.Path]:
     splits = {split: same[0] for split, same in found.items() if same}
     test = splits.pop("test", None)
     if test and "validation" in splits:
-        print(f"{test} is left out: the validation split is {splits['validation']}.")
+        print(f"{test} is skipped: the validation split is {splits['validation']}.")
     elif test and not _list_folders(test):  # as contests hand it out
-        print(f"{test} is left out: it has no folders of classes.")
+        print(f"{test} is skipped: it has no folders of classes.")
     elif test:
         splits["validation"] = test
         print(f"The validation split is {test}: there is no other.")
@@ -146,7 +146,7 @@ def _list_classes(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
 
 
 def _list_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """All files below the folder of a class, and what counts as unreadable. Prints what is left out."""
+    """All files below the folder of a class, and what counts as unreadable. Prints what is skipped."""
     files, left_out = [], []
     reached = {folder.resolve(), *folder.resolve().parents}
     list(folder.iterdir())  # raises an OSError if it can't be listed
@@ -177,4 +177,4 @@ def _list_files(folder: pathlib.Path) -> list[pathlib.Path]:
 def _print_left_out(folder: pathlib.Path, kind: str, paths: Sequence[pathlib.Path]):
     if paths:
         listed = ", ".join(repr(path.name) for path in sorted(paths)[:3])
-        print(f"{folder}: left out are {len(paths):,} {kind}: {listed}{', ...' if len(paths) > 3 else ''}")
+        print(f"{folder}: skipped {len(paths):,} {kind}: {listed}{', ...' if len(paths) > 3 else ''}")

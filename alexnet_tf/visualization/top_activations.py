@@ -146,7 +146,7 @@ def draw_top_activations(
         layer: name of one of its layers.
         data_dir, description, split: of the images.
         num_feature_maps: number of feature maps; all if the layer has fewer. Maps that are strongest on areas of one
-            color, such as a black background, are left out.
+            color, such as a black background, are skipped.
         count: number of images for each.
 
     Returns: uint8 (rows, columns, 3).

@@ -1,4 +1,4 @@
-"""Folders of image files: the usual layouts are read, and nothing is left out without a word."""
+"""Folders of image files: the usual layouts are read, and nothing is skipped without a word."""
 
 import collections
 import os
@@ -71,15 +71,15 @@ class TestFolder:
         source = sources.open_source(f"folder:{tmp_path}")
         assert names_of(tmp_path, source, "validation") == {f"valid/{c}/{n}.png" for c in "ab" for n in (0, 1)}
         output = capsys.readouterr().out
-        assert f"{tmp_path / 'Test'} is left out: the validation split is {tmp_path / 'valid'}." in output
-        assert "left out are 1 folders beside those of the splits: 'annotations'" in output
+        assert f"{tmp_path / 'Test'} is skipped: the validation split is {tmp_path / 'valid'}." in output
+        assert "skipped 1 folders beside those of the splits: 'annotations'" in output
 
     def test_test_folder_without_classes_is_left_out_and_said(self, tmp_path, capsys):
         write_folder(tmp_path / "train", {"a": 10, "b": 10})
         write_folder(tmp_path, {"test": 3})
         source = sources.open_source(f"folder:{tmp_path}")
         assert (source.count("train"), source.count("validation")) == (18, 2)
-        assert capsys.readouterr().out == f"{tmp_path / 'test'} is left out: it has no folders of classes.\n"
+        assert capsys.readouterr().out == f"{tmp_path / 'test'} is skipped: it has no folders of classes.\n"
 
     def test_class_whose_name_is_not_utf8_is_named(self, tmp_path):
         write_folder(tmp_path, {"a": 3, "b": 3})
@@ -136,7 +136,7 @@ class TestFolder:
         os.mkfifo(tmp_path / "a" / "pipe.png")
         source = sources.open_source(f"folder:{tmp_path}")
         assert source.count("train") + source.count("validation") == 6
-        assert re.search(r"a: left out are 3 pipes.*: 'pipe.png', 'same', 'up'\n", capsys.readouterr().out)
+        assert re.search(r"a: skipped 3 pipes.*: 'pipe.png', 'same', 'up'\n", capsys.readouterr().out)
 
     def test_folder_that_can_not_be_listed_counts_as_an_image(self, tmp_path, monkeypatch):
         write_folder(tmp_path, {"a": 3, "b": 3, "a/locked": 5})
@@ -156,7 +156,7 @@ class TestFolder:
         for number in range(4):
             (tmp_path / f"{number}.png").write_bytes(b"x")
         sources.open_source(f"folder:{tmp_path}")
-        expected = f"{tmp_path}: left out are 4 files in no class's folder: '0.png', '1.png', '2.png', ...\n"
+        expected = f"{tmp_path}: skipped 4 files in no class's folder: '0.png', '1.png', '2.png', ...\n"
         assert capsys.readouterr().out == expected
 
     def test_splits_of_different_classes_are_refused(self, tmp_path):

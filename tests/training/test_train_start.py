@@ -47,8 +47,8 @@ CHANGED = {
 NOT_COMPARED = {
     "data_dir": "data sets may be moved: their checksum is compared",
     "run_dir": "the folder itself",
-    "on_bad_record": "the records left out are compared",
-    "max_bad_records": "the records left out are compared",
+    "on_bad_record": "the skipped records are compared",
+    "max_bad_records": "the skipped records are compared",
     "data_service": "where the same images are decoded; their order, as documented",
     "strategy": "the same mathematics; the number of workers is compared",
     "num_local_workers": "the number of workers is compared",
