@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what _MODULES says, for type checkers and editors
     from alexnet_tf.tfrecords.keras_dataset import make_dataset as make_dataset
     from alexnet_tf.training.optimizers import PaperMomentum as PaperMomentum
     from alexnet_tf.variants import VARIANTS as VARIANTS
+    from alexnet_tf.visualization.activations import activations as activations
 
 __version__ = "0.1.0"  # setup.py reads it here
 
@@ -41,6 +42,7 @@ _MODULES = {
     "load_model": "model",
     "PaperMomentum": "training.optimizers",
     "make_dataset": "tfrecords.keras_dataset",
+    "activations": "visualization.activations",
     "preprocess": "notebook",
     "decode_predictions": "notebook",
     "GroupedConv2D": "layers",

@@ -1,4 +1,4 @@
-"""Writes the output of a layer for each image of a split: for nearest neighbors, or for another classifier."""
+"""Writes the outputs of layers for each image of a split: for nearest neighbors, or for another classifier."""
 
 import pathlib
 
@@ -14,9 +14,18 @@ def define_flags():
     )
     flags.DEFINE_string("data_dir", None, "Folder of TFRecords made by alexnet-tfrecords.", required=True)
     flags.DEFINE_string("split", "validation", "Which images: train or validation.")
-    flags.DEFINE_string("layer", "relu7", "Whose output: relu7 is fc7 as the classifier sees it, relu6 fc6.")
+    flags.DEFINE_list(
+        "layers",
+        ["relu7"],
+        "Whose outputs: relu7 is fc7 as the classifier sees it, before dropout's factor; relu6 fc6.",
+    )
+    flags.DEFINE_alias("layer", "layers")
     flags.DEFINE_string(
-        "output", None, "File to write: .npz, which alexnet-neighbours reads, or .tfrecord.", required=True
+        "output",
+        None,
+        "File to write: .npz, which alexnet-neighbours reads, or .tfrecord. Of several layers each has a file, a.npz "
+        "with the layer's name in it: a_relu7.npz.",
+        required=True,
     )
     flags.DEFINE_integer("batch_size", 128, "Images in a batch.", lower_bound=1)
     program.define_overwrite()
@@ -24,10 +33,13 @@ def define_flags():
 
 def main(arguments):
     flag = flags.FLAGS
-    suffix = pathlib.Path(flag.output).suffix
-    if suffix not in (".npz", ".tfrecord"):
+    output = pathlib.Path(flag.output)
+    if output.suffix not in (".npz", ".tfrecord"):
         raise ValueError(f"`output` must end in .npz or .tfrecord. Received: {flag.output}")
-    program.check_outputs("output", [flag.output], flag.overwrite)
+    paths = [output]
+    if len(flag.layers) > 1:
+        paths = [output.with_stem(f"{output.stem}_{layer}") for layer in flag.layers]
+    program.check_outputs("output", paths, flag.overwrite)
 
     # Not with the module: TensorFlow takes seconds to import, which --help and mistakes in flags need not wait for.
     from alexnet_tf.evaluation import features
@@ -37,10 +49,11 @@ def main(arguments):
     model, _ = load_model(flag.model)
     description = schema.load_description(flag.data_dir)
     schema.split_of(description, flag.split)
-    extracted = features.extract(model, flag.layer, flag.data_dir, description, flag.split, flag.batch_size)
-    (extracted.save if suffix == ".npz" else extracted.save_tfrecord)(flag.output)
-    count, units = extracted.vectors.shape
-    print(f"{count:,} vectors of {units:,} numbers. Written: {flag.output}")
+    extracted = features.extract(model, flag.layers, flag.data_dir, description, flag.split, flag.batch_size)
+    for of_layer, path in zip(extracted, paths, strict=True):
+        (of_layer.save if path.suffix == ".npz" else of_layer.save_tfrecord)(path)
+        count, units = of_layer.vectors.shape
+        print(f"{of_layer.layer}: {count:,} vectors of {units:,} numbers. Written: {path}")
 
 
 def run():

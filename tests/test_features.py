@@ -6,6 +6,7 @@ import tensorflow as tf
 from PIL import Image
 from programs import run, run_well
 
+from alexnet_tf import activations
 from alexnet_tf.evaluation import features
 from alexnet_tf.model import load_model
 from alexnet_tf.tfrecords import reader, schema
@@ -13,18 +14,19 @@ from alexnet_tf.tfrecords import reader, schema
 
 @pytest.fixture(scope="module")
 def features_dir(run_dir, data_dir, tmp_path_factory):
-    """relu7's features of both splits."""
+    """relu7's and pool5's features of both splits."""
     folder = tmp_path_factory.mktemp("features")
     for split in schema.SPLITS:
-        output = f"--output={folder / split}.npz"
-        run_well("features", f"--model={run_dir}", f"--data_dir={data_dir}", f"--split={split}", output)
+        flags = ["--layers=pool5,relu7", f"--split={split}", f"--output={folder / split}.npz"]
+        output = run_well("features", f"--model={run_dir}", f"--data_dir={data_dir}", *flags)
+        assert f"relu7: {3000 if split == 'train' else 1000:,} vectors of" in output
     return folder
 
 
 @pytest.mark.slow  # a model is trained, and run on all images
 class TestFeatures:
     def test_vectors_are_what_the_classifier_sees(self, features_dir, run_dir, data_dir):
-        found = features.Features.load(features_dir / "validation.npz")
+        found = features.Features.load(features_dir / "validation_relu7.npz")
         model, description = load_model(run_dir)
         assert found.class_names == description.class_names
         dataset = reader.make_evaluation_dataset(data_dir, 100, model.input_shape[1])
@@ -37,10 +39,19 @@ class TestFeatures:
         expected = model.predict(pixels, verbose=0)
         np.testing.assert_allclose(exponents / exponents.sum(axis=1, keepdims=True), expected, rtol=1e-4, atol=1e-6)
 
+    def test_layers_of_one_run_are_each_layers_own(self, features_dir, run_dir, data_dir):
+        found = features.Features.load(features_dir / "validation_pool5.npz")
+        model, _ = load_model(run_dir)
+        pixels, _ = next(iter(reader.make_evaluation_dataset(data_dir, 100, model.input_shape[1])))
+        (pool5,) = activations(model, pixels, ["pool5"]).values()
+        expected = np.concatenate(pool5, axis=-1).reshape(100, -1)
+        np.testing.assert_allclose(found.vectors[:100], expected, rtol=1e-4, atol=1e-5)
+        assert found.layer == "pool5"
+
     def test_tfrecord_holds_the_same(self, features_dir, run_dir, data_dir, tmp_path):
         path = tmp_path / "validation.tfrecord"
         run_well("features", f"--model={run_dir}", f"--data_dir={data_dir}", f"--output={path}")
-        found = features.Features.load(features_dir / "validation.npz")
+        found = features.Features.load(features_dir / "validation_relu7.npz")
         examples = [tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
         assert len(examples) == 1000
         vectors = np.float32([example.features.feature["features"].float_list.value for example in examples])
@@ -72,9 +83,9 @@ class TestFlags:
 @pytest.mark.slow  # a model is trained, and run on all images
 class TestNeighbours:
     def test_picture_and_table_are_of_the_nearest(self, features_dir, data_dir, tmp_path):
-        flags = [f"--features={features_dir / 'train.npz'}", f"--queries={features_dir / 'validation.npz'}"]
+        flags = [f"--features={features_dir / 'train_relu7.npz'}", f"--queries={features_dir / 'validation_relu7.npz'}"]
         output = run_well("neighbours", *flags, f"--data_dir={data_dir}", f"--output={tmp_path / 'n.png'}")
-        searched, queries = (features.Features.load(features_dir / f"{split}.npz") for split in schema.SPLITS)
+        searched, queries = (features.Features.load(features_dir / f"{split}_relu7.npz") for split in schema.SPLITS)
         with np.load(tmp_path / "n.npz") as table:
             assert table["numbers"].shape == table["distances"].shape == (1000, 6)
             agree = np.mean(searched.labels[table["numbers"][:, 0]] == queries.labels)
@@ -85,7 +96,7 @@ class TestNeighbours:
         assert np.asarray(Image.open(tmp_path / "n.png")).std() > 10
 
     def test_features_of_other_images_are_refused(self, features_dir, tiny_data_dir, tmp_path):
-        flags = [f"--features={features_dir / 'train.npz'}", f"--queries={features_dir / 'validation.npz'}"]
+        flags = [f"--features={features_dir / 'train_relu7.npz'}", f"--queries={features_dir / 'validation_relu7.npz'}"]
         result = run("neighbours", *flags, f"--data_dir={tiny_data_dir}", f"--output={tmp_path / 'n.png'}")
         assert result.returncode != 0
         assert "It holds those of others" in result.stderr

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -69,23 +70,23 @@ class Features:
 
 def extract(
     model: keras.Model,
-    layer: str,
+    layers: Sequence[str],
     data_dir: str | pathlib.Path,
     description: schema.DatasetDescription,
     split: str,
     batch_size: int,
-) -> Features:
-    """Computes the output of a layer for the center crop of each image.
+) -> list[Features]:
+    """Computes the outputs of layers for the center crop of each image, in one pass.
 
     Args:
         model: from RGB pixels (batch, side, side, 3) to probabilities.
-        layer: name of one of its layers, whose output for an image is flattened to one vector.
+        layers: names of some of its layers, whose output for an image is flattened to one vector.
         data_dir: folder of the data set.
         description: its `schema.DatasetDescription`.
         split: "train" or "validation".
         batch_size: images in a batch.
 
-    Returns: `Features`.
+    Returns: the `Features` of each layer.
 
     Raises:
         ValueError: if the model has no such layer.
@@ -93,17 +94,21 @@ def extract(
     Source: section 6.1: "the feature activations induced by an image at the last, 4096-dimensional hidden layer".
     """
     names = [each.name for each in model.layers]
-    if layer not in names:
-        raise ValueError(f"`layer` must be one of {', '.join(names)}. Received: layer={layer!r}")
-    output = keras.layers.Flatten()(layer_output(model, layer))
+    for layer in layers:
+        if layer not in names:
+            raise ValueError(f"`layer` must be one of {', '.join(names)}. Received: layer={layer!r}")
+    outputs = {layer: keras.layers.Flatten()(layer_output(model, layer)) for layer in layers}
     dataset = reader.make_evaluation_dataset(
         data_dir, batch_size, model.input_shape[1], description=description, split=split
     )
     with verify.naming_damaged_shards(data_dir, description):
-        vectors = keras.Model(model.input, output).predict(dataset.map(lambda images, _: images))
+        vectors = keras.Model(model.input, outputs).predict(dataset.map(lambda images, _: images))
     labels = reader.read_labels(data_dir, description, split)
     checksum = predictions.checksum(description, split)
-    return Features(layer, description.class_names, split, checksum, labels, vectors.astype("float32"))
+    return [
+        Features(layer, description.class_names, split, checksum, labels, vectors[layer].astype("float32"))
+        for layer in layers
+    ]
 
 
 def load_matching(

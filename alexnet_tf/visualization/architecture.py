@@ -63,7 +63,8 @@ def save_architecture(path: str | pathlib.Path, variant: str, num_classes: int =
             _draw_box(axes, x, y, f"{shape.name}\n{size}", _COLORS[index] if len(here) > 1 else "#eeeeee")
             for other, from_y in enumerate(below):
                 if connected or len(below) == 1 or len(here) == 1 or other == index:
-                    _draw_arrow(axes, x - _STEP, from_y, y, between_columns=len(below) > 1 and other != index)
+                    start, end = (x - _STEP + _BOX[0] / 2, from_y), (x - _BOX[0] / 2, y)
+                    draw_arrow(axes, start, end, between_columns=len(below) > 1 and other != index)
         following = shapes[shapes.index(shape) + 1 : shapes.index(layers[position]) if position < len(layers) else None]
         names = "\n".join([*_kernels(shape.row), *(each.name for each in following)])
         axes.text(x, heights[-1] - 1.1, names, ha="center", va="top", fontsize=7, color="#606060")
@@ -98,7 +99,10 @@ def _kernels(row: rows.Layer | None) -> list[str]:
     return [f"{row.kernel_size} x {row.kernel_size} kernels", *([f"stride {row.strides}"] if row.strides > 1 else [])]
 
 
-def _draw_arrow(axes: Axes, x: float, y: float, to_y: float, between_columns: bool) -> None:
+def draw_arrow(
+    axes: Axes, start: tuple[float, float], end: tuple[float, float], between_columns: bool, lw: float = 1.2
+) -> None:
+    """Draws an arrow from one point (x, y) to another, in the color of a connection within or between columns."""
     color = list(_ARROWS)[between_columns]
-    style = {"arrowstyle": "-|>", "color": color, "shrinkA": 0, "shrinkB": 0, "lw": 1.2}
-    axes.annotate("", xy=(x + _STEP - _BOX[0] / 2, to_y), xytext=(x + _BOX[0] / 2, y), arrowprops=style)
+    style = {"arrowstyle": "-|>", "color": color, "shrinkA": 0, "shrinkB": 0, "lw": lw}
+    axes.annotate("", xy=end, xytext=start, arrowprops=style)

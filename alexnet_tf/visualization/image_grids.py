@@ -1,24 +1,22 @@
 """Grids of images: kernels, predictions, and images in rows. Each is an RGB array, uint8 (rows, columns, 3)."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from alexnet_tf.visualization import plots
 
-if TYPE_CHECKING:
-    from alexnet_tf.layers import GroupedConv2D  # alexnet-client draws predictions without TensorFlow
-
 _KERNELS_PER_ROW = 16  # figure 3: 48 kernels of a column in three rows
 
 
-def kernel_sheet(layer: "GroupedConv2D", magnification: int = 4) -> np.ndarray:
+def kernel_sheet(kernels: Sequence[Any], magnification: int = 4) -> np.ndarray:
     """The kernels of a layer whose input is RGB pixels: one block of rows for each column of the network.
 
     Args:
-        layer: a built `layers.GroupedConv2D` with 3 input channels.
+        kernels: an array or variable (side, side, 3, filters) for each column, such as `layers.GroupedConv2D.kernels`.
         magnification: side of a kernel's pixel in the picture, in pixels.
 
     Returns: uint8 (rows, columns, 3). Each kernel is scaled by itself to 0...255, with 0 in gray.
@@ -26,17 +24,17 @@ def kernel_sheet(layer: "GroupedConv2D", magnification: int = 4) -> np.ndarray:
     Source: figure 3.
     """
     blocks = []
-    for kernel in layer.kernels:
-        kernels = np.moveaxis(np.asarray(kernel, "float32"), -1, 0)  # (kernels, side, side, 3)
-        largest = np.abs(kernels).max(axis=(1, 2, 3), keepdims=True)
-        kernels = 0.5 + 0.5 * kernels / np.where(largest > 0, largest, 1)
-        kernels = kernels.repeat(magnification, axis=1).repeat(magnification, axis=2)
-        kernels = np.pad(kernels, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1)
-        missing = -len(kernels) % min(_KERNELS_PER_ROW, len(kernels))
-        kernels = np.concatenate([kernels, np.ones((missing, *kernels.shape[1:]), "float32")])
-        per_row = min(_KERNELS_PER_ROW, len(kernels))
-        side = kernels.shape[1]
-        rows = kernels.reshape(-1, per_row, side, side, 3).transpose(0, 2, 1, 3, 4)
+    for of_column in kernels:
+        pictures = np.moveaxis(np.asarray(of_column, "float32"), -1, 0)  # (kernels, side, side, 3)
+        largest = np.abs(pictures).max(axis=(1, 2, 3), keepdims=True)
+        pictures = 0.5 + 0.5 * pictures / np.where(largest > 0, largest, 1)
+        pictures = pictures.repeat(magnification, axis=1).repeat(magnification, axis=2)
+        pictures = np.pad(pictures, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1)
+        missing = -len(pictures) % min(_KERNELS_PER_ROW, len(pictures))
+        pictures = np.concatenate([pictures, np.ones((missing, *pictures.shape[1:]), "float32")])
+        per_row = min(_KERNELS_PER_ROW, len(pictures))
+        side = pictures.shape[1]
+        rows = pictures.reshape(-1, per_row, side, side, 3).transpose(0, 2, 1, 3, 4)
         blocks.append(rows.reshape(-1, per_row * side, 3))
     gap = np.ones((2 * magnification, blocks[0].shape[1], 3), "float32")
     sheet = blocks[0]
@@ -76,12 +74,29 @@ def prediction_panel(
         if title:
             picture.set_title(title, fontsize=9)
         colors = ["#f4a582" if title in (name, name.replace("/", "_")) else "#9ecae1" for name in names]
-        bars.barh(range(len(names)), probabilities, color=colors)
-        bars.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6))
-        for position, (name, probability) in enumerate(zip(names, probabilities, strict=True)):
-            bars.text(0.02, position, name if len(name) < 24 else name[:22] + "…", va="center", fontsize=8)
-            bars.text(0.98, position, f"{probability:.0%}", va="center", ha="right", fontsize=8)
+        draw_bars(bars, names, probabilities, colors)
     return plots.pixels_of(figure)
+
+
+def shorten(name: str, characters: int = 23) -> str:
+    """A class's name, cut to a number of characters if it has more."""
+    return name if len(name) <= characters else name[: characters - 2] + "…"
+
+
+def draw_bars(
+    axes: Axes,
+    names: Sequence[str],
+    probabilities: Sequence[float] | np.ndarray,
+    colors: Sequence[str] | str = "#9ecae1",
+    fontsize: float = 8,
+) -> None:
+    """Draws classes as bars, the first on top, with their names and the probabilities in percent."""
+    axes.set_axis_off()
+    axes.barh(range(len(names)), probabilities, color=colors)
+    axes.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6))
+    for position, (name, probability) in enumerate(zip(names, probabilities, strict=True)):
+        axes.text(0.02, position, shorten(name), va="center", fontsize=fontsize)
+        axes.text(0.98, position, f"{probability:.0%}", va="center", ha="right", fontsize=fontsize)
 
 
 def image_rows(rows: Sequence[Sequence[tuple[np.ndarray, str]]]) -> np.ndarray:
@@ -103,7 +118,7 @@ def image_rows(rows: Sequence[Sequence[tuple[np.ndarray, str]]]) -> np.ndarray:
         for column, (image, caption) in enumerate(images):
             panel = panels[row, column + (column > 0)]
             panel.imshow(image)
-            panel.set_title(caption if len(caption) < 22 else caption[:20] + "…", fontsize=8)
+            panel.set_title(shorten(caption, 21), fontsize=8)
     return plots.pixels_of(figure)
 
 

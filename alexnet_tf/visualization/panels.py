@@ -80,7 +80,7 @@ def draw_nearest_training_images(
     Source: figure 4, right.
     """
     searched, queries = (
-        features.extract(model, "relu7", data_dir, description, split, batch_size=128)
+        features.extract(model, ["relu7"], data_dir, description, split, batch_size=128)[0]
         for split in ("train", "validation")
     )
     indices, _ = nearest_neighbors.exact_search(queries.vectors, searched.vectors, 6)

@@ -92,7 +92,7 @@ class TestSignatures:
         served = predictions(saved, "ten_view", contents)
         np.testing.assert_array_equal(served["class_ids"], order)
         np.testing.assert_allclose(served["probabilities"], np.take_along_axis(of_views, order, 1), rtol=1e-5)
-        expected = features.extract(model, "relu7", data_dir, description, "validation", 10).vectors
+        expected = features.extract(model, ["relu7"], data_dir, description, "validation", 10)[0].vectors
         np.testing.assert_allclose(predictions(saved, "features", contents)["features"], expected, rtol=1e-5, atol=1e-6)
 
     def test_ten_views_pass_through_the_network_32_crops_at_a_time(self):

@@ -17,7 +17,7 @@ class TestKernelSheet:
             values = np.zeros(kernel.shape, "float32")
             values[0, 1, group, :] = np.arange(1, 19)  # one color of one pixel, red or green
             kernel.assign(values)
-        sheet = image_grids.kernel_sheet(layer, magnification=4)
+        sheet = image_grids.kernel_sheet(layer.kernels, magnification=4)
         cell = 2 * 4 + 2
         assert sheet.dtype == np.uint8
         assert sheet.shape == (4 * cell + 8, 16 * cell, 3)  # two rows for each group's 18 kernels, and a gap
@@ -35,7 +35,7 @@ class TestKernelSheet:
     def test_kernel_of_zeros_is_gray_and_not_a_division_by_zero(self):
         layer = GroupedConv2D(2, 3, groups=1, kernel_initializer="zeros")
         layer.build((None, 8, 8, 3))
-        sheet = image_grids.kernel_sheet(layer, magnification=1)
+        sheet = image_grids.kernel_sheet(layer.kernels, magnification=1)
         np.testing.assert_array_equal(sheet[1:4, 1:4], 128)
 
 
