@@ -153,7 +153,7 @@ def _write(models, records_skipped, numbers):
     """Measures and writes what the flags ask for."""
     from alexnet_tf.evaluation import metrics, predictions, report, results
     from alexnet_tf.model import load_model
-    from alexnet_tf.visualization import image_grids, plots
+    from alexnet_tf.visualization import kernels, plots
 
     flag = flags.FLAGS
     result = results.evaluate_models(models, flag.search_weights, records_skipped)
@@ -165,7 +165,8 @@ def _write(models, records_skipped, numbers):
         predictions.write_submission(flag.submission, probabilities, numbers)
     if len(flag.model) == 1 and not files.is_saved(flag.model[0]):
         conv1 = load_model(flag.model[0])[0].get_layer("conv1")
-        plots.save_png(output_dir / files.KERNELS, image_grids.kernel_sheet(conv1))
+        initial = kernels.load_initial_kernels(flag.model[0])
+        plots.save_png(output_dir / files.KERNELS, kernels.draw_kernels(conv1.kernels, initial))
     print(f"\n{report.as_text(result)}")
     print(f"Written: evaluation.json, evaluation.md and pictures in {output_dir}")
 

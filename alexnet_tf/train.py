@@ -65,6 +65,7 @@ def train(flag: flags.FlagValues, worker: workers.Worker) -> None:
     from alexnet_tf.distribution import strategies
     from alexnet_tf.tfrecords import data_service, reader, verify
     from alexnet_tf.training import callbacks, checkpoints, experiment, fit, health_checks, inputs
+    from alexnet_tf.visualization import kernels
 
     if flag.data_service:
         data_service.check_reachable(flag.data_service)
@@ -82,6 +83,8 @@ def train(flag: flags.FlagValues, worker: workers.Worker) -> None:
     training = build_training(flag, devices, data)
 
     with experiment.open_run_dir(run_dir, data, writes=worker.is_chief):
+        if worker.is_chief:
+            kernels.save_initial_kernels(run_dir, training.network.get_layer("conv1").kernels)
         start = _restore(flag, worker, devices, data, training, settings)
         layer_rates = train_flags.parse_layer_rates(flag.layer_rates)
         experiment.set_rate_multipliers(training, layer_rates, **given(flag, "schedule", "bias_rate"))

@@ -21,6 +21,7 @@ from absl import app, flags
 from alexnet_tf import model, variants
 from alexnet_tf.distribution import strategies
 from alexnet_tf.training import compilation, fit, gradient_norms, optimizers, tensorboard_logger
+from alexnet_tf.visualization import activations, kernels
 
 CLASSES = 1000
 
@@ -110,6 +111,7 @@ def main(argv):
     def training_data():
         return tf.data.Dataset.from_tensors((inputs, labels)).repeat().prefetch(2)
 
+    class_names = [f"class {number}" for number in range(CLASSES)]
     with tempfile.TemporaryDirectory() as folder:
         _, bare, _, _ = make_model(flag, jit, measured=False)
         alexnet, full, confusion_matrix, norms = make_model(flag, jit, measured=True)
@@ -123,8 +125,12 @@ def main(argv):
             batch_size=flag.batch_size,
             first_step=0,
             first_images=images[:8],
+            pictures={
+                "conv1 kernels": lambda: kernels.draw_kernels(alexnet.get_layer("conv1").kernels),
+                "activations": lambda: activations.draw_activations(alexnet, images[0], class_names),
+            },
             texts={"flags": "none"},
-            class_names=[f"class {number}" for number in range(CLASSES)],
+            class_names=class_names,
             confusion_matrix=confusion_matrix,
             gradient_norms=norms,
             hparams={"variant": flag.variant},

@@ -18,7 +18,7 @@ from alexnet_tf.distribution import workers
 from alexnet_tf.evaluation import predictions
 from alexnet_tf.model import load_model
 from alexnet_tf.tfrecords import reader
-from alexnet_tf.visualization import image_grids, plots
+from alexnet_tf.visualization import kernels, plots
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ class TestEvaluate:
         assert result["images"] == len(labels) == 1000
         assert result["chance"] == {"top1_error": pytest.approx(0.9), "top5_error": pytest.approx(0.5)}
         assert f"{result['ten_views']['top1_error']:.2%}" in output
-        kernels = image_grids.kernel_sheet(model.get_layer("conv1"))
-        np.testing.assert_array_equal(np.asarray(Image.open(folder / "conv1_kernels.png")), kernels)
+        picture = kernels.draw_kernels(model.get_layer("conv1").kernels, kernels.load_initial_kernels(run_dir))
+        np.testing.assert_array_equal(np.asarray(Image.open(folder / "conv1_kernels.png")), picture)
 
     def test_model_of_other_classes_is_refused(self, run_dir, tmp_path):
         for name, color in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):

@@ -8,8 +8,15 @@ from PIL import Image
 from programs import run, run_well
 
 from alexnet_tf.model import load_model
-from alexnet_tf.tfrecords import reader, schema
-from alexnet_tf.visualization import image_grids, panels, relu_vs_tanh, top_activations
+from alexnet_tf.tfrecords import crops, reader, schema
+from alexnet_tf.visualization import (
+    activations,
+    kernels,
+    occlusion,
+    panels,
+    relu_vs_tanh,
+    top_activations,
+)
 
 
 class TestReadImages:
@@ -54,10 +61,19 @@ class TestProgram:
         flags = [f"--model={run_dir}", f"--data_dir={data_dir}", f"--output_dir={tmp_path}"]
         output = run_well("paper_figures", *flags, "--layers=conv1,fc8", "--maps=3", "--images=4", "--split=validation")
         names = ["architecture", "conv1_kernels", "strongest_conv1", "strongest_fc8", "panel", "neighbours"]
+        names += ["activations", "occlusion", "optimized_conv1", "optimized_fc8"]
         assert all((tmp_path / f"{name}.png").exists() and f"{name}.png" in output for name in names)
         model, description = load_model(run_dir)
+        class_names = description.class_names
+        images = crops.center_crop(
+            reader.read_images(data_dir, schema.load_description(data_dir), "validation", [0, 500, 999]), 56
+        )
         expected = {
-            "conv1_kernels": image_grids.kernel_sheet(model.get_layer("conv1")),
+            "activations": activations.draw_activations(model, images[0], class_names),
+            "occlusion": occlusion.draw_occlusion(model, images, class_names),
+            "conv1_kernels": kernels.draw_kernels(
+                model.get_layer("conv1").kernels, kernels.load_initial_kernels(run_dir)
+            ),
             "panel": panels.draw_predictions(model, data_dir, description),
             "neighbours": panels.draw_nearest_training_images(model, data_dir, description),
             "strongest_fc8": top_activations.draw_top_activations(
@@ -73,6 +89,7 @@ class TestProgram:
         "flags, message",
         [
             ([], "`model` must be given"),
+            (["--figure=occlusion", "--model=run", "--data_dir="], "`data_dir` must be given for strongest,"),
             (["--figure=relu_against_tanh", "--learning_rates=a"], "`learning_rates`"),
             (["--figure=relu_against_tanh", "--most_epochs=0"], "--max_epochs=0: 0 is not a positive integer"),
         ],

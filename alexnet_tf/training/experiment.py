@@ -22,6 +22,7 @@ from alexnet_tf.training.gradient_norms import GradientNorms
 from alexnet_tf.training.inputs import Data
 from alexnet_tf.training.metrics import ConfusionMatrix
 from alexnet_tf.training.tensorboard_logger import TensorBoardLogger
+from alexnet_tf.visualization import activations, kernels
 from alexnet_tf.weights import transfer
 
 
@@ -323,6 +324,14 @@ def make_logger(
         batch_size=data.batch_size,
         first_step=first_step,
         first_images=summaries.augmented_inputs(training_data(0, reader.Share()), 8),
+        pictures={
+            "conv1 kernels": lambda: kernels.draw_kernels(
+                training.network.get_layer("conv1").kernels, kernels.load_initial_kernels(run_dir)
+            ),
+            "activations": lambda: activations.draw_activations(
+                training.network, data.first_validation_image(), data.description.class_names
+            ),
+        },
         texts=summaries.describe_run(data.description, len(data.skipped), flag_lines),
         class_names=data.description.class_names,
         confusion_matrix=training.confusion_matrix,

@@ -6,10 +6,11 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from alexnet_tf import variants
-from alexnet_tf.tfrecords import reader, schema, statistics, verify
+from alexnet_tf.tfrecords import crops, reader, schema, statistics, verify
 from alexnet_tf.training import schedules
 
 
@@ -48,6 +49,10 @@ class Data:
     def validation_steps(self, replicas: int) -> int:
         """Batches of each replica in a validation."""
         return reader.evaluation_steps(self.description, self.batch_size, all_replicas=replicas)
+
+    def first_validation_image(self) -> np.ndarray:
+        """The center crop of the first validation image; uint8 (image_px, image_px, 3)."""
+        return crops.center_crop(reader.read_images(self.folder, self.description, "validation", [0]), self.image_px)[0]
 
     @property
     def settings(self) -> dict[str, Any]:

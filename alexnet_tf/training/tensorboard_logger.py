@@ -27,7 +27,7 @@ from alexnet_tf.training.callbacks import Stopped
 from alexnet_tf.training.fit import InputClock
 from alexnet_tf.training.gradient_norms import GradientNorms
 from alexnet_tf.training.metrics import ConfusionMatrix
-from alexnet_tf.visualization import image_grids, plots
+from alexnet_tf.visualization import plots
 
 # TensorBoard's table of runs shows five flags until more are selected, those first that are marked as different.
 _FLAGS_SHOWN_FIRST = ("variant", "learning_rate", "batch_size", "schedule", "epochs")
@@ -66,6 +66,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
         batch_size: images in a step, on all devices together.
         first_step: steps done before this start.
         first_images: uint8 (n, rows, columns, 3): augmented images as the network sees them, written once.
+        pictures: by name, functions that draw what is written after each epoch, uint8 (rows, columns, 3).
         texts: Markdown by title, written once: what is trained, on what, with which flags.
         class_names: names in the order of the labels.
         confusion_matrix: None, or that of the compiled model.
@@ -84,6 +85,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
         batch_size: int,
         first_step: int,
         first_images: np.ndarray,
+        pictures: Mapping[str, Callable[[], np.ndarray]],
         texts: Mapping[str, str],
         class_names: Sequence[str],
         confusion_matrix: ConfusionMatrix | None,
@@ -102,6 +104,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.step = first_step
         self.first_images = first_images
+        self.pictures = pictures
         self.texts = texts
         self.class_names = class_names
         self.confusion_matrix = confusion_matrix
@@ -209,7 +212,8 @@ class TensorBoardLogger(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs: Any = None):
         with self.train_writer.as_default(step=self.step):
-            _write_image("conv1 kernels", lambda: image_grids.kernel_sheet(self.model.get_layer("conv1")))
+            for name, draw in self.pictures.items():
+                _write_image(name, draw)
             for name, value in summaries.loss_and_errors(logs).items():
                 tf.summary.scalar(f"epoch/{name}", value)
             for layer in self.model.layers:

@@ -62,7 +62,7 @@ class TestTensorBoardLogger:
         width, height, png = train["augmented inputs"][0]
         assert (int(width), int(height)) == (4 * 56, 2 * 56)
         assert len(np.unique(tf.io.decode_png(png))) > 50
-        assert list(train["conv1 kernels"]) == [60, 120]
+        assert list(train["conv1 kernels"]) == list(train["activations"]) == [60, 120]
         assert b"--variant=testing" in train["flags"][0]
         assert b"train: 3,000 images" in train["data"][0] and b"Ankle boot" in train["data"][0]
         kernels = keras.models.load_model(log_dir / "second" / "model.keras").get_layer("fc7").kernels
@@ -205,12 +205,14 @@ class TestPages:
         assert re.search(row, text), text
 
     def test_images_are_those_that_were_logged(self, browser, tensorboard, log_dir):
-        open_page(browser, tensorboard, "#images&tagFilter=conv1%20kernels", "Tags matching", "conv1 kernels")
+        browser.set_window_size(1500, 4000)  # an image is loaded when it comes into view
+        open_page(browser, tensorboard, "#images&tagFilter=.", "Tags matching", "conv1 kernels", "activations")
         wanted = {
             tag: {png for _, _, png in entries(folder)[tag].values()}
             for folder, tag in (
                 (log_dir / "first" / "tensorboard" / "train", "augmented inputs"),
                 (log_dir / "first" / "tensorboard" / "train", "conv1 kernels"),
+                (log_dir / "first" / "tensorboard" / "train", "activations"),
                 (log_dir / "first" / "tensorboard" / "validation", "confusion matrix"),
             )
         }
