@@ -7,41 +7,60 @@ complete is not repeated.
 import json
 import os
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
 import time
 
+from absl import flags
+
 from alexnet_tf.tfrecords import program
 from alexnet_tf.tfrecords.files import write_json
 
-_DATA_DIR = pathlib.Path("data/fashion_mnist_sample")
-_RUN_DIR = pathlib.Path("runs/demo")
+_FASHION_MNIST = "fashion_mnist"
 _RECIPE = pathlib.Path(__file__).parent / "recipes" / "demo.flags"
 
 
 def define_flags():
-    """Defines no flags."""
+    """Defines the flags. Not at import: then two programs could not be imported together."""
+    flags.DEFINE_string(
+        "source",
+        _FASHION_MNIST,
+        "Images, as alexnet-tfrecords takes them: fashion_mnist, 4,000 of which are in this package, tfds:NAME, which "
+        "TensorFlow Datasets downloads, or folder:PATH.",
+    )
 
 
 def main(arguments):
+    _run_all(flags.FLAGS.source)
+
+
+def _run_all(source):
     start = time.perf_counter()
+    data_dir, run_dir = _folders(source)
     seconds = {}
-    seconds["tfrecords"] = _run_program("tfrecords.build", "--source=fashion_mnist", f"--data_dir={_DATA_DIR}")
-    seconds["train"] = _run_program(
-        "train", f"--flagfile={_RECIPE}", f"--data_dir={_DATA_DIR}", f"--run_dir={_RUN_DIR}"
-    )
-    model = _RUN_DIR / "model.keras"
-    if not _is_newer(_RUN_DIR / "evaluation.json", model):
-        seconds["evaluate"] = _run_program("evaluate", f"--model={_RUN_DIR}", f"--data_dir={_DATA_DIR}")
-    export_dir = _RUN_DIR / "export"
+    seconds["tfrecords"] = _run_program("tfrecords.build", f"--source={source}", f"--data_dir={data_dir}")
+    seconds["train"] = _run_program("train", f"--flagfile={_RECIPE}", f"--data_dir={data_dir}", f"--run_dir={run_dir}")
+    model = run_dir / "model.keras"
+    if not _is_newer(run_dir / "evaluation.json", model):
+        seconds["evaluate"] = _run_program("evaluate", f"--model={run_dir}", f"--data_dir={data_dir}")
+    export_dir = run_dir / "export"
     if not _is_newer(_latest_version(export_dir), model):
-        seconds["export"] = _run_program("export", f"--model={_RUN_DIR}", f"--export_dir={export_dir}")
+        seconds["export"] = _run_program("export", f"--model={run_dir}", f"--export_dir={export_dir}")
     exported = _latest_version(export_dir)
-    images = _write_sample_images(_RUN_DIR / "images")
-    panel = f"--panel={_RUN_DIR / 'panel.png'}"
+    images = _write_sample_images(data_dir, run_dir / "images")
+    panel = f"--panel={run_dir / 'panel.png'}"
     seconds["predict"] = _run_program("predict", f"--model={exported}", panel, "--overwrite", *images)
-    _summarize(exported, seconds, time.perf_counter() - start)
+    _summarize(source, run_dir, exported, seconds, time.perf_counter() - start)
+
+
+def _folders(source):
+    """The folders of a source's data set and of its run."""
+    if source == _FASHION_MNIST:
+        return pathlib.Path("data/fashion_mnist_sample"), pathlib.Path("runs/demo")
+    name = re.sub(r"\W+", "_", source.split(":", 1)[-1].rstrip("/").rsplit("/", 1)[-1])
+    return pathlib.Path("data") / name, pathlib.Path(f"runs/demo_{name}")
 
 
 def _run_program(module, *arguments):
@@ -70,28 +89,29 @@ def _latest_version(export_dir):
     return max(versions, key=lambda path: int(path.name), default=None)
 
 
-def _write_sample_images(folder, count=8):
+def _write_sample_images(data_dir, folder, count=8):
     """Writes a validation image of each of the first classes as a PNG named by its class; returns the paths."""
     import numpy as np  # not with the module: the first command is printed at once
     from PIL import Image
 
-    from alexnet_tf.tfrecords import sources
+    from alexnet_tf.tfrecords import reader, schema
 
-    source = sources.open_source("fashion_mnist")
+    description = schema.load_description(data_dir)
+    labels, firsts = np.unique(reader.read_labels(data_dir, description, "validation"), return_index=True)
+    images = reader.read_images(data_dir, description, "validation", firsts[:count])
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {}
-    for _, image, label in source.read("validation", 0, source.count("validation")):
-        if label < count and label not in paths:
-            name = source.class_names[label].replace("/", "_").replace(" ", "_")
-            paths[label] = folder / f"{name}.png"
-            Image.fromarray(np.squeeze(np.asarray(image))).save(paths[label])
-    return [paths[label] for label in sorted(paths)]
+    paths = []
+    for label, image in zip(labels, images, strict=False):
+        name = description.class_names[label].replace("/", "_").replace(" ", "_")
+        paths.append(folder / f"{name}.png")
+        Image.fromarray(image).save(paths[-1])
+    return paths
 
 
-def _summarize(exported, seconds_per_step, seconds):
+def _summarize(source, run_dir, exported, seconds_per_step, seconds):
     """Writes summary.json and prints the results, and what to do next."""
-    evaluation = json.loads((_RUN_DIR / "evaluation.json").read_text())
-    training = json.loads((_RUN_DIR / "training.json").read_text())
+    evaluation = json.loads((run_dir / "evaluation.json").read_text())
+    training = json.loads((run_dir / "training.json").read_text())
     summary = {
         # The paper's test is that of ten views.
         "val_top1_error": evaluation["ten_views"]["top1_error"],
@@ -103,15 +123,16 @@ def _summarize(exported, seconds_per_step, seconds):
         "images_per_second": training["images_per_second"],
         "seconds": seconds,
         "seconds_per_step": seconds_per_step,
-        "tensorboard": str(_RUN_DIR / "tensorboard"),
-        "pictures": [str(_RUN_DIR / name) for name in ("confusion_matrix.png", "conv1_kernels.png", "panel.png")],
-        "model": str(_RUN_DIR / "model.keras"),
+        "tensorboard": str(run_dir / "tensorboard"),
+        "pictures": [str(run_dir / name) for name in ("confusion_matrix.png", "conv1_kernels.png", "panel.png")],
+        "model": str(run_dir / "model.keras"),
         "export": str(exported),
     }
-    write_json(_RUN_DIR / "summary.json", summary)
+    write_json(run_dir / "summary.json", summary)
     center, ten, chance = (evaluation[key] for key in ("center_crop", "ten_views", "chance"))
+    name = "Fashion-MNIST" if source == _FASHION_MNIST else source
     print(f"""
-AlexNet of 2012, full width, on {evaluation["images"]:,} validation images of Fashion-MNIST:
+AlexNet of 2012, full width, on {evaluation["images"]:,} validation images of {name}:
                     center crop   ten views      chance
   top-1 error       {center["top1_error"]:>10.1%}  {ten["top1_error"]:>10.1%}  {chance["top1_error"]:>10.1%}
   top-5 error       {center["top5_error"]:>10.1%}  {ten["top5_error"]:>10.1%}  {chance["top5_error"]:>10.1%}
@@ -121,11 +142,11 @@ AlexNet of 2012, full width, on {evaluation["images"]:,} validation images of Fa
 Pictures:     {", ".join(summary["pictures"])}
 Model:        {summary["model"]}
 Export:       {summary["export"]}
-Summary:      {_RUN_DIR / "summary.json"}
+Summary:      {run_dir / "summary.json"}
 
 Next steps:
-  .venv/bin/tensorboard --logdir={_RUN_DIR / "tensorboard"}
-  .venv/bin/alexnet-predict --model={_RUN_DIR} YOUR_IMAGE.png
+  .venv/bin/tensorboard --logdir={run_dir / "tensorboard"}
+  .venv/bin/alexnet-predict --model={run_dir} YOUR_IMAGE.png
   .venv/bin/alexnet-tfrecords --source=folder:YOUR_FOLDER --data_dir=data/mine     (one folder a class)
   .venv/bin/alexnet-train --flagfile={os.path.relpath(_RECIPE)} --data_dir=data/mine --run_dir=runs/mine""")
 

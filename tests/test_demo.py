@@ -2,10 +2,18 @@
 
 import json
 import os
+import pathlib
+import subprocess
+import sys
 
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
+from programs import ENVIRONMENT
 
 from alexnet_tf import demo
+from alexnet_tf.tfrecords import reader, schema
 
 
 def test_latest_version_is_the_highest_number(tmp_path):
@@ -25,10 +33,26 @@ def test_result_is_newer_only_if_it_was_written_after(tmp_path):
     assert not demo._is_newer(None, tmp_path / "model")
 
 
-def test_sample_images_are_named_by_their_classes(tmp_path):
-    paths = demo._write_sample_images(tmp_path / "images", count=3)
+def test_sample_images_are_of_their_classes_and_named_by_them(data_dir, tmp_path):
+    paths = demo._write_sample_images(data_dir, tmp_path / "images", count=3)
     assert [path.name for path in paths] == ["T-shirt_top.png", "Trouser.png", "Pullover.png"]
-    assert all(Image.open(path).size == (28, 28) for path in paths)
+    description = schema.load_description(data_dir)
+    for label, path in enumerate(paths):
+        numbers = np.flatnonzero(reader.read_labels(data_dir, description, "validation") == label)
+        expected = reader.read_images(data_dir, description, "validation", numbers[:1])[0]
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), expected)
+
+
+@pytest.mark.parametrize(
+    "source, data, run",
+    [
+        ("fashion_mnist", "fashion_mnist_sample", "demo"),
+        ("tfds:imagenette/160px-v2", "160px_v2", "demo_160px_v2"),
+        ("folder:/my/photos/", "photos", "demo_photos"),
+    ],
+)
+def test_each_source_has_folders_of_its_own(source, data, run):
+    assert demo._folders(source) == (pathlib.Path("data") / data, pathlib.Path("runs") / run)
 
 
 def test_only_missing_steps_are_run_and_the_summary_holds_their_results(tmp_path, monkeypatch, capsys):
@@ -52,7 +76,8 @@ def test_only_missing_steps_are_run_and_the_summary_holds_their_results(tmp_path
         return 2.0
 
     monkeypatch.setattr(demo, "_run_program", run_program)
-    demo.main([])
+    monkeypatch.setattr(demo, "_write_sample_images", lambda data_dir, folder: [])
+    demo._run_all("fashion_mnist")
     assert started == ["tfrecords.build", "train", "evaluate", "export", "predict"]
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["val_top1_error"] == 0.25
@@ -60,5 +85,48 @@ def test_only_missing_steps_are_run_and_the_summary_holds_their_results(tmp_path
     assert summary["export"] == "runs/demo/export/1"
     assert "top-1 error            25.0%       25.0%       25.0%" in capsys.readouterr().out
     started.clear()
-    demo.main([])
+    demo._run_all("fashion_mnist")
     assert started == ["tfrecords.build", "train", "predict"]
+
+
+@pytest.mark.slow
+@pytest.mark.long  # the full network is trained, if only for an epoch
+def test_photographs_of_tensorflow_datasets_go_all_the_way(tmp_path, monkeypatch):
+    _make_tf_flowers(tmp_path / "tfds")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    command = [sys.executable, "-m", "alexnet_tf.demo", "--source=tfds:tf_flowers"]
+    result = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    summary = json.loads((tmp_path / "runs" / "demo_tf_flowers" / "summary.json").read_text())
+    assert summary["val_top1_error"] < 0.5  # chance is 0.8
+    assert all((tmp_path / picture).exists() for picture in summary["pictures"])
+    assert "validation images of tfds:tf_flowers" in result.stdout
+
+
+def _make_tf_flowers(folder):
+    """A data set of the name and the shape of tf_flowers: one split of JPEGs of several sizes in five classes."""
+    names = ["dandelion", "daisy", "tulips", "sunflowers", "roses"]
+    colors = np.array([(230, 200, 40), (240, 240, 240), (200, 60, 160), (250, 160, 20), (190, 20, 30)])
+
+    class TfFlowers(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("3.0.1")
+
+        def _info(self):
+            features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=names)}
+            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            random = np.random.default_rng(0)
+            for number in range(360):
+                label = number % 5
+                rows, columns = random.integers(160, 300, 2)
+                green = random.integers(20, 90, (rows, columns, 1)) * np.array([0.4, 1.0, 0.3])
+                y, x = np.ogrid[:rows, :columns]
+                flower = (y - rows / 2) ** 2 + (x - columns / 2) ** 2 < random.integers(40, 75) ** 2
+                pixels = np.where(flower[..., None], colors[label] + random.integers(-20, 20, 3), green)
+                yield number, {"image": np.clip(pixels, 0, 255).astype("uint8"), "label": label}
+
+    TfFlowers(data_dir=folder).download_and_prepare()
