@@ -1,4 +1,4 @@
-"""Prints a variant as a table, or what differs between two, or which variants there are."""
+"""Prints a variant as a table, what differs between two, which variants there are, or what a weights file holds."""
 
 import pathlib
 
@@ -25,7 +25,11 @@ def define_flags():
 
 def main(arguments):
     flag = flags.FLAGS
-    if flag.fill_in:
+    if arguments:
+        from alexnet_tf.weights import identification  # imports TensorFlow
+
+        print("\n".join(map(identification.describe_file, arguments)), end="")
+    elif flag.fill_in:
         text = layer_table.fill_in(pathlib.Path(flag.fill_in).read_text(encoding="utf-8"))
         write_text(flag.fill_in, text)
     elif flag.weights:
@@ -44,7 +48,7 @@ def main(arguments):
 
 def run():
     """Entry point, as a module and as a console script."""
-    program.start(__name__, define_flags, main)
+    program.start(__name__, define_flags, main, "[WEIGHTS_FILE ...]")
 
 
 if __name__ == "__main__":

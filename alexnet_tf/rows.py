@@ -233,6 +233,19 @@ def trace(variant: Variant, num_classes: int) -> collections.abc.Iterator[LayerS
     yield LayerShape(None, "softmax", shape, shape)
 
 
+def kernel_shapes(variant: Variant, num_classes: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of the kernels, all columns concatenated, by the names of their layers: (rows, columns, input feature
+    maps, kernels) of convolutions, (inputs, units) of dense layers."""
+    shapes = {}
+    for shape in trace(variant, num_classes):
+        if isinstance(shape.row, Conv):
+            side = shape.row.kernel_size
+            shapes[shape.name] = (side, side, shape.fan_in // side**2, shape.row.filters)
+        elif isinstance(shape.row, Dense):
+            shapes[shape.name] = (shape.fan_in, shape.output_shape[-1])
+    return shapes
+
+
 def has_biases(row: Conv | Dense) -> bool:
     """Whether a layer has biases: PyTorch's default initialization, `std` None, has its own."""
     return row.bias is not None or row.std is None

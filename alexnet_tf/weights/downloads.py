@@ -140,6 +140,11 @@ def _difference(file, path):
     if file.num_bytes not in (None, num_bytes):
         return f"it has {num_bytes:,} bytes in place of {file.num_bytes:,}"
     kind, _, expected = file.checksum.partition(":")
-    with path.open("rb") as content:
-        digest = hashlib.file_digest(content, kind).hexdigest()
-    return None if digest == expected else f"its {kind} is {digest} in place of {expected}"
+    found = digest(path, kind)
+    return None if found == file.checksum else f"its {kind} is {found.removeprefix(f'{kind}:')} in place of {expected}"
+
+
+def digest(path: str | pathlib.Path, kind: str) -> str:
+    """The checksum of a file as `RemoteFile` has it: `kind`, "sha256" or "sha1", a colon and the digits."""
+    with pathlib.Path(path).open("rb") as content:
+        return f"{kind}:{hashlib.file_digest(content, kind).hexdigest()}"

@@ -5,9 +5,12 @@ Each reader returns `PretrainedWeights`, in this project's layout. None of them 
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
+from alexnet_tf import rows
+from alexnet_tf.variants import VARIANTS
 from alexnet_tf.weights import caffe_files, onnx_files, torch_files
 
 # models/bvlc_alexnet/train_val.prototxt subtracts a mean image; models/bvlc_reference_caffenet/train_val.prototxt gives
@@ -59,26 +62,18 @@ def read_pretrained(path: str | pathlib.Path) -> PretrainedWeights:
     """Reads an AlexNet of another program.
 
     Args:
-        path: a .caffemodel; a .npy dictionary made from one; a .pth, .pt or .safetensors state dict of torchvision's
-            alexnet; or an .onnx graph of one of these networks.
+        path: a .caffemodel; a .npy dictionary made from one; a .pth, .pt, .pth.tar or .safetensors state dict of
+            torchvision's alexnet; or an .onnx graph of one of these networks.
 
     Raises:
         ValueError: if the file is of another kind, is damaged, holds other layers, or is a pickle that would run code.
     """
     path = pathlib.Path(path)
-    readers = {
-        ".caffemodel": _read_caffemodel,
-        ".npy": _read_npy,
-        ".pth": _read_torchvision,
-        ".pt": _read_torchvision,
-        ".safetensors": _read_torchvision,
-        ".onnx": _read_onnx,
-    }
-    if path.suffix not in readers:
-        raise ValueError(f"The file's name must end in one of {', '.join(readers)}. Received: {path}")
+    if path.suffix not in READERS:
+        raise ValueError(f"The file's name must end in one of {', '.join(READERS)}. Received: {path}")
     if not path.is_file():
         raise ValueError(f"There is no file {path}.")
-    network = readers[path.suffix](path)
+    network = READERS[path.suffix](path)
     for name, (kernel, bias) in network.weights.items():
         if kernel.ndim not in (2, 4) or (name == "conv1" and kernel.ndim != 4) or bias.ndim != 1:
             raise ValueError(
@@ -88,22 +83,43 @@ def read_pretrained(path: str | pathlib.Path) -> PretrainedWeights:
     return network
 
 
+def fitting_variants(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """The variants that have kernels of these shapes.
+
+    Args:
+        shapes: names of layers to the shapes of their kernels, as `rows.kernel_shapes` returns them; without the dense
+            layers they are of a network without its top.
+    """
+    fitting = []
+    for name, row in VARIANTS.items():
+        expected = rows.kernel_shapes(row, shapes.get(row.layers[-1].name, (0,))[-1])
+        convolutions = {layer.name for layer in row.select(rows.Conv)}
+        if shapes in (expected, {name: shape for name, shape in expected.items() if name in convolutions}):
+            fitting.append(name)
+    return fitting
+
+
 def _read_caffemodel(path):
     # bvlc_alexnet and bvlc_reference_caffenet differ in the order of normalization and pooling.
     layers, pools_first = caffe_files.read_caffemodel(path)
     weights = {name: (_from_output_first(kernel), bias) for name, (kernel, bias) in layers.items()}
+    new = weights.keys() - _TORCHVISION_NAMES.values()
+    if "fc8" not in weights and len(new) == 1:  # fine-tuned: Caffe's way to a new classifier is a new name
+        weights["fc8"] = weights.pop(new.pop())
     variant = {None: None, True: "caffenet", False: "caffe"}[pools_first]
     return PretrainedWeights(variant, _with_red_first(weights), True, (1.0, 1.0, 1.0), CAFFE_MEAN_COLOR)
 
 
 def _read_npy(path):
     weights = _with_red_first(caffe_files.read_npy(path))
-    return PretrainedWeights("caffe", weights, False, (1.0, 1.0, 1.0), CAFFE_MEAN_COLOR)
+    fits = "caffe" in fitting_variants({name: kernel.shape for name, (kernel, _) in weights.items()})
+    return PretrainedWeights("caffe" if fits else None, weights, False, (1.0, 1.0, 1.0), CAFFE_MEAN_COLOR)
 
 
 def _read_torchvision(path):
     read = _read_safetensors if path.suffix == ".safetensors" else torch_files.read_state_dict
-    arrays = {name.removeprefix("module."): np.asarray(array, "float32") for name, array in read(path).items()}
+    # torch.nn.DataParallel puts "module." before the names of the part that it wraps.
+    arrays = {name.replace("module.", ""): np.asarray(array, "float32") for name, array in read(path).items()}
     weights = {}
     for theirs, ours in _TORCHVISION_NAMES.items():
         try:
@@ -147,3 +163,15 @@ def _with_red_first(weights):
         kernel, bias = weights["conv1"]
         weights = weights | {"conv1": (kernel[:, :, ::-1], bias)}
     return weights
+
+
+READERS = {
+    ".caffemodel": _read_caffemodel,
+    ".npy": _read_npy,
+    ".pth": _read_torchvision,
+    ".pt": _read_torchvision,
+    ".tar": _read_torchvision,  # .pth.tar, as PyTorch's own training example names its checkpoints
+    ".safetensors": _read_torchvision,
+    ".onnx": _read_onnx,
+}
+"""Ends of files' names to the functions that read them."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 
-from alexnet_tf.weights.downloads import RemoteFile
+from alexnet_tf.weights.downloads import RemoteFile, digest
 
 _CAFFE_MEAN_IMAGE = RemoteFile(
     "ilsvrc_2012_mean.npy",
@@ -23,8 +24,8 @@ class PublishedWeights:
         variant: the network, a key of `variants.VARIANTS`.
         file: the weights.
         mean_image: the mean image that belongs to them; None if a mean color is subtracted.
-        resize: how the images were resized before the center crop when the errors were measured: "shorter side" (to
-            256 pixels) or "warp" (both sides to 256 pixels).
+        resize: how the images were resized before the center crop when the errors were measured: "crop" (the shorter
+            side to 256 pixels) or "warp" (both sides).
         top1_error, top5_error: on ILSVRC2012's validation images, center crop, as published, in percent.
         license: of the weights.
         source: where the errors were published.
@@ -52,7 +53,7 @@ PUBLISHED = {
             244_408_911,
         ),
         mean_image=None,
-        resize="shorter side",
+        resize="crop",
         top1_error=43.478,
         top5_error=20.934,
         license="BSD-3-Clause",
@@ -93,13 +94,37 @@ PUBLISHED = {
 """Names to weights. The first one of a variant is the one that is called "imagenet"."""
 
 
+RESIZED = {"crop": "the shorter side to 256 pixels", "warp": "both sides to 256 pixels"}
+
+
+def list_weights() -> list[str]:
+    """The names that `build_alexnet(weights=)` and every program's `--model` take."""
+    return list(PUBLISHED)
+
+
+def identify(path: str | pathlib.Path) -> tuple[str, RemoteFile] | None:
+    """The published file that a file is, by its size and checksum: its key in `PUBLISHED`, the first of several, and
+    the row's file or mean image. None if it is none of them."""
+    digests, num_bytes = {}, pathlib.Path(path).stat().st_size
+    for name, row in PUBLISHED.items():
+        for file in filter(None, (row.file, row.mean_image)):
+            if file.num_bytes in (None, num_bytes):
+                kind = file.checksum.partition(":")[0]
+                if kind not in digests:
+                    digests[kind] = digest(path, kind)
+                if file.checksum == digests[kind]:
+                    return name, file
+    return None
+
+
 def describe() -> str:
     """The table as text, with where each file is or will be."""
     lines = []
     for name, row in PUBLISHED.items():
         lines += [
             f"{name}: variant {row.variant}; license {row.license}",
-            f"  top-1 error {row.top1_error}%, top-5 {row.top5_error}%, images resized by {row.resize}: {row.source}",
+            f"  top-1 error {row.top1_error}%, top-5 {row.top5_error}%, images resized with {RESIZED[row.resize]}",
+            f"  source: {row.source}",
             f"  {row.citation}",
         ]
         for file in filter(None, (row.file, row.mean_image)):

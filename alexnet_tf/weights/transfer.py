@@ -31,7 +31,7 @@ def copy_weights(source: keras.Model, target: keras.Model, new_head: bool = Fals
     Raises:
         ValueError: if a layer of the target is missing in the source, has other shapes, or weights that are not finite.
     """
-    weights = {layer.name: _merged(layer) for layer in source.layers if layer.weights}
+    weights = {layer.name: merged_weights(layer) for layer in source.layers if layer.weights}
     for name, values in weights.items():
         if "kernel" in values and name in {layer.name for layer in target.layers}:
             values["kernel"] = values["kernel"] * (_dropout_factor(source, name) / _dropout_factor(target, name))
@@ -64,13 +64,13 @@ def load_pretrained(network: PretrainedWeights, target: keras.Model) -> None:
 
 
 def _set_weights(target: keras.Model, weights: dict, input_scale, new_head: bool) -> None:
-    """Sets weights by the names of their layers, each as `_merged` returns it."""
+    """Sets weights by the names of their layers, each as `merged_weights` returns it."""
     *below, head = [layer for layer in target.layers if layer.weights]
     ratio = np.ones(3) * input_scale / target.get_layer("mean_image").scale
     for layer in below if new_head else [*below, head]:
         if layer.name not in weights:
             raise ValueError(f"{layer.name} is missing. There are {', '.join(sorted(weights))}.")
-        values, expected = dict(weights[layer.name]), _merged(layer)
+        values, expected = dict(weights[layer.name]), merged_weights(layer)
         if values.keys() != expected.keys():
             raise ValueError(f"{layer.name} must have {sorted(expected)}. Received: {sorted(values)}")
         for name, value in values.items():
@@ -91,7 +91,7 @@ def _by_column(layer):
     return {variable.name: [variable] for variable in layer.weights}
 
 
-def _merged(layer):
+def merged_weights(layer):
     """A layer's weights by name, all columns concatenated along the last axis."""
     return {
         name: np.concatenate([np.asarray(variable) for variable in variables], axis=-1)
@@ -100,7 +100,7 @@ def _merged(layer):
 
 
 def _check_shape(layer, name, shape):
-    expected = _merged(layer)[name].shape
+    expected = merged_weights(layer)[name].shape
     if tuple(shape) != expected:
         raise ValueError(f"{layer.name}'s {name} must be of shape {expected}. Received: {tuple(shape)}")
 

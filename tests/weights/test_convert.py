@@ -295,7 +295,7 @@ class TestHostileFiles:
 class TestLoadForeign:
     def weights(self, **changes):
         model = build_alexnet("testing", 3)
-        weights = {n: tuple(transfer._merged(model.get_layer(n)).values()) for n in LAYERS}
+        weights = {n: tuple(transfer.merged_weights(model.get_layer(n)).values()) for n in LAYERS}
         return pretrained_files.PretrainedWeights("testing", weights | changes, False, (1.0,) * 3, (0.0,) * 3)
 
     def test_wrong_shape_names_layer_expected_and_found(self):
