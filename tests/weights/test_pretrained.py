@@ -4,16 +4,25 @@ import dataclasses
 import functools
 import hashlib
 import http.server
+import pathlib
+import shutil
 import threading
+import types
 
 import keras
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch_reference
+from made_foreign import LAYERS, write_caffemodel
 
+from alexnet_tf import rows
 from alexnet_tf.model import build_alexnet, load_model
-from alexnet_tf.weights import downloads, pretrained, pretrained_files, published
+from alexnet_tf.variants import VARIANTS
+from alexnet_tf.weights import downloads, pretrained, pretrained_files, published, transfer
+
+BVLC = pathlib.Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / "light_bvlc_alexnet.onnx"
 
 
 @pytest.fixture
@@ -91,7 +100,42 @@ def test_imagenet_weights_are_downloaded_into_the_network_and_opened_by_name(pub
     assert len(set(description.class_names)) == 1000
 
 
+class TestMeanImage:
+    def publish_bvlc(self, publish, mean_image):
+        publish("bvlcalexnet", lambda path: shutil.copy(BVLC, path), mean_image)
+
+    @pytest.mark.slow
+    def test_mean_image_comes_with_the_weights_red_first_and_cropped(self, publish):
+        mean_image = np.random.default_rng(0).uniform(0, 255, (3, 256, 256))
+        self.publish_bvlc(publish, mean_image)
+        model = build_alexnet("caffe", weights="bvlcalexnet")
+        expected = mean_image[::-1, 14:241, 14:241].transpose(1, 2, 0)
+        np.testing.assert_allclose(model.get_layer("mean_image").mean, expected, rtol=1e-6)
+        assert {float(np.ptp(weight)) for weight in model.trainable_weights} == {0.0}  # as in the graph
+
+    def test_images_larger_than_the_mean_image_have_its_mean_color_subtracted(self, publish):
+        self.publish_bvlc(publish, np.zeros((3, 256, 256)))
+        model = build_alexnet("caffe", weights="bvlcalexnet", include_top=False, image_px=257)
+        expected = np.broadcast_to(np.float32(pretrained_files.CAFFE_MEAN_COLOR), (257, 257, 3))
+        np.testing.assert_array_equal(model.get_layer("mean_image").mean, expected)
+
+
 class TestFiles:
+    def test_weights_without_the_order_of_their_layers_are_taken_for_any_variant_that_fits(self, tmp_path):
+        layers, draw = types.SimpleNamespace(), np.random.default_rng(0)
+        for name, shape in rows.kernel_shapes(VARIANTS["testing"], 3).items():
+            weight = draw.normal(size=shape[::-1] if len(shape) == 2 else [shape[axis] for axis in (3, 2, 0, 1)])
+            bias = torch.tensor(draw.normal(size=shape[-1]))
+            setattr(layers, name, types.SimpleNamespace(weight=torch.tensor(weight), bias=bias))
+        write_caffemodel(tmp_path / "net.caffemodel", layers, only=(*LAYERS, "no more"))
+        model = build_alexnet("testing", 3, weights=tmp_path / "net.caffemodel")
+        np.testing.assert_allclose(
+            transfer.merged_weights(model.get_layer("fc7"))["kernel"], np.float32(layers.fc7.weight).T
+        )
+        write_caffemodel(tmp_path / "net.caffemodel", layers)  # its order says that it is Caffe's
+        with pytest.raises(ValueError, match=r"belongs to variant 'caffe'\. Received: variant='testing'"):
+            build_alexnet("testing", 3, weights=tmp_path / "net.caffemodel")
+
     @pytest.mark.parametrize("form", ["model.keras", ".", "model.weights.h5"])
     def test_own_weights_are_taken_from_a_file_or_a_folder(self, form, tmp_path):
         model = build_alexnet("testing", 3)
