@@ -251,8 +251,9 @@ def variant_name(model: keras.Model) -> str:
 
 
 def count_parameters(model: keras.Model) -> int:
-    """The number of parameters that training changes: without the mean image."""
-    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    """The number of learned parameters, also of frozen layers: without the mean image and moving averages."""
+    others = ("mean", "moving_mean", "moving_variance")
+    return sum(int(np.prod(weight.shape)) for weight in model.weights if weight.name not in others)
 
 
 def layer_output(model: keras.Model, name: str) -> keras.KerasTensor:

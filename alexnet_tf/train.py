@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
             lost = ", ".join(workers.lost_workers(error, worker)) or "another worker"
             print(
                 f"Worker {worker.number} stops: {lost} is gone or can't be reached. Start all workers again to resume "
-                f"after the last checkpoint. TensorFlow's error: {error}",
+                f"after the last checkpoint. TensorFlow's error: {program.reason(error)}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -145,7 +145,9 @@ def _restore(flag, worker, devices, data, training, settings):
     from alexnet_tf.distribution import strategies
     from alexnet_tf.training import experiment
 
-    start = experiment.restore(pathlib.Path(flag.run_dir), training, data.steps_per_epoch, publish=worker.is_chief)
+    start = experiment.restore(
+        pathlib.Path(flag.run_dir), training, data.steps_per_epoch, worker.is_chief, flag.allow_changed
+    )
     # A machine may have its own path to the same disk.
     shared = [each.name for each in train_flags.own_flags(flag) if each.name not in ("data_dir", "run_dir")]
     agreed = given(flag, *shared) | settings | {"step": start.step, "data": data.fingerprint}

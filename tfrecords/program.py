@@ -4,11 +4,17 @@ Nothing here imports TensorFlow: --help and mistakes in flags are answered at on
 """
 
 import pathlib
+import re
 import sys
 
 from absl import app, flags
 
 flags.disclaim_key_flags()  # what is defined here counts as the calling program's, which --help then lists
+
+# Lines of TensorFlow's errors that tell where, not what: the operation, and a traceback that may be long.
+_WHERE = re.compile(
+    r"Graph execution error:|in user code:|Detected at node |<stack traces unavailable>|\d+ root error|\s+File |\s{8}"
+)
 
 EXIT_USAGE = 2  # a mistake of the user's: a flag, a file, an address
 
@@ -48,7 +54,7 @@ def start(module, define_flags, main, arguments=""):
         except Exception as error:
             if flags.FLAGS.debug or not _is_mistake(error):
                 raise
-            _fail(_first_line(error), status=1 if isinstance(error, FloatingPointError) else EXIT_USAGE)
+            _fail(reason(error), status=1 if isinstance(error, FloatingPointError) else EXIT_USAGE)
 
     app.run(run, flags_parser=_parse_flags)
 
@@ -68,9 +74,12 @@ def _is_mistake(error):
     return isinstance(error, mistakes if tensorflow is None else (*mistakes, tensorflow.errors.OpError))
 
 
-def _first_line(error):
-    first, *others = str(error).strip().splitlines() or [repr(error)]
-    return f"{first} [{len(others)} more lines with --debug]" if others else first
+def reason(error: Exception) -> str:
+    """The first line of an error's message; of TensorFlow's the one that says why, without names of operations."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()] or [repr(error)]
+    first = next((line for line in lines if not _WHERE.match(line)), lines[0]).strip()
+    first = re.sub(r"^\{\{.*?\}\} ?| \[Op:.*$", "", first)
+    return f"{first} [{len(lines) - 1} more lines with --debug]" if len(lines) > 1 else first
 
 
 def _fail(message, status=EXIT_USAGE):

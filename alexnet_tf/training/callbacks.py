@@ -37,6 +37,12 @@ class DivideRateOnPlateau(keras.callbacks.Callback):
         self.monitored = ("val_top1", "val_accuracy") if monitor is None else (monitor,)
         self.state = {"best_top1": -1.0, "epochs_without_improvement": 0, "divisions": 0}
 
+    def restore(self, state: dict[str, Any], optimizer: keras.optimizers.Optimizer) -> None:
+        """Resumes from a saved state, with an optimizer that has the first rate."""
+        self.state = state
+        for _ in range(state["divisions"]):
+            _divide_rate(optimizer)
+
     def on_epoch_end(self, epoch, logs: Any = None):
         state, logged = self.state, [name for name in self.monitored if name in (logs or {})]
         if not logged:
@@ -53,9 +59,7 @@ class DivideRateOnPlateau(keras.callbacks.Callback):
         if state["epochs_without_improvement"] >= self.patience and state["divisions"] < self.max_divisions:
             state["divisions"] += 1
             state["epochs_without_improvement"] = 0
-            optimizer = self.model.optimizer
-            rate = _learning_rate(optimizer) / 10
-            optimizer.learning_rate = rate
+            rate = _divide_rate(self.model.optimizer)
             print(
                 f"\nEpoch {epoch + 1}: the validation error stopped improving at {1 - state['best_top1']:.2%}; "
                 f"the learning rate is now {rate:g}."
@@ -205,6 +209,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
             raise Stopped(on_all_workers=True)
 
 
-def _learning_rate(optimizer) -> float:
+def _divide_rate(optimizer) -> float:
     # Not float(...), which a mirrored variable refuses.
-    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+    rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate)) / 10
+    optimizer.learning_rate = rate
+    return rate

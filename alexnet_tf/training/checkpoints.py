@@ -119,7 +119,11 @@ def sole_writer(run_dir: str | pathlib.Path) -> Iterator[None]:
 
 
 def restore_newest(
-    run_dir: str | pathlib.Path, model: "keras.Model", training_model: "keras.Model", publish: bool = True
+    run_dir: str | pathlib.Path,
+    model: "keras.Model",
+    training_model: "keras.Model",
+    publish: bool = True,
+    allow_changed: bool = False,
 ) -> dict[str, Any] | None:
     """Sets weights, optimizer and random generators to those of the newest checkpoint that can be read.
 
@@ -127,6 +131,8 @@ def restore_newest(
         run_dir: the run's folder.
         model, training_model: as in `save`.
         publish: whether its model becomes the run's `model.keras`: only one worker should do that.
+        allow_changed: whether it may lack variables, as after a change of the schedule, the precision or the frozen
+            layers: these then keep their values, with a warning.
 
     Returns:
         Its progress, or None if there is no checkpoint.
@@ -134,28 +140,33 @@ def restore_newest(
     Raises:
         ValueError: if there are checkpoints and none can be read.
     """
-    checkpoints = complete_checkpoints(run_dir)
-    for folder in reversed(checkpoints):
+    problems = []
+    for folder in reversed(complete_checkpoints(run_dir)):
         try:
             progress = json.loads((folder / "progress.json").read_text())
             with np.load(folder / "training_state.npz", allow_pickle=False) as arrays:
                 values = {name: arrays[name] for name in arrays.files}
             state = _state(training_model)
             if values.keys() != state.keys():
-                raise ValueError(f"its variables are not this run's: {sorted(values.keys() ^ state.keys())[:4]}")
+                differing = f"its variables are not this run's: {sorted(values.keys() ^ state.keys())[:4]}"
+                if not allow_changed:
+                    raise ValueError(differing)
+                logging.warning("%s: %s, ... What it lacks begins anew.", folder, differing)
+                values = _matching(values, state)
             model.load_weights(folder / "model.keras")
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             logging.warning("The checkpoint %s can't be read (%s): trying the previous one.", folder, error)
+            problems.append(error)
             continue
-        for name, variable in state.items():
-            variable.assign(values[name])
+        for name, value in values.items():
+            state[name].assign(value)
         if publish:  # the run may have been stopped between the checkpoint and this
             _publish(folder / "model.keras", pathlib.Path(run_dir) / "model.keras")
         return progress
-    if checkpoints:
+    if problems:
         raise ValueError(
-            f"None of the checkpoints in {pathlib.Path(run_dir) / _CHECKPOINTS} can be read. "
-            "Give another --run_dir to start from the beginning."
+            f"None of the checkpoints in {pathlib.Path(run_dir) / _CHECKPOINTS} can be read. Of the newest: "
+            f"{problems[0]}. Give another --run_dir to start from the beginning."
         )
     return None
 
@@ -228,6 +239,15 @@ def _state(training_model) -> dict[str, Any]:
     # A number distinguishes variables of the same name. ("/" in an .npz name would make folders in the archive.)
     variables = enumerate([*training_model.optimizer.variables, *generators])
     return {f"{index:03d} {variable.path.replace('/', '.')}": variable for index, variable in variables}
+
+
+def _matching(saved: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    """The saved values of those variables that had the same name and shape, whatever their numbers."""
+    unused: dict[Any, list[Any]] = {}
+    for name, value in saved.items():
+        unused.setdefault((name[4:], value.shape), []).append(value)
+    found = {name: unused.get((name[4:], tuple(variable.shape)), []) for name, variable in state.items()}
+    return {name: same.pop(0) for name, same in found.items() if same}
 
 
 def complete_checkpoints(run_dir: str | pathlib.Path) -> list[pathlib.Path]:

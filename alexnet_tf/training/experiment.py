@@ -233,21 +233,27 @@ class Start:
     plateau: dict[str, Any] | None = None
 
 
-def restore(run_dir: pathlib.Path, training: Training, steps_per_epoch: int, publish: bool) -> Start:
+def restore(
+    run_dir: pathlib.Path, training: Training, steps_per_epoch: int, publish: bool, allow_changed: bool = False
+) -> Start:
     """Sets weights, optimizer and random generators to those of the run's newest checkpoint, if it has one.
+
+    Not the learning rate: it follows from the arguments, which may have changed, and from the plateau's state.
 
     Args:
         run_dir: the run's folder.
         training: from `compile_training`.
         steps_per_epoch: now. If the checkpoint's differ, the run resumes after the same fraction of its epochs.
-        publish: as `checkpoints.restore_newest` takes it.
+        publish, allow_changed: as `checkpoints.restore_newest` takes them.
 
     Raises:
         ValueError: if there are checkpoints and none can be read.
     """
-    progress = checkpoints.restore_newest(run_dir, training.network, training.model, publish=publish)
+    progress = checkpoints.restore_newest(run_dir, training.network, training.model, publish, allow_changed)
     if progress is None:
         return Start()
+    if not isinstance(training.optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        training.optimizer.learning_rate = training.learning_rate
     step, steps_before = progress["step"], progress["settings"]["steps_per_epoch"]
     if steps_before != steps_per_epoch:
         step = step * steps_per_epoch // steps_before
@@ -289,7 +295,8 @@ def make_schedule_callback(
     if schedule != "plateau":
         return None
     callback = callbacks.DivideRateOnPlateau(plateau_patience)
-    callback.state = plateau or callback.state
+    if plateau:
+        callback.restore(plateau, training.optimizer)
     return callback
 
 
@@ -346,7 +353,7 @@ def make_logger(
 def describe(devices: Devices, data: Data, training: Training, *, variant: str, epochs: int) -> str:
     """One line about what is trained on what."""
     return (
-        f"Training {variant}: {training.network.count_params():,} parameters, {data.classes} classes, "
+        f"Training {variant}: {model.count_parameters(training.network):,} parameters, {data.classes} classes, "
         f"{data.training_images:,} images, {data.steps_per_epoch} steps per epoch, {epochs} epochs, "
         f"{devices.replicas} replicas on {devices.workers} workers."
     )

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from alexnet_tf import variants
+from alexnet_tf import rows, variants
 from alexnet_tf.distribution.workers import Worker
 from alexnet_tf.training import callbacks, checkpoints, experiment, fit, inputs, optimizers
 
@@ -246,6 +246,19 @@ class TestRestore:
         for weight, expected in zip(training.network.get_weights(), saved.network.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, expected)
 
+    def test_optimizer_has_the_rate_given_and_not_the_saved_one(self, data, tmp_path):
+        saved = compile_training(data)
+        saved.optimizer.learning_rate = 0.5
+        checkpoints.save(
+            tmp_path,
+            saved.network,
+            saved.model,
+            {"step": 8, "settings": {"steps_per_epoch": 4}} | {"validation_due": False},
+        )
+        training = compile_training(data)
+        experiment.restore(tmp_path, training, 4, publish=False)
+        assert float(training.optimizer.learning_rate) == np.float32(0.08)
+
     def test_other_number_of_steps_leaves_the_same_part_of_the_run(self, data, tmp_path):
         saved = compile_training(data)
         progress = {"step": 8, "settings": {"steps_per_epoch": 4}, "validation_due": False}
@@ -345,5 +358,8 @@ class TestMakeLogger:
 
 
 def test_description_counts_what_is_trained(data):
-    text = experiment.describe(choose_devices(), data, compile_training(data), variant="testing", epochs=5)
+    training = compile_training(data, freeze=["conv1"])
+    text = experiment.describe(choose_devices(), data, training, variant="testing", epochs=5)
+    parameters = sum(shape.parameters for shape in rows.trace(variants.VARIANTS["testing"], 2))
+    assert text.startswith(f"Training testing: {parameters:,} parameters, ")  # without the mean image
     assert "2 classes, 46 images, 4 steps per epoch, 5 epochs, 1 replicas on 1 workers." in text

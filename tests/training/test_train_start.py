@@ -105,6 +105,37 @@ class TestResume:
         assert start(run_dir, "--weight_decay=0.01", "--allow_changed").optimizer.weight_decay == 0.01
         assert "Resuming with other settings: weight_decay was 0.0005" in caplog.text
 
+    @pytest.mark.parametrize("change", ["--schedule=cosine", "--precision=mixed_float16", "--freeze=conv1,fc6"])
+    def test_what_a_change_leaves_of_the_optimizers_state_is_restored_if_allowed(self, change, run_dir, start, caplog):
+        momentum = np.random.default_rng(0).normal(size=32).astype("float32")
+        path = run_dir / "checkpoints" / "00000009" / "training_state.npz"
+        with np.load(path) as arrays:
+            saved = dict(arrays)
+        (name,) = [name for name in saved if name.endswith("fc7_bias_1_momentum")]
+        np.savez(path, **saved | {name: np.resize(momentum, saved[name].shape)})
+        received = start(run_dir, change, "--allow_changed")
+        assert received.first_step == 9
+        (restored,) = [each for each in received.optimizer.momentums if each.name == "fc7_bias_1_momentum"]
+        np.testing.assert_array_equal(restored, np.resize(momentum, restored.shape))
+        assert "What it lacks begins anew" in caplog.text
+
+    @pytest.mark.parametrize(
+        "change, rate",
+        [([], 1e-4), (["--learning_rate=0.5"], 0.005), (["--learning_rate=0.5", "--schedule=constant"], 0.5)],
+    )
+    def test_learning_rate_is_that_of_the_flags_after_the_plateaus_divisions(self, change, rate, run_dir, start):
+        received = start(run_dir, *change, "--allow_changed")  # 0.01 before, and two divisions
+        assert received.rate_at(9) == pytest.approx(rate)
+
+    def test_checkpoint_of_other_variables_is_refused_with_the_reason(self, run_dir, start):
+        path = run_dir / "checkpoints" / "00000009" / "training_state.npz"
+        with np.load(path) as arrays:
+            saved = dict(arrays)
+        del saved["001 paper_momentum.learning_rate"]
+        np.savez(path, **saved)
+        with pytest.raises(ValueError, match=r"None of the .* Of the newest: its variables are not .*learning_rate"):
+            start(run_dir)
+
     @pytest.mark.parametrize("name, value", CHANGED.items())
     def test_each_flag_that_changes_what_is_learned_is_compared(self, name, value, run_dir, start):
         with pytest.raises(ValueError, match=f"holds a run with other settings: .*{name} was .* and is now"):
@@ -189,7 +220,7 @@ class TestLostWorker:
         self, kind, workers, flag, small_data_dir, tmp_path, monkeypatch, capsys
     ):
         def fail(*_):
-            raise getattr(tf.errors, kind)(None, None, "RPC: /tensorflow.CoordinationService/Heartbeat")
+            raise getattr(tf.errors, kind)(None, None, "RPC: /tensorflow.CoordinationService/Heartbeat" + 60 * "\nmore")
 
         flag(["alexnet-train", f"--data_dir={small_data_dir}", f"--run_dir={tmp_path}", "--variant=testing"])
         addresses = ["10.0.0.1:2222", "10.0.0.2:2222"]
@@ -204,7 +235,9 @@ class TestLostWorker:
             assert isinstance(ending.value, tf.errors.OpError)
         else:
             assert ending.value.code == local_workers.EXIT_WORKER_LOST == 69
-            assert "Worker 1 stops: worker 0 (10.0.0.1:2222) is gone or can't be reached." in capsys.readouterr().err
+            line = "Worker 1 stops: worker 0 (10.0.0.1:2222) is gone or can't be reached."
+            (printed,) = capsys.readouterr().err.splitlines()
+            assert line in printed and "TensorFlow's error: RPC: /tensorflow.Coord" in printed
 
 
 class TestRefusals:
