@@ -29,16 +29,40 @@ def blob(array, old):
     return head + record(5, data.tobytes())
 
 
+def message(**numbers):
+    """Settings of a layer by their field's number, such as _2=3: floats, or whole numbers."""
+    fields = ((int(name[1:]), value) for name, value in numbers.items())
+    return b"".join(
+        varint(number << 3 | 5) + struct.pack("<f", value)
+        if isinstance(value, float)
+        else varint(number << 3) + varint(value)
+        for number, value in fields
+    )
+
+
+# Of bvlc_alexnet: stride and pad of convolutions, the constants of LRN, pooling's size and stride.
+SETTINGS = {
+    "conv1": message(_6=4),
+    "conv2": message(_3=2),
+    "conv3": message(_3=1),
+    "conv4": message(_3=1),
+    "conv5": message(_3=1),
+    "LRN": message(_1=5, _2=1e-4, _3=0.75),
+    "Pooling": message(_2=3, _3=2),
+}
+_NUMBERS = {"Convolution": (106, 10), "LRN": (118, 18), "Pooling": (121, 19)}  # of the message, new and old
+
 V1_TYPES = {"Convolution": 4, "Data": 5, "InnerProduct": 14, "LRN": 15, "Pooling": 17, "ReLU": 18}
 
 
-def write_caffemodel(path, network, net_name="AlexNet", old=False, pool_first=False, only=LAYERS):
+def write_caffemodel(path, network, net_name="AlexNet", old=False, pool_first=False, only=LAYERS, settings=SETTINGS):
     """With conv1's channels blue, green, red. `old` is the format of Caffe's first releases. `pool_first` is CaffeNet's
     order. Of layers with weights, `only` some; then all that have none lack too."""
     content, bottom = record(1, net_name.encode()), b"data"
     after = {name: ["ReLU"] for name in LAYERS[:-1]}
     for name in ("conv1", "conv2"):
         after[name] += ["Pooling", "LRN"] if pool_first else ["LRN", "Pooling"]
+    after["conv5"] += ["Pooling"]
     rows = [("data", "Data")]
     for name in LAYERS:
         rows.append((name, "Convolution" if name.startswith("conv") else "InnerProduct"))
@@ -51,6 +75,8 @@ def write_caffemodel(path, network, net_name="AlexNet", old=False, pool_first=Fa
         layer = record(4 if old else 1, name.encode()) + number
         layer += b"" if kind == "Data" else record(2 if old else 3, bottom)
         layer += record(3 if old else 4, top)
+        if kind in _NUMBERS:
+            layer += record(_NUMBERS[kind][old], settings.get(name, settings.get(kind, b"")))
         if name in LAYERS:
             weight, bias = (
                 each.detach().numpy() for each in (getattr(network, name).weight, getattr(network, name).bias)

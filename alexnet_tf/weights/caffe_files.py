@@ -8,14 +8,42 @@ from typing import Any
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
-_LRN, _POOLING = 15, 17  # V1LayerParameter.LayerType in src/caffe/proto/caffe.proto
+_CONVOLUTION, _LRN, _POOLING = 4, 15, 17  # V1LayerParameter.LayerType in src/caffe/proto/caffe.proto
+
+Settings = tuple[str, str, dict[str, set[float]]]  # of a layer: its kind and name, and the values of its settings
+
+# The settings that are read, by kind of row: Caffe's types, its message, and by the settings' names in rows.py Caffe's
+# names and defaults.
+_SETTINGS: dict[str, tuple[tuple[str | int, ...], str, dict[str, tuple[str, float]]]] = {
+    "Conv": (("Convolution", _CONVOLUTION), "convolution_param", {"strides": ("stride", 1), "padding": ("pad", 0)}),
+    "LRN": (
+        ("LRN", _LRN),
+        "lrn_param",
+        {
+            "n": ("local_size", 5),
+            "alpha": ("alpha", 1),
+            "beta": ("beta", 0.75),
+            "k": ("k", 1),
+            "region": ("norm_region", 0),
+        },
+    ),
+    "MaxPool": (
+        ("Pooling", _POOLING),
+        "pooling_param",
+        {"pool_size": ("kernel_size", 0), "strides": ("stride", 1), "padding": ("pad", 0), "function": ("pool", 0)},
+    ),
+}
 
 
-def read_caffemodel(path: str | pathlib.Path) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], bool | None]:
+def read_caffemodel(
+    path: str | pathlib.Path,
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], bool | None, list[Settings]]:
     """Reads a .caffemodel.
 
-    Returns: (layers, pools_first): the names of the layers to (weights, biases), float32, as Caffe has them: (kernels,
-    channels, rows, columns), or (units, inputs); and whether each normalization follows a pooling, None without any.
+    Returns: (layers, pools_first, settings): the names of the layers to (weights, biases), float32, as Caffe has them:
+    (kernels, channels, rows, columns), or (units, inputs); whether each normalization follows a pooling, None without
+    any; and what is set of convolutions, normalizations and poolings, in their order: (kind, name, settings), with the
+    kinds and settings of rows.py.
 
     Raises:
         ValueError: if the file is damaged, or holds no such layers.
@@ -44,7 +72,23 @@ def read_caffemodel(path: str | pathlib.Path) -> tuple[dict[str, tuple[np.ndarra
     ]
     if any(before) and not all(before):
         raise ValueError(f"{path} must normalize before each pooling (caffe) or after each (caffenet). It does both.")
-    return weights, all(map(bool, before)) if before else None
+    return weights, all(map(bool, before)) if before else None, [*_read_settings(layers)]
+
+
+def _read_settings(layers):
+    for layer in layers:
+        for kind, (types, message_name, names) in _SETTINGS.items():
+            if layer.type in types:
+                given = {field.name: value for field, value in getattr(layer, message_name).ListFields()}
+                yield kind, layer.name, {name: _values(given, *theirs) for name, theirs in names.items()}
+
+
+def _values(given, name, default):
+    """The values of a setting, which may differ between rows and columns: stride, or stride_h and stride_w."""
+    values = {
+        float(value) for each in (name, f"{name}_h", f"{name}_w") if each in given for value in np.ravel(given[each])
+    }
+    return values or {float(default)}
 
 
 def read_mean(path: str | pathlib.Path) -> np.ndarray:
@@ -142,12 +186,32 @@ def _caffe_message(name: str) -> Any:  # whose fields exist at run time alone
             ("shape", 7, one, ".caffe.BlobShape"),
             ("double_data", 8, many, packed),
         ],
+        "ConvolutionParameter": [
+            ("pad", 3, many, int32),
+            ("stride", 6, many, int32),
+            *((name, number, one, int32) for number, name in ((9, "pad_h"), (10, "pad_w"))),
+            *((name, number, one, int32) for number, name in ((13, "stride_h"), (14, "stride_w"))),
+        ],
+        "LRNParameter": [
+            ("local_size", 1, one, int32),
+            *((name, number, one, field.TYPE_FLOAT) for number, name in ((2, "alpha"), (3, "beta"), (5, "k"))),
+            ("norm_region", 4, one, int32),
+        ],
+        "PoolingParameter": [
+            (name, number, one, int32)
+            for number, name in enumerate(
+                ("pool", "kernel_size", "stride", "pad", "kernel_size_h", "kernel_size_w", "stride_h", "stride_w"), 1
+            )
+        ],
         "LayerParameter": [
             ("name", 1, one, text),
             ("type", 2, one, text),
             ("bottom", 3, many, text),
             ("top", 4, many, text),
             ("blobs", 7, many, ".caffe.BlobProto"),
+            ("convolution_param", 106, one, ".caffe.ConvolutionParameter"),
+            ("lrn_param", 118, one, ".caffe.LRNParameter"),
+            ("pooling_param", 121, one, ".caffe.PoolingParameter"),
         ],
         "V1LayerParameter": [
             ("bottom", 2, many, text),
@@ -155,6 +219,9 @@ def _caffe_message(name: str) -> Any:  # whose fields exist at run time alone
             ("name", 4, one, text),
             ("type", 5, one, int32),
             ("blobs", 6, many, ".caffe.BlobProto"),
+            ("convolution_param", 10, one, ".caffe.ConvolutionParameter"),
+            ("lrn_param", 18, one, ".caffe.LRNParameter"),
+            ("pooling_param", 19, one, ".caffe.PoolingParameter"),
         ],
         "NetParameter": [
             ("name", 1, one, text),

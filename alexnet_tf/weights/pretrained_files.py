@@ -6,8 +6,10 @@ Each reader returns `PretrainedWeights`, in this project's layout. None of them 
 import dataclasses
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from absl import logging
 
 from alexnet_tf import rows
 from alexnet_tf.variants import VARIANTS
@@ -101,12 +103,14 @@ def fitting_variants(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
 
 def _read_caffemodel(path):
     # bvlc_alexnet and bvlc_reference_caffenet differ in the order of normalization and pooling.
-    layers, pools_first = caffe_files.read_caffemodel(path)
+    layers, pools_first, settings = caffe_files.read_caffemodel(path)
     weights = {name: (_from_output_first(kernel), bias) for name, (kernel, bias) in layers.items()}
     new = weights.keys() - _TORCHVISION_NAMES.values()
     if "fc8" not in weights and len(new) == 1:  # fine-tuned: Caffe's way to a new classifier is a new name
         weights["fc8"] = weights.pop(new.pop())
     variant = {None: None, True: "caffenet", False: "caffe"}[pools_first]
+    if variant:
+        _warn_of_settings(path, variant, settings)
     return PretrainedWeights(variant, _with_red_first(weights), True, (1.0, 1.0, 1.0), CAFFE_MEAN_COLOR)
 
 
@@ -150,6 +154,29 @@ def _read_onnx(path):
         return PretrainedWeights("one_weird_trick", weights, True, TORCHVISION_INPUT_SCALE, TORCHVISION_MEAN_COLOR)
     variant = "caffenet" if pools_first else "caffe"
     return PretrainedWeights(variant, _with_red_first(weights), True, (1.0, 1.0, 1.0), CAFFE_MEAN_COLOR)
+
+
+def _warn_of_settings(path, variant, settings):
+    """Warns of the settings in which a file's network differs from its variant, and so computes something else."""
+    differences = []
+    for kind in (rows.Conv, rows.LRN, rows.MaxPool):
+        layers = [each for each in settings if each[0] == kind.__name__]
+        expected = VARIANTS[variant].select(kind)
+        if len(layers) != len(expected):
+            differences.append(f"{len(layers)} layers of the kind {kind.__name__}, not {len(expected)}")
+        for (_, name, found), row in zip(layers, expected, strict=False):
+            padding = row.kernel_size // 2 if isinstance(row, rows.Conv) and row.padding == "same" else 0
+            wanted: dict[str, Any] = dataclasses.asdict(row) | {"padding": padding}
+            wanted |= {"region": 0, "function": 0}  # over feature maps; the maximum
+            differences += [
+                f"{name}'s {setting} is {', '.join(f'{value:g}' for value in sorted(values))}, not {wanted[setting]:g}"
+                for setting, values in found.items()
+                if {np.float32(value) for value in values} != {np.float32(wanted[setting])}
+            ]
+    if differences:
+        logging.warning(
+            "%s is another network than %s, which computes something else: %s", path, variant, "; ".join(differences)
+        )
 
 
 def _from_output_first(kernel):

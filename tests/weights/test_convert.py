@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 import torch
 import torch_reference
-from made_foreign import LAYERS, blob, write_caffemodel, write_npy
+from made_foreign import LAYERS, SETTINGS, blob, message, write_caffemodel, write_npy
 
 from alexnet_tf.model import build_alexnet, load_model, open_model
 from alexnet_tf.weights import caffe_files, pretrained_files, transfer
@@ -98,6 +98,28 @@ class TestCaffe:
             assert pretrained_files.read_pretrained(tmp_path / "net.caffemodel").variant == variant
         write_caffemodel(tmp_path / "net.caffemodel", network, "CaffeNet", old, only=("conv1", "fc8"))
         assert pretrained_files.read_pretrained(tmp_path / "net.caffemodel").variant is None
+
+    @pytest.mark.parametrize("old", [False, True])
+    @pytest.mark.parametrize(
+        "layer, settings, difference",
+        [
+            ("conv1", message(_6=3), "conv1's strides is 3, not 4"),
+            ("conv2", message(_9=2, _10=1), "conv2's padding is 1, 2, not 2"),
+            ("LRN", message(_2=1e-4, _3=0.75, _5=2.0), "lrn_conv1's k is 2, not 1; lrn_conv2's k is 2, not 1"),
+            ("lrn_conv2", message(_2=5e-4), "lrn_conv2's alpha is 0.0005, not 0.0001"),
+            ("lrn_conv1", message(_2=1e-4, _4=1), "lrn_conv1's region is 1, not 0"),
+            ("pooling_conv5", message(_2=2, _3=2), "pooling_conv5's pool_size is 2, not 3"),
+            ("pooling_conv5", message(_1=1, _2=3, _3=2), "pooling_conv5's function is 1, not 0"),
+        ],
+    )
+    def test_settings_of_another_network_are_warned_of(self, layer, settings, difference, old, tmp_path, caplog):
+        path = tmp_path / "net.caffemodel"
+        write_caffemodel(path, SMALL_CAFFE, old=old)
+        pretrained_files.read_pretrained(path)
+        assert not caplog.text
+        write_caffemodel(path, SMALL_CAFFE, old=old, settings=SETTINGS | {layer: settings})
+        pretrained_files.read_pretrained(path)
+        assert f"{path} is another network than caffe, which computes something else: {difference}\n" in caplog.text
 
     @pytest.mark.slow
     def test_caffenet_gives_the_logits_of_the_network_itself(self, tmp_path):
