@@ -14,6 +14,12 @@ _SPLIT_NAMES = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
 }
+# What lies beside images. Other names count as images, also those without an ending: the content tells.
+_NO_IMAGES = ("thumbs.db", "desktop.ini")
+_NO_IMAGE_SUFFIXES = (
+    *(".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml"),
+    *(".html", ".htm", ".pdf", ".log", ".zip", ".py"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +44,9 @@ def make_folder_source(path: str | pathlib.Path, seed: int, validation_fraction:
     With `train` and `test` alone, `test` is the validation split if it has classes; with all three it is skipped; with
     `train` alone, a part of it is held out.
 
-    Every file below a class's folder is taken for an image, links are followed, and names that begin with a dot are
-    skipped. A link that leads nowhere, or a folder that can't be listed, counts as an image that can't be read. What
-    else is skipped is printed.
+    Every file below a class's folder is taken for an image, except by names such as notes.txt and Thumbs.db; links are
+    followed, and names that begin with a dot are skipped. A link that leads nowhere, or a folder that can't be listed,
+    counts as an image that can't be read. What else is skipped is printed.
 
     Args:
         path: the folder.
@@ -147,7 +153,7 @@ def _list_classes(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
 
 def _list_files(folder: pathlib.Path) -> list[pathlib.Path]:
     """All files below the folder of a class, and what counts as unreadable. Prints what is skipped."""
-    files, left_out = [], []
+    files, left_out, no_images = [], [], []
     reached = {folder.resolve(), *folder.resolve().parents}
     list(folder.iterdir())  # raises an OSError if it can't be listed
     for place, folder_names, file_names in os.walk(
@@ -165,11 +171,15 @@ def _list_files(folder: pathlib.Path) -> list[pathlib.Path]:
                 followed.append(name)
         folder_names[:] = followed
         for path in (pathlib.Path(place, name) for name in file_names if not name.startswith(".")):
+            if path.name.lower() in _NO_IMAGES or path.suffix.lower() in _NO_IMAGE_SUFFIXES:
+                no_images.append(path)
+                continue
             try:
                 readable = stat.S_ISREG(path.stat().st_mode)  # a pipe would be waited for without end
             except OSError:
                 readable = True  # until the builder tries it, and counts it
             (files if readable else left_out).append(path)
+    _print_left_out(folder, "files that are no images by their names", no_images)
     _print_left_out(folder, "pipes, devices, and links to folders that are listed already", left_out)
     return files
 

@@ -159,6 +159,18 @@ class TestFolder:
         expected = f"{tmp_path}: skipped 4 files in no class's folder: '0.png', '1.png', '2.png', ...\n"
         assert capsys.readouterr().out == expected
 
+    def test_files_that_are_no_images_by_their_names_are_counted(self, tmp_path, capsys):
+        write_folder(tmp_path, {"a": 3, "b": 3})
+        for name in ("notes.txt", "Thumbs.db", "Desktop.ini", "boxes.XML", ".DS_Store", "image", "photo.jpg.1"):
+            (tmp_path / "a" / name).write_bytes(b"x")
+        source = sources.open_source(f"folder:{tmp_path}")
+        names = names_of(tmp_path, source, "train") | names_of(tmp_path, source, "validation")
+        assert {name for name in names if name.startswith("a")} == {
+            *(f"a/{number}.png" for number in range(3)), "a/image", "a/photo.jpg.1"
+        }  # fmt: skip
+        skipped = "skipped 4 files that are no images by their names: 'Desktop.ini', 'Thumbs.db', 'boxes.XML', ..."
+        assert capsys.readouterr().out == f"{tmp_path / 'a'}: {skipped}\n"
+
     def test_splits_of_different_classes_are_refused(self, tmp_path):
         write_folder(tmp_path / "train", {"a": 2, "b": 2})
         write_folder(tmp_path / "val", {"a": 2, "c": 2})
