@@ -240,8 +240,10 @@ def _finish(
             raise ValueError(
                 f"`source` must hold at least one readable {split} image. Received: {settings['source']!r}"
             )
-    statistics.Statistics.of(sums).save(data_dir)
-    records.save_index(data_dir, record_bytes)
+    checksums = {
+        statistics.STATISTICS_FILE: statistics.Statistics.of(sums).save(data_dir),
+        records.INDEX_FILE: records.save_index(data_dir, record_bytes),
+    }
     description = schema.DatasetDescription(
         class_names=tuple(source.class_names),
         image_px=settings["image_px"],
@@ -249,6 +251,7 @@ def _finish(
         encoding=settings["encoding"],
         splits=splits,
         settings=settings,
+        checksums=checksums,
     )
     description.save(data_dir)
     if unserved:

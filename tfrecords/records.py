@@ -24,8 +24,8 @@ WINDOW = 4096
 _WINDOW_BYTES = 256e6
 
 
-def save_index(data_dir: str | pathlib.Path, record_bytes: Mapping[str, Sequence[Any]]) -> None:
-    """Writes index.npz into a data set's folder.
+def save_index(data_dir: str | pathlib.Path, record_bytes: Mapping[str, Sequence[Any]]) -> str:
+    """Writes index.npz into a data set's folder, and returns its `schema.array_checksum`.
 
     Args:
         data_dir: folder of the data set.
@@ -34,6 +34,7 @@ def save_index(data_dir: str | pathlib.Path, record_bytes: Mapping[str, Sequence
     arrays = {split: np.concatenate(sizes).astype("int32") for split, sizes in record_bytes.items()}
     path = pathlib.Path(data_dir) / INDEX_FILE
     files.write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+    return schema.array_checksum(arrays)
 
 
 def rebuild_index(data_dir: str | pathlib.Path, description: schema.DatasetDescription) -> None:
@@ -61,9 +62,10 @@ def load_index(data_dir: str | pathlib.Path, description: schema.DatasetDescript
     path = pathlib.Path(data_dir) / INDEX_FILE
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            sizes = {name: arrays[name].astype("int64") + FRAME_BYTES for name in description.splits}
+            saved = {name: arrays[name] for name in description.splits}
     except Exception as error:  # a damaged archive raises one of half a dozen kinds
         raise ValueError(f"{path} must hold the sizes of all records. Reading it failed: {error!r}") from error
+    sizes = {name: array.astype("int64") + FRAME_BYTES for name, array in saved.items()}
     offsets = {}
     for name, split in description.splits.items():
         of_shards = np.split(sizes[name], np.cumsum([shard.count for shard in split.shards])[:-1])
@@ -75,6 +77,7 @@ def load_index(data_dir: str | pathlib.Path, description: schema.DatasetDescript
                     "flags that built the data set, repairs it"
                 )
         offsets[name] = [np.cumsum(of_shard) - of_shard for of_shard in of_shards]
+    schema.check_arrays(path, saved, description.checksums)
     return offsets
 
 

@@ -15,8 +15,10 @@ import json
 import os
 import pathlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 from alexnet_tf.tfrecords import files
 
@@ -85,6 +87,8 @@ class DatasetDescription:
         encoding: one of `ENCODINGS`.
         splits: a dict from "train" and "validation" to their `Split`.
         settings: the builder's arguments, by name.
+        checksums: of what statistics.npz and index.npz hold (`array_checksum`), by these names. Empty for data sets
+            built before 0.2.
     """
 
     class_names: tuple[str, ...]
@@ -93,6 +97,7 @@ class DatasetDescription:
     encoding: str
     splits: dict[str, Split]
     settings: dict[str, Any]
+    checksums: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         check_class_names(self.class_names)
@@ -183,8 +188,9 @@ def _check(description: DatasetDescription) -> None:
     """Raises ValueError for what no builder writes."""
     if description.encoding not in ENCODINGS:
         raise ValueError(f"`encoding` must be one of {ENCODINGS}. Received: {description.encoding!r}")
-    if not isinstance(description.settings, dict):
-        raise ValueError(f"`settings` must be an object. Received: {description.settings!r}")
+    for name in ("settings", "checksums"):
+        if not isinstance(getattr(description, name), dict):
+            raise ValueError(f"`{name}` must be an object. Received: {getattr(description, name)!r}")
     classes = len(description.class_names)
     for name, split in description.splits.items():
         counts = [shard.count for shard in split.shards]
@@ -222,6 +228,20 @@ def check_shard_sizes(data_dir: str | pathlib.Path, split: Split) -> None:
                 f"{path} must end with the bytes {shard.end}, according to {DATASET_FILE}. Found: {read_end(path)}. It "
                 "is damaged, or a shard of another data set"
             )
+
+
+def array_checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of arrays by name, in hexadecimal. (Not of their .npz file: zlib's versions compress differently.)"""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def check_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray], checksums: Mapping[str, str]) -> None:
+    """Raises ValueError if the arrays of a file are not those that a `DatasetDescription` names."""
+    if checksums.get(path.name) not in (None, array_checksum(arrays)):
+        raise ValueError(f"{path} must belong to {DATASET_FILE} beside it. It is that of another data set, or damaged")
 
 
 def read_end(path: str | pathlib.Path) -> str:

@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from alexnet_tf.tfrecords import files
+from alexnet_tf.tfrecords import files, schema
 
 STATISTICS_FILE = "statistics.npz"
 
@@ -118,20 +118,28 @@ class Statistics:
             raise ValueError(f'`kind` must be "image" or "color". Received: kind={kind!r}')
         return self.mean_image if kind == "image" else np.full_like(self.mean_image, self.rgb_mean)
 
-    def save(self, data_dir: str | pathlib.Path) -> None:
-        """Writes statistics.npz into a data set's folder."""
-        path = pathlib.Path(data_dir) / STATISTICS_FILE
-        files.write_atomically(path, lambda file: np.savez_compressed(file, **dataclasses.asdict(self)))
+    def save(self, data_dir: str | pathlib.Path) -> str:
+        """Writes statistics.npz into a data set's folder, and returns its `schema.array_checksum`."""
+        path, arrays = pathlib.Path(data_dir) / STATISTICS_FILE, dataclasses.asdict(self)
+        files.write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+        return schema.array_checksum(arrays)
 
     @classmethod
     def load(cls, data_dir: str | pathlib.Path) -> Self:
-        """Reads statistics.npz from a data set's folder. Raises ValueError if it is missing or damaged."""
+        """Reads statistics.npz from a data set's folder.
+
+        Raises:
+            ValueError: if it is missing, damaged, or not that of dataset.json beside it.
+        """
         path = pathlib.Path(data_dir) / STATISTICS_FILE
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
+                saved = {field.name: arrays[field.name] for field in dataclasses.fields(cls)}
         except Exception as error:  # a damaged archive raises one of half a dozen kinds
             raise ValueError(f"{path} must hold the statistics of a data set. Reading it failed: {error!r}") from error
+        if path.with_name(schema.DATASET_FILE).exists():
+            schema.check_arrays(path, saved, schema.load_description(data_dir).checksums)
+        return cls(**saved)
 
     def color_noise(self, scale: str = "standard_deviation") -> np.ndarray:
         """The matrix that turns three independent draws from N(0, 1) into color noise.

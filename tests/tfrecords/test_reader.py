@@ -27,13 +27,14 @@ def rewrite_first_shard(data_dir, change):
     with tf.io.TFRecordWriter(str(path)) as writer:
         for record in written:
             writer.write(record)
-    with np.load(data_dir / records.INDEX_FILE) as index:
-        sizes = dict(index)
+    with np.load(data_dir / records.INDEX_FILE) as saved:
+        sizes = dict(saved)
     sizes["train"][: len(written)] = [len(record) for record in written]
-    records.save_index(data_dir, {name: [of_split] for name, of_split in sizes.items()})
+    index = records.save_index(data_dir, {name: [of_split] for name, of_split in sizes.items()})
     shard = dataclasses.replace(split.shards[0], bytes=path.stat().st_size, end=schema.read_end(path))
     split = dataclasses.replace(split, shards=(shard, *split.shards[1:]))
-    dataclasses.replace(description, splits=description.splits | {"train": split}).save(data_dir)
+    checksums = description.checksums | {records.INDEX_FILE: index}
+    dataclasses.replace(description, splits=description.splits | {"train": split}, checksums=checksums).save(data_dir)
 
 
 @pytest.fixture

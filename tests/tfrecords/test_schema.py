@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -135,6 +136,32 @@ class TestCheckShardSizes:
         first.write_bytes(b"")
         assert schema.read_end(first) == ""
         assert schema.read_end(second) == second.read_bytes()[-4:].hex()
+
+
+class TestChecksums:
+    @pytest.mark.parametrize("name", ["statistics.npz", "index.npz"])
+    def test_foreign_file_of_the_same_shapes_is_refused(self, name, data_dir):
+        path = data_dir / name
+        with np.load(path) as arrays:
+            foreign = {key: array.copy() for key, array in arrays.items()}
+        if name == "statistics.npz":
+            foreign["mean_image"] += 1
+        else:  # the same bytes in each shard
+            foreign["train"][:2] += np.array([1, -1], "int32")
+        np.savez_compressed(path, **foreign)
+        with pytest.raises(ValueError, match=rf"{name} must belong to dataset\.json beside it"):
+            reader.make_training_dataset(data_dir, 2, 32)
+        path = data_dir / "dataset.json"
+        content = json.loads(path.read_text())
+        del content["checksum"], content["checksums"]  # as version 0.1 wrote it
+        path.write_text(json.dumps(content))
+        reader.make_training_dataset(data_dir, 2, 32)
+
+    def test_order_and_compression_of_the_arrays_do_not_matter(self):
+        one, two = np.arange(3), np.ones((2, 2))
+        assert schema.array_checksum({"a": one, "b": two}) == schema.array_checksum({"b": two, "a": one})
+        others = ({"a": one, "b": two.T.astype("float32")}, {"a": one, "b": two.ravel()}, {"a": two, "b": one})
+        assert schema.array_checksum({"a": one, "b": two}) not in map(schema.array_checksum, others)
 
 
 class TestClassNames:
