@@ -43,9 +43,10 @@ def main(arguments):
     # Not with the module: --help and wrong flags are answered without TensorFlow.
     from alexnet_tf.model import load_model
     from alexnet_tf.serving import exporter
+    from alexnet_tf.weights import pretrained
 
     model, description = load_model(flag.model)
-    run = pathlib.Path(flag.model)
+    run = None if pretrained.published_name(flag.model) else pathlib.Path(flag.model)
     folder = exporter.export_model(
         model,
         description,
@@ -54,7 +55,7 @@ def main(arguments):
         model_format=flag.format,
         precision=flag.precision,
         max_pixels=flag.max_pixels,
-        run=run if run.is_dir() else run.parent,
+        run=run.parent if run and run.is_file() else run,
         data_dir=flag.data_dir,
         num_images=flag.num_images,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import pathlib
 import zipfile
@@ -254,6 +255,14 @@ def count_parameters(model: keras.Model) -> int:
     """The number of learned parameters, also of frozen layers: without the mean image and moving averages."""
     others = ("mean", "moving_mean", "moving_variance")
     return sum(int(np.prod(weight.shape)) for weight in model.weights if weight.name not in others)
+
+
+def weights_checksum(model: keras.Model) -> str:
+    """SHA-256 of all weights, in hexadecimal: by it what was measured of a model is known to be of this one."""
+    digest = hashlib.sha256()
+    for values in model.get_weights():
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
 
 
 def layer_output(model: keras.Model, name: str) -> keras.KerasTensor:

@@ -16,7 +16,7 @@ from programs import ENVIRONMENT, run, run_well, train_flags
 from alexnet_tf import evaluate
 from alexnet_tf.distribution import workers
 from alexnet_tf.evaluation import predictions
-from alexnet_tf.model import load_model
+from alexnet_tf.model import load_model, weights_checksum
 from alexnet_tf.tfrecords import reader
 from alexnet_tf.visualization import kernels, plots
 
@@ -197,7 +197,9 @@ class TestSeveralModels:
             evaluate_models("run/checkpoints/00000150", "trained")
         evaluate_models("saved/run-00000150.npz")
         result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-        assert [model["name"] for model in result["models"]] == ["run-00000150"]
+        (of_model,) = result["models"]
+        assert of_model["name"] == "run-00000150"
+        assert of_model["weights"] == weights_checksum(load_model(tmp_path / "trained")[0])
         assert result["images"] == 1000
 
 

@@ -20,7 +20,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from alexnet_tf import export
-from alexnet_tf.model import count_parameters, load_model
+from alexnet_tf.model import count_parameters, load_model, weights_checksum
 from alexnet_tf.serving import exporter, formats, model_card, preprocessing
 from alexnet_tf.tfrecords import crops, reader
 
@@ -202,6 +202,7 @@ class TestModelCard:
         errors = {"top1_error": 0.25, "top5_error": 0.125}
         view = errors | {"calibration": {"expected_calibration_error": 0.034}}
         evaluation = {"split": "validation", "images": 1000, "chance": errors, "center_crop": view}
+        evaluation["models"] = [{"name": "run", "weights": weights_checksum(model)}]
         (run / "evaluation.json").write_text(json.dumps(evaluation))
         described = dataclasses.replace(description, settings={"source": "folder:<photos>"})
         card = model_card.collect(model, described, run, "export", 1) | {"format": "onnx", "precision": "int8"}
@@ -218,6 +219,36 @@ class TestModelCard:
         assert "| center crop | 25.00 | 12.50 |\n" in page
         assert "Folder:&lt;photos>: 10 classes, squares of 64 pixels." in page
         assert "## Limits of use" in page and "3.4 % on average" in page
+
+    @pytest.mark.parametrize("measured", [["0" * 64], [], ["this", "another"]])
+    def test_evaluation_of_other_weights_is_left_out_whatever_its_time(self, measured, untrained, tmp_path):
+        model, description = untrained
+        errors = {"top1_error": 0.25, "top5_error": 0.125}
+        evaluation = {"split": "validation", "images": 1000, "chance": errors, "center_crop": errors}
+        weights = [weights_checksum(model) if each == "this" else each for each in measured]
+        evaluation["models"] = [{"name": "run", "weights": each} for each in weights] or [{"name": "of version 0.1"}]
+        (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+        (tmp_path / "training.json").write_text(
+            json.dumps({"epochs": 3, "val_top1_error": 0.5, "val_top5_error": 0.25})
+        )
+        card = model_card.collect(model, description, tmp_path, "served", 1)
+        assert card["metrics"].keys() == {"training"}
+        page = model_card.as_markdown(card | {"format": "savedmodel", "precision": "float32"})
+        assert "In training's validation after epoch 3, top-1 50.00%" in page
+
+    @pytest.mark.parametrize("name, run", [("caffe", None), ("run", "run"), ("run/model.keras", "run")])
+    def test_run_of_published_weights_is_not_the_current_folder(self, name, run, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        pathlib.Path("run").mkdir()
+        pathlib.Path("run/model.keras").touch()
+        received = []
+        monkeypatch.setattr("alexnet_tf.model.load_model", lambda path: (None, None))
+        monkeypatch.setattr(exporter, "export_model", lambda *_, **named: received.append(named["run"]) or tmp_path)
+        names = ("export_dir", "version", "format", "precision", "data_dir", "max_pixels", "num_images")
+        values = dict.fromkeys(names) | {"model": name, "format": "savedmodel", "precision": "float32"}
+        monkeypatch.setattr(absl_flags, "FLAGS", types.SimpleNamespace(**values))
+        export.main([])
+        assert received == [run and pathlib.Path(run)]
 
     def test_page_of_what_is_not_known_says_so(self, untrained):
         card = model_card.collect(*untrained, None, "served", 3) | {"format": "savedmodel", "precision": "float32"}

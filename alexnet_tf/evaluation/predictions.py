@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from alexnet_tf.distribution import strategies, workers
 from alexnet_tf.evaluation import metrics
-from alexnet_tf.model import load_model
+from alexnet_tf.model import load_model, weights_checksum
 from alexnet_tf.tfrecords import crops, ilsvrc, reader, schema, verify
 from alexnet_tf.tfrecords.files import write_atomically, write_text
 
@@ -29,6 +29,7 @@ class Predictions:
         images: checksum of the split's shards, equal if two predictions are of the same images.
         labels: int32 (n,).
         views: a dict from "center_crop" and, if they were computed, "ten_views" to float32 (n, classes).
+        weights: `model.weights_checksum` of the model; empty if it was not saved with them.
     """
 
     name: str
@@ -37,10 +38,12 @@ class Predictions:
     images: str
     labels: np.ndarray
     views: dict[str, np.ndarray]
+    weights: str = ""
 
     def save(self, path: str | pathlib.Path) -> None:
         """Writes an .npz file: arrays `labels`, `center_crop`, `ten_views`, and `about`, the rest as JSON."""
         about = {"name": self.name, "class_names": self.class_names, "split": self.split, "images": self.images}
+        about["weights"] = self.weights
         arrays: dict[str, Any] = self.views | {"labels": self.labels, "about": np.array(json.dumps(about))}
         write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
 
@@ -143,7 +146,8 @@ def predict(
         means = probabilities.reshape(own_count, number, -1).mean(axis=1)
         views[view] = strategies.gather_rows(strategy, worker, means)
     labels = reader.read_labels(data_dir, description, split)
-    return Predictions(name, description.class_names, split, checksum(description, split), labels, views)
+    images, weights = checksum(description, split), weights_checksum(model)
+    return Predictions(name, description.class_names, split, images, labels, views, weights)
 
 
 def load_matching(

@@ -72,7 +72,8 @@ def evaluate_models(models: Sequence[Predictions], search_weights: bool = False,
         "records_left_out": records_skipped,
         "chance": {f"top{k}_error": 1 - min(k, len(class_names)) / len(class_names) for k in (1, 5)},
         "models": [
-            {"name": model.name} | {view: metrics.errors(model.views[view], model.labels) for view in views}
+            {"name": model.name, "weights": model.weights}
+            | {view: metrics.errors(model.views[view], model.labels) for view in views}
             for model in models
         ],
     }

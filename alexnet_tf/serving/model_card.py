@@ -7,7 +7,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from alexnet_tf import variants
-from alexnet_tf.model import count_parameters
+from alexnet_tf.model import count_parameters, weights_checksum
 from alexnet_tf.tfrecords import schema
 from alexnet_tf.tfrecords.files import write_json, write_text
 from alexnet_tf.training import checkpoints
@@ -33,7 +33,7 @@ def collect(
         model: a trained network of `build_alexnet`.
         description: of the data that it was trained on.
         run: None, or the folder of its run. The settings are read from its newest checkpoint, the errors from
-            evaluation.json and training.json. An evaluation older than the model is of another model, and skipped.
+            evaluation.json and training.json. An evaluation of other weights is skipped.
         name, version: of the export.
 
     Returns: a dict that JSON can hold.
@@ -62,7 +62,7 @@ def collect(
             f"crop of {model.input_shape[1]} pixels; the mean image is subtracted in the network's first layer",
         },
         "recipe": _recipe(run),
-        "metrics": _metrics(run),
+        "metrics": _metrics(run, model),
         "packages": {package: importlib.metadata.version(package) for package in ("alexnet-tf", "tensorflow", "keras")},
     }
 
@@ -101,16 +101,16 @@ def _same(value, text: str) -> bool:
         return str(value) == text
 
 
-def _metrics(run: pathlib.Path | None) -> dict:
-    """The metrics of the newest model, from evaluation.json and training.json."""
+def _metrics(run: pathlib.Path | None, model: "keras.Model") -> dict:
+    """The metrics of a model, from the evaluation.json and training.json of its run."""
     result = {}
     for kind in ("evaluation", "training"):
         if run is None or not (path := run / f"{kind}.json").exists():
             continue
-        model = run / "model.keras"
-        if kind == "evaluation" and model.exists() and path.stat().st_mtime < model.stat().st_mtime:
-            continue
         content = json.loads(path.read_text())
+        # Of the weights that were evaluated, in 0.1 nothing is known.
+        if kind == "evaluation" and [each.get("weights") for each in content["models"]] != [weights_checksum(model)]:
+            continue
         if kind == "evaluation":
             views = {view: content[view] for view in ("center_crop", "ten_views") if view in content}
             content = {key: content.get(key) for key in ("split", "images", "chance")}
@@ -170,8 +170,8 @@ def as_markdown(card: dict) -> str:
     elif "training" in metrics:
         errors = metrics["training"]
         lines.append(
-            f"In training's validation, top-1 {100 * errors['val_top1_error']:.2f}%, top-5 "
-            f"{100 * errors['val_top5_error']:.2f}% (center crop). alexnet-evaluate was not run on this model."
+            f"In training's validation after epoch {errors['epochs']}, top-1 {100 * errors['val_top1_error']:.2f}%, "
+            f"top-5 {100 * errors['val_top5_error']:.2f}% (center crop). alexnet-evaluate was not run on this model."
         )
     else:
         lines.append("Not known: alexnet-evaluate was not run on this model.")
