@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from alexnet_tf import registration
 
 if TYPE_CHECKING:  # what _MODULES says, for type checkers and editors
+    from alexnet_tf.distribution.strategies import DistributedModel as DistributedModel
     from alexnet_tf.layers import ColumnDense as ColumnDense
     from alexnet_tf.layers import ColumnWise as ColumnWise
     from alexnet_tf.layers import GroupedConv2D as GroupedConv2D
@@ -41,6 +42,7 @@ _MODULES = {
     "with_color_offset": "model",
     "load_model": "model",
     "PaperMomentum": "training.optimizers",
+    "DistributedModel": "distribution.strategies",
     "make_dataset": "tfrecords.keras_dataset",
     "activations": "visualization.activations",
     "preprocess": "notebook",

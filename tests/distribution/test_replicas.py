@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,7 @@ from alexnet_tf.distribution import local_workers
 from alexnet_tf.training import optimizers
 
 REPLICA_TRAINING = pathlib.Path(__file__).with_name("replica_training.py")
+EXAMPLE = pathlib.Path(__file__).parents[2] / "docs" / "distributed_keras.py"
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +52,21 @@ class TestEqualToOneDevice:
         weights = [one[key] for key in one.files if key.startswith("arr_")]
         assert len(weights) > 20
         assert max(np.abs(weight).max() for weight in weights) > 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not EXAMPLE.exists(), reason="a Bazel sandbox holds no docs")
+def test_keras_model_of_ones_own_trains_on_two_workers_as_on_one(capfd, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    results = {}
+    for num_workers in (1, 2):
+        assert local_workers.run_workers([sys.executable, str(EXAMPLE)], num_workers, max_restarts=0) == 0
+        found = re.findall(r"worker \d of (\d): loss (\S+), weights (\S+)", capfd.readouterr().out)
+        assert len(found) == num_workers
+        results[num_workers] = np.array(found, float)[:, 1:]
+    np.testing.assert_array_equal(results[2][0], results[2][1])
+    np.testing.assert_allclose(results[2][0], results[1][0], rtol=1e-4)
+    assert results[1][0][0] < 0.5  # the loss was 1.1
 
 
 class TestDropout:
