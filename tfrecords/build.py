@@ -8,6 +8,8 @@ from absl import flags
 
 from alexnet_tf.tfrecords import images, program, schema, sources
 
+_RECORD_FORMAT = ("label_offset", "image_key", "label_key", "class_names")
+
 
 def define_flags() -> None:
     """Defines the flags. Not at import: then two programs could not be imported together."""
@@ -16,7 +18,8 @@ def define_flags() -> None:
         None,
         "Where the images come from: fashion_mnist (the sample in this package), fashion_mnist:installed or "
         "fashion_mnist:PATH (the complete set), folder:PATH (one folder per class, or folders train and validation or "
-        "test of such), tfds:NAME (TensorFlow Datasets, which downloads it), ilsvrc2012:PATH or ilsvrc2010:PATH "
+        "test of such), tfds:NAME (TensorFlow Datasets, which downloads it), tfrecords:PATH (TFRecord files of others, "
+        "of TensorFlow's ImageNet scripts, say), ilsvrc2012:PATH or ilsvrc2010:PATH "
         "(ImageNet's original archives, which are not unpacked).",
     )
     flags.DEFINE_string("data_dir", None, "Folder for the TFRecords.")
@@ -86,6 +89,20 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "tfds_data_dir", None, "Folder in which TensorFlow Datasets keeps its data; its own default if not given."
     )
+    flags.DEFINE_integer(
+        "label_offset",
+        None,
+        "tfrecords: the label of the first class, 0 if not given: 1 in TensorFlow's first ImageNet scripts and the "
+        "Model Garden, whose 0 is the background.",
+    )
+    for name, keys in (("image", "image/encoded or image"), ("label", "image/class/label or label")):
+        flags.DEFINE_string(f"{name}_key", None, f"tfrecords: the feature with the {name}; {keys} if not given.")
+    flags.DEFINE_string(
+        "class_names",
+        None,
+        "tfrecords: a file with a class's name per line, in the order of the labels; if not given, the names are those "
+        "of TensorFlow Datasets, of image/class/text in the records, or the labels.",
+    )
 
 
 def main(beam_arguments: list[str]) -> None:
@@ -100,7 +117,12 @@ def main(beam_arguments: list[str]) -> None:
             "to describe one."
         )
     if flag.source:
-        sources.parse_source(flag.source)
+        kind, _ = sources.parse_source(flag.source)
+        if _record_format() and kind != "tfrecords":
+            raise ValueError(
+                f"--{', --'.join(_record_format())} can't be given without --source=tfrecords:PATH. "
+                f"Received: --source={flag.source}"
+            )
     # Imports TensorFlow: not before the flags are known to be right.
     from alexnet_tf.tfrecords import dataset_builder, describe, verify
 
@@ -116,15 +138,22 @@ def main(beam_arguments: list[str]) -> None:
         sys.exit(1 if problems else 0)
     start_seconds = time.perf_counter()
     arguments: dict[str, Any] = {each.name: each.value for each in flag.get_flags_for_module(__name__)}
-    for name in ("describe", "verify", "debug"):
+    for name in ("describe", "verify", "debug", *_RECORD_FORMAT):
         arguments.pop(name, None)
-    description = dataset_builder.build_dataset(**arguments, runner_arguments=beam_arguments)
+    description = dataset_builder.build_dataset(
+        **arguments, runner_arguments=beam_arguments, record_format=_record_format()
+    )
     seconds = time.perf_counter() - start_seconds
     for name, split in description.splits.items():
         print(f"{name}: {split.count:,} images in {len(split.shards)} shards, {len(split.skipped)} skipped")
         for filename, reason in split.skipped[:5]:
             print(f"  skipped: {filename!r} ({reason})")  # names that are not UTF-8 can't be printed as they are
     print(f"{len(description.class_names)} classes; {seconds:.1f} s. Written: {flag.data_dir}")
+
+
+def _record_format() -> dict[str, Any]:
+    """The flags that say how records of others are to be read, as far as they are given."""
+    return {name: flags.FLAGS[name].value for name in _RECORD_FORMAT if flags.FLAGS[name].value is not None}
 
 
 def run() -> None:

@@ -4,7 +4,7 @@ import collections
 import itertools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ def build_dataset(
     runner: str | None = None,
     runner_arguments: Sequence[str] = (),
     tfds_data_dir: str | None = None,
+    record_format: Mapping[str, Any] | None = None,
 ) -> schema.DatasetDescription:
     """Builds a data set, or finishes an interrupted one, or finds that it is complete.
 
@@ -54,7 +55,7 @@ def build_dataset(
         max_pixels: pixels that an image may have; larger ones count as unreadable.
         num_train_shards, num_validation_shards: number of files of each split; None for one for every 1,000 images,
             but at least 16 and 4, or one for each image if there are fewer.
-        validation_fraction, seed, tfds_data_dir: see `sources.open_source`.
+        validation_fraction, seed, tfds_data_dir, record_format: see `sources.open_source`.
         max_bad_fraction: fraction of a split's images that may be unreadable; these are listed in dataset.json.
         num_processes: processes of this machine that build; None for one per core. 1 builds in this process.
         runner: None, or one of `schema.RUNNERS`, whose workers build. The images and `data_dir` must be on a disk that
@@ -83,11 +84,11 @@ def build_dataset(
         "num_validation_shards": num_validation_shards,
         "validation_fraction": validation_fraction,
         "seed": seed,
-    }
+    } | ({"record_format": dict(record_format)} if record_format else {})
     description = _load_complete(data_dir, settings)
     if description:
         return description
-    opened = sources.open_source(source, seed, validation_fraction, tfds_data_dir)
+    opened = sources.open_source(source, seed, validation_fraction, tfds_data_dir, record_format)
     schema.check_class_names(opened.class_names)
     _delete_damaged(data_dir)  # not before it is known that it can be built again
     counts = {split: opened.count(split) for split in schema.SPLITS}

@@ -135,10 +135,10 @@ def load_description(data_dir: str | pathlib.Path) -> DatasetDescription:
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise ValueError(
-            f"{path} does not exist: the folder is no data set, or an unfinished one. "
-            f"`alexnet-tfrecords --source=... --data_dir={data_dir}` builds or finishes it."
-        ) from error
+        remedy = f"`alexnet-tfrecords --source=... --data_dir={data_dir}` builds or finishes it."
+        if next(pathlib.Path(data_dir).glob("*-of-*"), None):  # a data set of others, or an unfinished one
+            remedy += f" Record files of others: `alexnet-tfrecords --source=tfrecords:{data_dir} --data_dir=ANOTHER`."
+        raise ValueError(f"{path} does not exist: the folder is no data set, or an unfinished one. {remedy}") from error
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     version = content.get("format_version") if isinstance(content, dict) else None

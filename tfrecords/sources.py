@@ -7,12 +7,12 @@ import dataclasses
 import functools
 import gzip
 import pathlib
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 
-from alexnet_tf.tfrecords import ilsvrc, image_folder, tfds_source
+from alexnet_tf.tfrecords import ilsvrc, image_folder, record_files, tfds_source
 
 _SAMPLE_DIR = pathlib.Path(__file__).parent / "fashion_mnist_sample"
 _INSTALLED_DIRS = (
@@ -50,6 +50,7 @@ def open_source(
     seed: int = 0,
     validation_fraction: float = 0.1,
     tfds_data_dir: str | pathlib.Path | None = None,
+    record_format: Mapping[str, Any] | None = None,
 ) -> Source:
     """Opens a source by its name.
 
@@ -57,11 +58,13 @@ def open_source(
         source: "fashion_mnist" (the sample in this package), "fashion_mnist:installed", "fashion_mnist:PATH" (the
             complete set), "folder:PATH" (one folder per class, or `train` and `validation` folders of such: see
             `image_folder.make_folder_source`),
-            "tfds:NAME", or "ilsvrc2012:PATH" or "ilsvrc2010:PATH" (a folder of ImageNet's original archives).
+            "tfds:NAME", "tfrecords:PATH" (record files of others: see `record_files.make_record_files_source`), or
+            "ilsvrc2012:PATH" or "ilsvrc2010:PATH" (a folder of ImageNet's original archives).
         seed: of the order of the images and of the choice of those held out. Fashion-MNIST keeps its own order, which
             is random.
         validation_fraction: fraction of each class that is held out if the source has no validation images.
         tfds_data_dir: folder in which TensorFlow Datasets keeps its data; None for its own default.
+        record_format: `label_offset`, `image_key`, `label_key` and `class_names` of record files; None for the usual.
 
     Raises:
         ValueError: if there is no such source, or nothing of its kind at its path.
@@ -75,16 +78,18 @@ def open_source(
         return image_folder.make_folder_source(name, seed, validation_fraction)
     if kind == "tfds":
         return tfds_source.make_tfds_source(name, seed, validation_fraction, tfds_data_dir)
+    if kind == "tfrecords":
+        return record_files.make_record_files_source(name, seed, validation_fraction, **record_format or {})
     return ilsvrc.make_ilsvrc_source(kind.removeprefix("ilsvrc"), name, seed)
 
 
 def parse_source(source: str) -> tuple[str, str]:
     """The kind of a source, and its path or name. Raises ValueError if there is no such kind."""
     kind, _, name = source.partition(":")
-    if kind != "fashion_mnist" and not (kind in ("folder", "tfds", "ilsvrc2012", "ilsvrc2010") and name):
+    if kind != "fashion_mnist" and not (kind in ("folder", "tfds", "tfrecords", "ilsvrc2012", "ilsvrc2010") and name):
         raise ValueError(
             "`source` must be fashion_mnist, fashion_mnist:installed, fashion_mnist:PATH, folder:PATH, tfds:NAME, "
-            f"ilsvrc2012:PATH or ilsvrc2010:PATH. Received: {source!r}"
+            f"tfrecords:PATH, ilsvrc2012:PATH or ilsvrc2010:PATH. Received: {source!r}"
         )
     return kind, name
 

@@ -1,0 +1,154 @@
+"""TFRecord files of others: those of TensorFlow's ImageNet scripts, of TFDS, and of no convention at all."""
+
+import collections
+import gzip
+import io
+import pickle
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from programs import run, run_well
+
+from alexnet_tf.tfrecords import reader, schema, sources
+
+
+def _bytes(value):
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+
+def _png(number):
+    file = io.BytesIO()
+    Image.fromarray(np.full((40 + number % 3, 48, 3), number % 256, "uint8")).save(file, format="PNG")
+    return file.getvalue()
+
+
+def write_records(
+    path, numbers, classes=4, offset=0, image_key="image/encoded", label_key="image/class/label", text=True
+):
+    """Image i is full of i, and of class i % classes."""
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for number in numbers:
+            label = number % classes + offset
+            features = {image_key: _bytes(_png(number))}
+            features[label_key] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
+            if text:
+                features["image/class/text"] = _bytes(f"class {number % classes}".encode())
+            example = tf.train.Example(features=tf.train.Features(feature=features))
+            writer.write(example.SerializeToString())
+
+
+@pytest.fixture
+def imagenet_dir(tmp_path):
+    """As TensorFlow's first ImageNet scripts write: labels from 1, and in the order of the classes within a file."""
+    folder = tmp_path / "imagenet"
+    folder.mkdir()
+    for shard in range(2):
+        numbers = sorted(range(shard, 60, 2), key=lambda number: number % 4)
+        write_records(folder / f"train-{shard:05d}-of-00002", numbers, offset=1)
+    write_records(folder / "validation-00000-of-00001", range(60, 72), offset=1)
+    (folder / "train-notes.txt").write_text("not records")
+    return folder
+
+
+def open_files(folder, **record_format):
+    return sources.open_source(f"tfrecords:{folder}", validation_fraction=0.25, record_format=record_format)
+
+
+def read_all(source, split):
+    return list(source.read(split, 0, source.count(split)))
+
+
+class TestRecordFiles:
+    def test_images_and_labels_of_the_imagenet_convention_are_mixed(self, imagenet_dir):
+        source = pickle.loads(pickle.dumps(open_files(imagenet_dir, label_offset=1)))
+        assert source.class_names == ("class 0", "class 1", "class 2", "class 3")
+        found = read_all(source, "train")
+        numbers = [np.asarray(Image.open(io.BytesIO(content)))[0, 0, 0] for _, content, _ in found]
+        assert sorted(numbers) == list(range(60)) and numbers != sorted(numbers)
+        assert all(label == number % 4 for number, (*_, label) in zip(numbers, found, strict=True))
+        assert [entry[0] for entry in source.read("train", 7, 9)] == [entry[0] for entry in found[7:9]]
+        assert collections.Counter(label for *_, label in read_all(source, "validation")) == dict.fromkeys(range(4), 3)
+
+    def test_files_of_tensorflow_datasets_have_their_names_and_are_divided(self, tfds_dir):
+        (folder,) = (tfds_dir / "train_alone").iterdir()
+        source = open_files(folder)
+        assert source.class_names == ("even", "odd")
+        assert (source.count("train"), source.count("validation")) == (16, 4)
+        for split in schema.SPLITS:
+            labels = [label for *_, label in read_all(source, split)]
+            assert labels.count(0) == labels.count(1) == len(labels) / 2
+
+    def test_own_keys_and_names_are_used(self, tmp_path):
+        write_records(tmp_path / "my_train.tfrecord", range(12), image_key="jpeg", label_key="y", text=False)
+        write_records(tmp_path / "my_test.tfrecord", range(8), image_key="jpeg", label_key="y", text=False)
+        source = open_files(tmp_path, image_key="jpeg", label_key="y")
+        assert source.class_names == ("0", "1", "2", "3")
+        assert (source.count("train"), source.count("validation")) == (12, 8)
+        (tmp_path / "names").write_text("a\nb\nc\nd\n")
+        assert open_files(tmp_path, image_key="jpeg", label_key="y", class_names=tmp_path / "names").class_names == (
+            *"abcd",
+        )
+
+    def test_labels_that_do_not_fit_are_refused(self, imagenet_dir, tmp_path):
+        with pytest.raises(ValueError, match=r"`label_offset` must be 1 .* Received: labels from 1 to 4"):
+            open_files(imagenet_dir)
+        with pytest.raises(ValueError, match=r"records 0 to 2. Received: label_offset=2, .* -1 to 2"):
+            open_files(imagenet_dir, label_offset=2)
+        (tmp_path / "names").write_text("a\nb\n")
+        with pytest.raises(ValueError, match=r"labels of the records 0 to 1. Received: label_offset=1, .* 0 to 3"):
+            open_files(imagenet_dir, label_offset=1, class_names=tmp_path / "names")
+        with pytest.raises(ValueError, match="`class_names` must be a file"):
+            open_files(imagenet_dir, label_offset=1, class_names=tmp_path / "none")
+
+    def test_other_keys_damaged_compressed_and_ambiguous_files_are_refused(self, imagenet_dir):
+        with pytest.raises(ValueError, match=r"`image_key` .* Received: pixels, None. .* has image/class/label, image"):
+            open_files(imagenet_dir, image_key="pixels")
+        path = imagenet_dir / "train-00001-of-00002"
+        content = path.read_bytes()
+        path.write_bytes(content[:-9])
+        with pytest.raises(ValueError, match="train-00001-of-00002 must hold whole records"):
+            open_files(imagenet_dir, label_offset=1)
+        path.write_bytes(content)
+        both = path.rename(imagenet_dir / "train_validation-00001")
+        with pytest.raises(ValueError, match="train_validation-00001 must have the name of one split"):
+            open_files(imagenet_dir, label_offset=1)
+        both.unlink()
+        first = imagenet_dir / "train-00000-of-00002"
+        first.write_bytes(gzip.compress(first.read_bytes()))
+        with pytest.raises(ValueError, match="train-00000-of-00002 must not be compressed"):
+            open_files(imagenet_dir, label_offset=1)
+
+    def test_folder_without_records_is_refused(self, tmp_path):
+        with pytest.raises(ValueError, match="There is none at"):
+            open_files(tmp_path / "none")
+        (tmp_path / "images.zip").write_bytes(b"PK")
+        with pytest.raises(ValueError, match=r"`train` in their names.* Found: images.zip"):
+            open_files(tmp_path)
+
+
+class TestProgram:
+    def test_records_become_a_data_set_and_their_folder_stays_as_it_is(self, imagenet_dir, tmp_path):
+        before = {path: path.read_bytes() for path in imagenet_dir.iterdir()}
+        flags = [f"--source=tfrecords:{imagenet_dir}", f"--data_dir={tmp_path / 'data'}", "--image_px=32"]
+        run_well("tfrecords.build", *flags, "--label_offset=1", "--encoding=png", "--num_processes=1")
+        assert before == {path: path.read_bytes() for path in imagenet_dir.iterdir()}
+        description = schema.load_description(tmp_path / "data")
+        assert description.class_names == ("class 0", "class 1", "class 2", "class 3")
+        assert {name: split.count for name, split in description.splits.items()} == {"train": 60, "validation": 12}
+        labels = reader.read_labels(tmp_path / "data", description, "train")
+        images = reader.read_images(tmp_path / "data", description, "train", range(60))
+        assert (images[:, 0, 0, 0] % 4 == labels).all()
+        other = run("tfrecords.build", *flags, "--label_offset=0", "--encoding=png", "--num_processes=1")
+        assert other.returncode == 2
+        assert "record_format was {'label_offset': 1} and is now {'label_offset': 0}" in other.stderr
+
+    def test_flags_without_records_are_refused(self, tmp_path):
+        result = run("tfrecords.build", "--source=fashion_mnist", f"--data_dir={tmp_path}", "--label_offset=1")
+        assert result.returncode == 2
+        assert "--label_offset can't be given without --source=tfrecords:PATH" in result.stderr
+
+    def test_training_on_records_of_others_names_the_way(self, imagenet_dir):
+        with pytest.raises(ValueError, match=rf"--source=tfrecords:{imagenet_dir} --data_dir=ANOTHER"):
+            schema.load_description(imagenet_dir)

@@ -1,0 +1,254 @@
+"""TFRecord files of others as a source, read in random order: TensorFlow's ImageNet scripts', TFDS's, or your own."""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from alexnet_tf.tfrecords import image_folder, schema
+
+# The keys of an image and of its label: those of the ImageNet convention, and those of TensorFlow Datasets.
+_CONVENTIONS = ((schema.ENCODED, schema.LABEL), ("image", "label"))
+_SPLIT_NAMES = {"train": "train|training", "validation": "validation|valid|val|dev", "test": "test|testing"}
+_NO_RECORDS = (".json", ".txt", ".md", ".csv", ".npz", ".npy", ".pbtxt", ".pb", ".idx", ".index")
+_ENTRY = [("file", "int32"), ("offset", "int64"), ("place", "int64"), ("label", "int32")]
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordFiles:
+    """Images inside TFRecords of `tf.train.Example`s.
+
+    Attributes:
+        class_names: in the order of the labels.
+        paths: of all files.
+        images: a dict from a split to a structured array with an entry for each image, in the order in which they are
+            read: the number of its file, the offset of its record there, its place in the split, and its label.
+        splits: a dict from a split to its name in the files.
+        image_key: the feature that holds an encoded image.
+    """
+
+    class_names: tuple[str, ...]
+    paths: tuple[str, ...]
+    images: dict[str, np.ndarray]
+    splits: dict[str, str]
+    image_key: str
+
+    def count(self, split: str) -> int:
+        return len(self.images[split])
+
+    def read(self, split: str, start: int, stop: int) -> Iterator[tuple]:
+        import tensorflow as tf
+
+        from alexnet_tf.tfrecords import records
+
+        entries = self.images[split][start:stop]
+        places: Any = tf.data.Dataset.from_tensor_slices((np.array(self.paths)[entries["file"]], entries["offset"]))
+        examples = places.flat_map(lambda path, offset: records.read_records(path, offset, tf.constant(1, tf.int64)))
+        for entry, example in zip(entries, examples.as_numpy_iterator(), strict=True):
+            (image,) = tf.train.Example.FromString(example).features.feature[self.image_key].bytes_list.value
+            yield f"{self.splits[split]}-{entry['place']}", image, int(entry["label"])
+
+
+def make_record_files_source(
+    folder: str | pathlib.Path,
+    seed: int,
+    validation_fraction: float,
+    *,
+    label_offset: int = 0,
+    image_key: str | None = None,
+    label_key: str | None = None,
+    class_names: str | pathlib.Path | None = None,
+) -> RecordFiles:
+    """A `RecordFiles` of a folder with files such as train-00000-of-01024, or flowers-train.tfrecord-00000-of-00002.
+
+    The split is a word of a file's name: train or training; validation, valid, val or dev; test or testing. Without
+    validation files those of the test are taken; without both, a part of each class is held out. All records are read
+    once, for their labels and their sizes, with which any can be read alone: whatever order they are in on disk, they
+    are mixed here. An entry takes 24 bytes of memory.
+
+    Args:
+        folder: of the files. Nothing is written there.
+        seed: of the order and of the choice of images that are held out.
+        validation_fraction: fraction of each class that is held out if there are no validation images.
+        label_offset: the label of the first class: 1 where 0 is the background, as in TensorFlow's first ImageNet
+            scripts and the Model Garden; it is subtracted.
+        image_key, label_key: features of a record; None for those of the ImageNet convention, "image/encoded" and
+            "image/class/label", or of TensorFlow Datasets, "image" and "label", by what the first record has.
+        class_names: a file with a name per line, in the order of the labels; None for TensorFlow Datasets' own file
+            beside the records, else the records' "image/class/text", else the labels' numbers.
+
+    Raises:
+        ValueError: if there are no such files, one is damaged or compressed, or its records have no such features or
+            other labels.
+    """
+    root = pathlib.Path(folder).expanduser()
+    files = _find_files(root)
+    paths = [str(path) for of_split in files.values() for path in of_split]
+    image_key, label_key = _keys(paths[0], image_key, label_key)
+    found, texts, first = {}, {}, 0
+    for split, of_split in files.items():
+        print(f"Reading the labels of {len(of_split):,} files of {root}, split {split}.", flush=True)
+        found[split] = index_records([str(path) for path in of_split], first, label_key, image_key, texts)
+        found[split]["label"] -= label_offset
+        first += len(of_split)
+    texts = {label - label_offset: text for label, text in texts.items()}
+    names = _read_class_names(root, class_names)
+    labels = np.concatenate([entries["label"] for entries in found.values()])
+    lowest, highest = int(labels.min()), int(labels.max())
+    if names is None:
+        if lowest == 1:
+            raise ValueError(
+                "`label_offset` must be 1 for records whose labels are from 1 on, unless `class_names` names a class 0 "
+                f"without images. Received: labels from 1 to {highest} in {root}"
+            )
+        names = [texts.get(label, str(label)) for label in range(highest + 1)]
+    if lowest < 0 or highest >= len(names):
+        raise ValueError(
+            f"`label_offset` and `class_names` must make the labels of the records 0 to {len(names) - 1}. Received: "
+            f"label_offset={label_offset}, which makes them {lowest} to {highest} in {root}"
+        )
+    return mixed(found, seed, validation_fraction, names, paths, {split: split for split in files}, image_key)
+
+
+def mixed(
+    found: Mapping[str, np.ndarray],
+    seed: int,
+    validation_fraction: float,
+    class_names: Sequence[str],
+    paths: Sequence[str],
+    splits: Mapping[str, str],
+    image_key: str,
+) -> RecordFiles:
+    """The source of indexed records, in random order.
+
+    Args:
+        found: for "train" and, unless a part of each class is to be held out, "validation" what `index_records`
+            returned.
+        seed, validation_fraction: as `make_record_files_source` takes them.
+        class_names, paths, splits, image_key: as in `RecordFiles`.
+    """
+    random = np.random.default_rng(seed)
+    images = dict(found)
+    if "validation" not in images:
+        parts = [[], []]
+        for label in np.unique(found["train"]["label"]):
+            of_class = np.flatnonzero(found["train"]["label"] == label)
+            divided = image_folder.hold_out(len(of_class), validation_fraction, random)
+            for part, numbers in zip(parts, divided, strict=True):
+                part.append(of_class[numbers])
+        images = {split: found["train"][np.concatenate(part)] for split, part in zip(schema.SPLITS, parts, strict=True)}
+        splits = dict.fromkeys(schema.SPLITS, splits["train"])
+    images = {split: random.permutation(images[split]) for split in schema.SPLITS}
+    return RecordFiles(tuple(class_names), tuple(paths), images, dict(splits), image_key)
+
+
+def index_records(
+    paths: Sequence[str],
+    first_file: int,
+    label_key: str,
+    image_key: str | None = None,
+    texts: dict[int, str] | None = None,
+) -> np.ndarray:
+    """The entries of `RecordFiles.images` of all records of files, in their order.
+
+    Args:
+        paths: of the files.
+        first_file: number of the first of them.
+        label_key: the feature with an image's label.
+        image_key: None, or a feature that each record must have.
+        texts: None, or a dict that gets the texts of labels that it lacks, from "image/class/text".
+
+    Raises:
+        ValueError: if a file is damaged, or a record lacks a feature.
+    """
+    import tensorflow as tf
+
+    from alexnet_tf.tfrecords import records
+
+    features = {label_key: tf.io.FixedLenFeature((), tf.int64), schema.TEXT: tf.io.FixedLenFeature((), tf.string, "")}
+    if image_key:
+        features[image_key] = tf.io.FixedLenFeature((), tf.string)
+    columns = []
+    for number, path in enumerate(paths, start=first_file):
+
+        def facts(record):
+            example = tf.io.parse_single_example(record, features)
+            return tf.strings.length(record), example[label_key], example[schema.TEXT]
+
+        dataset = tf.data.TFRecordDataset(path).map(facts, num_parallel_calls=tf.data.AUTOTUNE)
+        try:
+            batches = list(dataset.batch(1024).as_numpy_iterator())
+        except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+            raise ValueError(f"{path} must hold whole records with the features {sorted(features)}: {error}") from error
+        if not batches:
+            continue
+        sizes, labels, written = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        if texts is not None:
+            for label, place in zip(*np.unique(labels, return_index=True), strict=True):
+                if written[place]:
+                    texts.setdefault(int(label), bytes(written[place]).decode("utf-8", "replace"))
+        sizes = np.int64(sizes) + records.FRAME_BYTES
+        columns.append((np.full_like(labels, number), np.cumsum(sizes) - sizes, labels))
+    if not columns:
+        raise ValueError(f"{pathlib.Path(paths[0]).parent} must hold records. All {len(paths)} files are empty.")
+    files, offsets, labels = (np.concatenate(column) for column in zip(*columns, strict=True))
+    entries = np.empty(len(files), _ENTRY)
+    entries["file"], entries["offset"], entries["place"], entries["label"] = files, offsets, range(len(files)), labels
+    return entries
+
+
+def _find_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """The record files of "train" and of "validation", which may be those called test; or of "train" alone."""
+    if not root.is_dir():
+        raise ValueError(f"`source` must name a folder of TFRecord files. There is none at {root}.")
+    names = [path for path in sorted(root.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    names = [path for path in names if not path.name.lower().endswith(_NO_RECORDS)]
+    files = {
+        split: [path for path in names if re.search(rf"(?<![a-z])({words})(?![a-z])", path.name.lower())]
+        for split, words in _SPLIT_NAMES.items()
+    }
+    if not files["train"]:
+        found = ", ".join(path.name for path in names[:3]) or "none"
+        raise ValueError(
+            f"{root} must hold TFRecord files with `train` in their names, such as train-00000-of-01024. Found: {found}"
+        )
+    validation = files["validation"] or files["test"]
+    for path in set(files["train"]) & set(validation):
+        raise ValueError(f"{path} must have the name of one split in its own. It has that of two.")
+    return {"train": files["train"]} | ({"validation": validation} if validation else {})
+
+
+def _keys(path: str, image_key: str | None, label_key: str | None) -> tuple[str, str]:
+    """The features to be read: those given, or of the convention that the first record of a file follows."""
+    import tensorflow as tf
+
+    with pathlib.Path(path).open("rb") as file:
+        if file.read(2) == b"\x1f\x8b":
+            raise ValueError(f"{path} must not be compressed, since records are read from anywhere in it: gunzip it.")
+    try:
+        (record,) = tf.data.TFRecordDataset(path).take(1).as_numpy_iterator()
+        features = tf.train.Example.FromString(record).features.feature
+    except Exception as error:  # DataLossError, ValueError if there is none, DecodeError
+        raise ValueError(f"{path} must be a TFRecord file of tf.train.Examples: {error!r}") from error
+    for conventional in _CONVENTIONS:
+        keys = (image_key or conventional[0], label_key or conventional[1])
+        if all(key in features for key in keys):
+            return keys
+    raise ValueError(
+        f"`image_key` and `label_key` must be features of the records: with none given, {_CONVENTIONS[0]} or "
+        f"{_CONVENTIONS[1]}. Received: {image_key}, {label_key}. {path} has {', '.join(sorted(features))}"
+    )
+
+
+def _read_class_names(root: pathlib.Path, file: str | pathlib.Path | None) -> list[str] | None:
+    """The names in a file, or in TensorFlow Datasets' own beside the records; None without both."""
+    own = root / "label.labels.txt"
+    if file is None and not own.is_file():
+        return None
+    try:
+        return pathlib.Path(file or own).expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"`class_names` must be a file with a name per line: {error}") from error
