@@ -69,7 +69,7 @@ setuptools.setup(
         # PyTorch's release with which the tests' independent networks were written.
         "test": [
             "ai-edge-litert>=2.1",
-            "apache-beam>=2.77",
+            "apache-beam[dask]>=2.77",
             "faiss-cpu>=1.11",
             "fonttools>=4.50",
             "grpcio>=1.70",

@@ -16,9 +16,21 @@ from apache_beam.options import pipeline_options
 
 from alexnet_tf.tfrecords import files, schema, shards, sources, statistics
 
-# Beam's DirectRunner would download another runner, Prism, which ignores --direct_num_workers and
-# --direct_running_mode. This is its fallback.
-_BEAM_NAMES = {"DirectRunner": "FnApiRunner"}
+_BEAM_NAMES = {
+    # Beam's DirectRunner would download another runner, Prism, which ignores --direct_num_workers and
+    # --direct_running_mode. This is its fallback.
+    "DirectRunner": "FnApiRunner",
+    # Which Beam has, but does not find by its name.
+    "DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner",
+}
+
+
+def check_runner(name: str) -> None:
+    """Raises ValueError if Beam knows no runner of a name, or lacks what it needs."""
+    try:
+        beam.runners.create_runner(_BEAM_NAMES.get(name, name))
+    except (ValueError, ImportError, AttributeError) as error:
+        raise ValueError(f"`runner` must be a runner of Apache Beam. Received: runner={name!r}: {error}") from error
 
 
 def build_shards(
@@ -34,7 +46,7 @@ def build_shards(
         source: the source of the images.
         tasks: the `shards.ShardTask`s. Their paths are absolute, since workers have other working folders.
         max_bad_fraction: see `shards.check_unreadable`.
-        runner: name of Beam's runner, e.g. "FlinkRunner".
+        runner: name of Beam's runner, e.g. "FlinkRunner", or of a class, "package.module.Runner".
         arguments: command-line arguments of Beam's `PipelineOptions`.
 
     Returns: the `statistics.PixelSums` of the training images.

@@ -78,13 +78,13 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "num_processes", None, "Processes that build; by default one per CPU available.", lower_bound=1
     )
-    flags.DEFINE_enum(
+    flags.DEFINE_string(
         "runner",
         None,
-        schema.RUNNERS,
         "Apache Beam runner (pip install alexnet-tf[beam]) whose workers build, for data sets too large for one "
-        "machine; by default processes of this machine build. Arguments after a bare -- are passed to Beam. The images "
-        "and --data_dir must be on a disk that every worker mounts under the same path.",
+        "machine: FlinkRunner, SparkRunner, DataflowRunner, DaskRunner, or any other that Beam knows, or a class, "
+        "package.module.Runner; by default processes of this machine build. Arguments after a bare -- are passed to "
+        "Beam. The images and --data_dir must be on a disk that every worker mounts under the same path.",
     )
     flags.DEFINE_string(
         "tfds_data_dir", None, "Folder in which TensorFlow Datasets keeps its data; its own default if not given."

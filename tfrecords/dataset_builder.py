@@ -58,8 +58,8 @@ def build_dataset(
         validation_fraction, seed, tfds_data_dir, record_format: see `sources.open_source`.
         max_bad_fraction: fraction of a split's images that may be unreadable; these are listed in dataset.json.
         num_processes: processes of this machine that build; None for one per core. 1 builds in this process.
-        runner: None, or one of `schema.RUNNERS`, whose workers build. The images and `data_dir` must be on a disk that
-            every worker mounts under the same path.
+        runner: None, or the name of a runner of Apache Beam, whose workers build. The images and `data_dir` must be on
+            a disk that every worker mounts under the same path.
         runner_arguments: command-line arguments of Apache Beam's `PipelineOptions`.
 
     Returns: the `schema.DatasetDescription`.
@@ -125,14 +125,13 @@ def _check_arguments(
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}")
     if runner is not None:
-        if runner not in schema.RUNNERS:
-            raise ValueError(f"`runner` must be one of {schema.RUNNERS}. Received: runner={runner!r}")
         if num_processes is not None:
             raise ValueError(f"`num_processes` must be None with a `runner`. Received: {num_processes}")
         try:
-            from alexnet_tf.tfrecords import beam_pipeline  # noqa: F401
+            from alexnet_tf.tfrecords import beam_pipeline
         except ImportError as error:
             raise ValueError(f"runner={runner!r} needs Apache Beam: pip install alexnet-tf[beam]") from error
+        beam_pipeline.check_runner(runner)
 
 
 def _make_tasks(counts: dict[str, int], data_dir: pathlib.Path, settings: dict[str, Any]) -> list[shards.ShardTask]:

@@ -33,7 +33,6 @@ WIDTH = "image/width"
 
 SPLITS = ("train", "validation")
 ENCODINGS = ("jpeg", "png", "raw")
-RUNNERS = ("DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner")  # of Apache Beam, that can build one
 DATASET_FILE = "dataset.json"
 _FORMAT_VERSION = 2
 

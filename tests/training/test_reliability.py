@@ -96,31 +96,6 @@ def uninterrupted(data_dir, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def linked_namespaces():
-    """Two network namespaces with a cable between them, as two machines: (name, address) of each."""
-    names = [f"alexnet-{os.getpid()}-{index}" for index in range(2)]
-    first, second = names
-
-    def set_up(*arguments):
-        return subprocess.run(["ip", *arguments], capture_output=True, check=False).returncode == 0
-
-    try:
-        if shutil.which("ip") is None or os.geteuid() or not all(set_up("netns", "add", name) for name in names):
-            pytest.skip("network namespaces can be made by root alone, with iproute2")
-        cable = ("link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", second)
-        if not set_up("-n", first, *cable):
-            pytest.skip("this kernel has no virtual cables (veth)")
-        addresses = ["10.77.0.1", "10.77.0.2"]
-        for name, address in zip(names, addresses, strict=True):
-            assert set_up("-n", name, "address", "add", f"{address}/24", "dev", "cable")
-            assert all(set_up("-n", name, "link", "set", device, "up") for device in ("lo", "cable"))
-        yield list(zip(names, addresses, strict=True))
-    finally:
-        for name in names:
-            set_up("netns", "delete", name)
-
-
 class TestStopping:
     @pytest.mark.slow
     def test_sigterm_saves_the_current_step_and_the_same_command_resumes(self, data_dir, uninterrupted, tmp_path):
