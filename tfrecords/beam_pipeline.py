@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import apache_beam as beam
 from apache_beam.metrics.metric import Metrics
 from apache_beam.options import pipeline_options
+from apache_beam.runners.runner import create_runner
 
 from alexnet_tf.tfrecords import files, schema, shards, sources, statistics
 
@@ -28,7 +29,7 @@ _BEAM_NAMES = {
 def check_runner(name: str) -> None:
     """Raises ValueError if Beam knows no runner of a name, or lacks what it needs."""
     try:
-        beam.runners.create_runner(_BEAM_NAMES.get(name, name))
+        create_runner(_BEAM_NAMES.get(name, name))
     except (ValueError, ImportError, AttributeError) as error:
         raise ValueError(f"`runner` must be a runner of Apache Beam. Received: runner={name!r}: {error}") from error
 
