@@ -98,13 +98,13 @@ def _check_flags():
         program.check_outputs("submission", [flag.submission], flag.overwrite, [flag.devkit, *flag.model])
     if flag.output_dir:  # in a run's folder, its own results are replaced
         outputs = [pathlib.Path(flag.output_dir) / name for name in (*files.REPORT, files.KERNELS)]
-        program.check_outputs("output_dir", outputs, flag.overwrite)
+        program.check_outputs("output_dir", outputs, flag.overwrite, makes_folder=True)
     if flag.save_predictions:
         names = [files.model_name(path) for path in flag.model if not files.is_saved(path)]
         if len(set(names)) < len(names):
             raise ValueError(f"`model` must name runs of different names, to save their predictions. Received: {names}")
         outputs = [pathlib.Path(flag.save_predictions) / f"{name}.npz" for name in names]
-        program.check_outputs("save_predictions", outputs, flag.overwrite, flag.model)
+        program.check_outputs("save_predictions", outputs, flag.overwrite, flag.model, makes_folder=True)
 
 
 def _evaluate(worker):

@@ -66,7 +66,7 @@ def main(arguments):
         raise ValueError(f"`learning_rates` must be numbers. Received: {flag.learning_rates}") from error
     folder = pathlib.Path(flag.output_dir)
     outputs = [folder / name for figure in figures for name in _files_of(figure, flag.layers)]
-    program.check_outputs("output_dir", outputs, flag.overwrite)
+    program.check_outputs("output_dir", outputs, flag.overwrite, makes_folder=True)
 
     # Not with the module: TensorFlow takes seconds to import, which --help and mistakes in flags need not wait for.
     from alexnet_tf.model import load_model

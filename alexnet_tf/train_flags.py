@@ -215,6 +215,9 @@ def check_flags(flag: flags.FlagValues) -> None:
     parse_profile_steps(flag.profile_steps)
     if flag.schedule == "original" and (flag.layer_rates or flag.bias_rate != 1):
         raise ValueError("`bias_rate` and `layer_rates` can't be given with schedule=original, which sets them.")
+    for name in ("learning_rate", "input_scale"):
+        if flag[name].value is not None and flag[name].value <= 0:
+            raise ValueError(f"`{name}` must be above 0. Received: {name}={flag[name].value}")
     if flag.new_head and not flag.init_from:
         raise ValueError("`new_head` needs `init_from`: without it every layer starts from initial weights.")
     schema.load_description(flag.data_dir)

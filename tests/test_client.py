@@ -175,7 +175,11 @@ class TestPredictWithRetries:
             silent.shutdown()
 
     @pytest.mark.parametrize(
-        "body", [b"", b"nonsense", b"[]", b"{}", b'{"predictions": []}', b'{"predictions": [{"valid": true}]}', b"\xff"]
+        "body",
+        [
+            *(b"", b"nonsense", b"[]", b"{}", b'{"predictions": []}', b'{"predictions": [{"valid": true}]}', b"\xff"),
+            b'{"predictions": [{"valid": true, "class_names": ["a", "b"], "probabilities": [0.5]}]}',
+        ],
     )
     def test_unexpected_responses_are_failures_and_no_crashes(self, body):
         class Strange(socketserver.StreamRequestHandler):

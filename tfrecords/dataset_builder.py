@@ -90,16 +90,18 @@ def build_dataset(
         return description
     opened = sources.open_source(source, seed, validation_fraction, tfds_data_dir, record_format)
     schema.check_class_names(opened.class_names)
-    _delete_damaged(data_dir)  # not before it is known that it can be built again
     counts = {split: opened.count(split) for split in schema.SPLITS}
     _set_default_shards(settings, counts)
     tasks = _make_tasks(counts, data_dir, settings)
-    _prepare_folder(data_dir, tasks, settings | counts)
-    if runner is None:
-        sums = pool.build_shards(opened, tasks, max_bad_fraction, num_processes)
-    else:
-        sums = _build_with_beam(opened, tasks, max_bad_fraction, runner, runner_arguments)
-    return _finish(data_dir, opened, tasks, settings, sums)
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with files.sole_user(data_dir, f"Another process builds a data set in `data_dir` {data_dir}. Wait for it."):
+        _delete_damaged(data_dir)  # not before it is known that it can be built again
+        _prepare_folder(data_dir, tasks, settings | counts)
+        if runner is None:
+            sums = pool.build_shards(opened, tasks, max_bad_fraction, num_processes)
+        else:
+            sums = _build_with_beam(opened, tasks, max_bad_fraction, runner, runner_arguments)
+        return _finish(data_dir, opened, tasks, settings, sums)
 
 
 def _set_default_shards(settings, counts):
@@ -190,7 +192,6 @@ def _delete_damaged(data_dir: pathlib.Path):
 
 def _prepare_folder(data_dir: pathlib.Path, tasks: list[shards.ShardTask], settings: dict[str, Any]):
     """Makes sure that the folder holds nothing of other settings, half written, or written by others."""
-    data_dir.mkdir(parents=True, exist_ok=True)
     path = data_dir / _SETTINGS_FILE
     if path.exists():
         _check_settings(data_dir, json.loads(path.read_text()), settings)

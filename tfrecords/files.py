@@ -1,11 +1,13 @@
 """Files that are complete or not there: no crash leaves half of one, and no reader sees one while it is written."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import pathlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 
@@ -34,6 +36,26 @@ def write_text(path: str | pathlib.Path, text: str) -> None:
 def write_json(path: str | pathlib.Path, content: Any) -> None:
     """Writes a JSON file, indented by 2, as `write_atomically` does."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def sole_user(folder: str | pathlib.Path, message: str) -> Iterator[None]:
+    """Locks a folder for this process, where its disk has locks: some that are shared have none.
+
+    Raises:
+        ValueError: with the message, if another process has locked it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(message) from error
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sync(path: str | pathlib.Path) -> None:

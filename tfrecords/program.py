@@ -3,6 +3,7 @@
 Nothing here imports TensorFlow: --help and mistakes in flags are answered at once.
 """
 
+import math
 import pathlib
 import re
 import sys
@@ -61,11 +62,16 @@ def start(module, define_flags, main, arguments=""):
 
 def _parse_flags(argv):
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
     except flags.Error as error:
         _fail(f"{'; '.join(str(error).splitlines())} (--help lists the flags)")
     except SystemExit:  # absl ends --help, which is no failure, with status 1
         sys.exit(0)
+    for name in flags.FLAGS:
+        value = flags.FLAGS[name].value
+        if isinstance(value, float) and not math.isfinite(value):  # bounds let NaN pass
+            _fail(f"`{name}` must be a finite number. Received: {name}={value}")
+    return rest
 
 
 def _is_mistake(error):
@@ -92,21 +98,24 @@ def define_overwrite():
     flags.DEFINE_bool("overwrite", False, "Whether files that exist already may be replaced.")
 
 
-def check_outputs(argument, paths, overwrite, inputs=()):
-    """Refuses to write over what exists, before any work is done for it.
+def check_outputs(argument, paths, overwrite, inputs=(), makes_folder=False):
+    """Refuses to write over what exists, or where there is no folder, before any work is done for it.
 
     Args:
         argument: name of the flag that the paths are from.
         paths: the files that will be written.
         overwrite: whether they may exist.
         inputs: files that the program reads, which it never writes over.
+        makes_folder: whether the program makes the files' folder if it does not exist.
 
     Raises:
-        ValueError: if a file exists that may not.
+        ValueError: if a file exists that may not, or its folder does not.
     """
     for path in map(pathlib.Path, paths):
         if any(path.exists() and path.samefile(each) for each in map(pathlib.Path, inputs) if each.exists()):
             raise ValueError(f"`{argument}` must not write over a file that is read. Received: {path}")
+        if not makes_folder and not path.parent.is_dir():
+            raise ValueError(f"`{argument}` must be in a folder that exists. Received: {path}")
         if path.is_dir():
             raise ValueError(f"`{argument}` must name a file. Received the folder {path}")
         if path.exists() and not overwrite:

@@ -48,6 +48,8 @@ def this_worker() -> Worker:
         unknown = cluster.keys() - {"chief", "worker"}
         tasks = [(kind, index) for kind in ("chief", "worker") for index in range(len(cluster.get(kind, ())))]
         addresses = tuple(cluster[kind][index] for kind, index in tasks)
+        if not all(isinstance(each, list) for each in cluster.values()):
+            raise TypeError("tasks must be in lists")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             'TF_CONFIG must be JSON of the form {"cluster": {"worker": ["host:port", ...]}, '
@@ -58,6 +60,9 @@ def this_worker() -> Worker:
             'The cluster of TF_CONFIG must have tasks of type "chief" and "worker" alone: Keras 3 can\'t train with '
             f"parameter servers. Received: {', '.join(sorted(unknown))}"
         )
+    wrong = [each for each in addresses if not re.fullmatch(r"\S+:\d+", str(each)) or addresses.count(each) > 1]
+    if wrong:
+        raise ValueError(f"The tasks of TF_CONFIG must each have a host:port of its own. Received: {wrong[0]}")
     if task is None:
         return Worker()
     if task not in tasks:

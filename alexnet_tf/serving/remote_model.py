@@ -255,7 +255,10 @@ def _host(parts: urllib.parse.SplitResult) -> str:
 def _prediction(valid: bool, names: Iterable, probabilities: Iterable) -> Prediction:
     if not valid:
         return Prediction(False, (), ())
-    return Prediction(True, tuple(map(str, names)), tuple(map(float, probabilities)))
+    names, probabilities = tuple(map(str, names)), tuple(map(float, probabilities))
+    if len(names) != len(probabilities):
+        raise ValueError(f"{len(names)} names of {len(probabilities)} probabilities")
+    return Prediction(True, names, probabilities)
 
 
 def _within(timeout_s: float, function: Callable[[], _Result], address: str) -> _Result:

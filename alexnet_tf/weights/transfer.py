@@ -163,7 +163,7 @@ def read_class_names(path: str | pathlib.Path | None, num_classes: int) -> colle
             raise ValueError(f"`class_names` must be given: names are known for 1000 classes alone, not {num_classes}.")
         return [f"{class_id} {words}" for class_id, words in ilsvrc.read_classes().items()]
     try:
-        text = pathlib.Path(path).read_text(encoding="utf-8")
+        text = pathlib.Path(path).read_text(encoding="utf-8-sig")  # Windows's editors begin with a mark
         names = list(map(str, json.loads(text)["class_names"])) if str(path).endswith(".json") else text.splitlines()
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(

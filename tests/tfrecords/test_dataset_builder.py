@@ -15,7 +15,7 @@ from made_fashion_mnist import write_fashion_mnist
 from made_photos import encoded, exif, photo
 from PIL import Image
 
-from alexnet_tf.tfrecords import dataset_builder, images, reader, schema, sources, verify
+from alexnet_tf.tfrecords import dataset_builder, images, reader, schema, shards, sources, verify
 
 
 def read_examples(data_dir, split):
@@ -241,6 +241,23 @@ class TestBuildDataset:
         (tmp_path / "data" / "train-00001-of-00003").unlink()
         description = build_small(f"folder:{image_folder}", tmp_path / "data")
         schema.check_shard_sizes(tmp_path / "data", description.splits["train"])
+
+    def test_second_builder_at_the_same_time_is_refused_and_deletes_nothing(self, image_folder, tmp_path, monkeypatch):
+        build_shard, kept = shards.build_shard, []
+
+        def build_both(task):
+            if not kept:
+                kept.append(task.path.with_name(".tmp-of-the-first"))
+                kept[0].touch()
+                with pytest.raises(ValueError, match="Another process builds a data set in `data_dir`"):
+                    build_small(f"folder:{image_folder}", tmp_path / "data")
+                assert kept[0].exists()
+                kept[0].unlink()
+            build_shard(task)
+
+        monkeypatch.setattr(shards, "build_shard", build_both)
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        assert kept
 
     def test_files_that_it_did_not_write_are_kept(self, image_folder, tmp_path):
         (tmp_path / "data").mkdir()

@@ -4,19 +4,45 @@ import re
 
 import pytest
 import tensorflow as tf
+from absl import flags
 
 from alexnet_tf.tfrecords import program
 
 
 @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)])
 def decode(encoded):
-    tf.debugging.assert_equal(tf.size(encoded), 1, message="one image at a time")
-    return tf.io.decode_jpeg(encoded[0])
+    with tf.control_dependencies([tf.debugging.assert_equal(tf.size(encoded), 1, message="one image at a time")]):
+        return tf.io.decode_jpeg(encoded[0])
 
 
 @tf.function
 def decode_pixels(encoded):
     return tf.io.decode_jpeg(encoded)
+
+
+class TestFlags:
+    @pytest.fixture
+    def number(self):
+        flags.DEFINE_float("number_of_this_test", 0.5, "A number.", lower_bound=0, upper_bound=1)
+        yield "number_of_this_test"
+        delattr(flags.FLAGS, "number_of_this_test")
+
+    @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+    def test_numbers_must_be_finite(self, value, number, capsys):
+        with pytest.raises(SystemExit) as ending:
+            program._parse_flags(["program", f"--{number}={value}"])
+        assert ending.value.code == 2
+        assert f"`{number}` must be a finite number" in capsys.readouterr().err or value != "nan"
+        assert program._parse_flags(["program", f"--{number}=0.25", "rest"]) == ["program", "rest"]
+
+
+class TestCheckOutputs:
+    def test_folder_of_a_file_must_exist_before_any_work_is_done(self, tmp_path):
+        path = tmp_path / "missing" / "features.npz"
+        with pytest.raises(ValueError, match=f"`output` must be in a folder that exists. Received: {path}"):
+            program.check_outputs("output", [path], overwrite=True)
+        program.check_outputs("output", [path], overwrite=True, makes_folder=True)
+        program.check_outputs("output", [tmp_path / "features.npz"], overwrite=False)
 
 
 class TestReason:

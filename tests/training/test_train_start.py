@@ -250,6 +250,8 @@ class TestRefusals:
             (["--new_head"], "`new_head` needs `init_from`"),
             (["--init_from=nowhere.keras"], "There is no model at nowhere.keras"),
             (["--label_smoothing=1"], "label_smoothing=1.0"),
+            (["--learning_rate=-0.01"], "`learning_rate` must be above 0. Received: learning_rate=-0.01"),
+            (["--input_scale=0"], "`input_scale` must be above 0. Received: input_scale=0.0"),
             (["--profile_steps=12,10"], "the first and the last step, counted from 1, such as 10,12. Received: 12,10"),
             (["--schedule=original", "--bias_rate=2"], "can't be given with schedule=original"),
             (["--schedule=original", "--layer_rates=conv1=2"], "can't be given with schedule=original"),

@@ -384,6 +384,12 @@ class TestCopyWeights:
             np.testing.assert_array_equal(weight, expected)
 
 
+class TestReadClassNames:
+    def test_mark_and_line_ends_of_windows_are_no_part_of_the_names(self, tmp_path):
+        (tmp_path / "names.txt").write_bytes("\ufeffécluse\r\nb\r\n".encode())
+        assert list(transfer.read_class_names(tmp_path / "names.txt", 2)) == ["écluse", "b"]
+
+
 class TestOwnModels:
     @pytest.mark.parametrize("suffix", ["keras", "h5"])
     @pytest.mark.slow
