@@ -17,15 +17,23 @@ def write_atomically(path: str | pathlib.Path, write: Callable[[BinaryIO], Any])
     Args:
         path: path of the file, which may exist.
         write: a function that takes the open binary file and writes its content.
+
+    Raises:
+        OSError: with the path, if it can't be written, for example to a full disk. Nothing is left of it.
     """
     path = pathlib.Path(path)
     # Not named by the process: two containers on different machines can each have one of the same number.
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
-    with temporary.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, f"{path} can't be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | pathlib.Path, text: str) -> None:

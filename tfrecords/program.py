@@ -3,6 +3,7 @@
 Nothing here imports TensorFlow: --help and mistakes in flags are answered at once.
 """
 
+import io
 import math
 import pathlib
 import re
@@ -34,6 +35,8 @@ def start(module, define_flags, main, arguments=""):
         arguments: what these arguments are, for messages, such as "IMAGE ..."; in brackets if they are optional; empty
             if the program takes flags only.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal's encoding lacks is no reason to end
+        sys.stdout.reconfigure(errors="backslashreplace")
     define_flags()
     flags.DEFINE_bool("debug", False, "Whether an error shows its traceback.")
     # absl's --help lists the flags of the main module, which the program is not when a console script calls it.

@@ -57,15 +57,18 @@ class Features:
         """Writes a TFRecord file of tf.train.Example: "features", floats, and "image/class/label"."""
         path = pathlib.Path(path)
         temporary = path.with_name(f".tmp-{path.name}")
-        with tf.io.TFRecordWriter(str(temporary)) as writer:
-            for vector, label in zip(self.vectors, self.labels, strict=True):
-                feature = {
-                    "features": tf.train.Feature(float_list=tf.train.FloatList(value=vector)),
-                    schema.LABEL: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
-                }
-                example = tf.train.Example(features=tf.train.Features(feature=feature))
-                writer.write(example.SerializeToString(deterministic=True))
-        temporary.replace(path)
+        try:
+            with tf.io.TFRecordWriter(str(temporary)) as writer:
+                for vector, label in zip(self.vectors, self.labels, strict=True):
+                    feature = {
+                        "features": tf.train.Feature(float_list=tf.train.FloatList(value=vector)),
+                        schema.LABEL: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+                    }
+                    example = tf.train.Example(features=tf.train.Features(feature=feature))
+                    writer.write(example.SerializeToString(deterministic=True))
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def extract(

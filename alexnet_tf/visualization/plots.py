@@ -1,7 +1,6 @@
 """Charts of measurements. Each is an RGB array, uint8 (rows, columns, 3), that `save_png` writes."""
 
 import itertools
-import os
 import pathlib
 import warnings
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from alexnet_tf.tfrecords import fonts
+from alexnet_tf.tfrecords import files, fonts
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
@@ -104,10 +103,7 @@ def training_curves(
 
 def save_png(path: str | pathlib.Path, pixels: np.ndarray) -> None:
     """Writes uint8 (rows, columns, 3) as a PNG file, under a temporary name first."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    Image.fromarray(pixels).save(temporary, format="PNG")
-    temporary.replace(path)
+    files.write_atomically(path, lambda file: Image.fromarray(pixels).save(file, format="PNG"))
 
 
 def pixels_of(figure: Figure) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Files that are complete or not there."""
 
+import errno
 import hashlib
 import json
 
@@ -9,17 +10,18 @@ from alexnet_tf.tfrecords import files
 
 
 class TestWriteAtomically:
-    def test_failing_write_leaves_the_old_file(self, tmp_path):
+    def test_failing_write_leaves_the_old_file_alone_and_names_it(self, tmp_path):
         path = tmp_path / "file"
         path.write_bytes(b"old")
 
         def fail(file):
             file.write(b"new")
-            raise OSError("disk full")
+            raise OSError(errno.ENOSPC, "disk full")
 
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(OSError, match=f"{path} can't be written: disk full") as caught:
             files.write_atomically(path, fail)
-        assert path.read_bytes() == b"old"
+        assert caught.value.errno == errno.ENOSPC
+        assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"file": b"old"}
 
     def test_new_content_replaces_the_old_and_no_other_file_is_left(self, tmp_path):
         path = tmp_path / "file"

@@ -1,6 +1,9 @@
 """How errors are shown."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
@@ -34,6 +37,16 @@ class TestFlags:
         assert ending.value.code == 2
         assert f"`{number}` must be a finite number" in capsys.readouterr().err or value != "nan"
         assert program._parse_flags(["program", f"--{number}=0.25", "rest"]) == ["program", "rest"]
+
+
+class TestStart:
+    def test_names_that_the_terminal_can_not_show_do_not_end_a_program(self):
+        script = (
+            "from alexnet_tf.tfrecords.program import start; start('x', lambda: 0, lambda _: print('\\udcff 猫'))"
+        )
+        environment = os.environ | {"PYTHONIOENCODING": "ascii:strict"}
+        result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
+        assert (result.returncode, result.stdout) == (0, b"\\udcff \\u732b\n"), result.stderr
 
 
 class TestCheckOutputs:
