@@ -9,6 +9,7 @@ import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 from made_fashion_mnist import write_fashion_mnist
@@ -322,14 +323,13 @@ class TestRun:
             while len(parts := set((tmp_path / "killed").glob(".part-*.npz"))) < 3 and time.monotonic() < deadline:
                 time.sleep(0.005)
         finally:
+            workers = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(signal.SIGKILL)
             process.wait()
         assert parts
         assert not (tmp_path / "killed" / "dataset.json").exists()
-        time.sleep(0.5)  # its workers notice that it is gone, and end
-        left = contents(tmp_path / "killed")
-        time.sleep(0.5)
-        assert contents(tmp_path / "killed") == left
+        _, alive = psutil.wait_procs(workers, timeout=60)
+        assert workers and not alive  # they noticed that it is gone
         (tmp_path / "killed" / ".tmp-1-train-00015-of-00016").write_bytes(b"half a shard")
         kept = {path.name.removeprefix(".part-").removesuffix(".npz") for path in parts}
         written = {name: (tmp_path / "killed" / name).stat().st_mtime_ns for name in kept}

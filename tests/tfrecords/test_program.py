@@ -41,9 +41,7 @@ class TestFlags:
 
 class TestStart:
     def test_names_that_the_terminal_can_not_show_do_not_end_a_program(self):
-        script = (
-            "from alexnet_tf.tfrecords.program import start; start('x', lambda: 0, lambda _: print('\\udcff 猫'))"
-        )
+        script = "from alexnet_tf.tfrecords.program import start; start('x', lambda: 0, lambda _: print('\\udcff 猫'))"
         environment = os.environ | {"PYTHONIOENCODING": "ascii:strict"}
         result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
         assert (result.returncode, result.stdout) == (0, b"\\udcff \\u732b\n"), result.stderr

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from alexnet_tf import rows, variants
 from alexnet_tf.distribution.workers import Worker
@@ -182,6 +183,17 @@ class TestMakeOptimizer:
             expected = expected + velocity
         np.testing.assert_allclose(kernel, expected, rtol=1e-6)
 
+    @pytest.mark.parametrize("reduce_in", ["float32", "float16", "bfloat16"])
+    def test_gradients_are_rounded_to_what_they_are_reduced_in(self, reduce_in):
+        strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+        with strategy.scope():
+            optimizer = make_optimizer(reduce_in=reduce_in, weight_decay=0.0)
+            kernel = keras.Variable(np.zeros((2, 3)))
+            optimizer.build([kernel])
+        strategy.run(lambda: optimizer.apply([tf.fill((2, 3), 1 / 3)], [kernel]))
+        gradient = tf.cast(tf.cast(1 / 3, reduce_in), tf.float32).numpy()
+        np.testing.assert_allclose(kernel, np.full((2, 3), -0.08 * gradient), rtol=1e-6)
+
     @pytest.mark.parametrize(
         "changes, rates",
         [
@@ -226,9 +238,19 @@ class TestCompileTraining:
         assert training.optimizer.gradient_norms is training.gradient_norms
         assert training.confusion_matrix.classes == 2
 
-    def test_xla_compiles_on_request(self, data):
-        assert compile_training(data, choose_devices(jit="true")).model.jit_compile
-        assert not compile_training(data).model.jit_compile
+    @pytest.mark.parametrize("jit", ["true", "false"])
+    def test_xla_compiles_on_request(self, jit, data, monkeypatch):
+        def in_python(labels, probabilities, label_smoothing):  # which XLA can't compile
+            return tf.ensure_shape(tf.py_function(lambda p: p[:, 0], [probabilities], tf.float32), (None,))
+
+        monkeypatch.setattr(keras.losses, "categorical_crossentropy", in_python)
+        training = compile_training(data, choose_devices(jit=jit), label_smoothing=0.1)
+        if jit == "true":
+            with pytest.raises(tf.errors.InvalidArgumentError, match=r"compile.*EagerPyFunc"):
+                loss_of(training)
+        else:
+            loss, probabilities, _ = loss_of(training)
+            assert loss == pytest.approx(probabilities[:, 0].mean(), rel=1e-5)
 
 
 class TestRestore:

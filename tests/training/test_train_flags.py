@@ -2,11 +2,13 @@
 
 import sys
 
+import keras
 import numpy as np
 import pytest
 
 from alexnet_tf import train, train_flags
 from alexnet_tf.distribution import local_workers
+from alexnet_tf.model import layer_output
 from alexnet_tf.tfrecords import reader, statistics
 from alexnet_tf.training import callbacks, optimizers, schedules
 
@@ -211,7 +213,10 @@ class TestLarsInHalfPrecisionFromAnotherModel:
             pair = (np.asarray(network.get_layer(name).kernels[0]) for network in (received.network, source[1]))
             assert np.array_equal(*pair) == same, name
         assert received.network.get_layer("mean_image").scale == 0.25
-        assert received.network.get_layer("conv2").compute_dtype == "float16"
+        images = received.first_batch()[0]
+        for name, dtype in (("conv2", "float16"), ("softmax", "float32")):
+            assert keras.Model(received.network.input, layer_output(received.network, name))(images).dtype == dtype
+        assert {weight.dtype for weight in received.network.weights} == {"float32"}
 
     def test_color_noise_is_off(self, received):
         assert not np.any(received.first_batch()[1])
