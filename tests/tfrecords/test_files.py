@@ -3,6 +3,8 @@
 import errno
 import hashlib
 import json
+import os
+import pathlib
 
 import pytest
 
@@ -28,6 +30,18 @@ class TestWriteAtomically:
         path.write_bytes(b"old and longer")
         files.write_atomically(path, lambda file: file.write(b"new"))
         assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"file": b"new"}
+
+    def test_content_is_on_the_disk_before_it_has_its_name(self, tmp_path, monkeypatch):
+        events, fsync, replace = [], os.fsync, pathlib.Path.replace
+
+        def recorded_fsync(descriptor):
+            events.append(pathlib.Path(f"/proc/self/fd/{descriptor}").readlink().read_bytes())
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", recorded_fsync)
+        monkeypatch.setattr(pathlib.Path, "replace", lambda *paths: events.append("named") or replace(*paths))
+        files.write_atomically(tmp_path / "file", lambda file: file.write(b"new"))
+        assert events == [b"new", "named"]
 
 
 class TestWriteText:

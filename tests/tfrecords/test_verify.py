@@ -120,6 +120,25 @@ class TestDescribe:
         assert "| even | 23 | 5 |" in text
         mean = ", ".join(f"{value:.3g}" for value in statistics.Statistics.load(tiny_data_dir).rgb_mean)
         assert f"Mean RGB of the training images, 0 to 255: {mean}." in text
+        split = schema.load_description(tiny_data_dir).splits["train"]
+        in_all = sum(shard.bytes for shard in split.shards)
+        assert f"| {in_all / 1e6:,.1f} | {in_all / 46:,.0f} | 23, 23, 23 | 0 |" in text
+
+    @pytest.mark.parametrize("classes", [2, 23])
+    def test_largest_classes_come_first_and_the_middle_of_many_is_left_out(self, classes, tiny_data_dir, monkeypatch):
+        description = schema.load_description(tiny_data_dir)
+        counts = tuple(range(10, 10 + classes))
+        splits = {
+            name: dataclasses.replace(split, count_per_class=counts) for name, split in description.splits.items()
+        }
+        names = tuple(f"of {count}" for count in counts)
+        changed = dataclasses.replace(description, class_names=names, splits=splits)
+        monkeypatch.setattr(schema, "load_description", lambda _: changed)
+        text = describe.describe_dataset(tiny_data_dir)
+        rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| of ")]
+        expected = [f"| of {count}" for count in reversed(counts)]
+        assert rows == (expected if classes == 2 else expected[:10] + expected[-10:])
+        assert ("(The 10 largest and the 10 smallest of 23 classes.)" in text) == (classes == 23)
 
     @pytest.mark.slow
     def test_program_writes_the_pictures(self, copy):
