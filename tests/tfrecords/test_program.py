@@ -55,6 +55,24 @@ class TestCheckOutputs:
         program.check_outputs("output", [path], overwrite=True, makes_folder=True)
         program.check_outputs("output", [tmp_path / "features.npz"], overwrite=False)
 
+    @pytest.mark.parametrize(
+        "what, overwrite, message",
+        [
+            ("file", False, "unless with --overwrite"),
+            ("input", True, "a file that is read"),
+            ("link", True, "a file that is read"),
+            ("folder", True, "must name a file"),
+        ],
+    )
+    def test_files_are_overwritten_on_request_alone_and_inputs_never(self, what, overwrite, message, tmp_path):
+        (tmp_path / "folder").mkdir()
+        for name in ("file", "input"):
+            (tmp_path / name).touch()
+        (tmp_path / "link").symlink_to(tmp_path / "input")
+        with pytest.raises(ValueError, match=f"`output` must .*{message}.*{tmp_path / what}"):
+            program.check_outputs("output", [tmp_path / what], overwrite, [tmp_path / "input"])
+        program.check_outputs("output", [tmp_path / "file"], overwrite=True, inputs=[tmp_path / "input"])
+
 
 class TestReason:
     @pytest.mark.parametrize(
