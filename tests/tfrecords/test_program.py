@@ -61,7 +61,7 @@ class TestCheckOutputs:
             ("file", False, "unless with --overwrite"),
             ("input", True, "a file that is read"),
             ("link", True, "a file that is read"),
-            ("folder", True, "must name a file"),
+            ("folder", True, "name a file"),
         ],
     )
     def test_files_are_overwritten_on_request_alone_and_inputs_never(self, what, overwrite, message, tmp_path):
