@@ -1,6 +1,7 @@
 """ImageNet's own archives: a made ILSVRC2012 with CMYK, PNG, broken and endless images, to shards and into training."""
 
 import json
+import pathlib
 import shutil
 import tarfile
 
@@ -11,7 +12,20 @@ from made_ilsvrc import DEVKIT, encode, image_of, make_ilsvrc, tar_of
 from programs import run, run_well
 
 from alexnet_tf.evaluation import predictions
-from alexnet_tf.tfrecords import dataset_builder, files, ilsvrc, reader, schema, sources
+from alexnet_tf.tfrecords import dataset_builder, files, ilsvrc, make_imagenet_classes, reader, schema, sources
+
+
+class TestMakeClasses:
+    def test_words_of_wordnet_become_the_shipped_list(self, tmp_path):
+        lines = ["  1 This software and database is being provided to you"]
+        for class_id, words in ilsvrc.read_classes().items():
+            listed = words.split(", ")
+            synset = [class_id[1:], "05", "n", f"{len(listed):02x}", *(f"{w.replace(' ', '_')} 0" for w in listed)]
+            lines.append(" ".join([*synset, "001", "@", "00001740", "n", "0000", "|", "a thing"]))
+        (tmp_path / "data.noun").write_text("\n".join(lines) + "\n", encoding="ascii")
+        make_imagenet_classes.make_classes(tmp_path / "data.noun", tmp_path / "classes.txt")
+        shipped = pathlib.Path(ilsvrc.__file__).parent / "imagenet_classes" / "classes.txt"
+        assert (tmp_path / "classes.txt").read_bytes() == shipped.read_bytes()
 
 
 @pytest.fixture(scope="module")

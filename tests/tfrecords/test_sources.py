@@ -93,6 +93,19 @@ class TestFashionMnist:
 
 
 class TestMakeSample:
+    def test_first_images_of_each_class_are_taken_and_no_time_is_stored(self, tmp_path):
+        # Labels go round, so the first 300 and 100 of each class are the first 3,000 and 1,000 images.
+        folder = write_fashion_mnist(tmp_path / "set", counts=(("train", 3100), ("t10k", 1100)))
+        make_fashion_mnist_sample.make_sample(folder, tmp_path / "sample")
+        for prefix, count in (("train", 3000), ("t10k", 1000)):
+            for kind, array in (
+                ("images-idx3", np.repeat(np.arange(count) % 256, 28 * 28).reshape(count, 28, 28)),
+                ("labels-idx1", np.arange(count) % 10),
+            ):
+                packed = (tmp_path / "sample" / f"{prefix}-{kind}-ubyte.gz").read_bytes()
+                assert gzip.decompress(packed) == idx(array)
+                assert packed[4:8] == bytes(4)  # else the same images would give other bytes
+
     @pytest.mark.skipif(not INSTALLED.is_dir(), reason="needs the complete Fashion-MNIST, as Debian installs it")
     def test_output_is_the_shipped_sample_byte_for_byte(self, tmp_path):
         make_fashion_mnist_sample.make_sample(INSTALLED, tmp_path)
