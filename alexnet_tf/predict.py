@@ -7,13 +7,15 @@ from absl import flags
 
 from alexnet_tf.tfrecords import program
 
+_MAX_IN_PANEL = 40
+
 
 def define_flags():
     """Defines the flags. Not at import: then two programs could not be imported together."""
     flags.DEFINE_string(
         "model", None, "A run's folder, a .keras file in one, or a numbered folder of alexnet-export.", required=True
     )
-    flags.DEFINE_string("panel", None, "PNG file to write with the images and their classes, as in figure 4.")
+    flags.DEFINE_string("panel", None, "PNG file to write with the first 40 images and their classes, as in figure 4.")
     program.define_overwrite()
 
 
@@ -36,11 +38,12 @@ def main(arguments):
             print(f"{path}: not an image that can be read: {str(error).splitlines()[0]}", file=sys.stderr)
             failed = True
             continue
-        shown.append((path.stem, encoded, names, probabilities))
+        if flag.panel and len(shown) < _MAX_IN_PANEL:  # more would fill the memory, and no screen
+            shown.append((path.stem, encoded, names, probabilities))
         print(path)
         for name, probability in zip(names, probabilities, strict=True):
             print(f"  {probability:7.2%}  {name}")
-    if flag.panel and shown:
+    if shown:
         from alexnet_tf.serving import prediction_panel  # matplotlib takes half a second
 
         if prediction_panel.write_panel(flag.panel, [prediction_panel.ClassifiedImage(*each) for each in shown]):

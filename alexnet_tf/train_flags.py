@@ -228,6 +228,8 @@ def parse_layer_rates(items: Sequence[str]) -> dict[str, float]:
     rates = {}
     for item in items:
         name, _, value = item.partition("=")
+        if name in rates:
+            raise ValueError(f"`layer_rates` must name each layer once. Received: {','.join(items)}")
         try:
             rates[name] = float(value)
         except ValueError as error:

@@ -183,6 +183,7 @@ class TestPredictWithRetries:
         [
             *(b"", b"nonsense", b"[]", b"{}", b'{"predictions": []}', b'{"predictions": [{"valid": true}]}', b"\xff"),
             b'{"predictions": [{"valid": true, "class_names": ["a", "b"], "probabilities": [0.5]}]}',
+            b"[" * 100_000,
         ],
     )
     def test_unexpected_responses_are_failures_and_no_crashes(self, body):

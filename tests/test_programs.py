@@ -3,11 +3,32 @@
 import pathlib
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
+from absl import flags as absl_flags
 from PIL import Image
 from programs import ENVIRONMENT, image_files, run
+
+from alexnet_tf import predict
+from alexnet_tf.serving import classifier, prediction_panel
+
+
+class TestPanel:
+    @pytest.mark.parametrize("panel, expected", [(None, []), ("panel.png", [f"{number:02d}" for number in range(40)])])
+    def test_holds_the_first_40_images_and_no_memory_without(self, panel, expected, tmp_path, monkeypatch, capsys):
+        paths = [tmp_path / f"{number:02d}.png" for number in range(45)]
+        for path in paths:
+            path.write_bytes(path.stem.encode())
+        shown = []
+        monkeypatch.setattr(classifier, "open_classifier", lambda _: lambda encoded: ([encoded.decode()], [1.0]))
+        monkeypatch.setattr(prediction_panel, "write_panel", lambda path, images: shown.extend(images))
+        values = {"model": "run", "panel": panel and str(tmp_path / panel), "overwrite": False}
+        monkeypatch.setattr(absl_flags, "FLAGS", types.SimpleNamespace(**values))
+        predict.main(list(map(str, paths)))
+        assert [image.title for image in shown] == [image.encoded.decode() for image in shown] == expected
+        assert capsys.readouterr().out.count("100.00%") == 45
 
 
 @pytest.mark.slow
@@ -65,7 +86,9 @@ def helps(request):
         )
         for program in ([script], ["-m", f"alexnet_tf.{module}"])
     ]
-    return flags, [process.communicate() for process in started]
+    outputs = [process.communicate() for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    return flags, outputs
 
 
 class TestHelp:

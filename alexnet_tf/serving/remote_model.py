@@ -222,7 +222,7 @@ class _Rest:
                 _prediction(row["valid"], row["class_names"], row["probabilities"])
                 for row in json.loads(content)["predictions"]
             ]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise RequestFailed(f"{self._address} returned an unexpected response: {error!r}", False) from error
 
     def _post(self, body: bytes, timeout_s: float) -> tuple[int, bytes]:

@@ -245,6 +245,7 @@ class TestRefusals:
         "arguments, message",
         [
             (["--layer_rates=conv9=1"], r"a layer that learns \(conv1, "),
+            (["--layer_rates=conv1=1,conv1=2"], "name each layer once. Received: conv1=1,conv1=2"),
             (["--layer_rates=conv1"], "must be a list such as conv1=0.1,fc8=2. Received: 'conv1'"),
             (["--freeze=norm1"], "`freeze` must name layers that learn: conv1, "),
             (["--new_head"], "`new_head` needs `init_from`"),
