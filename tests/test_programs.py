@@ -61,7 +61,7 @@ PROGRAMS = {
     "describe": ("describe", ["--against", "--[no]overwrite"]),
     "evaluate": ("evaluate", ["--[no]ten_views", "--[no]overwrite"]),
     "export": ("export", ["--version"]),
-    "features": ("features", ["--layer", "--[no]overwrite"]),
+    "features": ("features", ["--layers", "--[no]overwrite"]),
     "figures": ("paper_figures", ["--goal_error", "--[no]overwrite"]),
     "neighbours": ("neighbours", ["--[no]approximate", "--[no]overwrite"]),
     "predict": ("predict", ["--panel", "--[no]overwrite"]),
@@ -102,3 +102,20 @@ class TestHelp:
             imported = {line.rpartition("|")[2].strip() for line in imports.splitlines() if "import time:" in line}
             assert "absl.flags" in imported
             assert not imported & {"tensorflow", "keras", "matplotlib", "torch"}
+
+
+@pytest.mark.parametrize(
+    "program, flags, named",
+    [
+        ("train", ["--data_dir=gs://bucket/data", "--run_dir=run"], "`data_dir` must be on a disk"),
+        ("train", ["--data_dir=data", "--run_dir=s3://bucket/run"], "`run_dir` must be on a disk"),
+        ("tfrecords.build", ["--source=folder:hdfs://host/photos", "--data_dir=data"], "`source` must be on a disk"),
+        ("evaluate", ["--model=a,gs://bucket/run", "--data_dir=data"], "`model` must be on a disk"),
+    ],
+)
+def test_object_stores_are_refused_with_the_way_to_mount_them(program, flags, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(program, *flags)
+    assert result.returncode == 2
+    assert named in result.stderr and "gcsfuse" in result.stderr and "Received: " in result.stderr
+    assert not list(tmp_path.iterdir())  # in particular no folder "gs:"

@@ -18,6 +18,11 @@ _WHERE = re.compile(
     r"Graph execution error:|in user code:|Detected at node |<stack traces unavailable>|\d+ root error|\s+File |\s{8}"
 )
 
+# Python's own files, which write under a temporary name and rename, know nothing of these; "gs://a" would be made here
+# as a folder "gs:". TensorFlow Datasets reads its own files there.
+_OBJECT_STORE = re.compile(r"(\w+:)?(gs|s3a?|abfss?|az|wasbs?|adl|oss|hdfs|viewfs)://")
+_READS_OBJECT_STORES = ("tfds_data_dir",)
+
 EXIT_USAGE = 2  # a mistake of the user's: a flag, a file, an address
 
 
@@ -74,6 +79,12 @@ def _parse_flags(argv):
         value = flags.FLAGS[name].value
         if isinstance(value, float) and not math.isfinite(value):  # bounds let NaN pass
             _fail(f"`{name}` must be a finite number. Received: {name}={value}")
+        for path in [value] if isinstance(value, str) else value if isinstance(value, list) else ():
+            if name not in _READS_OBJECT_STORES and _OBJECT_STORE.match(str(path)):
+                _fail(
+                    f"`{name}` must be on a disk. Mount an object store or HDFS as one: gcsfuse, mount-s3, blobfuse2, "
+                    f"hdfs-fuse. Received: {name}={path}"
+                )
     return rest
 
 
