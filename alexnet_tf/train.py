@@ -72,6 +72,8 @@ def train(flag: flags.FlagValues, worker: workers.Worker) -> None:
     devices = experiment.choose_devices(
         worker, **given(flag, "strategy", "column_devices", "allow_fewer_devices", "jit")
     )
+    if train_flags.is_folder_of_images(flag):
+        flag.data_dir = str(inputs.build_folder(flag.data_dir, flag.run_dir, flag.variant))
     data = inputs.open_data(flag.data_dir, **given(flag, "variant", "batch_size", "on_bad_record", "max_bad_records"))
     for problem in data.skipped:
         print(f"Skipped: {problem}")

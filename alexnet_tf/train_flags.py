@@ -6,6 +6,7 @@ from typing import Any
 from absl import flags
 
 from alexnet_tf import variants
+from alexnet_tf.distribution import workers
 from alexnet_tf.tfrecords import schema
 
 # A run that is resumed must agree with its checkpoint in these: with other values the numbers would not be one run's.
@@ -44,7 +45,13 @@ _HPARAMS = (*FIXED_FLAGS, *NOTED_FLAGS)
 
 def define_flags() -> None:
     """Defines the flags. Not at import: then two programs could not be imported together."""
-    flags.DEFINE_string("data_dir", None, "Folder of TFRecords made by alexnet-tfrecords.", required=True)
+    flags.DEFINE_string(
+        "data_dir",
+        None,
+        "Folder of TFRecords made by alexnet-tfrecords; or, to try out a few thousand images, folder:PATH, a folder of "
+        "images for each class, of which they are made in --run_dir.",
+        required=True,
+    )
     flags.DEFINE_string(
         "run_dir", None, "Folder for checkpoints, TensorBoard's event files and the model.", required=True
     )
@@ -220,7 +227,18 @@ def check_flags(flag: flags.FlagValues) -> None:
             raise ValueError(f"`{name}` must be above 0. Received: {name}={flag[name].value}")
     if flag.new_head and not flag.init_from:
         raise ValueError("`new_head` needs `init_from`: without it every layer starts from initial weights.")
-    schema.load_description(flag.data_dir)
+    if not is_folder_of_images(flag):
+        schema.load_description(flag.data_dir)
+    elif flag.num_local_workers > 1 or len(workers.this_worker().addresses) > 1 or flag.data_service:
+        raise ValueError(
+            "`data_dir` must be made by alexnet-tfrecords first, for several workers or a data service. "
+            f"Received: data_dir={flag.data_dir}"
+        )
+
+
+def is_folder_of_images(flag: flags.FlagValues) -> bool:
+    """Whether --data_dir names images of which a data set is made first."""
+    return flag.data_dir.startswith("folder:")
 
 
 def parse_layer_rates(items: Sequence[str]) -> dict[str, float]:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from alexnet_tf import variants
-from alexnet_tf.tfrecords import crops, reader, schema, statistics, verify
+from alexnet_tf.tfrecords import crops, dataset_builder, reader, schema, statistics, verify
 from alexnet_tf.training import schedules
 
 
@@ -73,6 +73,28 @@ class Data:
     def fingerprint(self) -> int:
         """A checksum of the description, with the checksums of all shards: the same on workers with the same data."""
         return zlib.crc32(repr(dataclasses.astuple(self.description)).encode())
+
+
+def build_folder(source: str, run_dir: str | pathlib.Path, variant: str) -> pathlib.Path:
+    """Builds the data set of a folder of images in a run's folder, or finds that it is there.
+
+    Args:
+        source: "folder:PATH".
+        run_dir: the run's folder.
+        variant: the network that will be trained: images are stored an eighth larger than its crops, as in the paper.
+
+    Returns: the data set's folder, `data` in the run's.
+
+    Raises:
+        ValueError: as `dataset_builder.build_dataset`.
+    """
+    crop_px = variants.VARIANTS[variant].image_px
+    folder = pathlib.Path(run_dir) / "data"
+    print(
+        f"Building {folder}, which alexnet-evaluate takes as --data_dir. alexnet-tfrecords builds one for several runs."
+    )
+    dataset_builder.build_dataset(source, folder, image_px=256 if 128 < crop_px <= 256 else crop_px * 8 // 7)
+    return folder
 
 
 def open_data(

@@ -9,7 +9,7 @@ import pytest
 from alexnet_tf import train, train_flags
 from alexnet_tf.distribution import local_workers
 from alexnet_tf.model import layer_output
-from alexnet_tf.tfrecords import reader, statistics
+from alexnet_tf.tfrecords import reader, schema, statistics
 from alexnet_tf.training import callbacks, optimizers, schedules
 
 BATCH_SIZE = 10  # of 46 images: 4 steps in an epoch
@@ -229,3 +229,22 @@ def test_flags_offer_what_the_library_takes(flag):
         ("color_noise", statistics.COLOR_NOISE_SCALES),
     ):
         assert list(flag[name].parser.enum_values) == list(values), name
+
+
+def test_folder_of_images_becomes_a_data_set_in_the_run_once(start, small_data_dir, tmp_path, capsys):
+    images = small_data_dir.parent / "images"
+    received = start(tmp_path / "run", f"--data_dir=folder:{images}", "--schedule=cosine")
+    built = schema.load_description(tmp_path / "run" / "data")
+    assert built.image_px == 64  # for crops of 56
+    assert {name: split.count for name, split in built.splits.items()} == {"train": 46, "validation": 10}
+    for array, expected in zip(received.first_batch(), expected_batch(tmp_path / "run" / "data"), strict=True):
+        np.testing.assert_array_equal(array, expected)
+    assert "Building" in capsys.readouterr().out
+    start(tmp_path / "run", f"--data_dir=folder:{images}", "--schedule=cosine")
+    assert "nothing to build" in capsys.readouterr().out
+
+
+def test_folder_of_images_is_refused_for_several_workers(flag, tmp_path):
+    flag(["train", "--data_dir=folder:photos", f"--run_dir={tmp_path}", "--num_local_workers=2"])
+    with pytest.raises(ValueError, match=r"must be made by alexnet-tfrecords first.* Received: data_dir=folder:photos"):
+        train_flags.check_flags(flag)
