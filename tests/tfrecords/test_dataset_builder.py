@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import psutil
@@ -119,6 +120,16 @@ class TestBuildDataset:
         assert not (tmp_path / "data" / "dataset.json").exists()
         description = build_small(f"folder:{image_folder}", tmp_path / "data", max_bad_fraction=0.9)
         assert sum(split.count for split in description.splits.values()) == 18
+
+    @pytest.mark.parametrize("unreadable, refused", [(2, False), (3, True)])
+    def test_fraction_itself_may_be_unreadable_and_no_image_more(self, unreadable, refused):
+        others = {"image_px": 8, "keep_aspect": False, "encoding": "png", "quality": 95, "max_pixels": 64}
+        tasks = [
+            shards.ShardTask(split, start, start + 10, pathlib.Path("shard"), exif_orientation=True, **others)
+            for split, start in (("train", 0), ("train", 10), ("validation", 0))
+        ]
+        with pytest.raises(ValueError, match=r"More than 10.00% of the 20 train") if refused else nullcontext():
+            shards.check_unreadable(tasks, "train", [("name", "reason")] * unreadable, 0.1)
 
     def test_reasons_are_the_same_in_every_run(self, image_folder, tmp_path):
         (image_folder / "a" / "0.jpg").write_bytes(b"text")

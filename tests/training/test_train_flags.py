@@ -101,10 +101,8 @@ class TestEveryFlagChanged:
         assert learning == {"conv2", "conv3", "conv4", "conv5", "fc6", "fc8"}
 
     def test_seed_determines_the_initial_weights(self, received, start, tmp_path):
-        kernels = [
-            np.asarray(each.network.get_layer("fc6").kernels[0])
-            for each in (received, start(tmp_path / "same", *self.ARGUMENTS), start(tmp_path / "b", "--seed=8"))
-        ]
+        same, other = (start(tmp_path / name, *self.ARGUMENTS, f"--seed={name}") for name in ("7", "8"))
+        kernels = [np.asarray(each.network.get_layer("fc6").kernels[0]) for each in (received, same, other)]
         np.testing.assert_array_equal(kernels[0], kernels[1])
         assert not np.array_equal(kernels[0], kernels[2])
 
