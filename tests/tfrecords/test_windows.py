@@ -46,6 +46,27 @@ class TestWindows:
         assert not set(epochs[0]) & set(epochs[1])
         assert len({frozenset().union(*epoch) for epoch in epochs}) == 3  # the six skipped ones are others
 
+    def test_any_slices_of_two_shards_may_share_a_window(self, tiny_data_dir):
+        description = schema.load_description(tiny_data_dir)
+        parts = records.Parts.of(tiny_data_dir, description, "train")
+        index = records.load_index(tiny_data_dir, description)["train"]
+        begins = {
+            (str(tiny_data_dir / shard.name), int(offset)): number / shard.count
+            for shard, offsets in zip(description.splits["train"].shards, index, strict=True)
+            for number, offset in enumerate(offsets)
+        }
+        pairs = []
+        for epoch in range(10):
+            seed = tf.constant([epoch, 0], tf.int64)
+            for window in range(parts.windows_per_epoch()):
+                _, slices = parts.window(seed, 0, 46, tf.constant(window, tf.int64))
+                places = [
+                    begins[path.decode(), int(offset)] for path, offset in zip(*map(np.array, slices[:2]), strict=True)
+                ]
+                pairs += [tuple(place >= 0.4 for place in places)] if len(places) == 2 else []
+        # A shard has three slices: were they taken in their order, the first would share a window with the first alone.
+        assert len(pairs) > 30 and len(set(pairs)) == 4
+
     @pytest.mark.parametrize(
         "share, skipped",
         [
