@@ -44,6 +44,8 @@ def main(arguments):
     searched, queries = (features.load_matching(p, flag.data_dir, description) for p in (flag.features, flag.queries))
     if searched.layer != queries.layer:
         raise ValueError(f"Both must be of one layer. Received: {searched.layer} and {queries.layer}")
+    if searched.weights != queries.weights and searched.weights and queries.weights:
+        raise ValueError(f"Both must be of one model. {flag.features} and {flag.queries} are of different ones.")
     search = nearest_neighbors.approximate_search if flag.approximate else nearest_neighbors.exact_search
     indices, distances = search(queries.vectors, searched.vectors, flag.count)
     picture = panels.draw_neighbors(queries, searched, indices, flag.data_dir, description, flag.pictured)

@@ -1,15 +1,20 @@
 """alexnet-features and alexnet-neighbours: the vectors are the layer's, and the nearest are the nearest."""
 
+import dataclasses
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags as absl_flags
 from PIL import Image
 from programs import run, run_well
 
-from alexnet_tf import activations
-from alexnet_tf.evaluation import features
+from alexnet_tf import activations, neighbours
+from alexnet_tf.evaluation import features, predictions
 from alexnet_tf.model import load_model
 from alexnet_tf.tfrecords import reader, schema
+from alexnet_tf.visualization import panels
 
 
 @pytest.fixture(scope="module")
@@ -80,20 +85,49 @@ class TestFlags:
         assert message in result.stderr
 
 
+class TestFeaturesOfOneModel:
+    @pytest.mark.parametrize(
+        "changes, message",
+        [
+            ({"weights": "other"}, r"Both must be of one model\. .*searched\.npz and .*queries\.npz"),
+            ({"layer": "relu6"}, r"Both must be of one layer\. Received: relu7 and relu6"),
+            ({"images": "other"}, "It holds those of others"),
+        ],
+    )
+    def test_what_can_not_be_compared_is_refused(self, changes, message, data_dir, tmp_path, monkeypatch):
+        description = schema.load_description(data_dir)
+        images = predictions.checksum(description, "validation")
+        labels, vectors = np.zeros(8, "int32"), np.eye(8, dtype="float32")
+        saved = features.Features("relu7", description.class_names, "validation", images, labels, vectors, "one")
+        saved.save(tmp_path / "searched.npz")
+        dataclasses.replace(saved, **changes).save(tmp_path / "queries.npz")
+        paths = {name: str(tmp_path / f"{name}.npz") for name in ("features", "queries")}
+        values = paths | {"features": str(tmp_path / "searched.npz"), "data_dir": str(data_dir), "overwrite": False}
+        values |= {"output": str(tmp_path / "n.png"), "count": 3, "pictured": 1, "approximate": False}
+        monkeypatch.setattr(absl_flags, "FLAGS", types.SimpleNamespace(**values))
+        with pytest.raises(ValueError, match=message):
+            neighbours.main([])
+        assert not (tmp_path / "n.png").exists()
+
+
 @pytest.mark.slow  # a model is trained, and run on all images
 class TestNeighbours:
     def test_picture_and_table_are_of_the_nearest(self, features_dir, data_dir, tmp_path):
         flags = [f"--features={features_dir / 'train_relu7.npz'}", f"--queries={features_dir / 'validation_relu7.npz'}"]
+        flags += ["--count=4", "--pictured=3"]
         output = run_well("neighbours", *flags, f"--data_dir={data_dir}", f"--output={tmp_path / 'n.png'}")
         searched, queries = (features.Features.load(features_dir / f"{split}_relu7.npz") for split in schema.SPLITS)
         with np.load(tmp_path / "n.npz") as table:
-            assert table["numbers"].shape == table["distances"].shape == (1000, 6)
-            agree = np.mean(searched.labels[table["numbers"][:, 0]] == queries.labels)
-            differences = searched.vectors[table["numbers"][7]] - queries.vectors[7]
+            numbers = table["numbers"]
+            assert numbers.shape == table["distances"].shape == (1000, 4)
+            agree = np.mean(searched.labels[numbers[:, 0]] == queries.labels)
+            differences = searched.vectors[numbers[7]] - queries.vectors[7]
             np.testing.assert_allclose(table["distances"][7], np.linalg.norm(differences, axis=1), rtol=1e-4)
         assert f"of the same class for {agree:.1%} of 1,000 images" in output
         assert agree > 0.3  # chance is 0.1
-        assert np.asarray(Image.open(tmp_path / "n.png")).std() > 10
+        description = schema.load_description(data_dir)
+        expected = panels.draw_neighbors(queries, searched, numbers, data_dir, description, 3)
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "n.png")), expected)
 
     def test_features_of_other_images_are_refused(self, features_dir, tiny_data_dir, tmp_path):
         flags = [f"--features={features_dir / 'train_relu7.npz'}", f"--queries={features_dir / 'validation_relu7.npz'}"]

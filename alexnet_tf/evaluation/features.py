@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from alexnet_tf.evaluation import predictions
-from alexnet_tf.model import layer_output
+from alexnet_tf.model import layer_output, weights_checksum
 from alexnet_tf.tfrecords import reader, schema, verify
 from alexnet_tf.tfrecords.files import write_atomically
 
@@ -27,6 +27,7 @@ class Features:
         images: checksum of the split's shards, as in `predictions.Predictions`.
         labels: int32 (n,).
         vectors: float32 (n, units).
+        weights: `model.weights_checksum` of the model; empty if it was not saved with them.
     """
 
     layer: str
@@ -35,10 +36,12 @@ class Features:
     images: str
     labels: np.ndarray
     vectors: np.ndarray
+    weights: str = ""
 
     def save(self, path: str | pathlib.Path) -> None:
         """Writes an .npz file: arrays `vectors` and `labels`, and `about`, the rest as JSON."""
         about = {"layer": self.layer, "class_names": self.class_names, "split": self.split, "images": self.images}
+        about["weights"] = self.weights
         arrays: dict[str, Any] = {"vectors": self.vectors, "labels": self.labels, "about": np.array(json.dumps(about))}
         write_atomically(path, lambda file: np.savez(file, **arrays))
 
@@ -108,8 +111,9 @@ def extract(
         vectors = keras.Model(model.input, outputs).predict(dataset.map(lambda images, _: images))
     labels = reader.read_labels(data_dir, description, split)
     checksum = predictions.checksum(description, split)
+    weights = weights_checksum(model)
     return [
-        Features(layer, description.class_names, split, checksum, labels, vectors[layer].astype("float32"))
+        Features(layer, description.class_names, split, checksum, labels, vectors[layer].astype("float32"), weights)
         for layer in layers
     ]
 
