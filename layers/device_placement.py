@@ -77,6 +77,17 @@ def copies_with_gradient_sum_on(device: str | None, x: Tensor, count: int) -> li
         return copies(x)  # pyright: ignore[reportReturnType]
 
 
+def after(first: Tensor, x: Tensor) -> Tensor:
+    """Returns x, and lets what is computed from it wait for `first`: a backward pass can then compute again what the
+    forward pass does not keep. (TensorFlow would merge two equal computations, and keep the result.)"""
+    if keras.backend.backend() != "tensorflow":
+        return x
+    import tensorflow as tf
+
+    with tf.control_dependencies([first]):
+        return tf.identity(x)
+
+
 def variable_to_tensor(variable: keras.Variable) -> Tensor:
     """Returns the value of a Keras variable as a tensor, as functions with a custom gradient require."""
     if keras.backend.backend() != "tensorflow":
