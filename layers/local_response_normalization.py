@@ -128,7 +128,10 @@ def divide_by_neighbors(
         def gradient(*arguments, upstream=None):
             if upstream is None:
                 (upstream,) = arguments
-            a, scale, factor = powers(device_placement.after(upstream, x)) if half_precision else forward
+            a, scale, factor = forward
+            if half_precision:
+                a, scale, factor = powers(device_placement.after(upstream, x))
+                upstream = device_placement.after(factor, upstream)  # it takes twice the memory once it is cast
             direct = ops.cast(upstream, at_least_float32) * factor
             return ops.cast(direct - a * sum_neighbors(direct * a / scale, 2.0 * alpha * beta), inputs.dtype)
 
