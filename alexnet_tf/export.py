@@ -21,7 +21,12 @@ def define_flags():
     )
     flags.DEFINE_integer("version", None, "The version; by default the one after the largest there.", lower_bound=1)
     flags.DEFINE_enum("format", "savedmodel", sorted(formats.PRECISIONS), "Format of the model.")
-    flags.DEFINE_enum("precision", "float32", ["float32", "float16", "int8"], "Of the weights; int8: of products too.")
+    flags.DEFINE_enum(
+        "precision",
+        "float32",
+        ["float32", "bfloat16", "float16", "int8"],
+        "Of the weights; bfloat16, for a SavedModel, and int8, for the other formats: of products too.",
+    )
     flags.DEFINE_string(
         "data_dir",
         None,

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from absl import logging
 
-from alexnet_tf import rows
+from alexnet_tf import precision, rows
 from alexnet_tf.layers import (
     ColumnDense,
     ColumnWise,
@@ -301,7 +301,7 @@ def open_model(path: str | pathlib.Path) -> keras.Model:
         path: a folder with model.keras, a .keras or .h5 file, or the name of published weights, such as "caffe".
 
     Returns: a `keras.Model` from RGB pixels, float32 or uint8 (batch, side, side, 3), to probabilities (batch,
-    classes).
+    classes). One that was trained in bfloat16 computes in float32 where that is faster.
 
     Raises:
         ValueError: if there is no model, it is damaged, or it is not one of this project's.
@@ -319,7 +319,7 @@ def open_model(path: str | pathlib.Path) -> keras.Model:
         raise ValueError(f"{file} is not a complete Keras model: {error}") from error
     if not any(isinstance(layer, MeanImage) for layer in opened.layers):
         raise ValueError(f"{file} is not a model of this project: it has no MeanImage layer.")
-    return opened
+    return precision.computed_where_fast(opened)
 
 
 def load_model(path: str | pathlib.Path) -> tuple[keras.Model, schema.DatasetDescription]:

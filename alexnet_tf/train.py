@@ -62,6 +62,7 @@ def train(flag: flags.FlagValues, worker: workers.Worker) -> None:
         flag: the values of the flags.
         worker: which worker this process is.
     """
+    from alexnet_tf import precision
     from alexnet_tf.distribution import strategies
     from alexnet_tf.tfrecords import data_service, reader, verify
     from alexnet_tf.training import callbacks, checkpoints, experiment, fit, health_checks, inputs
@@ -74,6 +75,7 @@ def train(flag: flags.FlagValues, worker: workers.Worker) -> None:
     )
     if train_flags.is_folder_of_images(flag):
         flag.data_dir = str(inputs.build_folder(flag.data_dir, flag.run_dir, flag.variant))
+    flag.precision = precision.choose(flag.precision)  # a run resumes in what it began with, not in what "auto" is here
     data = inputs.open_data(flag.data_dir, **given(flag, "variant", "batch_size", "on_bad_record", "max_bad_records"))
     for problem in data.skipped:
         print(f"Skipped: {problem}")

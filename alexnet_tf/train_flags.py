@@ -195,7 +195,12 @@ def define_flags() -> None:
         False,
         "Whether to train without --column_devices, with a warning, if this machine does not have them.",
     )
-    flags.DEFINE_enum("precision", "float32", ["float32", "mixed_float16", "mixed_bfloat16"], "Keras's dtype policy.")
+    flags.DEFINE_enum(
+        "precision",
+        "float32",
+        ["float32", "auto", "mixed_float16", "mixed_bfloat16"],
+        "Keras's dtype policy. auto: mixed_bfloat16 on a processor or GPU that is faster in it, otherwise float32.",
+    )
     flags.DEFINE_enum(
         "jit",
         "auto",

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import keras
 import tensorflow as tf
 
+from alexnet_tf import precision as precisions
 from alexnet_tf.serving import conversion, formats, model_card, parity, signatures, warm_up
 from alexnet_tf.tfrecords import schema
 from alexnet_tf.tfrecords.files import sync
@@ -132,10 +133,12 @@ def export_model(
             f"`data_dir` must hold the classes that the model learned, {', '.join(class_names[:3])}, ... "
             f"Received: {data_dir} with {', '.join(measured.class_names[:3])}, ..."
         )
+    model = precisions.in_float32(model)  # which it was trained in or not: it runs on any machine
     with new_version(base_dir, version) as (folder, target):
         if model_format == "savedmodel":
             exif_orientation = description.exif_orientation
-            write_saved_model(folder, model, class_names, description.image_px, max_pixels, exif_orientation)
+            written = precisions.stored_in_bfloat16(model) if precision == "bfloat16" else model
+            write_saved_model(folder, written, class_names, description.image_px, max_pixels, exif_orientation)
             if not warm_up.write(folder, target.parent.name, model.input_shape[1]):
                 print("No warm-up requests are written: they need `pip install alexnet-tf[serving]`.")
         else:
@@ -150,14 +153,14 @@ def export_model(
         model_card.write(assets, card | {"format": model_format, "precision": precision})
         if data_dir and measured:
             images, labels = parity.read_images(data_dir, measured, "validation", model, num_images)
-            report = _measure_parity(folder, model, description, model_format, images, labels)
+            report = _measure_parity(folder, model, description, (model_format, precision), images, labels)
             parity.write(assets, report | {"format": model_format, "precision": precision})
     return target
 
 
-def _measure_parity(folder: pathlib.Path, model, description, model_format: str, images, labels) -> dict:
-    """Compares a SavedModel with the model in Keras, and another format with the float32 SavedModel."""
-    if model_format == "savedmodel":
+def _measure_parity(folder: pathlib.Path, model, description, written: tuple[str, str], images, labels) -> dict:
+    """Compares the float32 SavedModel with the model in Keras, and others with that SavedModel."""
+    if written == ("savedmodel", "float32"):
         report = parity.measure(formats.open_predictor(folder), model.predict_on_batch, images, labels)
         name, reference_mb = "the trained model in Keras", sum(weight.nbytes for weight in model.get_weights()) / 1e6
     else:

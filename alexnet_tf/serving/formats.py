@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 # From float32 pixels (batch, side, side, 3) to float32 probabilities (batch, classes).
 Predictor: TypeAlias = "Callable[[np.ndarray], np.ndarray]"
 
-# float16: weights are stored in 16 bits, and products are computed in 32: LRN's sums of squares exceed the largest
-# number of 16 bits. int8: convolutions and matrix products of 8 bits.
+# bfloat16: weights and products of 16 bits. float16: weights are stored in 16 bits, and products are computed in 32:
+# LRN's sums of squares exceed the largest number of 16 bits. int8: convolutions and matrix products of 8 bits.
 PRECISIONS = {
-    "savedmodel": ("float32",),
+    "savedmodel": ("float32", "bfloat16"),
     "onnx": ("float32", "float16", "int8"),
     "litert": ("float32", "float16", "int8"),
     "openvino": ("float32", "float16", "int8"),
@@ -42,7 +42,7 @@ def check(model_format: str, precision: str, data_dir: str | pathlib.Path | None
 
     Args:
         model_format: a key of `PRECISIONS`.
-        precision: "float32", "float16" or "int8".
+        precision: "float32", "bfloat16", "float16" or "int8".
         data_dir: None, or the data set that int8 is calibrated on.
 
     Raises:

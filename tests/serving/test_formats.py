@@ -2,11 +2,13 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from programs import image_files, run, run_well, train_flags
 
-from alexnet_tf.model import load_model
+from alexnet_tf.model import build_alexnet, load_model
 from alexnet_tf.serving import exporter, formats, parity
 from alexnet_tf.tfrecords import reader
 
@@ -76,10 +78,54 @@ class TestConversions:
         assert "none.png: not an image that can be read" in result.stderr
 
 
+class TestBfloat16:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def folder(cls, trained_dir, data_dir, tmp_path_factory):
+        """A SavedModel in bfloat16 of a network with trained weights, which computes in bfloat16 itself."""
+        model, description = load_model(trained_dir)
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        try:
+            mixed = build_alexnet("testing", 10, input_scale=model.get_layer("mean_image").scale)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        mixed.set_weights(model.get_weights())
+        base = tmp_path_factory.mktemp("served")
+        data = {"data_dir": data_dir, "num_images": 200}
+        exporter.export_model(mixed, description, base, precision="bfloat16", **data)
+        exporter.export_model(mixed, description, base, **data)
+        return base
+
+    @pytest.mark.slow
+    def test_saved_model_has_half_the_bytes_and_the_same_answers(self, folder):
+        sizes = [(folder / version / "variables/variables.data-00000-of-00001").stat().st_size for version in "12"]
+        assert sizes[0] < 0.52 * sizes[1]
+        report = json.loads((folder / "1" / exporter.ASSETS / "parity.json").read_text())
+        assert report["reference"] == "the float32 SavedModel" and report["images"] == 200
+        assert report["top1_agreement"] >= 0.99
+        assert 0 < report["largest_difference"] < 0.03
+        assert "| savedmodel, bfloat16 |" in (folder / "1" / exporter.ASSETS / "parity.md").read_text()
+
+    @pytest.mark.slow
+    def test_card_says_where_it_is_fast(self, folder):
+        cards = [(folder / version / exporter.ASSETS / "model_card.md").read_text() for version in "12"]
+        assert "Fast on processors with AVX512_BF16 or AMX" in cards[0] and "AMX" not in cards[1]
+
+    @pytest.mark.slow
+    def test_network_trained_in_bfloat16_is_exported_in_float32_for_any_processor(self, folder):
+        def dtypes(version):
+            saved = tf.saved_model.load(str(folder / version))
+            graph = saved.signatures["predict"].graph.as_graph_def()
+            nodes = [node for function in graph.library.function for node in function.node_def]
+            return {tf.as_dtype(node.attr["T"].type).name for node in (*nodes, *graph.node) if node.op == "Conv2D"}
+
+        assert dtypes("1") == {"bfloat16"} and dtypes("2") == {"float32"}
+
+
 class TestCheck:
     @pytest.mark.parametrize("precision", ["float16", "int8"])
     def test_saved_model_in_fewer_bits_is_refused(self, precision):
-        with pytest.raises(ValueError, match=f"savedmodel must be one of float32. Received: {precision}"):
+        with pytest.raises(ValueError, match=f"savedmodel must be one of float32, bfloat16. Received: {precision}"):
             formats.check("savedmodel", precision, "data")
 
     def test_int8_without_data_to_calibrate_on_is_refused(self, tmp_path):

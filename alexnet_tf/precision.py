@@ -1,0 +1,176 @@
+"""Where bfloat16 is fast, and networks in one precision made anew in another.
+
+bfloat16 is float32 with 8 bits of mantissa instead of 24: half the bytes, and on processors and GPUs with units for it
+at least twice the arithmetic. Without them a CPU takes 25 times as long as in float32: so what a machine has decides.
+"""
+
+import functools
+import itertools
+import pathlib
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+
+import keras
+
+from alexnet_tf.layers import ColumnWise
+from alexnet_tf.layers.column_layer import ColumnLayer
+
+# As /proc/cpuinfo names them on x86 and ARM, and sysctl on macOS.
+_UNITS = ("amx_bf16", "avx512_bf16", "bf16", "hw.optional.arm.feat_bf16")
+_MIN_SPEEDUP = 1.2  # of a matrix product, for which the conversions between the types pay
+_FIRST_CAPABILITY = (8, 0)  # of NVIDIA's GPUs with bfloat16
+
+
+def read_cpuinfo() -> str:
+    """What the system says about its processor: /proc/cpuinfo, or sysctl on macOS; "" if there is neither."""
+    path = pathlib.Path("/proc/cpuinfo")
+    if path.exists():
+        return path.read_text()
+    try:
+        return subprocess.run(["sysctl", "machdep.cpu", "hw.optional"], capture_output=True, text=True).stdout
+    except OSError:
+        return ""
+
+
+def bfloat16_units(cpuinfo: str) -> list[str]:
+    """The names of the processor's units for bfloat16 in the text of `read_cpuinfo`."""
+    words = cpuinfo.lower().replace(":", " ").split()
+    absent = {name for name, value in itertools.pairwise(words) if value == "0"}  # sysctl lists those as well
+    return [name for name in _UNITS if name in words and name not in absent]
+
+
+def product_rates(side: int = 1024, runs: int = 3) -> dict[str, float]:
+    """Measures TensorFlow's matrix product on the CPU: GFLOP/s in "float32" and "bfloat16", the best of some runs."""
+    import tensorflow as tf
+
+    rates = {}
+    for dtype in ("float32", "bfloat16"):
+        with tf.device("CPU:0"):
+            matrix = tf.ones((side, side), dtype)
+            seconds = []
+            for _ in range(runs + 1):
+                begin = time.perf_counter()
+                tf.linalg.matmul(matrix, matrix)[0, 0].numpy()
+                seconds.append(time.perf_counter() - begin)
+        rates[dtype] = 2 * side**3 / 1e9 / min(seconds[1:])
+    return rates
+
+
+def gpu_capabilities() -> list[tuple[int, int] | None]:
+    """The compute capability of each GPU that TensorFlow sees, such as (9, 0); None where it reports none."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    return [tf.config.experimental.get_device_details(gpu).get("compute_capability") for gpu in gpus]
+
+
+def is_bfloat16_fast(
+    cpuinfo: str, capabilities: Sequence[tuple[int, int] | None], rates: Callable[[], dict[str, float]] = product_rates
+) -> tuple[bool, str]:
+    """Whether a machine computes faster in bfloat16 than in float32, and why. Its GPUs decide if it has any.
+
+    Units alone do not: TensorFlow must use them, which it does not in every build and with every setting. So a product
+    is timed in both types, in some tenths of a second, if the processor has them.
+
+    Args:
+        cpuinfo: from `read_cpuinfo`.
+        capabilities: from `gpu_capabilities`.
+        rates: a function such as `product_rates`.
+
+    Returns: (whether, a clause that says why).
+    """
+    if capabilities:
+        fast = all(capability is not None and capability >= _FIRST_CAPABILITY for capability in capabilities)
+        versions = {"unknown" if c is None else f"{c[0]}.{c[1]}" for c in capabilities}
+        compared = "has it" if fast else "does not have it in all, or not known to"
+        return fast, f"the GPU, of compute capability {', '.join(sorted(versions))} (bfloat16 is in 8.0), {compared}"
+    units = bfloat16_units(cpuinfo)
+    if not units:
+        return False, f"the processor has none of {', '.join(_UNITS[:2])}"
+    measured = rates()
+    fast = measured["bfloat16"] > _MIN_SPEEDUP * measured["float32"]
+    return fast, (
+        f"the processor has {', '.join(units)}; a matrix product runs at {measured['bfloat16']:,.0f} GFLOP/s in "
+        f"bfloat16, {measured['float32']:,.0f} in float32"
+    )
+
+
+@functools.cache
+def _on_this_machine() -> tuple[bool, str]:
+    return is_bfloat16_fast(read_cpuinfo(), gpu_capabilities())
+
+
+def choose(precision: str) -> str:
+    """Returns the dtype policy for a value of --precision, and prints what "auto" chose and why.
+
+    Args:
+        precision: "auto", or the name of a Keras dtype policy. With "mixed_bfloat16", a machine without units for it is
+            reported.
+
+    Returns: for "auto", "mixed_bfloat16" where it is faster, "float32" elsewhere.
+    """
+    if precision not in ("auto", "mixed_bfloat16"):
+        return precision
+    fast, reason = _on_this_machine()
+    if precision == "auto":
+        precision = "mixed_bfloat16" if fast else "float32"
+        print(f"Precision {precision}: {reason}.")
+    elif not fast:
+        print(f"Precision {precision} will be slow here: {reason}.")
+    return precision
+
+
+def computed_where_fast(model: keras.Model) -> keras.Model:
+    """The model, or, if it computes in bfloat16 and this machine is slow in it, the same one in float32."""
+    if any(layer.compute_dtype == "bfloat16" for layer in model.layers) and not _on_this_machine()[0]:
+        return in_float32(model)
+    return model
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """A network that computes in float32 with the weights of one that may not; the model itself if it already does."""
+    if all(layer.compute_dtype == "float32" for layer in model.layers):
+        return model
+    return _rebuild(model, lambda layer: "float32")
+
+
+def stored_in_bfloat16(model: keras.Model) -> keras.Model:
+    """A network for serving, with kernels and biases in bfloat16: half the bytes of float32.
+
+    It computes in bfloat16, but the classifier and the softmax in float32, as they do in training: with 8 bits,
+    probabilities of many classes would often be equal. The mean image and the normalizations stay in float32 too.
+    """
+    names = [layer.name for layer in model.layers]
+    classifier = names[names.index("softmax") - 1]
+
+    def policy(layer):
+        if layer.name == "softmax":
+            return "float32"
+        if layer.name == classifier:
+            return _StoredInBfloat16("float32")
+        return "bfloat16" if isinstance(layer, ColumnLayer) else "mixed_bfloat16"
+
+    return _rebuild(model, policy)
+
+
+class _StoredInBfloat16(keras.DTypePolicy):
+    """Computes in the dtype of its name, with variables in bfloat16."""
+
+    @property
+    def variable_dtype(self) -> str:
+        return "bfloat16"
+
+
+def _rebuild(model, policy: Callable[[keras.layers.Layer], str | keras.DTypePolicy]) -> keras.Model:
+    """The same network and weights, with another dtype policy for each layer."""
+
+    def clone(layer):
+        config = layer.get_config() | {"dtype": policy(layer)}
+        if isinstance(layer, ColumnWise):
+            config["layer"]["config"]["dtype"] = policy(layer)
+        return type(layer).from_config(config)
+
+    rebuilt = keras.models.clone_model(model, clone_function=clone)
+    rebuilt.set_weights(model.get_weights())
+    return rebuilt

@@ -1,0 +1,86 @@
+"""Training in bfloat16: which numbers stay in float32, how far gradients are from exact ones, and resuming."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from alexnet_tf import precision
+from alexnet_tf.model import build_alexnet, load_model
+from alexnet_tf.training import callbacks, checkpoints
+
+# bfloat16 rounds to one part in 2^9. Each gradient of a layer is rounded itself and made of weights and a result of
+# the forward pass that were, and sums of many are exact to float32: four roundings, as errors of the whole tensor.
+BOUND = 4 * 2**-9
+
+
+def build(policy, weights=None):
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = build_alexnet("testing", 10, initializer="he_normal", input_scale=0.0125)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    if weights is not None:
+        model.set_weights(weights)
+    return model
+
+
+def gradients(layer, inputs, upstream):
+    """The gradients of a layer's inputs and weights, as float64 arrays."""
+    inputs = tf.cast(inputs, layer.compute_dtype)
+    variables = [variable.value for variable in layer.trainable_variables]
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = layer(inputs, training=True)
+    found = tape.gradient(outputs, [inputs, *variables], output_gradients=tf.cast(upstream, outputs.dtype))
+    return [gradient.numpy().astype("float64") for gradient in found]
+
+
+class TestGradients:
+    def test_gradients_of_each_layer_are_near_those_of_float64(self):
+        mixed = build("mixed_bfloat16")
+        exact = build("float64", mixed.get_weights())
+        generator = np.random.default_rng(0)
+        compared = []
+        for layer, of_float64 in zip(mixed.layers[2:], exact.layers[2:], strict=True):
+            inputs, upstream = (
+                tf.cast(generator.normal(size=(8, *shape[1:])), "bfloat16")
+                for shape in (layer.input.shape, layer.output.shape)
+            )
+            found, expected = (gradients(each, inputs, upstream) for each in (layer, of_float64))
+            for gradient, of_exact in zip(found, expected, strict=True):
+                error = np.linalg.norm(gradient - of_exact) / np.linalg.norm(of_exact)
+                assert error < BOUND, (layer.name, gradient.shape, error)
+            compared.append(layer.name)
+        assert {"conv1", "norm1", "pool1", "drop6", "fc6", "fc8"} < set(compared)
+
+    def test_weights_and_momenta_stay_in_float32(self, start, tmp_path, monkeypatch):
+        monkeypatch.setattr(precision, "_on_this_machine", lambda: (True, "made"))
+        received = start(tmp_path / "run", "--precision=auto")
+        assert received.network.get_layer("conv2").compute_dtype == "bfloat16"
+        assert {weight.dtype for weight in received.network.weights} == {"float32"}
+        assert {momentum.dtype for momentum in received.optimizer.momentums} == {"float32"}
+        assert received.callback(callbacks.SaveCheckpoints).settings["precision"] == "mixed_bfloat16"
+
+
+class TestResume:
+    def test_run_in_auto_is_not_resumed_in_another_precision(self, start, tmp_path, monkeypatch):
+        monkeypatch.setattr(precision, "_on_this_machine", lambda: (True, "made"))
+        received = start(tmp_path / "run", "--precision=auto")
+        settings = received.callback(callbacks.SaveCheckpoints).settings
+        progress = {"step": 4, "settings": settings, "validation_due": False}
+        checkpoints.save(tmp_path / "run", received.network, received.model, progress)
+        monkeypatch.setattr(precision, "_on_this_machine", lambda: (False, "made"))
+        with pytest.raises(ValueError, match="precision was 'mixed_bfloat16' and is now 'float32'"):
+            start(tmp_path / "run", "--precision=auto")
+
+    @pytest.mark.slow
+    def test_resumed_run_in_bfloat16_has_the_same_bits(self, train_here, tmp_path):
+        flags = ("--precision=mixed_bfloat16", "--initializer=he_normal", "--input_scale=0.0125", "--epochs=2")
+        train_here(tmp_path / "whole", *flags)
+        train_here(tmp_path / "parts", *flags[:-1], "--epochs=1")
+        train_here(tmp_path / "parts", *flags)
+        whole, parts = (load_model(tmp_path / name)[0].get_weights() for name in ("whole", "parts"))
+        for weight, other in zip(whole, parts, strict=True):
+            np.testing.assert_array_equal(weight, other)
