@@ -41,6 +41,7 @@ setuptools.setup(
     ],
     package_data={
         "alexnet_tf": ["py.typed", "recipes/*.flags"],
+        "alexnet_tf.serving": ["web/*"],
         "alexnet_tf.tfrecords": ["fashion_mnist_sample/*", "imagenet_classes/*"],
     },
     install_requires=[
@@ -94,6 +95,7 @@ setuptools.setup(
             "tf2onnx>=1.17",
             "torch==2.13.0",
         ],
+        "web": ["onnxruntime>=1.22", "tf2onnx>=1.17"],
     },
     entry_points={
         "console_scripts": [

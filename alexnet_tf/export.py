@@ -1,10 +1,12 @@
-"""Exports a trained model as a numbered version: a SavedModel for TF Serving, or another format."""
+"""Exports a trained model as a numbered version: a SavedModel for TF Serving, a page, or another format."""
 
+import functools
+import http.server
 import pathlib
 
 from absl import flags
 
-from alexnet_tf.serving import formats
+from alexnet_tf.serving import browser_runtime, formats
 from alexnet_tf.tfrecords import program
 
 
@@ -23,15 +25,16 @@ def define_flags():
     flags.DEFINE_enum("format", "savedmodel", sorted(formats.PRECISIONS), "Format of the model.")
     flags.DEFINE_enum(
         "precision",
-        "float32",
+        None,
         ["float32", "bfloat16", "float16", "int8"],
-        "Of the weights; bfloat16, for a SavedModel, and int8, for the other formats: of products too.",
+        "Of the weights; bfloat16, for a SavedModel, and int8, for the other formats: of products too. By default "
+        "float32; of a page int8.",
     )
     flags.DEFINE_string(
         "data_dir",
         None,
         "A data set of the same classes: the export is compared with the trained model on its validation images, and "
-        "int8 is calibrated on its training images.",
+        "int8 is calibrated on its training images. A page shows images of both.",
     )
     flags.DEFINE_integer("num_images", 1000, "Images of --data_dir that are used, at most.", lower_bound=1)
     flags.DEFINE_integer(
@@ -40,11 +43,26 @@ def define_flags():
         "Pixels that an image sent to the server may have: bounds the memory for decoding it.",
         lower_bound=1,
     )
+    flags.DEFINE_string(
+        "runtime",
+        None,
+        "web: the npm package onnxruntime-web, its folder or the .tgz of `npm pack onnxruntime-web`, which is copied; "
+        "without it the page loads it from a CDN.",
+    )
+    flags.DEFINE_integer(
+        "serve", None, "web: the port of this machine at which the page is served, once it is written.", lower_bound=0
+    )
 
 
 def main(arguments):
     flag = flags.FLAGS
-    formats.check(flag.format, flag.precision, flag.data_dir)
+    precision = flag.precision or formats.PRECISIONS[flag.format][0]
+    formats.check(flag.format, precision, flag.data_dir)
+    for name in ("runtime", "serve"):
+        if getattr(flag, name) is not None and flag.format != "web":
+            raise ValueError(f"`{name}` is for --format=web. Received: --format={flag.format}")
+    if flag.runtime:
+        browser_runtime.open_package(flag.runtime)  # before the work of minutes
     # Not with the module: --help and wrong flags are answered without TensorFlow.
     from alexnet_tf.model import load_model
     from alexnet_tf.serving import exporter
@@ -58,16 +76,27 @@ def main(arguments):
         flag.export_dir,
         version=flag.version,
         model_format=flag.format,
-        precision=flag.precision,
+        precision=precision,
         max_pixels=flag.max_pixels,
         run=run.parent if run and run.is_file() else run,
         data_dir=flag.data_dir,
         num_images=flag.num_images,
+        runtime=flag.runtime,
     )
     report = folder / exporter.ASSETS / "parity.md"
     if report.exists():
         print(report.read_text(encoding="utf-8"))
     print(f"Exported: {folder} ({formats.size_mb(folder):,.0f} MB)")
+    if flag.serve is not None:
+        _serve(folder, flag.serve)
+
+
+def _serve(folder, port):
+    """Serves a folder to this machine alone, until Ctrl-C."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+        print(f"Open http://127.0.0.1:{server.server_port}/ (Ctrl-C ends)", flush=True)
+        server.serve_forever()
 
 
 def run():

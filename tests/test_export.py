@@ -144,7 +144,7 @@ class TestProgram:
         def run_main(**changes):
             values = {"model": str(untrained_dir), "export_dir": str(tmp_path / "served"), "version": None}
             values |= {"format": "savedmodel", "precision": "float32", "data_dir": str(data_dir), "num_images": 40}
-            values |= {"max_pixels": formats.MAX_PIXELS}
+            values |= {"max_pixels": formats.MAX_PIXELS, "runtime": None, "serve": None}
             monkeypatch.setattr(absl_flags, "FLAGS", types.SimpleNamespace(**values | changes))
             export.main([])
 

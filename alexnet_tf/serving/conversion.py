@@ -7,8 +7,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from alexnet_tf.layers import ColumnDense, ColumnLayer, ColumnWise
+
 _CALIBRATION_IMAGES = 200
 _ONNX_OPSET = 18
+_ACTIVATIONS = (keras.layers.ReLU, keras.layers.Activation)
 
 
 def write(
@@ -41,14 +44,96 @@ def write(
     writers[model_format](folder, function, precision, images)
 
 
-def _write_onnx(folder: pathlib.Path, function, precision: str, images: np.ndarray) -> None:
+def count_columns(model: keras.Model) -> int:
+    """The columns of a network: 2 in figure 2, also where its columns are merged in some layers."""
+    return max(layer.groups for layer in model.layers if isinstance(layer, ColumnLayer))
+
+
+def activation_layers(model: keras.Model) -> dict[str, str]:
+    """The layers that a page shows: for each layer with kernels below the classifier, the last activation above it.
+
+    Returns: a dict from names such as "conv1" to names such as "relu1", from the image to the classifier.
+    """
+    shown, last = {}, None
+    for layer in model.layers[1:-2]:  # without the classifier and softmax
+        if isinstance(layer, ColumnLayer):
+            last = layer.name
+        elif last and isinstance(layer.layer if isinstance(layer, ColumnWise) else layer, _ACTIVATIONS):
+            shown[last] = layer.name
+    return shown
+
+
+def write_with_activations(folder: str | pathlib.Path, model: keras.Model, precision: str) -> None:
+    """Converts a model to an ONNX that has its activations as outputs too, and a factor for each column as an input.
+
+    Its inputs are `pixels`, float32 (batch, side, side, 3), and `gates`, float32 (batch or 1, columns): what the
+    activations of each column are multiplied by, 0 for a column that is switched off. Its outputs are `probabilities`,
+    float32 (batch, classes), and the outputs of `activation_layers`, after the gates, float32 (batch, maps, rows,
+    columns) or (batch, units).
+
+    Args:
+        folder: where to write model.onnx.
+        model: from RGB pixels (batch, side, side, 3) to probabilities (batch, classes).
+        precision: "float16", or "int8" for the weights of the fully-connected layers, nine tenths of all, and float16
+            for the others. The inputs of these layers are rounded to 8 bits by their own range, image by image.
+    """
     import onnx
+    from onnxruntime import quantization
+
+    path, side, columns = pathlib.Path(folder) / "model.onnx", model.input_shape[1], count_columns(model)
+    shown = activation_layers(model).values()
+
+    def call(pixels, gates):
+        x, outputs = pixels, {}
+        for layer in model.layers[1:]:
+            x = layer(x)
+            if layer.name in shown:
+                parts = x if isinstance(x, list) else tf.split(x, columns, axis=-1)
+                factors = tf.split(gates[:, None, None] if len(parts[0].shape) == 4 else gates, columns, axis=-1)
+                parts = [part * factor for part, factor in zip(parts, factors, strict=True)]
+                joined = tf.concat(parts, axis=-1)
+                x = parts if isinstance(x, list) else joined
+                outputs[layer.name] = tf.transpose(joined, (0, 3, 1, 2)) if len(joined.shape) == 4 else joined
+        return {"probabilities": x, **outputs}
+
+    signature = [
+        tf.TensorSpec((None, side, side, 3), tf.float32, name="pixels"),
+        tf.TensorSpec((None, columns), tf.float32, name="gates"),
+    ]
+    proto = _to_onnx(tf.function(call, input_signature=signature, autograph=False))
+    if precision == "float16":
+        _store_in_float16(proto.graph)
+    onnx.save(proto, path)
+    if precision == "int8":
+        dense = tuple(f"{layer.name}_" for layer in model.layers if isinstance(layer, ColumnDense))
+        products = [node.name for node in proto.graph.node if node.op_type == "MatMul" and node.name.startswith(dense)]
+        float32_path = path.rename(path.with_name("float32.onnx"))
+        # 7 bits, as below.
+        quantization.quantize_dynamic(
+            float32_path, path, nodes_to_quantize=products, per_channel=True, reduce_range=True,
+            weight_type=quantization.QuantType.QInt8,
+        )  # fmt: skip
+        float32_path.unlink()
+        proto = onnx.load(path)
+        _store_in_float16(proto.graph, least_dimensions=4)
+        onnx.save(proto, path)
+
+
+def _to_onnx(function):
+    """Converts a tf.function with an input signature, whose inputs and outputs have the batch as first dimension."""
     import tf2onnx
 
-    path = folder / "model.onnx"
     proto, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=_ONNX_OPSET)
     for value in (*proto.graph.input, *proto.graph.output):  # otherwise named unk__200
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+        value.type.tensor_type.shape.dim[0].dim_param = "gates" if value.name == "gates" else "batch"
+    return proto
+
+
+def _write_onnx(folder: pathlib.Path, function, precision: str, images: np.ndarray) -> None:
+    import onnx
+
+    path = folder / "model.onnx"
+    proto = _to_onnx(function)
     if precision == "float16":
         _store_in_float16(proto.graph)
     onnx.save(proto, path)
@@ -78,14 +163,14 @@ def _write_onnx(folder: pathlib.Path, function, precision: str, images: np.ndarr
         float32_path.unlink()
 
 
-def _store_in_float16(graph) -> None:
+def _store_in_float16(graph, least_dimensions: int = 0) -> None:
     """Stores the weights of an ONNX graph as float16, and casts them to float32 before they are used."""
     import onnx
 
     casts = []
     for initializer in graph.initializer:
         values = onnx.numpy_helper.to_array(initializer)
-        if values.dtype == np.float32 and values.size > 1:
+        if values.dtype == np.float32 and values.size > 1 and values.ndim >= least_dimensions:
             name = initializer.name
             initializer.CopyFrom(onnx.numpy_helper.from_array(values.astype("float16"), f"{name}_float16"))
             casts.append(onnx.helper.make_node("Cast", [f"{name}_float16"], [name], to=onnx.TensorProto.FLOAT))

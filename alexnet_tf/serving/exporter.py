@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from alexnet_tf import precision as precisions
-from alexnet_tf.serving import conversion, formats, model_card, parity, signatures, warm_up
+from alexnet_tf.serving import conversion, formats, model_card, parity, signatures, warm_up, web_page
 from alexnet_tf.tfrecords import schema
 from alexnet_tf.tfrecords.files import sync
 
@@ -101,6 +101,7 @@ def export_model(
     run: pathlib.Path | None = None,
     data_dir: str | pathlib.Path | None = None,
     num_images: int = 1000,
+    runtime: str | pathlib.Path | None = None,
 ) -> pathlib.Path:
     """Writes a version of a model: the model itself, and in `assets` the files that go with it.
 
@@ -118,6 +119,7 @@ def export_model(
         data_dir: None, or a data set of the same classes: its training images calibrate int8, and parity is measured
             on its validation images.
         num_images: how many of either are used, at most.
+        runtime: of a page, see `web_page.write`, which shows images of the data set as well.
 
     Returns: the path of the folder written.
 
@@ -141,6 +143,8 @@ def export_model(
             write_saved_model(folder, written, class_names, description.image_px, max_pixels, exif_orientation)
             if not warm_up.write(folder, target.parent.name, model.input_shape[1]):
                 print("No warm-up requests are written: they need `pip install alexnet-tf[serving]`.")
+        elif model_format == "web":
+            web_page.write(folder, model, description, precision, runtime, data_dir, num_images)
         else:
             images = None
             if data_dir and measured:

@@ -18,18 +18,21 @@ if TYPE_CHECKING:
 Predictor: TypeAlias = "Callable[[np.ndarray], np.ndarray]"
 
 # bfloat16: weights and products of 16 bits. float16: weights are stored in 16 bits, and products are computed in 32:
-# LRN's sums of squares exceed the largest number of 16 bits. int8: convolutions and matrix products of 8 bits.
+# LRN's sums of squares exceed the largest number of 16 bits. int8: convolutions and matrix products of 8 bits; on the
+# web, matrix products alone, which needs no calibration.
 PRECISIONS = {
     "savedmodel": ("float32", "bfloat16"),
     "onnx": ("float32", "float16", "int8"),
     "litert": ("float32", "float16", "int8"),
     "openvino": ("float32", "float16", "int8"),
+    "web": ("int8", "float16"),  # the first is the default
 }
 _PACKAGES = {
     "savedmodel": (),
     "onnx": ("tf2onnx", "onnxruntime"),
     "litert": ("ai_edge_litert",),
     "openvino": ("openvino", "nncf"),
+    "web": ("tf2onnx", "onnxruntime"),
 }
 
 # Pixels of an encoded image that a SavedModel decodes at most. One of so many pixels took up to 590 MB while it was
@@ -56,7 +59,7 @@ def check(model_format: str, precision: str, data_dir: str | pathlib.Path | None
     missing = [name for name in _PACKAGES[model_format] if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"`format` {model_format} needs {', '.join(missing)}: pip install alexnet-tf[{model_format}]")
-    if precision == "int8" and not data_dir:
+    if precision == "int8" and model_format != "web" and not data_dir:
         raise ValueError("`precision` int8 needs `data_dir`: its training images calibrate the ranges of 8 bits.")
 
 
@@ -100,7 +103,9 @@ def _open_onnx(folder: pathlib.Path) -> Predictor:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    return lambda pixels: np.asarray(session.run(["probabilities"], {"pixels": pixels})[0])
+    # The model of a page has a factor for each column as well.
+    gates = {each.name: np.ones((1, each.shape[1]), "float32") for each in session.get_inputs() if each.name == "gates"}
+    return lambda pixels: np.asarray(session.run(["probabilities"], {"pixels": pixels, **gates})[0])
 
 
 def _open_litert(folder: pathlib.Path) -> Predictor:

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -14,9 +13,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from browser import open_chromium
 from event_files import entries, profiled, profiled_steps
 from programs import ENVIRONMENT, run_well, train_flags
-from selenium import webdriver
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 
@@ -144,27 +143,9 @@ def tensorboard(log_dir):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver) and "CI" not in os.environ:
-        pytest.skip("Chromium and its driver are not installed: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--enable-unsafe-swiftshader",  # the projector draws by WebGL
-        "--disable-dev-shm-usage",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--window-size=1500,1000",
-        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(argument)
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as chrome:
+    # The projector draws by WebGL.
+    arguments = ("--enable-unsafe-swiftshader", "--window-size=1500,1000")
+    with open_chromium(tmp_path_factory.mktemp("chromium"), *arguments) as chrome:
         yield chrome
 
 

@@ -1,0 +1,63 @@
+"""A real browser, and a server of static files whose requests a test can look at."""
+
+import contextlib
+import functools
+import http.server
+import os
+import shutil
+import threading
+import time
+
+import pytest
+from selenium import webdriver
+
+
+@contextlib.contextmanager
+def open_chromium(profile, *arguments):
+    """Starts Chromium, with a new profile in a folder; skips the test where there is none, but not in CI."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver) and "CI" not in os.environ:
+        pytest.skip("Chromium and its driver are not installed: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={profile}",
+        *arguments,
+    ):
+        options.add_argument(argument)
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as chrome:
+        yield chrome
+
+
+@contextlib.contextmanager
+def serve(folder):
+    """Serves a folder as `python -m http.server` does; yields its address and a list of requests, (method, path)."""
+    requests = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_request(self, code="-", size="-"):
+            requests.append((self.command, self.path))
+
+    handler = functools.partial(Handler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/", requests
+        server.shutdown()
+
+
+def wait_for(browser, condition, seconds=30):
+    """Waits until an expression in the page is true; returns its value."""
+    end = time.monotonic() + seconds
+    while not (value := browser.execute_script(f"return {condition}")):
+        assert time.monotonic() < end, f"{condition} did not become true. {browser.get_log('browser')}"
+        time.sleep(0.02)
+    return value

@@ -1,0 +1,104 @@
+"""The ONNX of a page: its activations are the network's, and its gates switch columns off."""
+
+import collections
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from alexnet_tf.layers import ColumnDense, ColumnLayer, GroupedConv2D, device_placement
+from alexnet_tf.model import build_alexnet, layer_output
+from alexnet_tf.serving import conversion, formats
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, 56, 56, 3)).astype("float32")
+NETWORKS = {
+    "two columns": {"variant": "testing"},
+    "merged": {"variant": "testing", "merge_columns": True},
+    "a device each": {"variant": "testing", "column_devices": ["CPU:0", "CPU:0"]},
+    "batch normalization": {"variant": "batch_norm", "image_px": 75},
+    "one column": {"variant": "four_layer_tanh", "image_px": 56},
+}
+
+
+def run(folder, **inputs):
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def without_column(model, column, columns):
+    """The same network with the column's weights set to zero, so that its ReLUs are zero."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    for layer in copy.layers[:-2]:
+        if isinstance(layer, ColumnLayer):
+            for variable in (*layer.kernels, *layer.biases):
+                values = keras.ops.convert_to_numpy(variable).copy()
+                if layer.groups == 1:
+                    np.split(values, columns, axis=-1)[column][...] = 0
+                elif variable.path.endswith(f"_{column + 1}"):
+                    values[...] = 0
+                variable.assign(values)
+    return copy
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "merged" else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+)
+def test_activations_are_the_networks_and_gates_switch_columns_off(name, tmp_path, monkeypatch):
+    # Also the network of columns on devices, which this machine may not have.
+    monkeypatch.setattr(device_placement, "check_devices_exist", lambda devices: None)
+    keras.utils.set_random_seed(1)
+    model = build_alexnet(num_classes=10, initializer="he_normal", input_scale=1 / 80, **NETWORKS[name])
+    columns = conversion.count_columns(model)
+    assert columns == (1 if name == "one column" else 2)
+    side = model.input_shape[1]
+    pixels = np.resize(PIXELS, (3, side, side, 3))
+    conversion.write_with_activations(tmp_path, model, "float16")
+    shown = list(conversion.activation_layers(model).values())
+    assert len(shown) == sum(isinstance(layer, ColumnLayer) for layer in model.layers) - 1
+    expected = keras.Model(model.input, [layer_output(model, layer) for layer in shown]).predict(pixels, verbose=0)
+    outputs = run(tmp_path, pixels=pixels, gates=np.ones((1, columns), "float32"))
+    for layer, values in zip(shown, expected, strict=True):
+        values = np.moveaxis(values, -1, 1)
+        np.testing.assert_allclose(outputs[layer], values, atol=0.003 * np.abs(values).max(), err_msg=layer)
+    np.testing.assert_allclose(outputs["probabilities"], model.predict(pixels, verbose=0), atol=0.002)
+    np.testing.assert_allclose(outputs["probabilities"], formats.open_predictor(tmp_path)(pixels), atol=1e-6)
+    for column in range(columns):
+        gates = np.float32([np.arange(columns) != column] * 3)
+        outputs = run(tmp_path, pixels=pixels, gates=gates)
+        for layer in shown:
+            halves = np.split(outputs[layer], columns, axis=1)
+            assert not halves[column].any()
+            assert all(half.any() for index, half in enumerate(halves) if index != column)
+        if name in ("two columns", "merged"):
+            expected = without_column(model, column, columns).predict(pixels, verbose=0)
+            np.testing.assert_allclose(outputs["probabilities"], expected, atol=0.002)
+            assert np.abs(expected - model.predict(pixels, verbose=0)).max() > 0.02
+
+
+def test_int8_is_of_the_fully_connected_layers_alone_and_near_float16(tmp_path):
+    keras.utils.set_random_seed(1)
+    model = build_alexnet("testing", 10, initializer="he_normal", input_scale=1 / 80)
+    outputs = {}
+    for precision in formats.PRECISIONS["web"]:
+        (tmp_path / precision).mkdir()
+        conversion.write_with_activations(tmp_path / precision, model, precision)
+        outputs[precision] = run(tmp_path / precision, pixels=PIXELS, gates=np.ones((1, 2), "float32"))
+    probabilities = [each["probabilities"] for each in outputs.values()]
+    np.testing.assert_allclose(*probabilities, atol=0.02)
+    assert not np.array_equal(*probabilities)
+    for layer in ("relu1", "relu5"):  # whose products are not of 8 bits, LRN's neither
+        np.testing.assert_allclose(outputs["int8"][layer], outputs["float16"][layer], rtol=2e-3, atol=2e-3)
+    counts = collections.Counter()
+    for initializer in onnx.load(tmp_path / "int8" / "model.onnx").graph.initializer:
+        values = onnx.numpy_helper.to_array(initializer)
+        counts[str(values.dtype)] += values.size
+    kernels = {kind: 0 for kind in (ColumnDense, GroupedConv2D)}
+    for layer in model.layers:
+        if isinstance(layer, ColumnLayer):
+            kernels[type(layer)] += sum(np.size(kernel) for kernel in layer.kernels)
+    assert counts["int8"] >= kernels[ColumnDense] and counts["float16"] == kernels[GroupedConv2D]
+    assert [path.name for path in (tmp_path / "int8").iterdir()] == ["model.onnx"]

@@ -1,0 +1,423 @@
+"""The page of `alexnet-export --format=web`, as Chromium shows it."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import numpy as np
+import onnxruntime
+import pytest
+import tensorflow as tf
+from browser import open_chromium, serve, wait_for
+from made_photos import exif
+from PIL import Image
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from alexnet_tf.model import build_alexnet, layer_output
+from alexnet_tf.serving import browser_runtime, classifier, exporter, preprocessing
+from alexnet_tf.tfrecords import crops, schema
+
+SIDE = 56
+SETTLED = "alexnet.result && (alexnet.halves || alexnet.gates.length === 1)"
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory):
+    """The npm package onnxruntime-web, as `npm pack` writes it."""
+    folder = tmp_path_factory.mktemp("npm")
+    command = ["npm", "pack", "--silent", "--prefer-offline", f"onnxruntime-web@{browser_runtime.VERSION}"]
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=300)
+    except (OSError, subprocess.SubprocessError) as error:
+        if "CI" in os.environ:
+            raise
+        pytest.skip(f"npm or its registry is not there, so neither is onnxruntime-web: {error}")
+    return next(folder.glob("*.tgz"))
+
+
+@pytest.fixture(scope="module")
+def page_dir(untrained, data_dir, runtime, tmp_path_factory):
+    """The page of a small network with random weights."""
+    return exporter.export_model(
+        *untrained, tmp_path_factory.mktemp("page"), model_format="web", precision="int8", data_dir=data_dir,
+        num_images=100, runtime=runtime,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    camera = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    with open_chromium(tmp_path_factory.mktemp("chromium"), "--window-size=1360,900", *camera) as chrome:
+        yield chrome
+
+
+@pytest.fixture(scope="module")
+def served(page_dir):
+    with serve(page_dir) as address_and_requests:
+        yield address_and_requests
+
+
+@pytest.fixture
+def page(browser, served):
+    """The page with its first example shown."""
+    browser.get(served[0])
+    wait_for(browser, f"globalThis.alexnet && {SETTLED}")
+    return browser
+
+
+def network(page_dir, pixels, gates=(1, 1)):
+    session = onnxruntime.InferenceSession(page_dir / "model.onnx", providers=["CPUExecutionProvider"])
+    pixels = np.float32(pixels).reshape(-1, SIDE, SIDE, 3)
+    names = [each.name for each in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"pixels": pixels, "gates": np.float32([gates])}), strict=True))
+
+
+def pixels_of(page):
+    return np.uint8(page.execute_script("return [...alexnet.pixels]"))
+
+
+def output(page, name):
+    return np.float32(page.execute_script("return [...alexnet.result[arguments[0]]]", name))
+
+
+def text(page, name):
+    return page.find_element(By.ID, name).text
+
+
+def choose(page, path):
+    """Chooses a file; returns once it is shown and computed, or refused."""
+    page.execute_script("alexnet.pixels = alexnet.halves = null; document.getElementById('problem').hidden = true")
+    page.find_element(By.ID, "file").send_keys(str(path))
+    wait_for(page, f"(alexnet.pixels && {SETTLED}) || !document.getElementById('problem').hidden")
+
+
+def made_photo(generator, rows, columns, channels=3):
+    """Fields of several scales on one another, up to the finest: resizing without antialiasing would show."""
+    total = np.zeros((rows, columns, channels))
+    for cells in (3, 12, 60, 400):
+        field = Image.fromarray(generator.integers(0, 256, (cells, cells, channels), "uint8").squeeze())
+        total += np.asarray(field.resize((columns, rows), Image.Resampling.BICUBIC)).reshape(total.shape)
+    return Image.fromarray(np.uint8(total / 4).squeeze())
+
+
+def write_photos(folder, count):
+    """Writes photographs of many sizes and kinds: JPEGs with every orientation, PNGs, gray and transparent ones."""
+    generator = np.random.default_rng(5)
+    paths = []
+    for number in range(count):
+        rows, columns = generator.integers(40, 700, 2)
+        options, channels, kind = {}, 3, "JPEG"
+        match number % 5:
+            case 0 | 1:
+                subsampling = int(generator.integers(3))
+                options = {"quality": int(generator.integers(60, 100)), "subsampling": subsampling}
+                options |= {"exif": exif(number % 8 + 1)}
+            case 2:
+                channels = 1
+            case 3:
+                kind = "PNG"
+            case 4:
+                kind, channels = "PNG", 4
+        paths.append(folder / f"{number}.{kind.lower()}")
+        made_photo(generator, rows, columns, channels).save(paths[-1], kind, **options)
+    return paths
+
+
+@pytest.mark.slow
+class TestPixelsAndAnswers:
+    @pytest.mark.parametrize("count", [30, pytest.param(200, marks=pytest.mark.long)])
+    def test_pixels_and_top_1_of_photographs_are_those_of_prediction(
+        self, count, page, untrained_dir, tmp_path, capsys
+    ):
+        classify, differences, same = classifier.open_classifier(untrained_dir), [], []
+        for path in write_photos(tmp_path, count):
+            encoded = path.read_bytes()
+            expected = crops.center_crop(preprocessing.decode_square(tf.constant(encoded), 64), SIDE).numpy()
+            choose(page, path)
+            shown = pixels_of(page).reshape(expected.shape)
+            differences.append(np.abs(shown.astype(int) - expected).max())
+            names, _ = classify(encoded)
+            same.append(page.find_element(By.CSS_SELECTOR, "#top li span").text == names[0])
+        with capsys.disabled():
+            print(f"\nlargest difference of a pixel {max(differences)}, same top-1 {np.mean(same):.1%}")
+        assert max(differences) <= 1
+        assert np.mean(same) >= 0.99
+
+    def test_answers_and_halves_are_those_of_the_model(self, page, page_dir, untrained):
+        pixels = pixels_of(page)
+        expected = network(page_dir, pixels)
+        for name, values in expected.items():
+            np.testing.assert_allclose(
+                output(page, name), values.ravel(), atol=1e-3 * np.abs(values).max(), err_msg=name
+            )
+        best = np.argsort(-expected["probabilities"][0])[:5]
+        shown = [each.text for each in page.find_elements(By.CSS_SELECTOR, "#top li span")]
+        assert shown == [untrained[1].class_names[label] for label in best]
+        halves = page.execute_script("return alexnet.halves.map(each => [...each])")
+        for gates, half in zip(((1, 1), (1, 0), (0, 1)), halves, strict=True):
+            np.testing.assert_allclose(half, network(page_dir, pixels, gates)["probabilities"][0], atol=1e-3)
+        status = page.find_element(By.ID, "status")
+        assert status.get_attribute("role") == "status" and shown[0] in status.text
+
+    def test_nothing_but_the_pages_own_files_is_asked_for(self, page, served, tmp_path):
+        address, requests = served
+        made_photo(np.random.default_rng(1), 90, 60).save(tmp_path / "secret.png")
+        choose(page, tmp_path / "secret.png")
+        asked = page.execute_script("return performance.getEntriesByType('resource').map(each => each.name)")
+        assert asked and all(each.startswith((address, "data:")) for each in asked)
+        assert {method for method, _ in requests} == {"GET"}
+        assert not any("secret" in path or "?" in path for _, path in requests)
+        assert "no image is sent anywhere" in text(page, "nowhere") and "works offline" in text(page, "offline")
+
+
+@pytest.mark.slow
+class TestReader:
+    def test_dropped_image_is_shown(self, page, tmp_path):
+        path = tmp_path / "dropped.png"
+        Image.new("RGB", (80, 60), (200, 30, 60)).save(path)
+        data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            page.execute_cdp_cmd("Input.dispatchDragEvent", {"type": kind, "x": 700, "y": 300, "data": data})
+        wait_for(page, "alexnet.pixels[0] === 200 && alexnet.halves")
+        np.testing.assert_array_equal(pixels_of(page), np.tile((200, 30, 60), SIDE**2))
+
+    def test_photograph_is_taken_at_the_second_click(self, page):
+        page.execute_script("alexnet.pixels = null")
+        button = page.find_element(By.ID, "photograph")
+        button.click()
+        wait_for(page, "document.getElementById('photograph').textContent === 'Take it'")
+        button.click()
+        wait_for(page, f"alexnet.pixels && {SETTLED}")
+        assert len(np.unique(pixels_of(page))) > 3  # Chromium's made camera shows a green field with a clock
+        assert button.text == "Photograph" and not page.find_element(By.ID, "video").is_displayed()
+
+    def test_drawing_is_classified_stroke_by_stroke(self, page, page_dir):
+        page.find_element(By.ID, "draw").click()
+        wait_for(page, "alexnet.pixels.every(value => value === 255)")
+        image = page.find_element(By.ID, "image")
+        ActionChains(page).move_to_element_with_offset(image, -60, -60).click_and_hold().move_by_offset(
+            120, 120
+        ).release().perform()
+        wait_for(page, f"alexnet.pixels[0] === 255 && alexnet.pixels.some(value => value === 0) && {SETTLED}")
+        drawn = pixels_of(page)
+        assert 0.02 < (drawn < 128).mean() < 0.3
+        page.execute_async_script("setTimeout(arguments[0], 300)")
+        expected = network(page_dir, drawn)["probabilities"][0]
+        np.testing.assert_allclose(output(page, "probabilities"), expected, atol=1e-3)
+
+    def test_switch_turns_a_column_off(self, page, page_dir):
+        before = output(page, "probabilities")
+        page.find_element(By.ID, "column-2").click()
+        wait_for(page, "document.getElementById('status').textContent.startsWith('Column 1 alone')")
+        expected = network(page_dir, pixels_of(page), (1, 0))
+        np.testing.assert_allclose(output(page, "probabilities"), expected["probabilities"][0], atol=1e-3)
+        assert np.abs(before - expected["probabilities"][0]).max() > 0.01
+        colors = "const c = document.getElementById(arguments[0]); const { data } = c.getContext('2d')" \
+            ".getImageData(0, 0, c.width, c.height); return new Set(new Uint32Array(data.buffer)).size"  # fmt: skip
+        assert page.execute_script(colors, "conv3-1") > 10
+        assert page.execute_script(colors, "conv3-2") <= 2  # the plate and the gaps
+
+    def test_map_is_enlarged_with_kernel_field_and_strongest_images(self, page, page_dir, untrained):
+        canvas = page.find_element(By.ID, "conv1-2")  # 4 maps, 2 x 2
+        width, height = canvas.size["width"], canvas.size["height"]
+        ActionChains(page).move_to_element_with_offset(canvas, width // 4, -height // 4).perform()
+        values = network(page_dir, pixels_of(page))["relu1"][0, 5]
+        caption = wait_for(page, "document.getElementById('map-caption').textContent")
+        assert caption.startswith(f"conv1, map 2 of 4 in column 2; strongest {values.max():.3g}"[:-1])
+        assert "A unit sees 7 \u00d7 7 pixels" in caption
+        script = "const c = document.getElementById(arguments[0]); return [...c.getContext('2d')" \
+            ".getImageData(0, 0, c.width, c.height).data]"  # fmt: skip
+        shown = np.reshape(page.execute_script(script, "map"), (*values.shape, 4))
+        assert shown[..., 0].argmin() == values.argmax()  # the strongest ink
+        kernel = untrained[0].get_layer("conv1").kernels[1].numpy()[..., 1]
+        drawn = np.reshape(page.execute_script(script, "kernel"), (7, 7, 4))[..., :3]
+        np.testing.assert_allclose(drawn, 127.5 * (1 + kernel / np.abs(kernel).max()), atol=2)
+        row, column = np.unravel_index(values.argmax(), values.shape)
+        field = page.find_element(By.ID, "field")
+        assert field.is_displayed()
+        style = field.get_attribute("style")
+        for name, pixels in (("top", 2 * row), ("left", 2 * column), ("width", 7), ("height", 7)):
+            assert float(style.split(f"{name}: ")[1].split("%")[0]) == pytest.approx(100 * pixels / SIDE, abs=0.01)
+        wait_for(page, "document.querySelectorAll('#strongest canvas').length === 5")
+
+    def test_keyboard_reaches_maps_and_the_gray_square(self, page):
+        page.find_element(By.ID, "conv3-1").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
+        columns = page.execute_script("return alexnet.selected.layer.columns")
+        assert f"conv3, map {columns + 2} of 12 in column 1" in text(page, "map-caption") == text(page, "status")
+        before = pixels_of(page)
+        page.find_element(By.ID, "image").send_keys(Keys.ARROW_LEFT)
+        wait_for(page, "alexnet.covered && document.getElementById('status').textContent === 'A spot is covered.'")
+        script = "return [...document.getElementById('image').getContext('2d').getImageData(24, 28, 1, 1).data]"
+        assert page.execute_script(script) == [128, 128, 128, 255]
+        page.find_element(By.ID, "image").send_keys(Keys.ESCAPE)
+        wait_for(page, "!alexnet.covered && document.getElementById('status').textContent !== 'A spot is covered.'")
+        np.testing.assert_array_equal(pixels_of(page), before)
+
+    def test_occlusion_map_is_the_probability_of_each_place(self, page, page_dir):
+        pixels, best = pixels_of(page).reshape(SIDE, SIDE, 3), int(output(page, "probabilities").argmax())
+        page.find_element(By.ID, "occlusion").click()
+        wait_for(page, "document.getElementById('progress').value > 0")
+        found = np.reshape(wait_for(page, "alexnet.occlusion && [...alexnet.occlusion]", 60), (14, 14))
+        for row, column in ((0, 0), (7, 3), (13, 13)):
+            covered = pixels.copy()
+            top, left = (round(4 * place + 2 - 4) for place in (row, column))  # 8 pixels around 4 x place + 2
+            covered[max(top, 0) : top + 8, max(left, 0) : left + 8] = 128
+            expected = network(page_dir, covered)["probabilities"][0, best]
+            assert found[row, column] == pytest.approx(expected, abs=1e-3)
+        assert page.find_element(By.ID, "heat").is_displayed()
+        assert "Red is where it is missed most" in text(page, "status")
+
+    def test_occlusion_map_can_be_stopped(self, page):
+        page.find_element(By.ID, "occlusion").click()
+        page.find_element(By.ID, "occlusion").click()
+        assert text(page, "occlusion") == "Occlusion map"
+        page.execute_async_script("setTimeout(arguments[0], 500)")
+        assert not page.execute_script("return alexnet.occlusion")
+
+
+@pytest.mark.slow
+class TestErrors:
+    def test_broken_image_is_named_and_the_next_one_shown(self, page, tmp_path):
+        made_photo(np.random.default_rng(2), 60, 60).save(tmp_path / "good.png")
+        (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
+        choose(page, tmp_path / "broken.jpg")
+        problem = page.find_element(By.ID, "problem")
+        assert problem.text == "broken.jpg can't be shown: it is not an image that this browser can read."
+        assert problem.get_attribute("role") == "alert"
+        choose(page, tmp_path / "good.png")
+        assert not problem.is_displayed()
+
+    def test_browser_without_webassembly_is_told(self, served, tmp_path):
+        with open_chromium(tmp_path, "--js-flags=--jitless") as chrome:
+            chrome.get(served[0])
+            wait_for(chrome, "!document.getElementById('problem').hidden")
+            assert "This browser has no WebAssembly" in text(chrome, "problem")
+
+    def test_missing_and_changed_files_are_named(self, browser, page_dir, tmp_path):
+        folder = shutil.copytree(page_dir, tmp_path / "page")
+        (folder / "runtime" / "ort-wasm-simd-threaded.wasm").write_bytes(b"changed")
+        with serve(folder) as (address, _):
+            browser.get(address)
+            wait_for(browser, "!document.getElementById('problem').hidden")
+            assert "runtime/ort-wasm-simd-threaded.wasm could not be loaded" in text(browser, "problem")
+        (folder / "model.onnx").unlink()
+        shutil.copytree(page_dir / "runtime", folder / "runtime", dirs_exist_ok=True)
+        with serve(folder) as (address, _):
+            browser.get(address)
+            wait_for(browser, "!document.getElementById('problem').hidden")
+            assert "model.onnx could not be loaded: 404" in text(browser, "problem")
+
+
+@pytest.mark.slow
+class TestLooks:
+    def test_everything_that_takes_the_focus_has_a_name(self, page):
+        nodes = page.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+        focusable = [
+            node
+            for node in nodes
+            if not node.get("ignored")
+            and any(each["name"] == "focusable" and each["value"]["value"] for each in node.get("properties", []))
+        ]
+        assert len(focusable) > 20
+        assert [node for node in focusable if not node.get("name", {}).get("value")] == []
+
+    @pytest.mark.parametrize("width", [360, 800, 1360])
+    def test_page_is_no_wider_than_the_window(self, page, width):
+        metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+        page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        try:
+            assert page.execute_script("return document.documentElement.scrollWidth") <= width
+            image = page.find_element(By.ID, "conv1-1").rect
+            assert image["width"] > 40 and image["x"] + image["width"] <= width
+        finally:
+            page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    def test_dark_and_light_follow_the_system(self, page):
+        shades = {}
+        script = "return getComputedStyle(document.body)[arguments[0]].match(/[0-9]+/g).slice(0, 3).map(Number)"
+        for scheme in ("light", "dark"):
+            features = [{"name": "prefers-color-scheme", "value": scheme}]
+            page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+            shades[scheme] = [np.mean(page.execute_script(script, name)) for name in ("backgroundColor", "color")]
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        assert shades["light"][0] > 200 > shades["light"][1]
+        assert shades["dark"][0] < 60 < shades["dark"][1]
+
+
+@pytest.mark.slow
+def test_network_of_one_column_has_no_switch_and_needs_no_data(browser, runtime, tmp_path):
+    model = build_alexnet("four_layer_tanh", 3)
+    description = schema.DatasetDescription(("a", "b", "c"), 40, False, "png", splits={}, settings={})
+    folder = exporter.export_model(
+        model, description, tmp_path / "page", model_format="web", precision="float16", runtime=runtime
+    )
+    made_photo(np.random.default_rng(3), 60, 90).save(tmp_path / "photo.jpg", exif=exif(6))
+    with serve(folder) as (address, _):
+        browser.get(address)
+        wait_for(browser, "document.getElementById('loading').hidden")
+        choose(browser, tmp_path / "photo.jpg")
+        pixels = pixels_of(browser).reshape(1, 32, 32, 3)
+        # Data sets that do not say so were not turned upright.
+        encoded = tf.constant((tmp_path / "photo.jpg").read_bytes())
+        expected = crops.center_crop(preprocessing.decode_square(encoded, 40, exif_orientation=None), 32).numpy()
+        np.testing.assert_allclose(pixels[0].astype(int), expected, atol=2)
+        np.testing.assert_allclose(output(browser, "probabilities"), model.predict(pixels, verbose=0)[0], atol=1e-3)
+        assert browser.find_elements(By.CSS_SELECTOR, ".switch") == []
+        assert len(browser.find_elements(By.CSS_SELECTOR, ".layer canvas")) == 3
+        assert not browser.find_element(By.ID, "halves").is_displayed()
+        assert not browser.find_element(By.ID, "problem").is_displayed()
+
+
+class TestFiles:
+    @pytest.mark.slow
+    def test_strongest_images_are_those_of_the_layer(self, page_dir, untrained, data_dir):
+        described = json.loads((page_dir / "page.json").read_text())
+        assert described["data"]["searched"] == 100
+        import keras
+
+        from alexnet_tf.serving import parity
+
+        model, _ = untrained
+        images, labels = parity.read_images(data_dir, schema.load_description(data_dir), "train", model, 100)
+        tables = np.frombuffer((page_dir / "strongest.bin").read_bytes(), "<u2")
+        for layer in described["layers"]:
+            values = keras.Model(model.input, layer_output(model, layer["output"])).predict(images, verbose=0)
+            peaks = values.max(axis=(1, 2)) if values.ndim == 4 else values
+            order = np.argsort(-peaks, axis=0, kind="stable")[:5].T
+            table = tables[layer["strongest"]["offset"] :][: 10 * layer["maps"]].reshape(layer["maps"], 5, 2)
+            np.testing.assert_array_equal(table[..., 1], labels[order])
+            cells = order if layer["side"] == 1 else np.arange(order.size).reshape(order.shape)
+            np.testing.assert_array_equal(table[..., 0], cells)
+        sprite = np.asarray(Image.open(page_dir / "strongest" / "images.jpg").convert("RGB"))
+        thumbnail = np.asarray(Image.fromarray(images[41]).resize((40, 40), Image.Resampling.BILINEAR))
+        shown = sprite[40:80, 40:80]  # the second in the second row of 40
+        assert np.abs(shown.astype(int) - thumbnail).mean() < 6
+
+    def test_page_is_small_and_needs_no_other_files(self):
+        folder = exporter.web_page._SOURCES
+        lines = sum(len(path.read_text().splitlines()) for path in folder.iterdir())
+        assert sorted(path.suffix for path in folder.iterdir()) == [".css", ".html", ".js"]
+        assert lines < 900
+        assert "://" not in (folder / "index.html").read_text() + (folder / "style.css").read_text()
+
+    def test_runtime_that_is_none_is_refused_before_any_work(self, tmp_path):
+        (tmp_path / "other.tgz").write_bytes(b"no archive")
+        for path in (tmp_path, tmp_path / "other.tgz", tmp_path / "missing"):
+            with pytest.raises(ValueError, match=r"`runtime` must be the npm package onnxruntime-web .* Received: "):
+                browser_runtime.open_package(path)
+
+    def test_page_without_runtime_names_exact_version_and_checksums(self, tmp_path):
+        described = browser_runtime.write(tmp_path, None)
+        assert list(tmp_path.iterdir()) == []
+        for each in described:
+            assert f"onnxruntime-web@{browser_runtime.VERSION}/dist/" in each["url"]
+            assert each["integrity"].startswith("sha384-")
+
+    @pytest.mark.slow
+    def test_checksums_are_those_of_the_package(self, runtime, tmp_path):
+        described = browser_runtime.write(tmp_path, runtime)
+        assert [each["integrity"] for each in described] == list(browser_runtime.FILES.values())
+        assert (tmp_path / described[0]["url"]).stat().st_size > 10_000
