@@ -11,6 +11,7 @@ arguments, which runs one "train" step (forward, backward, update) or one "infer
 batch in memory).
 """
 
+import contextlib
 import functools
 import json
 import pathlib
@@ -55,6 +56,7 @@ def this_project(precision="float32", jit="auto"):
     import tensorflow as tf
 
     from alexnet_tf import model
+    from alexnet_tf import precision as precisions
     from alexnet_tf.distribution import strategies
     from alexnet_tf.training import compilation, optimizers
 
@@ -63,12 +65,13 @@ def this_project(precision="float32", jit="auto"):
     trained = model.with_color_offset(alexnet)
     jit = strategies.use_jit(jit, strategies.make_strategy("one"))
     compilation.compile_model(trained, optimizers.PaperMomentum(RATE, MOMENTUM, DECAY), jit)
-    alexnet.compile(jit_compile=jit)
 
     def make_call(mode, batch_size):
         pixels, labels = random_batch(batch_size)
-        if mode == "infer":
-            return _keras_call(alexnet, mode, pixels, None)
+        if mode == "infer":  # as it is exported
+            served = precisions.stored_in_bfloat16(alexnet) if precision == "mixed_bfloat16" else alexnet
+            served.compile(jit_compile=jit)
+            return _keras_call(served, mode, pixels, None)
         return _keras_call(trained, mode, {"image": pixels, "color_offset": tf.zeros((batch_size, 3))}, labels)
 
     return make_call
@@ -141,7 +144,8 @@ def plain_keras_network():
     from keras import layers
 
     def normalize(x):
-        return tf.nn.local_response_normalization(x, depth_radius=2, bias=2.0, alpha=1e-4, beta=0.75)
+        y = tf.cast(x, tf.float32)  # a CPU has it in no other type
+        return tf.cast(tf.nn.local_response_normalization(y, depth_radius=2, bias=2.0, alpha=1e-4, beta=0.75), x.dtype)
 
     def split(x):
         return x[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]
@@ -246,11 +250,27 @@ def onnx_runtime():
     return make_call
 
 
-def matrix_product():
+def in_int8(model_format):
+    """This project's export in int8, calibrated on random pixels; inference only."""
+    from alexnet_tf import model
+    from alexnet_tf.serving import conversion, formats
+
+    with tempfile.TemporaryDirectory() as folder:
+        conversion.write(folder, model.build_alexnet("paper", CLASSES), model_format, "int8", random_batch(8)[0])
+        predict = formats.open_predictor(folder)
+
+    def make_call(mode, batch_size):
+        pixels = random_batch(batch_size)[0].astype("float32")
+        return lambda: predict(pixels)
+
+    return make_call
+
+
+def matrix_product(dtype="float32"):
     """As many operations as the network's, in matrix products of size 2048: an upper limit for this machine."""
     import tensorflow as tf
 
-    matrix = tf.random.normal((_PRODUCT_SIDE, _PRODUCT_SIDE))
+    matrix = tf.cast(tf.random.normal((_PRODUCT_SIDE, _PRODUCT_SIDE)), dtype)
     product = tf.function(lambda: tf.matmul(matrix, matrix))
 
     def make_call(mode, batch_size):
@@ -278,10 +298,22 @@ CONTESTANTS = {
     "onnxruntime": onnx_runtime,
     "matrix product": matrix_product,
 }
+BFLOAT16 = {
+    "this project, bfloat16": functools.partial(this_project, "mixed_bfloat16"),
+    "plain Keras, bfloat16": functools.partial(plain_keras, "mixed_bfloat16"),
+    "PyTorch, bfloat16": functools.partial(pytorch, precision="mixed_bfloat16"),
+    "PyTorch compiled, bfloat16": functools.partial(pytorch, compiled=True, precision="mixed_bfloat16"),
+    "matrix product, bfloat16": functools.partial(matrix_product, "bfloat16"),
+}
+INT8 = {
+    "onnxruntime, int8": functools.partial(in_int8, "onnx"),
+    "OpenVINO, int8": functools.partial(in_int8, "openvino"),
+}
 
 
 def main():
-    make_call = CONTESTANTS[sys.argv[1]]()
+    with contextlib.redirect_stdout(sys.stderr):  # what libraries print
+        make_call = (CONTESTANTS | BFLOAT16 | INT8)[sys.argv[1]]()
     calls = {}
     for line in sys.stdin:
         mode, batch_size, repeats = line.split()
@@ -292,7 +324,7 @@ def main():
         for _ in range(int(repeats)):
             begin = time.perf_counter()
             result = call()
-            seconds.append(result if sys.argv[1] == "matrix product" else time.perf_counter() - begin)
+            seconds.append(result if sys.argv[1].startswith("matrix product") else time.perf_counter() - begin)
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({"seconds": seconds, "peak_mb": peak_mb}), flush=True)
 

@@ -15,6 +15,7 @@ from alexnet_tf.model import build_alexnet
 BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 import contestants  # noqa: E402
+import speed  # noqa: E402
 
 
 @pytest.mark.slow
@@ -54,11 +55,30 @@ def test_plain_keras_and_pytorch_networks_compute_the_same_function():
     np.testing.assert_allclose(probabilities, expected, rtol=1e-3, atol=1e-6)
 
 
+def test_bfloat16_is_compared_with_the_best_in_float32_and_in_bfloat16():
+    times = {"this project": [4.0], "this project, bfloat16": [2.0, 2.2, 9.0], "PyTorch": [11.0], "plain Keras": [5.5]}
+    times |= {"PyTorch, bfloat16": [8.8], "matrix product, bfloat16": [1.1]}
+    lines = speed.tables({("train", 32): times}, {}, None)
+    rows = dict(line.split(" | ", 1) for line in lines if " | " in line)
+    assert rows["| this project, bfloat16"].startswith("14.5 (3.56 to 16)")
+    assert rows["| **this project, bfloat16 / this project**"] == "1.82 |"
+    assert rows["| **this project, bfloat16 / plain Keras**"] == "2.50 |"
+    assert rows["| **this project, bfloat16 / best of PyTorch in either type**"] == "4.00 |"
+    assert rows["| **this project, bfloat16 / matrix product, bfloat16**"] == "0.50 |"
+    assert "| **this project / plain Keras with XLA**" not in rows
+
+
+def test_rows_in_bfloat16_are_for_processors_with_units():
+    names = ["this project", "this project, bfloat16", "onnxruntime, int8"]
+    assert speed.without_missing_units(names, "flags : avx2 avx512_bf16") == names
+    assert speed.without_missing_units(names, "flags : avx2 avx512_vnni") == [names[0], names[2]]
+
+
 @pytest.mark.slow
 @pytest.mark.long
 def test_quick_run_prints_every_contestants_speed():
     names = "this project,plain Keras,matrix product"
-    command = [sys.executable, str(BENCHMARKS / "speed.py"), "--quick", f"--contestants={names}"]
+    command = [sys.executable, str(BENCHMARKS / "speed.py"), "--quick", f"--contestants={names}", "--fewer_bits="]
     result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     rows = [line.split(" | ") for line in result.stdout.splitlines() if line.startswith(("| this", "| plain", "| *m"))]
