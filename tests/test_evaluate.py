@@ -199,6 +199,7 @@ class TestSeveralModels:
         result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
         (of_model,) = result["models"]
         assert of_model["name"] == "run-00000150"
+        assert "center_crop" in result and "ten_views" not in result  # as the flag says
         assert of_model["weights"] == weights_checksum(load_model(tmp_path / "trained")[0])
         assert result["images"] == 1000
 

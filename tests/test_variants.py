@@ -2,12 +2,14 @@
 
 import pathlib
 import re
+import types
 
 import keras
 import numpy as np
 import pytest
+from absl import flags as absl_flags
 
-from alexnet_tf import rows
+from alexnet_tf import describe, model, rows
 from alexnet_tf.model import build_alexnet
 from alexnet_tf.variants import VARIANTS
 from alexnet_tf.visualization import architecture, layer_table
@@ -216,7 +218,34 @@ class TestInitialWeights:
         assert [len(model.get_layer(f"conv{i}").biases) for i in range(1, 6)] == [0, 0, 0, 0, 2]
 
 
+class TestKerasLayers:
+    def test_numbers_of_each_row_reach_the_layer(self):
+        kinds = {
+            rows.LRN: ("k", "n", "alpha", "beta", "alpha_divided_by_n"),
+            rows.WithinMapNorm: ("k", "n", "alpha", "beta"),
+            rows.BatchNorm: ("momentum", "epsilon"),
+            rows.Dropout: ("rate",),
+        }
+        compared = set()
+        for variant in VARIANTS.values():
+            for shape in rows.trace(variant, 10):
+                for name in kinds.get(type(shape.row), ()):
+                    layer = model._keras_layer(shape, variant.columns, variant.columns_merged, None, None)
+                    assert getattr(layer, name) == getattr(shape.row, name), (variant.title, shape.name, name)
+                    compared.add((type(shape.row), getattr(shape.row, name)))
+        assert {(rows.LRN, True), (rows.LRN, 2.0), (rows.LRN, 1.0)} < compared
+
+
 class TestDescribe:
+    @pytest.mark.parametrize("form", ["text", "markdown"])
+    def test_program_prints_what_its_flags_ask_for(self, form, monkeypatch, capsys):
+        values = dict.fromkeys(("fill_in", "weights", "picture")) | {"variant": "caffenet", "against": "caffe"}
+        monkeypatch.setattr(absl_flags, "FLAGS", types.SimpleNamespace(**values, num_classes=7, format=form))
+        describe.main([])
+        printed = capsys.readouterr().out
+        assert printed == layer_table.describe("caffenet", "caffe", 7, markdown=form == "markdown")
+        assert printed != layer_table.describe("caffenet", "caffe", 1000, markdown=form == "markdown")
+
     def test_list_names_every_variant_with_its_parameters(self):
         lines = layer_table.describe().splitlines()[1:]
         assert [line.split()[0] for line in lines] == list(VARIANTS)

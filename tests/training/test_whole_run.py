@@ -12,6 +12,7 @@ import pytest
 from absl import logging
 from event_files import entries, profiled_steps
 
+from alexnet_tf.tfrecords import reader
 from alexnet_tf.training import fit, tensorboard_logger
 from alexnet_tf.visualization import image_grids
 
@@ -69,6 +70,21 @@ def test_speeds_are_of_the_steps_between_two_entries_without_the_first_of_an_epo
     assert logged["speed/waiting_for_input_ms"] == pytest.approx(dict.fromkeys(steps, 100))
     summary = json.loads((folder / "training.json").read_text())
     assert summary["images_per_second"] == pytest.approx(6 * 10 / (4 * 0.5))
+
+
+def test_validation_is_of_all_validation_images_without_noise(run):
+    folder, _ = run
+    model = keras.models.load_model(folder / "model.keras")
+    ((images, labels),) = reader.make_evaluation_dataset(folder.parent / "data", 10, 56)
+    probabilities, labels = model.predict(images, verbose=0), labels.numpy()
+    logged = entries(folder / "tensorboard" / "validation")
+    loss = -np.log(probabilities[np.arange(10), labels]).mean()
+    error = np.mean(probabilities.argmax(axis=1) != labels)
+    assert logged["epoch/loss"][8] == pytest.approx(loss, rel=1e-4)
+    summary = json.loads((folder / "training.json").read_text())
+    assert summary["val_top1_error"] == pytest.approx(error, abs=1e-6)
+    assert summary["val_top5_error"] == 0  # of two classes
+    assert logged["epoch/top1_error"][8] == pytest.approx(error, abs=1e-6) and logged["epoch/top5_error"][8] == 0
 
 
 def test_learning_rate_rises_and_falls_as_asked_for(run):
