@@ -26,6 +26,11 @@ class TestNames:
             value = getattr(alexnet_tf, name)
             assert value is alexnet_tf.variants.VARIANTS or value.__module__.startswith("alexnet_tf."), name
         assert set(alexnet_tf.__all__) <= set(dir(alexnet_tf))
+        functions = {"build_alexnet", "with_color_offset", "load_model", "make_dataset", "preprocess"}
+        layers = {"ColumnDense", "ColumnWise", "GroupedConv2D", "LocalResponseNormalization", "MeanImage"}
+        layers |= {"PaperDropout", "ReplicaDropout", "WithinMapNormalization"}
+        others = {"decode_predictions", "PaperMomentum", "VARIANTS"}
+        assert functions | layers | others <= set(alexnet_tf.__all__)  # no name that scripts use goes away
 
     def test_name_that_is_not_there_is_an_attribute_error(self):
         with pytest.raises(AttributeError, match="has no attribute 'build_vgg'"):

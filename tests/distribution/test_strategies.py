@@ -66,6 +66,23 @@ class TestThisWorker:
         assert worker == workers.Worker(2, ("node9:20007", "node9:20008", "node10:20007", "node10:20008"))
 
 
+class TestLostWorkers:
+    @pytest.mark.parametrize(
+        "cluster, own, error, lost",
+        [
+            ({"worker": ["a:1", "b:1", "c:1"]}, 0, "/job:worker/replica:0/task:2 is gone", ["worker 2 (c:1)"]),
+            ({"worker": ["a:1", "b:1"]}, 1, "no name", ["worker 0 (a:1)"]),
+            ({"worker": ["a:1", "b:1"]}, 0, "no name", []),
+            ({"chief": ["a:1"], "worker": ["b:1", "c:1"]}, 0, "/job:worker/task:0", ["worker 1 (b:1)"]),
+            ({"chief": ["a:1"], "worker": ["b:1", "c:1"]}, 2, "/job:chief/replica:0/task:0", ["worker 0 (a:1)"]),
+        ],
+    )
+    def test_are_named_by_their_numbers_and_addresses(self, cluster, own, error, lost, monkeypatch):
+        monkeypatch.setenv("TF_CONFIG", tf_config(cluster, "worker", 0))
+        addresses = (*cluster.get("chief", ()), *cluster["worker"])
+        assert workers.lost_workers(Exception(error), workers.Worker(own, addresses)) == lost
+
+
 class TestMakeStrategy:
     def test_auto_is_one_device_without_gpus_or_workers(self):
         assert strategies.make_strategy("auto") is tf.distribute.get_strategy()
@@ -81,6 +98,12 @@ class TestMakeStrategy:
     def test_invalid_strategy_is_refused(self, name, message):
         with pytest.raises(ValueError, match=message):
             strategies.make_strategy(name)
+
+    @pytest.mark.parametrize("name", ["auto", "multi_worker"])
+    def test_several_workers_train_together(self, name, monkeypatch):
+        made = object()
+        monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", lambda: made)
+        assert strategies.make_strategy(name, workers.Worker(1, ("a:1", "b:1"))) is made
 
     def test_workers_that_would_train_apart_are_refused(self):
         with pytest.raises(ValueError, match="each of the 2 workers train by itself"):

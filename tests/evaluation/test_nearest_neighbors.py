@@ -49,6 +49,20 @@ class TestApproximateSearch:
         np.testing.assert_allclose(distances[found], expected_distances[found], rtol=1e-6)
         assert np.all(np.diff(distances, axis=1) >= 0)
 
+    @pytest.mark.slow
+    def test_candidates_make_up_for_what_principal_components_lose(self):
+        vectors = np.random.default_rng(0).normal(size=(10_000, 256)).astype("float32")  # as wide in all directions
+        queries = vectors[:50] + np.float32(0.3)
+        expected, _ = nearest_neighbors.exact_search(queries, vectors, 6)
+        found = [
+            np.mean([len(set(a) & set(b)) for a, b in zip(expected, indices, strict=True)])
+            for indices, _ in (
+                nearest_neighbors.approximate_search(queries, vectors, 6, 200, **candidates)
+                for candidates in ({}, {"candidates": 6})
+            )
+        ]
+        assert found[0] > found[1] + 1
+
     def test_too_few_vectors_to_train_on_are_refused(self, vectors):
         with pytest.raises(ValueError, match=r"must have 10,000 vectors .* Received: 9,999"):
             nearest_neighbors.approximate_search(vectors[:1], vectors[:9_999], 6)

@@ -47,8 +47,28 @@ class TestEvaluateModels:
         assert result["center_crop"].keys() == result["ten_views"].keys()
         assert "searched" not in result
 
+    def test_weights_are_searched_on_every_second_image_and_measured_on_the_others(self, models):
+        searched = results.search_ensemble(models, "center_crop")
+        labels, views = models[0].labels, [model.views["center_crop"] for model in models]
+        weights = metrics.search_weights([view[::2] for view in views], labels[::2])
+        np.testing.assert_allclose(searched["weights"], weights)
+        assert searched["images"] == 200
+        for name, each in (("searched_weights", weights), ("equal_weights", [0.5, 0.5])):
+            mean = sum(weight * np.float64(view[1::2]) for weight, view in zip(each, views, strict=True))
+            assert searched[name]["top1_error"] == np.mean(mean.argmax(axis=1) != labels[1::2]), name
+
 
 class TestReport:
+    def test_table_has_the_20_worst_of_many_classes(self):
+        random = np.random.default_rng(0)
+        labels, names = np.arange(400) % 25, tuple(f"class {number}" for number in range(25))
+        views = {"center_crop": random.dirichlet(np.ones(25), 400).astype("float32")}
+        result = results.evaluate_models([Predictions("one", names, "validation", "12ab", labels, views)])
+        page = report.as_markdown(result)
+        rows = [line.split(" | ")[0].removeprefix("| ") for line in page.splitlines() if line.startswith("| class ")]
+        assert rows[1:] == [row["name"] for row in result["center_crop"]["classes"][:20]]
+        assert "The 20 worst of 25 classes; all are in evaluation.json." in page
+
     def test_files_hold_the_results(self, models, tmp_path):
         result = results.evaluate_models(models, search_weights=True)
         report.write(tmp_path / "new", result, models)

@@ -1,0 +1,50 @@
+"""The processes of a run on this machine: which ends start them again, and what each is told."""
+
+import json
+import os
+import sys
+
+import pytest
+
+from alexnet_tf.distribution import local_workers
+
+# Adds a line to a file, with what it knows of its place; ends with the status given at its first start, then with 0.
+SCRIPT = """
+import os, pathlib, signal, sys
+path, status = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+first = not path.exists()
+with path.open("a") as file:
+    file.write(os.environ.get("TF_CONFIG", "") + "\\n")
+if first and status < 0:
+    signal.raise_signal(-status)
+sys.exit(status if first else 0)
+"""
+
+
+def run(path, status, **arguments):
+    command = [sys.executable, "-S", "-c", SCRIPT, str(path), str(status)]
+    return local_workers.run_workers(command, **{"num_workers": 1, "max_restarts": 1} | arguments)
+
+
+class TestRunWorkers:
+    @pytest.mark.parametrize("status", [local_workers.EXIT_STOPPED, local_workers.EXIT_WORKER_LOST, -9, -15])
+    def test_stopped_killed_and_left_workers_are_started_again(self, status, tmp_path):
+        assert run(tmp_path / "starts", status) == 0
+        assert len((tmp_path / "starts").read_text().splitlines()) == 2
+
+    @pytest.mark.parametrize(
+        "status, max_restarts, expected",
+        [(0, 1, 0), (1, 1, 1), (2, 1, 2), (local_workers.EXIT_WORKER_LOST, 0, 69), (-9, 0, 137), (-15, 0, 143)],
+    )
+    def test_other_ends_are_the_end(self, status, max_restarts, expected, tmp_path):
+        assert run(tmp_path / "starts", status, max_restarts=max_restarts) == expected
+        assert len((tmp_path / "starts").read_text().splitlines()) == 1
+
+    def test_each_of_several_is_told_its_number_and_all_addresses(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("TF_CONFIG", raising=False)
+        assert run(tmp_path / "starts", 0, num_workers=3) == 0
+        configs = list(map(json.loads, (tmp_path / "starts").read_text().splitlines()))
+        assert sorted(config["task"]["index"] for config in configs) == [0, 1, 2]
+        (addresses,) = {tuple(config["cluster"]["worker"]) for config in configs}
+        assert len(set(addresses)) == 3
+        assert "TF_CONFIG" not in os.environ
