@@ -1,0 +1,34 @@
+"""What TensorBoard's embedding projector is given."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from google.protobuf import text_format
+from PIL import Image
+from tensorboard.plugins import projector as tensorboard_projector
+
+from alexnet_tf.model import build_alexnet, layer_output
+from alexnet_tf.training import projector
+
+
+def test_files_hold_the_first_images_with_their_features_and_classes(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = build_alexnet("testing", 3, initializer="he_normal", input_scale=0.01)
+    images = np.random.default_rng(0).integers(0, 256, (9, 56, 56, 3)).astype("uint8")
+    labels = np.arange(9) % 3
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
+    projector.write(tmp_path, model, dataset, ("a", "two\nlines", "c\td"), max_images=6)
+    config = tensorboard_projector.ProjectorConfig()
+    text_format.Parse((tmp_path / "projector_config.pbtxt").read_text(), config)
+    (embedding,) = config.embeddings
+    vectors = np.loadtxt(tmp_path / embedding.tensor_path, delimiter="\t")
+    # fc8's input: at test time dropout multiplies by one half.
+    hidden = keras.Model(model.input, layer_output(model, "relu7"))(images[:6])
+    np.testing.assert_allclose(vectors, 0.5 * np.asarray(hidden), rtol=1e-3, atol=1e-6)
+    names = np.array(["a", "two lines", "c d"])
+    predicted = names[np.asarray(model(images[:6])).argmax(axis=1)]
+    expected = [f"{name}\t{other}" for name, other in zip(names[labels[:6]], predicted, strict=True)]
+    assert (tmp_path / embedding.metadata_path).read_text().splitlines() == ["class\tpredicted class", *expected]
+    with Image.open(tmp_path / embedding.sprite.image_path) as sprite:
+        thumbnail = np.asarray(Image.fromarray(images[1]).resize((48, 48)))
+        np.testing.assert_array_equal(np.asarray(sprite)[:48, 48:96], thumbnail)
