@@ -103,6 +103,7 @@ def train(flag: flags.FlagValues, worker: workers.Worker) -> None:
             start_number=strategies.number_of_this_start(devices.strategy, worker),
             **given(flag, "seed", "schedule", "color_noise", "color_noise_epochs", "images_per_crop"),
             **given(flag, "last_crop_offset", "data_service"),
+            **train_flags.random_crop(flag),
         )
         schedule = experiment.make_schedule_callback(
             training, start.plateau, **given(flag, "schedule", "plateau_patience")
@@ -178,7 +179,7 @@ def build_training(flag, devices, data):
             learning_rate=learning_rate,
             steps_per_epoch=data.steps_per_epoch,
             **given(flag, "optimizer", "schedule", "epochs", "warmup_steps", "step_epochs"),
-            **given(flag, "momentum", "weight_decay", "lars_trust", "reduce_in"),
+            **given(flag, "momentum", "weight_decay", "decay_biases", "lars_trust", "reduce_in"),
         )
         return experiment.compile_training(
             network, optimizer, devices, learning_rate=learning_rate, **given(flag, "label_smoothing")

@@ -25,6 +25,7 @@ FIXED_FLAGS = (
     "label_smoothing",
     "momentum",
     "weight_decay",
+    "decay_biases",
     "bias_rate",
     "initializer",
     "input_scale",
@@ -35,6 +36,8 @@ FIXED_FLAGS = (
     "color_noise_epochs",
     "images_per_crop",
     "last_crop_offset",
+    "crop_scale",
+    "crop_ratio",
     "precision",
 )
 # In these it may differ, with a warning. (`epochs` only where the learning rate does not depend on it.)
@@ -89,6 +92,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_float("momentum", 0.9, "Momentum of the paper's update rule.")
     flags.DEFINE_float("weight_decay", 0.0005, "Weight decay, inside the momentum, on weights and not on biases.")
+    flags.DEFINE_bool("decay_biases", False, "Let weight decay act on biases too, as in PyTorch's recipes.")
 
     flags.DEFINE_float("bias_rate", 1.0, "Multiplier of the learning rate of biases.", lower_bound=0)
     flags.DEFINE_list(
@@ -142,6 +146,14 @@ def define_flags() -> None:
         "Let crops touch the right and bottom edge: 33 x 33 positions, as in the original program, not 32 x 32.",
     )
 
+    flags.DEFINE_list(
+        "crop_scale",
+        [],
+        "LEAST,LARGEST fraction of an image's area: crops are of random size and aspect, and resized, as by "
+        "torchvision's RandomResizedCrop (0.08,1). By default they are of the network's size, as in the paper. "
+        "alexnet-tfrecords --keep_aspect keeps what lies outside of the central square for them.",
+    )
+    flags.DEFINE_list("crop_ratio", [], "LEAST,LARGEST width of such a crop by its height; by default from 3/4 to 4/3.")
     flags.DEFINE_enum(
         "on_bad_record",
         "fail",
@@ -225,6 +237,11 @@ def check_flags(flag: flags.FlagValues) -> None:
     """Raises ValueError for mistakes that can be found without TensorFlow, whose import takes seconds."""
     parse_layer_rates(flag.layer_rates)
     parse_profile_steps(flag.profile_steps)
+    random_crop(flag)
+    if flag.crop_ratio and not flag.crop_scale:
+        raise ValueError("`crop_ratio` needs `crop_scale`: without it crops are of one size.")
+    if flag.last_crop_offset and flag.crop_scale:
+        raise ValueError("`last_crop_offset` is for crops of one size, and can't be given with `crop_scale`.")
     if flag.schedule == "original" and (flag.layer_rates or flag.bias_rate != 1):
         raise ValueError("`bias_rate` and `layer_rates` can't be given with schedule=original, which sets them.")
     for name in ("learning_rate", "input_scale"):
@@ -271,6 +288,19 @@ def parse_profile_steps(items: Sequence[str]) -> tuple[int, int] | None:
             f"Received: {','.join(items)}"
         )
     return steps[0], steps[1]
+
+
+def random_crop(flag: flags.FlagValues) -> dict[str, Any]:
+    """The pairs of numbers of crop_scale and crop_ratio that are given. Raises ValueError if one is no pair."""
+    pairs = {}
+    for name in ("crop_scale", "crop_ratio"):
+        if items := flag[name].value:
+            try:
+                least, largest = map(float, items)
+            except ValueError as error:
+                raise ValueError(f"`{name}` must be two numbers such as 0.08,1. Received: {','.join(items)}") from error
+            pairs[name] = (least, largest)
+    return pairs
 
 
 def given(flag: flags.FlagValues, *names: str) -> dict[str, Any]:

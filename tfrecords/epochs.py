@@ -31,6 +31,7 @@ class Epochs:
         color_noise: float32 (3, 3), which makes color offsets of three draws from N(0, 1).
         color_noise_epochs: number of epochs, from the first, with color noise; None for all.
         images_per_crop: number of consecutive images that share the place of the crop and the flip.
+        crop_draws: random numbers that a crop takes.
     """
 
     parts: records.Parts
@@ -44,6 +45,7 @@ class Epochs:
     color_noise: np.ndarray
     color_noise_epochs: int | None
     images_per_crop: int
+    crop_draws: int = 2
 
     @property
     def steps(self) -> int:
@@ -63,8 +65,8 @@ class Epochs:
     def read(self) -> tf.data.Dataset:
         """Reads the images from the start on.
 
-        Returns: a `tf.data.Dataset` of (string scalar, a record; (float32 (3,), float32 (3,))): three draws from 0 to 1
-        for the crop's row, its column and the flip, and the color offset.
+        Returns: a `tf.data.Dataset` of (string scalar, a record; (float32 (crop_draws + 1,), float32 (3,))): draws from
+        0 to 1 for the crop and for the flip, and the color offset.
         """
         first_image = self.start_step * self.local_batch
         window = bisect.bisect_right(range(self.windows), first_image, key=self._images_before) - 1
@@ -112,7 +114,8 @@ class Epochs:
         crop_seed, noise_seed = tf.unstack(tf.random.split(tf.random.fold_in(epoch_seed, self.windows + step)))
         own = slice(self.worker * self.local_batch, (self.worker + 1) * self.local_batch)
         first_of_crop = np.arange(self.batch_size) // self.images_per_crop * self.images_per_crop
-        crops = tf.gather(tf.random.stateless_uniform((self.batch_size, 3), crop_seed), first_of_crop[own])
+        shape = (self.batch_size, self.crop_draws + 1)
+        crops = tf.gather(tf.random.stateless_uniform(shape, crop_seed), first_of_crop[own])
         offsets = tf.random.stateless_normal((self.batch_size, 3), noise_seed)
         if self.color_noise_epochs is not None:
             offsets = tf.cast(epoch < self.color_noise_epochs, tf.float32) * offsets

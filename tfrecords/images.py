@@ -65,6 +65,7 @@ def prepare_image(
     keep_aspect: bool = False,
     exif_orientation: bool = True,
     max_pixels: int = MAX_PIXELS,
+    resize: str = "crop",
 ) -> np.ndarray:
     """Crops and resizes an image of a source: central square, shorter side `image_px`, antialiased.
 
@@ -78,13 +79,15 @@ def prepare_image(
         keep_aspect: whether to keep the longer side, up to four times the shorter, instead of cutting out a square.
         exif_orientation: whether to turn the image upright, as its EXIF tag Orientation says.
         max_pixels: number of pixels that it may have.
+        resize: "crop", or "warp" to resize both sides of the complete image to `image_px`, as Caffe's tools do.
 
     Returns: uint8 (rows, columns, 3).
 
     Raises:
         Exception: of one of many kinds, if Pillow can't read the image.
 
-    Source: section 2.
+    Source: section 2. "warp": github.com/BVLC/caffe, examples/imagenet/create_imagenet.sh.
+    Deviation: Caffe's tools interpolate without antialiasing.
     """
     with _limit_pixels(max_pixels):
         opened = image if isinstance(image, Image.Image) else open_image(image, max_pixels)
@@ -94,7 +97,9 @@ def prepare_image(
         # central is half a pixel up or left in the upright image, as in the served model.
         pixels.load()  # which turns a TIFF upright by itself
         side = min(pixels.size)
-        width, height = (min(length, (_MAX_ASPECT_RATIO if keep_aspect else 1) * side) for length in pixels.size)
+        width, height = pixels.size
+        if resize == "crop":
+            width, height = (min(length, (_MAX_ASPECT_RATIO if keep_aspect else 1) * side) for length in pixels.size)
         left = (pixels.width - width + (orientation in COLUMNS_REVERSED)) // 2
         top = (pixels.height - height + (orientation in ROWS_REVERSED)) // 2
         kept = pixels.crop((left, top, left + width, top + height))
@@ -106,6 +111,8 @@ def prepare_image(
         if orientation in _UPRIGHT:
             kept = kept.transpose(_UPRIGHT[orientation])
         columns, rows = (round(length * image_px / side) for length in kept.size)
+        if resize == "warp":
+            columns = rows = image_px
         return np.asarray(kept.resize((columns, rows), Image.Resampling.BILINEAR))
 
 
@@ -239,8 +246,15 @@ def decode_crop(
     """
     import tensorflow as tf  # not with the module: preparing images works without it
 
-    if encoding == "jpeg":  # decodes only the crop
-        image = tf.io.decode_and_crop_jpeg(encoded, [top, left, crop_px, crop_px], channels=3, dct_method=_DCT)
-    else:
-        image = decode_image(encoded, encoding, size)[top : top + crop_px, left : left + crop_px]
-    return tf.ensure_shape(image, (crop_px, crop_px, 3))
+    return tf.ensure_shape(decode_window(encoded, encoding, size, top, left, crop_px, crop_px), (crop_px, crop_px, 3))
+
+
+def decode_window(
+    encoded: tf.Tensor, encoding: str, size: tf.Tensor, top: tf.Tensor, left: tf.Tensor, rows: Any, columns: Any
+) -> tf.Tensor:
+    """Decodes a rectangle of an image of a data set, uint8 (rows, columns, 3). Arguments as in `decode_crop`."""
+    import tensorflow as tf  # not with the module: preparing images works without it
+
+    if encoding == "jpeg":  # decodes only the rectangle
+        return tf.io.decode_and_crop_jpeg(encoded, [top, left, rows, columns], channels=3, dct_method=_DCT)
+    return decode_image(encoded, encoding, size)[top : top + rows, left : left + columns]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from alexnet_tf.tfrecords import crops, epochs, images, records, schema, statistics
+from alexnet_tf.tfrecords import crops, epochs, images, random_crops, records, schema, statistics
 from alexnet_tf.tfrecords import data_service as tf_data_service
 from alexnet_tf.tfrecords.cpus import available_cpus
 
@@ -79,6 +79,8 @@ def make_training_dataset(
     color_noise_epochs: int | None = None,
     images_per_crop: int = 1,
     last_offset: bool = False,
+    crop_scale: tuple[float, float] | None = None,
+    crop_ratio: tuple[float, float] = random_crops.RATIO,
     start_epoch: int = 0,
     start_step: int = 0,
     share: Share = Share(),
@@ -105,6 +107,7 @@ def make_training_dataset(
             original program.)
         last_offset: whether the crop may touch the right and the bottom edge. Section 4.1 counts 32 x 32 places of a
             224 pixel crop in 256 pixels, so the last, 32, is never taken; the original program takes it: 33 x 33.
+        crop_scale, crop_ratio: for crops of random size and aspect, which are resized; see `random_crops.RandomCrop`.
         start_epoch, start_step: where to begin.
         share: what is read here. Each epoch distributes the shards again; the images of one shard go to two workers if
             their shares meet within it.
@@ -125,6 +128,7 @@ def make_training_dataset(
     """
     description = description or schema.load_description(data_dir)
     _check_training_arguments(description, batch_size, crop_px, images_per_crop, start_epoch, start_step, share)
+    crop = random_crops.RandomCrop(crop_px, last_offset, crop_scale, crop_ratio)
     parts = records.Parts.of(data_dir, description, "train")
     noise = statistics.Statistics.load(data_dir).color_noise(color_noise)
     if data_service:
@@ -144,15 +148,12 @@ def make_training_dataset(
         color_noise=noise,
         color_noise_epochs=color_noise_epochs,
         images_per_crop=images_per_crop,
+        crop_draws=crop.num_draws,
     )
-    return _make_batches(
-        order, description, crop_px, last_offset, share.replicas, data_service, data_service_job, num_parallel_calls
-    )
+    return _make_batches(order, description, crop, share.replicas, data_service, data_service_job, num_parallel_calls)
 
 
-def _make_batches(
-    order, description, crop_px, last_offset, replicas, data_service, data_service_job, num_parallel_calls
-):
+def _make_batches(order, description, crop, replicas, data_service, data_service_job, num_parallel_calls):
     """The images of an `epochs.Epochs`, decoded and augmented, in batches of one replica."""
     # While one window is consumed the next one is read, across the ends of epochs too: decoding never waits for it.
     dataset = order.read().prefetch(max(1, order.parts.window_size // 2))
@@ -160,7 +161,7 @@ def _make_batches(
     # Twice the number of cores was measured to be faster than AUTOTUNE.
     calls = num_parallel_calls or (tf.data.AUTOTUNE if data_service else 2 * available_cpus())
     dataset = dataset.map(
-        lambda record, draws: _augment(record, draws[0], draws[1], description, crop_px, last_offset),
+        lambda record, draws: _augment(record, draws[0], draws[1], description, crop),
         num_parallel_calls=calls,
         deterministic=True,
     )
@@ -259,13 +260,10 @@ def read_images(
     return np.stack(list(dataset.as_numpy_iterator()))
 
 
-def _augment(record, crop_draws, color_offset, description, crop_px, last_offset):
+def _augment(record, draws, color_offset, description, crop):
     """An element of the training set, from a record and the random draws of `epochs.Epochs.read`."""
-    top, left, flip = tf.unstack(crop_draws)
     encoded, size, label = records.parse_record(record, description)
-    places = tf.cast(tf.maximum(size - crop_px + (1 if last_offset else 0), 1), tf.float32)
-    top, left = tf.cast(top * places[0], tf.int32), tf.cast(left * places[1], tf.int32)
-    image = images.decode_crop(encoded, description.encoding, size, top, left, crop_px)
+    image, flip = crop.decode(encoded, description.encoding, size, draws[:-1]), draws[-1]
     # Four times as fast as image[:, ::-1], and only for those that are flipped.
     image = tf.cond(flip < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
     return {"image": image, "color_offset": color_offset}, label

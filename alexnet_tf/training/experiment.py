@@ -130,6 +130,7 @@ def make_optimizer(
     weight_decay: float,
     lars_trust: float,
     reduce_in: str,
+    decay_biases: bool = False,
 ) -> optimizers.PaperMomentum:
     """Makes the update rule with its learning rate.
 
@@ -138,7 +139,7 @@ def make_optimizer(
         learning_rate, schedule, warmup_steps: as `schedules.make_learning_rate` takes them.
         steps_per_epoch, epochs: the steps in an epoch, and the epochs in the complete run.
         step_epochs: epochs between two divisions of the schedule "step", otherwise None.
-        momentum, weight_decay, lars_trust, reduce_in: as `optimizers.Lars` takes them.
+        momentum, weight_decay, lars_trust, reduce_in, decay_biases: as `optimizers.Lars` takes them.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -148,8 +149,10 @@ def make_optimizer(
         schedule, learning_rate, epochs * steps_per_epoch, warmup_steps, steps_per_division
     )
     if optimizer == "lars":
-        return optimizers.Lars(rate, momentum, weight_decay, lars_trust, reduce_dtype=reduce_in)
-    return optimizers.PaperMomentum(rate, momentum, weight_decay, reduce_in)
+        return optimizers.Lars(
+            rate, momentum, weight_decay, lars_trust, reduce_dtype=reduce_in, decay_biases=decay_biases
+        )
+    return optimizers.PaperMomentum(rate, momentum, weight_decay, reduce_in, decay_biases=decay_biases)
 
 
 @dataclasses.dataclass(frozen=True)

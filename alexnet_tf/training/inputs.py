@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from alexnet_tf import variants
-from alexnet_tf.tfrecords import crops, dataset_builder, reader, schema, statistics, verify
+from alexnet_tf.tfrecords import crops, dataset_builder, random_crops, reader, schema, statistics, verify
 from alexnet_tf.training import schedules
 
 
@@ -151,6 +151,8 @@ def training_input(
     color_noise_epochs: int | None,
     images_per_crop: int,
     last_crop_offset: bool,
+    crop_scale: tuple[float, float] | None = None,
+    crop_ratio: tuple[float, float] = random_crops.RATIO,
     data_service: str | None,
     start_number: int,
 ) -> Callable[[int, reader.Share], tf.data.Dataset]:
@@ -158,7 +160,8 @@ def training_input(
 
     Args:
         data: from `open_data`.
-        seed, color_noise, images_per_crop, data_service: as `reader.make_training_dataset` takes them.
+        seed, color_noise, images_per_crop, crop_scale, crop_ratio, data_service: as `reader.make_training_dataset`
+            takes them.
         schedule: the learning-rate schedule; the original program's had an end of the color noise too.
         color_noise_epochs: how many epochs have color noise; None for as many as the schedule has.
         last_crop_offset: whether crops may touch the right and the bottom edge.
@@ -179,6 +182,8 @@ def training_input(
             color_noise_epochs=color_noise_epochs,
             images_per_crop=images_per_crop,
             last_offset=last_crop_offset,
+            crop_scale=crop_scale,
+            crop_ratio=crop_ratio,
             start_epoch=epoch,
             start_step=step,
             share=share,

@@ -24,9 +24,9 @@ REDUCE_DTYPES = ("float32", "float16", "bfloat16")
 class PaperMomentum(keras.optimizers.Optimizer):
     """v = momentum * v - weight_decay * learning_rate * w - learning_rate * gradient; w = w + v.
 
-    The decay acts on weights and not on biases: on variables of two dimensions or more. It stands inside the
-    momentum, unlike `keras.optimizers.SGD(weight_decay=...)`, which shrinks w separately after the step, biases too:
-    a different rule. (`exclude_from_weight_decay` excludes further variables.)
+    The decay acts on weights and, unless `decay_biases`, not on biases: on variables of two dimensions or more. It
+    stands inside the momentum, unlike `keras.optimizers.SGD(weight_decay=...)`, which shrinks w separately after the
+    step, biases too: a different rule. (`exclude_from_weight_decay` excludes further variables.)
 
     On TensorFlow the update is a fused kernel, which passes once over w, v and the gradient: Keras's own SGD passes
     over them operation by operation and takes several times as long on a CPU, where the 61 million parameters make
@@ -40,6 +40,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
         learning_rate: a float, or a `keras.optimizers.schedules.LearningRateSchedule`.
         momentum: in [0, 1).
         weight_decay: the paper's. (`decay` in version 0.1, whose name works too: saved models have it.)
+        decay_biases: whether the decay acts on biases, and on all else of one dimension, too.
         reduce_dtype: the type in which several replicas' gradients are added up: "float32", or "float16" or "bfloat16",
             half the bytes between machines. The update itself stays in float32. For TensorFlow's strategies alone.
 
@@ -59,6 +60,8 @@ class PaperMomentum(keras.optimizers.Optimizer):
         weight_decay: float | None = 0.0005,
         reduce_dtype: str = "float32",
         name: str = "paper_momentum",
+        *,
+        decay_biases: bool = False,
         **kwargs,
     ):
         weight_decay = kwargs.pop("decay", weight_decay) or 0.0
@@ -71,6 +74,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
             raise ValueError(f"`reduce_dtype` must be one of {REDUCE_DTYPES}. Received: reduce_dtype={reduce_dtype!r}")
         self.momentum = momentum
         self.reduce_dtype = reduce_dtype
+        self.decay_biases = decay_biases
         self.gradient_norms: GradientNorms | None = None
 
     def build(self, variables):
@@ -82,7 +86,10 @@ class PaperMomentum(keras.optimizers.Optimizer):
             with device_placement.device_scope(device_placement.variable_device(variable)):
                 (momentum,) = self.add_optimizer_variables([variable], "momentum")
             self.momentums.append(momentum)
-        self._decays = [len(variable.shape) > 1 and self._use_weight_decay(variable) for variable in variables]
+        self._decays = [
+            (len(variable.shape) > 1 or self.decay_biases) and self._use_weight_decay(variable)
+            for variable in variables
+        ]
         self.rate_multipliers = self.add_variable((len(variables),), initializer="ones", name="rate_multipliers")
 
     def set_rate_multipliers(self, multipliers: Mapping[str, float]) -> None:
@@ -186,7 +193,8 @@ class PaperMomentum(keras.optimizers.Optimizer):
         return ops.ones((), variable.dtype)
 
     def get_config(self):
-        return super().get_config() | {"momentum": self.momentum, "reduce_dtype": self.reduce_dtype}
+        own = {"momentum": self.momentum, "reduce_dtype": self.reduce_dtype, "decay_biases": self.decay_biases}
+        return super().get_config() | own
 
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import torch
 
 from alexnet_tf.training.optimizers import Lars, PaperMomentum
 
@@ -69,6 +70,23 @@ class TestPaperMomentum:
                 velocity = 0.9 * velocity - 0.1 * local * (1 + decayed * expected)
                 expected = expected + velocity
             np.testing.assert_allclose(variable, expected, rtol=1e-6, err_msg=variable.name)
+
+    def test_decay_on_biases_too_is_pytorchs_rule(self):
+        random = np.random.default_rng(0)
+        start = [np.float32(random.normal(size=shape)) for shape in ((4, 3), 3)]
+        ours = [keras.Variable(value) for value in start]
+        theirs = [torch.tensor(value, requires_grad=True) for value in start]
+        optimizer = PaperMomentum(0.01, weight_decay=0.1, decay_biases=True)
+        optimizer = PaperMomentum.from_config(optimizer.get_config())
+        reference = torch.optim.SGD(theirs, lr=0.01, momentum=0.9, weight_decay=0.1)
+        for _ in range(30):
+            gradients = [np.float32(random.normal(size=value.shape)) for value in start]
+            optimizer.apply([tf.constant(each) for each in gradients], ours)
+            for variable, gradient in zip(theirs, gradients, strict=True):
+                variable.grad = torch.tensor(gradient)
+            reference.step()
+        for variable, expected in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(variable, expected.detach(), rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("kind", [PaperMomentum, Lars])
     def test_config_has_the_name_of_keras_and_that_of_version_0_1_still_loads(self, kind):

@@ -128,6 +128,12 @@ EVERY_RECIPE = {
         | {"last_crop_offset": True, "color_noise": "none"},
         {0: 0.01, 100_079: 0.01, 100_080: 0.001, 200_160: 1e-4, 400_320: 1e-6},
     ),
+    "one_weird_trick": (
+        {"variant": "one_weird_trick", "batch_size": 256, "schedule": "step", "step_epochs": 30, "epochs": 90}
+        | {"learning_rate": 0.01, "momentum": 0.9, "weight_decay": 0.0001, "decay_biases": True, "color_noise": "none"}
+        | {"crop_scale": ["0.08", "1"], "crop_ratio": ["0.75", "1.3333333333333333"]},
+        {0: 0.01, 150_119: 0.01, 150_120: 0.001, 300_240: 1e-4},
+    ),
     "large_batch": (
         {"variant": "batch_norm", "batch_size": 32768, "optimizer": "lars", "lars_trust": 0.001, "momentum": 0.9}
         | {"weight_decay": 0.0005, "learning_rate": 32, "warmup_steps": 400, "schedule": "poly", "epochs": 100}
@@ -170,8 +176,9 @@ class TestRecipes:
             learning_rate=schedules.scale_learning_rate(flag.learning_rate, flag.scale_lr, flag.batch_size),
             steps_per_epoch=IMAGES.get(recipe, 1_281_167) // flag.batch_size,
             **train_flags.given(flag, "optimizer", "schedule", "epochs", "warmup_steps", "step_epochs"),
-            **train_flags.given(flag, "momentum", "weight_decay", "lars_trust", "reduce_in"),
+            **train_flags.given(flag, "momentum", "weight_decay", "decay_biases", "lars_trust", "reduce_in"),
         )
+        assert optimizer.decay_biases == flags.get("decay_biases", False)
         for step, rate in rates.items():
             optimizer.iterations.assign(step)
             assert float(optimizer.learning_rate) == pytest.approx(rate, rel=1e-4, abs=1e-6), step

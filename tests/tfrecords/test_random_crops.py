@@ -1,0 +1,129 @@
+"""Crops of random size and aspect: the windows of torchvision's algorithm, and Pillow's resizing."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from made_photos import encoded, photo
+from PIL import Image
+
+from alexnet_tf.tfrecords import random_crops, reader
+
+SIZES = [(256, 256), (256, 400), (700, 256), (256, 1024), (20, 3)]
+
+
+def reference_window(height, width, scale, ratio, uniform, randint):
+    """RandomResizedCrop as its authors describe it: (top, left, rows, columns)."""
+    for _ in range(10):
+        area = height * width * uniform(*scale)
+        aspect = math.exp(uniform(math.log(ratio[0]), math.log(ratio[1])))
+        columns, rows = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < columns <= width and 0 < rows <= height:
+            return randint(height - rows), randint(width - columns), rows, columns
+    if width / height < ratio[0]:
+        rows, columns = round(width / ratio[0]), width
+    elif width / height > ratio[1]:
+        rows, columns = height, round(height * ratio[1])
+    else:
+        rows, columns = height, width
+    return (height - rows) // 2, (width - columns) // 2, rows, columns
+
+
+def windows(crop, size, draws):
+    """`crop.window` for each row of draws, as an array."""
+    compute = tf.function(lambda row: tf.stack(crop.window(tf.constant(size), row)))
+    return tf.vectorized_map(compute, tf.constant(draws, tf.float32)).numpy()
+
+
+class TestWindow:
+    @pytest.mark.parametrize("size", SIZES)
+    @pytest.mark.parametrize("scale, ratio", [((0.08, 1), random_crops.RATIO), ((0.9, 1), (0.2, 0.3))])
+    def test_same_draws_give_the_window_of_torchvision(self, size, scale, ratio):
+        draws = np.random.default_rng(0).random((500, 22), "float32")
+        crop = random_crops.RandomCrop(224, scale=scale, ratio=ratio)
+        for row, window in zip(np.float64(draws), windows(crop, size, draws), strict=True):
+            in_turn = iter(row[:20].reshape(2, 10).T.ravel())
+            places = iter(row[20:])
+            expected = reference_window(
+                *size,
+                scale,
+                ratio,
+                lambda low, high, in_turn=in_turn: low + (high - low) * next(in_turn),
+                lambda most, places=places: int(next(places) * (most + 1)),
+            )
+            assert tuple(window) == expected
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("size", [(256, 256), (256, 400)])
+    def test_hundred_thousand_windows_are_distributed_as_torchvisions(self, size):
+        random = np.random.default_rng(1)
+        crop = random_crops.RandomCrop(224, scale=(0.08, 1))
+        ours = windows(crop, size, np.random.default_rng(2).random((100_000, 22), "float32"))
+        theirs = np.array(
+            [
+                reference_window(
+                    *size, (0.08, 1), (3 / 4, 4 / 3), random.uniform, lambda most: random.integers(most + 1)
+                )
+                for _ in range(100_000)
+            ]
+        )
+        for of_window in (
+            lambda w: w[:, 2] * w[:, 3],
+            lambda w: w[:, 3] / w[:, 2],
+            lambda w: w[:, 0],
+            lambda w: w[:, 1],
+            lambda w: w[:, 0] + w[:, 2] / 2,
+            lambda w: w[:, 1] + w[:, 3] / 2,
+        ):
+            a, b = np.sort(of_window(ours)), np.sort(of_window(theirs))
+            both = np.concatenate([a, b])
+            gap = np.abs(np.searchsorted(a, both, "right") - np.searchsorted(b, both, "right")).max() / 100_000
+            assert gap < 1.95 * math.sqrt(2 / 100_000)  # Kolmogorov and Smirnov's test, exceeded once in 1,000
+
+    @pytest.mark.parametrize(
+        "arguments, message",
+        [
+            ({"scale": (0, 1)}, r"`crop_scale` must be two numbers above 0 and at most 1.*\(0, 1\)"),
+            ({"scale": (0.5, 0.1)}, "the smaller first"),
+            ({"scale": (0.08, 1), "ratio": (-1, 1)}, "`crop_ratio` must be"),
+        ],
+    )
+    def test_other_numbers_are_refused(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            random_crops.RandomCrop(224, **arguments)
+
+
+class TestDecode:
+    @pytest.mark.parametrize("encoding", ["jpeg", "png"])
+    def test_window_is_resized_as_pillow_does(self, encoding):
+        image = photo(256, 400)
+        content = encoded(image, encoding.upper(), **({"quality": 95} if encoding == "jpeg" else {}))
+        stored = Image.fromarray(tf.io.decode_image(content).numpy()) if encoding == "png" else None
+        crop = random_crops.RandomCrop(64, scale=(0.08, 1))
+        size = tf.constant((256, 400))
+        for row in np.random.default_rng(3).random((20, 22), "float32"):
+            top, left, rows, columns = (int(each) for each in crop.window(size, tf.constant(row)))
+            if encoding == "jpeg":
+                whole = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE").numpy()
+                stored = Image.fromarray(whole)
+            box = stored.crop((left, top, left + columns, top + rows))
+            expected = np.asarray(box.resize((64, 64), Image.Resampling.BILINEAR))
+            result = crop.decode(tf.constant(content), encoding, size, tf.constant(row)).numpy()
+            assert result.dtype == np.uint8
+            # They round differently; and at a JPEG's edges the crop's chroma lacks its neighbors.
+            difference = np.abs(np.int32(result) - expected)
+            assert difference.max() <= (1 if encoding == "png" else 4) and difference.mean() < 0.5
+
+
+class TestReader:
+    def test_same_seed_gives_the_same_crops_from_any_step_on(self, tiny_data_dir):
+        def batches(**arguments):
+            dataset = reader.make_training_dataset(tiny_data_dir, 20, 16, crop_scale=(0.1, 0.5), seed=3, **arguments)
+            return [inputs["image"].numpy() for inputs, _ in dataset.take(3)]
+
+        first, resumed = batches(num_parallel_calls=1), batches(start_step=1)
+        np.testing.assert_array_equal(first[1], resumed[0])
+        # Red is 6 x row: what a crop of 13 to 28 of the 40 rows shows of them, with its ends averaged.
+        spans = np.concatenate([np.ptp(np.int32(batch[..., 0]), axis=(1, 2)) for batch in first]) / 6
+        assert spans.min() < 14 and spans.max() > 22 and len(set(spans)) > 10

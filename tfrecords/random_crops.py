@@ -1,0 +1,94 @@
+"""Random crops of training images: the paper's, of one size, or of random size and aspect, resized."""
+
+# TensorFlow's type stubs are wrong here.
+# pyright: reportArgumentType=false
+
+import dataclasses
+import math
+
+import tensorflow as tf
+
+from alexnet_tf.tfrecords import images
+
+_ATTEMPTS = 10
+RATIO = (3 / 4, 4 / 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomCrop:
+    """A random crop of a training image.
+
+    Attributes:
+        crop_px: side of the result, in pixels.
+        last_offset: whether a crop of that size may touch the right and the bottom edge.
+        scale: None for crops of `crop_px`; or the least and the largest fraction of an image's area that a crop is,
+            which is then resized to `crop_px`.
+        ratio: the least and the largest width of such a crop by its height.
+
+    Raises:
+        ValueError: if `scale` is not within 0 and 1, or `ratio` not above 0, both in ascending order.
+    """
+
+    crop_px: int
+    last_offset: bool = False
+    scale: tuple[float, float] | None = None
+    ratio: tuple[float, float] = RATIO
+
+    def __post_init__(self):
+        for name, values, most in (("scale", self.scale or (1, 1), 1), ("ratio", self.ratio, math.inf)):
+            if len(values) != 2 or not 0 < values[0] <= values[1] <= most:
+                raise ValueError(
+                    f"`crop_{name}` must be two numbers above 0 and at most {most}, the smaller first. Received: "
+                    f"{values}"
+                )
+
+    @property
+    def num_draws(self) -> int:
+        """How many random numbers an image takes."""
+        return 2 if self.scale is None else 2 * _ATTEMPTS + 2
+
+    def decode(self, encoded: tf.Tensor, encoding: str, size: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        """Decodes the crop of an image of a data set.
+
+        Args:
+            encoded, encoding, size: see `images.decode_image`.
+            draws: float32 (num_draws,), from 0 to below 1.
+
+        Returns: uint8 (crop_px, crop_px, 3).
+        """
+        if self.scale is not None:
+            window = images.decode_window(encoded, encoding, size, *self.window(size, draws))
+            resized = tf.image.resize(window, (self.crop_px, self.crop_px), antialias=True)
+            return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+        places = tf.cast(tf.maximum(size - self.crop_px + (1 if self.last_offset else 0), 1), tf.float32)
+        top, left = (tf.cast(draws[axis] * places[axis], tf.int32) for axis in range(2))
+        return images.decode_crop(encoded, encoding, size, top, left, self.crop_px)
+
+    def window(self, size: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """A window of random area and aspect: (top, left, rows, columns), int32 scalars.
+
+        Up to ten times an area is drawn uniformly and an aspect log-uniformly, until the window fits; else it is the
+        central one that is nearest to `ratio`. Its place is uniform.
+
+        Args:
+            size: int32 (2,), rows and columns of the image.
+            draws: float32 (num_draws,): of the areas, of the aspects, of the row and of the column.
+
+        Source: torchvision, transforms.RandomResizedCrop, after Szegedy et al., Going Deeper with Convolutions, 2014.
+        """
+        least, most = self.scale or (1, 1)
+        areas, aspects, place = tf.split(tf.cast(draws, tf.float64), [_ATTEMPTS, _ATTEMPTS, 2])
+        height, width = tf.unstack(tf.cast(size, tf.float64))
+        areas = height * width * (least + (most - least) * areas)
+        low, high = map(math.log, self.ratio)
+        aspects = tf.exp(low + (high - low) * aspects)
+        columns, rows = tf.round(tf.sqrt(areas * aspects)), tf.round(tf.sqrt(areas / aspects))
+        fits = (columns > 0) & (columns <= width) & (rows > 0) & (rows <= height)
+        first = tf.argmax(fits)
+        lengths = tf.stack([height, width])
+        fitting = tf.stack([rows[first], columns[first]])
+        nearest = tf.stack([tf.round(width / self.ratio[0]), tf.round(height * self.ratio[1])])
+        sides = tf.where(tf.reduce_any(fits), fitting, tf.minimum(lengths, nearest))
+        corner = tf.where(tf.reduce_any(fits), tf.floor(place * (lengths - sides + 1)), (lengths - sides) // 2)
+        top, left, rows, columns = tf.unstack(tf.cast(tf.concat([corner, sides], axis=0), tf.int32))
+        return top, left, rows, columns
