@@ -28,7 +28,9 @@ if TYPE_CHECKING:  # what _MODULES says, for type checkers and editors
     from alexnet_tf.tfrecords.keras_dataset import make_dataset as make_dataset
     from alexnet_tf.training.optimizers import PaperMomentum as PaperMomentum
     from alexnet_tf.variants import VARIANTS as VARIANTS
+    from alexnet_tf.variants import list_variants as list_variants
     from alexnet_tf.visualization.activations import activations as activations
+    from alexnet_tf.weights.published import list_weights as list_weights
 
 __version__ = "0.1.0"  # setup.py reads it here
 
@@ -38,6 +40,8 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 _MODULES = {
     "VARIANTS": "variants",
+    "list_variants": "variants",
+    "list_weights": "weights.published",
     "build_alexnet": "model",
     "with_color_offset": "model",
     "load_model": "model",

@@ -13,21 +13,11 @@ import keras
 import numpy as np
 from absl import logging
 
-from alexnet_tf import precision, rows
-from alexnet_tf.layers import (
-    ColumnDense,
-    ColumnWise,
-    GroupedConv2D,
-    LocalResponseNormalization,
-    MeanImage,
-    PaperDropout,
-    ReplicaDropout,
-    WithinMapNormalization,
-    device_placement,
-)
+from alexnet_tf import keras_layers, precision, rows
+from alexnet_tf.layers import MeanImage, device_placement
 from alexnet_tf.tfrecords import schema
 from alexnet_tf.variants import VARIANTS
-from alexnet_tf.weights import pretrained, published, transfer
+from alexnet_tf.weights import hub, pretrained, published, transfer
 
 _POOLINGS = {None: None, "avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
 
@@ -82,7 +72,8 @@ def build_alexnet(
     Returns:
         A functional `keras.Model` from RGB pixels, float32 or uint8 (batch, image_px, image_px, 3) from 0 to 255, to
         class probabilities, float32 (batch, num_classes). Its mean image is zero until `weights` or
-        `model.get_layer("mean_image").set_mean_image(...)` sets it.
+        `model.get_layer("mean_image").set_mean_image(...)` sets it. With published weights it has an attribute
+        `description`, as `load_model` sets it.
 
     Raises:
         ValueError: if the variant does not exist, `num_classes` is below 2, or there are no such devices, or no such
@@ -105,7 +96,7 @@ def build_alexnet(
         name="mean_image",
     )(x)
     for shape in shapes:
-        x = _keras_layer(shape, row.columns, merged, initializer, column_devices)(x)
+        x = keras_layers.make_layer(shape, row.columns, merged, initializer, column_devices)(x)
     if pooling:
         x = _POOLINGS[pooling](name=f"{pooling}_pool")(x)
     model = keras.Model(image, x, name=name or f"alexnet_{variant}")
@@ -116,10 +107,13 @@ def build_alexnet(
 
 def _load_weights(model, variant, weights):
     path = pathlib.Path(weights)
-    if pretrained.published_name(weights, variant) is None and (path.is_dir() or path.suffix == ".keras"):
+    name = pretrained.published_name(weights, variant)
+    if name is None and (path.is_dir() or path.suffix == ".keras"):
         transfer.copy_weights(open_model(path), model)
     else:
         pretrained.load_weights(model, variant, weights)
+    if name is not None:
+        model.description = pretrained.description(name)
 
 
 def _check_arguments(variant, num_classes, include_top, pooling, classifier_activation, column_devices):
@@ -161,89 +155,6 @@ def _shapes(row, num_classes, include_top, classifier_activation):
                 f"Received: image_px={row.image_px}"
             )
     return shapes
-
-
-def _keras_layer(shape, num_columns, merged, initializer, devices):
-    """The Keras layer of a row. With devices, each column is a tensor of its own from conv1 to the classifier."""
-    row, placed = shape.row, {"devices": devices, "output_per_group": devices is not None}
-    # float32 at least: the paper's 1000 probabilities do not fit the 8 bits of bfloat16.
-    output_dtype = keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")
-    match row:
-        case rows.Conv():
-            return GroupedConv2D(
-                row.filters,
-                row.kernel_size,
-                strides=row.strides,
-                padding=row.padding,
-                groups=1 if merged and row.input_columns == "all" else num_columns,
-                input_columns=row.input_columns,
-                use_bias=rows.has_biases(row),
-                **_initial_weights(shape, initializer),
-                **placed,
-                name=row.name,
-            )
-        case rows.Dense(units=None):  # the classifier is one, on the first device, as in the original program: gpu=0
-            return ColumnDense(
-                shape.output_shape[-1],
-                groups=1,
-                input_columns=row.input_columns,
-                devices=devices and devices[:1],
-                **_initial_weights(shape, initializer),
-                dtype=output_dtype,
-                name=row.name,
-            )
-        case rows.Dense():
-            return ColumnDense(
-                shape.output_shape[-1],
-                groups=1 if merged and row.input_columns == "all" else num_columns,
-                input_columns=row.input_columns,
-                **_initial_weights(shape, initializer),
-                **placed,
-                name=row.name,
-            )
-        case rows.Dropout(rescaled=True):
-            return ReplicaDropout(row.rate, name=row.name)
-        case rows.Dropout():
-            return PaperDropout(row.rate, groups=num_columns, devices=devices, name=row.name)
-        case rows.BatchNorm():
-            return keras.layers.BatchNormalization(momentum=row.momentum, epsilon=row.epsilon, name=row.name)
-        case None:
-            return keras.layers.Softmax(dtype=output_dtype, name=shape.name)
-        case rows.LRN():
-            layer = LocalResponseNormalization(
-                k=row.k,
-                n=row.n,
-                alpha=row.alpha,
-                beta=row.beta,
-                alpha_divided_by_n=row.alpha_divided_by_n,
-                groups=num_columns if row.input_columns == "own" and devices is None else 1,
-                name=row.name,
-            )
-        case rows.WithinMapNorm():
-            layer = WithinMapNormalization(row.k, row.n, row.alpha, row.beta, name=row.name)
-        case rows.MaxPool():
-            layer = keras.layers.MaxPooling2D(row.pool_size, row.strides, padding=row.padding, name=row.name)
-        case rows.Activation(function="relu"):
-            layer = keras.layers.ReLU(name=row.name)
-        case rows.Activation():
-            layer = keras.layers.Activation(row.function, name=row.name)
-        case _:
-            raise ValueError(f"A variant's layers must be rows of `alexnet_tf.rows`. Received: {row!r}")
-    return layer if devices is None else ColumnWise(layer, devices, name=row.name)
-
-
-def _initial_weights(shape, initializer):
-    """The initializers of a layer with weights, as keyword arguments."""
-    if initializer is not None:
-        return {"kernel_initializer": initializer, "bias_initializer": "zeros"}
-    if shape.row.std is None:
-        limit = 1 / shape.fan_in**0.5
-        uniform = keras.initializers.RandomUniform(-limit, limit)
-        return {"kernel_initializer": uniform, "bias_initializer": uniform}
-    return {
-        "kernel_initializer": keras.initializers.RandomNormal(stddev=shape.row.std),
-        "bias_initializer": keras.initializers.Constant(shape.row.bias or 0.0),
-    }
 
 
 def variant_name(model: keras.Model) -> str:
@@ -298,7 +209,8 @@ def open_model(path: str | pathlib.Path) -> keras.Model:
     """Opens a network that this project saved.
 
     Args:
-        path: a folder with model.keras, a .keras or .h5 file, or the name of published weights, such as "caffe".
+        path: a folder with model.keras, or with the files that Keras saves unzipped; a .keras or .h5 file; the name of
+            published weights, such as "caffe"; or a model of the Hugging Face Hub, "hf://USER/NAME".
 
     Returns: a `keras.Model` from RGB pixels, float32 or uint8 (batch, side, side, 3), to probabilities (batch,
     classes). One that was trained in bfloat16 computes in float32 where that is faster.
@@ -309,9 +221,11 @@ def open_model(path: str | pathlib.Path) -> keras.Model:
     name = pretrained.published_name(path)
     if name:
         return build_alexnet(published.PUBLISHED[name].variant, weights=name)
-    path = pathlib.Path(path)
+    path = hub.local_folder(path) or pathlib.Path(path)
     file = path / "model.keras" if path.is_dir() else path
-    if not file.is_file():
+    if not file.is_file() and (path / "config.json").is_file():
+        file = path  # not zipped, as Keras saves to the Hub
+    elif not file.is_file():
         raise ValueError(f"There is no model at {file}: a run's folder or a .keras file is expected.")
     try:
         opened: Any = keras.models.load_model(file, compile=False)
@@ -326,21 +240,27 @@ def load_model(path: str | pathlib.Path) -> tuple[keras.Model, schema.DatasetDes
     """Opens a trained model and the description of its data.
 
     Args:
-        path: a run's folder, a folder of its checkpoints, or any .keras file of a network of `build_alexnet`.
+        path: a run's folder, a folder of its checkpoints, any .keras file of a network of `build_alexnet`, the name of
+            published weights, or "hf://USER/NAME".
 
     Returns:
         (model, description): what `open_model` returns, and the `tfrecords.schema.DatasetDescription` of the data that
         it was trained on: dataset.json beside the model, or in its run's folder. Without one, a warning says so, and
-        the classes are named by their numbers, "0", "1", and so on.
+        the classes are named by their numbers, "0", "1", and so on. It is the model's attribute `description` too, by
+        which `preprocess` and `decode_predictions` know its images and classes; a saved model has no such attribute.
 
     Raises:
         ValueError: as `open_model`, and if the data set described beside the model has other classes.
     """
-    model = open_model(path)
+    path = hub.local_folder(path) or path
+    model: Any = open_model(path)
     name = pretrained.published_name(path)
-    if name:
-        return model, pretrained.description(name)
-    path = pathlib.Path(path)
+    model.description = pretrained.description(name) if name else _read_description(pathlib.Path(path), model)
+    return model, model.description
+
+
+def _read_description(path: pathlib.Path, model: keras.Model) -> schema.DatasetDescription:
+    """The description of the data of a saved model."""
     folder = path if path.is_dir() else path.parent
     classes = model.output_shape[-1]
     if folder.absolute().parent.name == "checkpoints" and not (folder / schema.DATASET_FILE).exists():
@@ -351,10 +271,10 @@ def load_model(path: str | pathlib.Path) -> tuple[keras.Model, schema.DatasetDes
         )
         names, image_px = tuple(map(str, range(classes))), max(_IMAGE_PX, model.input_shape[1])
         settings = {"exif_orientation": True}
-        return model, schema.DatasetDescription(names, image_px, False, "jpeg", splits={}, settings=settings)
+        return schema.DatasetDescription(names, image_px, False, "jpeg", splits={}, settings=settings)
     description = schema.load_description(folder)
     if classes != len(description.class_names):
         raise ValueError(
             f"{path} has {classes} classes, but the data set described beside it has {len(description.class_names)}."
         )
-    return model, description
+    return description

@@ -198,3 +198,8 @@ VARIANTS: dict[str, Variant] = {
     ),
 }
 # fmt: on
+
+
+def list_variants() -> list[str]:
+    """The names of the networks that `build_alexnet` takes, from the paper's on."""
+    return list(VARIANTS)

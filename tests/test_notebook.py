@@ -15,7 +15,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 import alexnet_tf
-from alexnet_tf.tfrecords import reader
+from alexnet_tf.tfrecords import reader, schema
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -24,13 +24,19 @@ class TestNames:
     def test_every_name_is_there(self):
         for name in alexnet_tf.__all__:
             value = getattr(alexnet_tf, name)
-            assert value is alexnet_tf.variants.VARIANTS or value.__module__.startswith("alexnet_tf."), name
+            assert value is alexnet_tf.VARIANTS or value.__module__.startswith("alexnet_tf."), name
         assert set(alexnet_tf.__all__) <= set(dir(alexnet_tf))
         functions = {"build_alexnet", "with_color_offset", "load_model", "make_dataset", "preprocess"}
         layers = {"ColumnDense", "ColumnWise", "GroupedConv2D", "LocalResponseNormalization", "MeanImage"}
         layers |= {"PaperDropout", "ReplicaDropout", "WithinMapNormalization"}
         others = {"decode_predictions", "PaperMomentum", "VARIANTS"}
         assert functions | layers | others <= set(alexnet_tf.__all__)  # no name that scripts use goes away
+
+    def test_lists_name_what_can_be_built_and_loaded(self):
+        assert (
+            alexnet_tf.list_variants()[:2] == ["paper", "original"] and "one_weird_trick" in alexnet_tf.list_variants()
+        )
+        assert alexnet_tf.list_weights()[:3] == ["torchvision", "caffe", "caffenet"]
 
     def test_name_that_is_not_there_is_an_attribute_error(self):
         with pytest.raises(AttributeError, match="has no attribute 'build_vgg'"):
@@ -91,6 +97,17 @@ class TestPreprocess:
         caffe = types.SimpleNamespace(input_shape=(None, 227, 227, 3))
         assert alexnet_tf.preprocess(pixels, model=caffe).shape == (1, 227, 227, 3)
 
+    def test_network_that_knows_its_data_gives_size_orientation_and_resizing(self):
+        pixels = np.asarray(photo(90, 60))
+        settings = {"exif_orientation": False, "resize": "warp"}
+        data = schema.DatasetDescription(("a", "b"), 64, False, "png", {}, settings)
+        model = types.SimpleNamespace(input_shape=(None, 56, 56, 3), description=data)
+        expected = np.asarray(Image.fromarray(pixels).resize((64, 64), Image.Resampling.BILINEAR))[4:60, 4:60]
+        turned = encoded(Image.fromarray(pixels), "PNG", exif=exif(6))
+        np.testing.assert_array_equal(alexnet_tf.preprocess(turned, model)[0], expected)
+        cropped = alexnet_tf.preprocess(pixels, model, crop_px=28, image_px=32, resize="crop")
+        np.testing.assert_array_equal(cropped, alexnet_tf.preprocess(pixels, crop_px=28, image_px=32))
+
     @pytest.mark.parametrize(
         "pixels, message",
         [
@@ -126,6 +143,13 @@ class TestDecodePredictions:
         probabilities = np.eye(1000, dtype="float32")[[0, 134]]
         best = [of_image[0] for of_image in alexnet_tf.decode_predictions(probabilities, top=1)]
         assert best == [("n01440764 tench, Tinca tinca", 1), ("n02012849 crane", 1)]
+
+    def test_network_knows_its_classes(self, untrained):
+        model, description = untrained
+        probabilities = np.eye(10, dtype="float32")[[3]]
+        assert alexnet_tf.decode_predictions(probabilities, model, top=1) == [[(description.class_names[3], 1)]]
+        with pytest.raises(ValueError, match="to know its classes; or give their names"):
+            alexnet_tf.decode_predictions(probabilities, alexnet_tf.build_alexnet("testing", 10))
 
     def test_other_number_of_names_is_refused(self):
         with pytest.raises(ValueError, match=r"must be \(n, 2\)"):

@@ -38,6 +38,13 @@ def define_flags() -> None:
         "kept the central square.",
     )
     flags.DEFINE_enum(
+        "resize",
+        "crop",
+        schema.RESIZES,
+        "How images become squares. crop: the central square, as in the paper; warp: both sides are resized, whatever "
+        "the aspect, as Caffe's tools do. A network is served as its data set was built.",
+    )
+    flags.DEFINE_enum(
         "encoding",
         "jpeg",
         schema.ENCODINGS,

@@ -13,7 +13,7 @@ import tensorflow as tf
 from alexnet_tf.tfrecords import files, images, pool, records, schema, shards, sources, statistics
 
 _SHARED_FILES = (statistics.STATISTICS_FILE, records.INDEX_FILE)
-_STORED_AS = ("image_px", "keep_aspect", "encoding", "quality", "exif_orientation", "max_pixels")
+_STORED_AS = ("image_px", "keep_aspect", "encoding", "quality", "exif_orientation", "max_pixels", "resize")
 _LEAST_SHARDS = {"train": 16, "validation": 4}
 _IMAGES_PER_SHARD = 1000  # about 40 MB of JPEGs
 _SETTINGS_FILE = ".building.json"  # the settings of an unfinished data set
@@ -29,6 +29,7 @@ def build_dataset(
     quality: int = 95,
     exif_orientation: bool = True,
     max_pixels: int = images.MAX_PIXELS,
+    resize: str = "crop",
     num_train_shards: int | None = None,
     num_validation_shards: int | None = None,
     validation_fraction: float = 0.1,
@@ -53,6 +54,7 @@ def build_dataset(
         encoding, quality: "jpeg" of a quality from 1 to 95, "png", or "raw".
         exif_orientation: whether to turn images upright, as their EXIF tag Orientation says. (TIFF files always are.)
         max_pixels: pixels that an image may have; larger ones count as unreadable.
+        resize: how images become squares, "crop" or "warp"; see `images.prepare_image`.
         num_train_shards, num_validation_shards: number of files of each split; None for one for every 1,000 images,
             but at least 16 and 4, or one for each image if there are fewer.
         validation_fraction, seed, tfds_data_dir, record_format: see `sources.open_source`.
@@ -70,7 +72,7 @@ def build_dataset(
 
     Source: section 2.
     """
-    _check_arguments(image_px, encoding, quality, max_pixels, num_processes, runner)
+    _check_arguments(image_px, keep_aspect, encoding, quality, max_pixels, resize, num_processes, runner)
     data_dir = pathlib.Path(data_dir).absolute()
     settings = {
         "source": source,
@@ -80,6 +82,7 @@ def build_dataset(
         "quality": quality,
         "exif_orientation": exif_orientation,
         "max_pixels": max_pixels,
+        "resize": resize,
         "num_train_shards": num_train_shards,
         "num_validation_shards": num_validation_shards,
         "validation_fraction": validation_fraction,
@@ -117,8 +120,20 @@ def _build_with_beam(opened, tasks, max_bad_fraction, runner, runner_arguments):
 
 
 def _check_arguments(
-    image_px: int, encoding: str, quality: int, max_pixels: int, num_processes: int | None, runner: str | None
+    image_px: int,
+    keep_aspect: bool,
+    encoding: str,
+    quality: int,
+    max_pixels: int,
+    resize: str,
+    num_processes: int | None,
+    runner: str | None,
 ):
+    if resize not in schema.RESIZES or (resize == "warp" and keep_aspect):
+        raise ValueError(
+            f'`resize` must be one of {schema.RESIZES}, and "crop" with `keep_aspect`. Received: resize={resize!r}, '
+            f"keep_aspect={keep_aspect}"
+        )
     if encoding not in schema.ENCODINGS:
         raise ValueError(f"`encoding` must be one of {schema.ENCODINGS}. Received: encoding={encoding!r}")
     if not 1 <= quality <= 95:
@@ -158,7 +173,7 @@ def _load_complete(data_dir: pathlib.Path, settings: dict[str, Any]) -> schema.D
         return None
     description = schema.load_description(data_dir)
     # Of older data sets not all settings are known; those that are must be the same.
-    _check_settings(data_dir, settings | description.settings, settings)
+    _check_settings(data_dir, settings | {"resize": "crop"} | description.settings, settings)
     if description.exif_orientation is None and settings["exif_orientation"]:
         print(f"{data_dir} was built by an older version, which ignored EXIF orientations; so do its networks.")
     try:
@@ -194,7 +209,7 @@ def _prepare_folder(data_dir: pathlib.Path, tasks: list[shards.ShardTask], setti
     """Makes sure that the folder holds nothing of other settings, half written, or written by others."""
     path = data_dir / _SETTINGS_FILE
     if path.exists():
-        _check_settings(data_dir, json.loads(path.read_text()), settings)
+        _check_settings(data_dir, {"resize": "crop"} | json.loads(path.read_text()), settings)
         for unfinished in data_dir.glob(".tmp-*"):
             unfinished.unlink(missing_ok=True)
     else:

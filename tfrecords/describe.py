@@ -28,7 +28,8 @@ def describe_dataset(data_dir: str | pathlib.Path) -> str:
     lines = [f"# {data_dir}", ""]
     lines += [
         f"{len(description.class_names)} classes; images of {description.image_px} x {description.image_px} pixels"
-        f"{' or longer' if description.keep_aspect else ''}, stored as {description.encoding}.",
+        f"{' or longer' if description.keep_aspect else ''}{', warped' if description.resize == 'warp' else ''}, "
+        f"stored as {description.encoding}.",
         "",
         "| split | images | shards | MB | bytes per image | images per class: minimum, median, maximum | skipped |",
         "|---|---|---|---|---|---|---|",

@@ -33,6 +33,7 @@ WIDTH = "image/width"
 
 SPLITS = ("train", "validation")
 ENCODINGS = ("jpeg", "png", "raw")
+RESIZES = ("crop", "warp")  # the central square, as section 2 says; or both sides, whatever the aspect
 DATASET_FILE = "dataset.json"
 _FORMAT_VERSION = 2
 
@@ -106,6 +107,11 @@ class DatasetDescription:
         """Whether images were turned upright when they were built. None for data sets built before 0.2, which were not,
         and whose transparency and values of more than 8 bits were treated otherwise."""
         return self.settings.get("exif_orientation")
+
+    @property
+    def resize(self) -> str:
+        """How images became squares, one of `RESIZES`."""
+        return self.settings.get("resize", "crop")
 
     def save(self, data_dir: str | pathlib.Path) -> None:
         """Writes dataset.json into a folder, atomically."""

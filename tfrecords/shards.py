@@ -28,6 +28,7 @@ class ShardTask:
     quality: int
     exif_orientation: bool
     max_pixels: int
+    resize: str
 
     @property
     def part_path(self) -> pathlib.Path:
@@ -64,7 +65,7 @@ def build_shard(task: ShardTask) -> None:
             try:
                 opened = images.open_image(image, task.max_pixels)
                 pixels = images.prepare_image(
-                    opened, task.image_px, task.keep_aspect, task.exif_orientation, task.max_pixels
+                    opened, task.image_px, task.keep_aspect, task.exif_orientation, task.max_pixels, task.resize
                 )
             except UnidentifiedImageError:  # its own message has a memory address, which differs from run to run
                 skipped.append((filename, f"UnidentifiedImageError: it is none of {', '.join(images.FORMATS)}"))

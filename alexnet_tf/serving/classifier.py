@@ -90,6 +90,7 @@ def _open_converted(path: pathlib.Path) -> Classifier:
         card["data"]["image_px"],
         card["network"]["image_px"],
         card["data"].get("exif_orientation"),
+        card["data"].get("resize", "crop"),
     )
 
 
@@ -103,11 +104,12 @@ def _open_trained(path: pathlib.Path) -> Classifier:
         description.image_px,
         model.input_shape[1],
         description.exif_orientation,
+        description.resize,
     )
 
 
 def _classifier_of_pixels(
-    predict, class_names, image_px: int, crop_px: int, exif_orientation: bool | None
+    predict, class_names, image_px: int, crop_px: int, exif_orientation: bool | None, resize: str
 ) -> Classifier:
     import tensorflow as tf
 
@@ -115,7 +117,8 @@ def _classifier_of_pixels(
     from alexnet_tf.tfrecords import crops
 
     def classify(encoded):
-        square = preprocessing.decode_square(tf.constant(encoded), image_px, exif_orientation=exif_orientation)
+        encoded = tf.constant(encoded)
+        square = preprocessing.decode_square(encoded, image_px, exif_orientation=exif_orientation, resize=resize)
         probabilities = predict(np.float32(crops.center_crop(square[None], crop_px)))[0]
         best = metrics.top_k(probabilities, _TOP)
         return [class_names[c] for c in best], probabilities[best]

@@ -72,6 +72,7 @@ def write_saved_model(
     image_px: int,
     max_pixels: int = formats.MAX_PIXELS,
     exif_orientation: bool | None = True,
+    resize: str = "crop",
 ) -> None:
     """Writes a SavedModel with the functions of `signatures.make_signatures`, which has the same arguments.
 
@@ -80,7 +81,7 @@ def write_saved_model(
     archive = keras.export.ExportArchive()
     # No `archive.track(model)`, which would write every weight twice.
     for name, function in signatures.make_signatures(
-        model, class_names, image_px, max_pixels, exif_orientation
+        model, class_names, image_px, max_pixels, exif_orientation, resize
     ).items():
         archive.add_endpoint(name, function)
     archive.write_out(str(folder), verbose=False)  # pyright: ignore[reportAttributeAccessIssue] # by backend
@@ -138,9 +139,9 @@ def export_model(
     model = precisions.in_float32(model)  # which it was trained in or not: it runs on any machine
     with new_version(base_dir, version) as (folder, target):
         if model_format == "savedmodel":
-            exif_orientation = description.exif_orientation
+            decoding = (description.image_px, max_pixels, description.exif_orientation, description.resize)
             written = precisions.stored_in_bfloat16(model) if precision == "bfloat16" else model
-            write_saved_model(folder, written, class_names, description.image_px, max_pixels, exif_orientation)
+            write_saved_model(folder, written, class_names, *decoding)
             if not warm_up.write(folder, target.parent.name, model.input_shape[1]):
                 print("No warm-up requests are written: they need `pip install alexnet-tf[serving]`.")
         elif model_format == "web":

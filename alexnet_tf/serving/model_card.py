@@ -4,7 +4,7 @@ import datetime
 import importlib.metadata
 import json
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alexnet_tf import variants
 from alexnet_tf.model import count_parameters, weights_checksum
@@ -22,6 +22,8 @@ _BFLOAT16 = (
     "'amx_bf16\\|avx512_bf16' /proc/cpuinfo`) and GPUs with bfloat16 (NVIDIA's from Ampere). It gives the same answers "
     "on others, about 25 times as slowly as in float32: export in float32 for them."
 )
+_RESIZED = {"crop": "central square", "warp": "both sides"}
+_HUB_LICENSES = ("mit", "bsd-3-clause", "bsd-2-clause", "apache-2.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0")
 _PAPER_RECIPE = pathlib.Path(__file__).parents[1] / "recipes" / "paper.flags"
 
 
@@ -63,8 +65,10 @@ def collect(
             "images": {split: of_split.count for split, of_split in description.splits.items()},
             "image_px": description.image_px,
             "exif_orientation": description.exif_orientation,
-            "preprocessing": f"central square, resized to {description.image_px} pixels with antialiasing; the center "
-            f"crop of {model.input_shape[1]} pixels; the mean image is subtracted in the network's first layer",
+            "resize": description.resize,
+            "preprocessing": f"{_RESIZED[description.resize]}, resized to {description.image_px} pixels with "
+            f"antialiasing; the center crop of {model.input_shape[1]} pixels; the mean image is subtracted in the "
+            "network's first layer",
         },
         "recipe": _recipe(run),
         "metrics": _metrics(run, model),
@@ -200,6 +204,60 @@ def _limits(card: dict) -> list[str]:
         "- What the data lacks or shows one-sidedly, the model has learned so. It was not tested for decisions about "
         "people, and not for attacks by images that were made to mislead it.",
     ]
+
+
+def as_hub_page(card: dict, license_name: str | None = None) -> str:
+    """The card as README.md of a model on the Hugging Face Hub: with a header that the Hub reads.
+
+    Args:
+        card: what `collect` returns.
+        license_name: of the weights, such as "MIT" or "BSD-3-Clause"; None if it is not known.
+
+    Source: huggingface.co/docs/hub/model-cards.
+    """
+    variant, data = card["network"]["variant"], card["data"]
+    header: dict[str, Any] = {
+        "library_name": "keras",
+        "pipeline_tag": "image-classification",
+        "tags": ["alexnet", variant, "image-classification"],
+        "metrics": ["accuracy"],
+    }
+    if license_name:
+        known = license_name.lower() in _HUB_LICENSES
+        header |= {"license": license_name.lower()} if known else {"license": "other", "license_name": license_name}
+    first = str(((card["recipe"] or {}).get("settings") or {}).get("init_from"))
+    if first.startswith("hf://"):
+        header["base_model"] = first.removeprefix("hf://")
+    if evaluation := card["metrics"].get("evaluation"):
+        source = str(data["source"] or "not recorded")
+        accuracies = [
+            {
+                "type": "accuracy",
+                "name": f"top-{k} accuracy, {view.replace('_', ' ')}",
+                "value": round(1 - evaluation[view][f"top{k}_error"], 6),
+            }
+            for view in ("center_crop", "ten_views")
+            if view in evaluation
+            for k in (1, 5)
+        ]
+        dataset = {"name": source, "type": source, "split": evaluation["split"]}
+        results = [{"task": {"type": "image-classification"}, "dataset": dataset, "metrics": accuracies}]
+        header["model-index"] = [{"name": card["name"], "results": results}]
+    # JSON is YAML, whatever a name contains.
+    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in header.items()), "---", ""]
+    use = [
+        "",
+        "## Use",
+        "",
+        "```python",
+        "import alexnet_tf",
+        "",
+        f'model, description = alexnet_tf.load_model("hf://USER/{card["name"]}")  # or the path of this folder',
+        'predictions = model.predict(alexnet_tf.preprocess(["image.jpg"], model))',
+        "print(alexnet_tf.decode_predictions(predictions, model))",
+        "```",
+    ]
+    return "\n".join(lines) + as_markdown(card) + "\n".join(use) + "\n"
 
 
 def write(folder: str | pathlib.Path, card: dict) -> None:

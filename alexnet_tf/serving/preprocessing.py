@@ -12,7 +12,11 @@ _STRIP_PIXELS = 1 << 20  # of transparent and 16-bit images that are converted a
 
 
 def decode_square(
-    encoded_image: tf.Tensor, image_px: int, max_pixels: int = MAX_PIXELS, exif_orientation: bool | None = True
+    encoded_image: tf.Tensor,
+    image_px: int,
+    max_pixels: int = MAX_PIXELS,
+    exif_orientation: bool | None = True,
+    resize: str = "crop",
 ) -> tf.Tensor:
     """Decodes an image to the square of a data set, as the builder of TFRecords does with Pillow.
 
@@ -27,6 +31,7 @@ def decode_square(
         exif_orientation: whether images are turned upright, as their EXIF tag Orientation says. None for the networks
             of data sets that do not say whether their images were: these, built before 0.2, also ignored transparency
             and took the high byte of 16 bits.
+        resize: "crop", or "warp" for the complete image whatever its aspect; see `images.prepare_image`.
 
     Returns: uint8 tensor (image_px, image_px, 3), RGB.
 
@@ -87,7 +92,9 @@ def decode_square(
     decoders = {"JPEG": (b"\xff\xd8\xff", decode_jpeg), "PNG": (b"\x89PNG", decode_png), "BMP": (b"BM", decode_bmp)}
     kinds = [(starts_with(magic), decode) for magic, decode in (decoders[name] for name in images.SERVED_FORMATS)]
     image, turn = tf.case(kinds, default=refuse)
-    square = orientation.center_square(tf.ensure_shape(image, (None, None, 3)), turn)
+    square = tf.ensure_shape(image, (None, None, 3))
+    if resize == "crop":
+        square = orientation.center_square(square, turn)
     square = tf.image.resize(square, (image_px, image_px), antialias=True)
     square = tf.cast(tf.clip_by_value(tf.round(square), 0, 255), tf.uint8)
     return orientation.turn_upright(square, turn)

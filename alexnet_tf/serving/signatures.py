@@ -27,6 +27,7 @@ def make_signatures(
     image_px: int,
     max_pixels: int = preprocessing.MAX_PIXELS,
     exif_orientation: bool | None = True,
+    resize: str = "crop",
 ) -> dict[str, Callable]:
     """Makes the functions of a served model. Each takes any number of images, none included.
 
@@ -53,7 +54,7 @@ def make_signatures(
         class_names: the names of the classes, in the order of the labels.
         image_px: side to which the shorter side of an encoded image is resized, in pixels.
         max_pixels: pixels that an encoded image may have.
-        exif_orientation: whether encoded images are turned upright; see `preprocessing.decode_square`.
+        exif_orientation, resize: how encoded images become squares; see `preprocessing.decode_square`.
 
     Returns: a dict from the signature's name to a `tf.function`.
 
@@ -65,7 +66,7 @@ def make_signatures(
     classes = model.output_shape[-1]
     if len(class_names) != classes:
         raise ValueError(f"`class_names` must name the model's {classes} classes. Received: {len(class_names)} names")
-    served = _ServedModel(model, class_names, image_px, max_pixels, exif_orientation)
+    served = _ServedModel(model, class_names, image_px, max_pixels, exif_orientation, resize)
     side = model.input_shape[1]
     images = tf.TensorSpec((None,), tf.string, name="images")
     functions = {
@@ -86,13 +87,13 @@ class _ServedModel:
     """A model with what its signatures need; a method for each."""
 
     def __init__(
-        self, model: keras.Model, class_names: Sequence[str], image_px: int, max_pixels: int, exif_orientation
+        self, model: keras.Model, class_names: Sequence[str], image_px: int, max_pixels: int, exif_orientation, resize
     ):
         self._model = model
         self._last_hidden = keras.Model(model.input, keras.layers.Flatten()(layer_output(model, feature_layer(model))))
         self._class_names = tf.constant(class_names)
         self._image_px, self._crop_px = image_px, model.input_shape[1]
-        self._max_pixels, self._exif_orientation = max_pixels, exif_orientation
+        self._decode_as = (max_pixels, exif_orientation, resize)
         self._num_classes = model.output_shape[-1]
 
     def classify_center_crop(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -116,7 +117,7 @@ class _ServedModel:
         return {"probabilities": _run(self._model, pixels)}
 
     def _decode(self, encoded):
-        return preprocessing.decode_square(encoded, self._image_px, self._max_pixels, self._exif_orientation)
+        return preprocessing.decode_square(encoded, self._image_px, *self._decode_as)
 
     def _decode_example(self, serialized):
         feature = {schema.ENCODED: tf.io.FixedLenFeature((), tf.string)}

@@ -85,5 +85,9 @@ def description(name: str) -> schema.DatasetDescription:
         keep_aspect=False,
         encoding="jpeg",
         splits={},
-        settings={"source": f"published weights {name}", "exif_orientation": True},
+        settings={
+            "source": f"published weights {name}",
+            "exif_orientation": True,
+            "resize": published.PUBLISHED[name].resize,
+        },
     )

@@ -163,6 +163,14 @@ class TestSignatures:
         served = predictions(saved, "serving_default", [b"a", b"b"])
         assert not served["valid"].any()
 
+    def test_network_of_warped_images_is_served_warped(self, untrained):
+        model, description = untrained
+        made = signatures.make_signatures(model, description.class_names, description.image_px, resize="warp")
+        served = made["serving_default"](tf.constant([as_file(photo(size=(200, 90)), "PNG")]))
+        square = images.prepare_image(as_file(photo(size=(200, 90)), "PNG"), 64, resize="warp")
+        expected = np.sort(model.predict_on_batch(crops.center_crop(square[None], 56))[0])[::-1][:5]
+        np.testing.assert_allclose(served["probabilities"][0], expected, atol=0.02)  # pixels may differ by 1
+
 
 class TestDecodeSquare:
     @pytest.mark.parametrize("size", [(300, 200), (37, 90), (28, 28), (5000, 1), (1, 1)])
@@ -205,6 +213,13 @@ class TestDecodeSquare:
                     assert np.abs(np.int32(served) - expected).max() <= 1
                 of_old_data = preprocessing.decode_square(tf.constant(content), 64, exif_orientation=None)
                 np.testing.assert_array_equal(of_old_data, served)
+
+    @pytest.mark.parametrize("orientation", [1, 3, 6])
+    @pytest.mark.parametrize("size", [(91, 70), (70, 91), (300, 5)])
+    def test_warped_images_are_those_of_training(self, size, orientation):
+        content = as_file(photo(size=size), "PNG", exif=exif(orientation))
+        served = preprocessing.decode_square(tf.constant(content), 64, resize="warp").numpy()
+        assert np.abs(np.int32(served) - images.prepare_image(content, 64, resize="warp")).max() <= 1
 
     def test_damaged_orientations_are_read_as_in_training(self):
         read = tf.function(orientation.read_jpeg, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)

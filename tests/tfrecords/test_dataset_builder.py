@@ -152,11 +152,25 @@ class TestBuildDataset:
         np.testing.assert_array_equal(shown[False], images.prepare_image(np.asarray(photo(30, 30)), 16))
         assert np.abs(np.int32(shown[True]) - np.rot90(shown[False])).max() <= 1
 
+    def test_warped_images_are_stored_and_told_from_cropped_ones(self, image_folder, tmp_path):
+        source = f"folder:{image_folder}"
+        assert build_small(source, tmp_path / "data", resize="warp", encoding="png").resize == "warp"
+        by_name = {name: content for name, content, _ in sources.open_source(source).read("train", 0, 22)}
+        for name, _, _, image in read_examples(tmp_path / "data", "train"):
+            expected = Image.open(by_name[name]).resize((16, 16), Image.Resampling.BILINEAR)
+            np.testing.assert_array_equal(Image.open(io.BytesIO(image)), expected)
+        with pytest.raises(ValueError, match="resize was 'warp' and is now 'crop'"):
+            build_small(source, tmp_path / "data", encoding="png")
+        with pytest.raises(
+            ValueError, match=r"`resize` must be .*\"crop\" with `keep_aspect`\. Received: resize='warp'"
+        ):
+            build_small(source, tmp_path / "other", resize="warp", keep_aspect=True)
+
     def test_old_data_set_is_complete_and_says_that_it_ignores_orientations(self, image_folder, tmp_path, capsys):
         build_small(f"folder:{image_folder}", tmp_path / "data")
         path = tmp_path / "data" / "dataset.json"
         content = json.loads(path.read_text())
-        for name in ("exif_orientation", "max_pixels"):
+        for name in ("exif_orientation", "max_pixels", "resize"):
             del content["settings"][name]
         del content["checksum"]
         path.write_text(json.dumps(content))
@@ -164,6 +178,8 @@ class TestBuildDataset:
         output = capsys.readouterr().out
         assert "built by an older version, which ignored EXIF orientations" in output
         assert "is complete: nothing to build" in output
+        with pytest.raises(ValueError, match="resize was 'crop' and is now 'warp'"):
+            build_small(f"folder:{image_folder}", tmp_path / "data", resize="warp")
 
     def test_formats_that_are_not_served_are_counted_in_a_warning(self, image_folder, tmp_path, capsys):
         build_small(f"folder:{image_folder}", tmp_path / "served")

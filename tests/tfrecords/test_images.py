@@ -51,6 +51,15 @@ class TestPrepareImage:
                 stored = images.prepare_image(content, 30, exif_orientation=False)
                 assert np.array_equal(stored, images.prepare_image(content, 30)) == (orientation == 1)
 
+    @pytest.mark.parametrize("size", [(61, 80), (80, 61), (3, 500)])
+    @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+    def test_warped_image_is_pillows_resize_of_the_complete_one(self, size, mode):
+        upright = photo(*size)
+        expected = upright.resize((30, 30), Image.Resampling.BILINEAR)
+        turned = upright.convert(mode).transpose(Image.Transpose.ROTATE_90)
+        result = images.prepare_image(encoded(turned, "PNG", exif=exif(6)), 30, resize="warp")
+        np.testing.assert_array_equal(result, expected)
+
     def test_damaged_orientation_is_upright(self):
         whole = exif(6).tobytes()
         assert images.read_orientation(whole) == 6

@@ -1,0 +1,32 @@
+"""Models on the Hugging Face Hub, by addresses such as hf://USER/NAME."""
+
+import importlib
+import pathlib
+import re
+
+
+def local_folder(path: str | pathlib.Path) -> pathlib.Path | None:
+    """Downloads a model, unless it is in the Hub's cache.
+
+    Args:
+        path: "hf://USER/NAME"; or any other path, for which nothing is done.
+
+    Returns: the folder with the model's files; None if `path` is no address of the Hub.
+
+    Raises:
+        ValueError: if huggingface_hub is not installed, or the model can't be downloaded.
+    """
+    address = re.fullmatch(r"hf:/+(.+)", str(path))  # pathlib makes one stroke of two
+    if address is None:
+        return None
+    try:
+        huggingface_hub = importlib.import_module("huggingface_hub")
+    except ImportError as error:
+        raise ValueError(f"huggingface_hub is needed for {path}: pip install 'alexnet-tf[hub]'") from error
+    try:
+        return pathlib.Path(huggingface_hub.snapshot_download(address[1], library_name="keras"))
+    except Exception as error:  # its own kinds, and those of its HTTP client
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"hf://{address[1]} can't be downloaded: {reason} If you have its files, give their folder instead."
+        ) from error
