@@ -1,4 +1,7 @@
-"""Measures the errors of trained models, alone and averaged, from center crops and from the paper's ten views."""
+"""Measures the errors of trained models, alone and averaged, from center crops and from the paper's ten views.
+
+The exit status is 1 if they are larger than expected.
+"""
 
 import contextlib
 import os
@@ -10,6 +13,8 @@ from absl import flags
 from alexnet_tf.evaluation import files
 from alexnet_tf.tfrecords import program
 
+EXIT_WORSE = 1  # an error is larger than expected
+
 
 def define_flags():
     """Defines the flags. Not at import: then two programs could not be imported together."""
@@ -17,7 +22,7 @@ def define_flags():
         "model",
         None,
         "One or several, which are averaged: a run's folder (the --run_dir of alexnet-train), a folder of its "
-        "checkpoints, a .keras file in one, or an .npz file of --save_predictions.",
+        "checkpoints, a .keras file in one, the name of published weights, or an .npz file of --save_predictions.",
         required=True,
     )
     flags.DEFINE_string("data_dir", None, "Folder of TFRecords made by alexnet-tfrecords.", required=True)
@@ -35,6 +40,13 @@ def define_flags():
         "What to do about images that can't be read: stop and name them, or check all images first and skip those.",
     )
     flags.DEFINE_integer("max_bad_records", 100, "Number of records that may be skipped.", lower_bound=0)
+    flags.DEFINE_list(
+        "expect",
+        [],
+        f"Errors in percent that are expected, such as top1=43.45,top5=20.9; names: {', '.join(files.EXPECTED)}. The "
+        "status is 1 if one is exceeded by more than chance explains: if the 95% interval of the measured one is above "
+        "it. By default, for published weights on validation images, the published errors.",
+    )
     flags.DEFINE_bool("ten_views", True, "Whether to measure ten views too, which takes ten times as long.")
     flags.DEFINE_bool(
         "search_weights",
@@ -88,6 +100,9 @@ def main(arguments):
 def _check_flags():
     """Raises ValueError if flags exclude one another, or a file exists that would be written."""
     flag = flags.FLAGS
+    expected = files.parse_expected(flag.expect)
+    if not flag.ten_views and any(files.EXPECTED[name][0] == "ten_views" for name in expected):
+        raise ValueError(f"`expect` of ten views needs `ten_views`. Received: {','.join(flag.expect)}")
     if flag.search_weights and len(flag.model) == 1:
         raise ValueError(f"`search_weights` needs several models. Received: --model={flag.model[0]}")
     if not flag.output_dir and (len(flag.model) > 1 or files.is_saved(flag.model[0])):
@@ -145,18 +160,21 @@ def _evaluate(worker):
                 model.save(pathlib.Path(flag.save_predictions) / f"{name}.npz")
         models.append(model)
     strategies.check_workers_agree(strategy, worker, {"finished": True})  # then no worker waits for another any more
-    if worker.is_chief:
-        _write(models, len(skipped), numbers)
+    if worker.is_chief and not _write(models, len(skipped), numbers):
+        sys.exit(EXIT_WORSE)
 
 
 def _write(models, records_skipped, numbers):
-    """Measures and writes what the flags ask for."""
+    """Measures and writes what the flags ask for. Returns whether no error is larger than expected."""
     from alexnet_tf.evaluation import metrics, predictions, report, results
     from alexnet_tf.model import load_model
     from alexnet_tf.visualization import kernels, plots
 
     flag = flags.FLAGS
     result = results.evaluate_models(models, flag.search_weights, records_skipped)
+    compared = results.compare(result, _expected(flag))
+    if compared:
+        result["expected"] = compared
     output_dir = pathlib.Path(flag.output_dir or files.run_folder(flag.model[0]))
     report.write(output_dir, result, models)
     if flag.submission:
@@ -168,7 +186,20 @@ def _write(models, records_skipped, numbers):
         initial = kernels.load_initial_kernels(flag.model[0])
         plots.save_png(output_dir / files.KERNELS, kernels.draw_kernels(conv1.kernels, initial))
     print(f"\n{report.as_text(result)}")
+    if compared:
+        print(report.comparison(compared))
     print(f"Written: evaluation.json, evaluation.md and pictures in {output_dir}")
+    return all(row["passed"] for row in compared)
+
+
+def _expected(flag):
+    """The errors to compare with, in percent: those of the flag, or the published ones of published weights."""
+    from alexnet_tf.weights import pretrained, published
+
+    name = pretrained.published_name(flag.model[0]) if len(flag.model) == 1 else None
+    if flag.expect or name is None or flag.split != "validation":
+        return files.parse_expected(flag.expect)
+    return {"top1": published.PUBLISHED[name].top1_error, "top5": published.PUBLISHED[name].top5_error}
 
 
 def run():

@@ -1,5 +1,7 @@
 """alexnet-evaluate: the numbers are those of a plain recomputation, of one model and of several."""
 
+import contextlib
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -17,7 +19,7 @@ from alexnet_tf import evaluate
 from alexnet_tf.distribution import workers
 from alexnet_tf.evaluation import predictions
 from alexnet_tf.model import load_model, weights_checksum
-from alexnet_tf.tfrecords import reader
+from alexnet_tf.tfrecords import reader, schema
 from alexnet_tf.visualization import kernels, plots
 
 
@@ -168,7 +170,7 @@ class TestSeveralModels:
         def run(*models, **changes):
             values = {"data_dir": data_dir, "split": "validation", "output_dir": tmp_path / "out", "batch_size": 128}
             values |= {"on_bad_record": "fail", "ten_views": False, "search_weights": False, "submission": None}
-            values |= {"save_predictions": tmp_path / "saved", "strategy": "one", "devkit": None}
+            values |= {"save_predictions": tmp_path / "saved", "strategy": "one", "devkit": None, "expect": []}
             values |= {"model": [tmp_path / name for name in models]} | changes
             monkeypatch.setattr(absl_flags, "FLAGS", types.SimpleNamespace(**values))
             evaluate._evaluate(workers.Worker())
@@ -203,6 +205,47 @@ class TestSeveralModels:
         assert of_model["weights"] == weights_checksum(load_model(tmp_path / "trained")[0])
         assert result["images"] == 1000
 
+    def test_expected_errors_are_compared_and_the_status_says_when_one_is_exceeded(
+        self, evaluate_models, tmp_path, capsys
+    ):
+        evaluate_models("trained")
+        error = json.loads((tmp_path / "out" / "evaluation.json").read_text())["center_crop"]["top1_error"]
+        saved = {"save_predictions": None}
+        evaluate_models("saved/trained.npz", expect=[f"top1={100 * error + 0.5:.3f}", "top5=100"], **saved)
+        output = capsys.readouterr().out
+        assert output.count("  pass\n") == 1 and output.count("  pass, lower than chance explains\n") == 1
+        with pytest.raises(SystemExit) as ended:
+            evaluate_models("saved/trained.npz", expect=["top1=50"], **saved)
+        assert ended.value.code == 1
+        (row,) = json.loads((tmp_path / "out" / "evaluation.json").read_text())["expected"]
+        assert row["expected"] == 0.5 and row["measured"] == error and not row["passed"]
+        low, high = row["interval_95"]
+        words = ["center", "crop,", "top-1", "50.00%", f"{error:.2%}", f"({low:.2%}", "to", f"{high:.2%})", "FAIL"]
+        assert words in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+    def test_published_weights_are_compared_with_their_errors(self):
+        flag = types.SimpleNamespace(model=["caffenet"], expect=[], split="validation")
+        assert evaluate._expected(flag) == {"top1": 42.6, "top5": 19.6}
+        flag.split = "train"
+        assert evaluate._expected(flag) == {}
+        flag.expect = ["ten_view_top1=41"]
+        assert evaluate._expected(flag) == {"ten_view_top1": 41}
+
+    def test_classes_are_the_same_by_their_wordnet_ids_and_another_resizing_is_said(
+        self, untrained_dir, data_dir, tmp_path, caplog
+    ):
+        shutil.copytree(untrained_dir, tmp_path / "run")
+        data = schema.load_description(data_dir)
+        ids = [f"n{number:08}" for number in range(10)]
+        for names, fits in ((ids, True), (ids[::-1], False)):
+            named = [f"{name} word" for name in ids]
+            settings = {"exif_orientation": True, "resize": "warp"}
+            schema.DatasetDescription(tuple(named), 64, False, "png", {}, settings).save(tmp_path / "run")
+            described = dataclasses.replace(data, class_names=tuple(names))
+            with contextlib.nullcontext() if fits else pytest.raises(ValueError, match="trained on the classes"):
+                predictions.load_model_for(tmp_path / "run", data_dir, described)
+            assert "alexnet-tfrecords --resize=warp" in caplog.text
+
 
 class TestFlags:
     @pytest.mark.parametrize(
@@ -212,6 +255,11 @@ class TestFlags:
             (["--model=run,run"], "`output_dir` must be given"),
             (["--model=a/run,b/run", "--output_dir=out", "--save_predictions=out"], "runs of different names"),
             (["--model=run", "--submission=a.txt"], "`submission` needs `devkit`"),
+            (
+                ["--model=run", "--expect=top3=4"],
+                "names are top1, top5, ten_view_top1, ten_view_top5. Received: 'top3=4'",
+            ),
+            (["--model=run", "--expect=ten_view_top1=4", "--noten_views"], "`expect` of ten views needs `ten_views`"),
         ],
     )
     def test_flags_that_exclude_one_another_are_refused(self, flags, message):

@@ -1,9 +1,33 @@
-"""Names of the files of an evaluation. Imports nothing heavy, so that a program can check them at its start."""
+"""Names of the files and of the errors of an evaluation. Imports nothing heavy: a program checks them at its start."""
 
 import pathlib
+from collections.abc import Sequence
 
 REPORT = ("evaluation.json", "evaluation.md", "confusion_matrix.png", "calibration.png")
 KERNELS = "conv1_kernels.png"
+EXPECTED = {  # names of --expect to views and errors
+    "top1": ("center_crop", "top1"),
+    "top5": ("center_crop", "top5"),
+    "ten_view_top1": ("ten_views", "top1"),
+    "ten_view_top5": ("ten_views", "top5"),
+}
+
+
+def parse_expected(items: Sequence[str]) -> dict[str, float]:
+    """Returns {"top1": 43.45} for ["top1=43.45"]. Raises ValueError if an item is not of that form."""
+    expected = {}
+    for item in items:
+        name, _, value = item.partition("=")
+        try:
+            expected[name] = float(value)
+        except ValueError:
+            expected[name] = -1.0
+        if name not in EXPECTED or not 0 <= expected[name] <= 100:
+            raise ValueError(
+                f"`expect` must be errors in percent by name, such as top1=43.45. The names are {', '.join(EXPECTED)}. "
+                f"Received: {item!r}"
+            )
+    return expected
 
 
 def run_folder(path: str | pathlib.Path) -> pathlib.Path:

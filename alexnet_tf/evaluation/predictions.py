@@ -4,12 +4,14 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from alexnet_tf.distribution import strategies, workers
 from alexnet_tf.evaluation import metrics
@@ -82,7 +84,12 @@ def load_model_for(
         ValueError: if there is no model, it was trained on other classes, or its input is larger than the images.
     """
     model, learned = load_model(path)
-    if learned.class_names != description.class_names:
+    if learned.resize != description.resize:
+        logging.warning(
+            "The images of %s were resized by %s, those that %s was trained on by %s: alexnet-tfrecords --resize=%s.",
+            *(data_dir, description.resize, path, learned.resize, learned.resize),
+        )
+    if _class_ids(learned.class_names) != _class_ids(description.class_names):
         raise ValueError(
             f"The model must have been trained on the classes of the data. {path} knows {len(learned.class_names)} "
             f"({', '.join(learned.class_names[:3])}, ...); {data_dir} holds {len(description.class_names)} "
@@ -90,6 +97,12 @@ def load_model_for(
         )
     crops.check_crop_px(model.input_shape[1], description.image_px)
     return model
+
+
+def _class_ids(names: Sequence[str]) -> list[str]:
+    """The WordNet ids of classes whose names all begin with one, else their names."""
+    ids = [name.split(" ")[0] for name in names]
+    return ids if all(re.fullmatch(r"n\d{8}", each) for each in ids) else list(names)
 
 
 def predict(

@@ -95,6 +95,20 @@ def as_text(result: dict) -> str:
     return "\n".join(lines)
 
 
+def comparison(rows: Sequence[dict]) -> str:
+    """Formats what `results.compare` returns for the terminal."""
+    lines = ["Compared with what is expected:", f"  {'error':<24}{'expected':>10}{'measured':>10} (95% interval)"]
+    for row in rows:
+        low, high = row["interval_95"]
+        verdict = "pass" if row["passed"] else "FAIL"
+        if row["expected"] > high:
+            verdict = "pass, lower than chance explains"
+        lines.append(
+            f"  {row['name']:<24}{row['expected']:>10.2%}{row['measured']:>10.2%} ({low:.2%} to {high:.2%})  {verdict}"
+        )
+    return "\n".join(lines)
+
+
 def write(output_dir: str | pathlib.Path, result: dict, models: Sequence[Predictions]) -> None:
     """Writes `files.REPORT`.
 

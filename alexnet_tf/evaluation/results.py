@@ -1,8 +1,8 @@
 """The results of an evaluation: errors, calibration and classes of several models, alone and averaged."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from alexnet_tf.evaluation import metrics
+from alexnet_tf.evaluation import files, metrics
 from alexnet_tf.evaluation.predictions import Predictions
 
 
@@ -81,3 +81,35 @@ def evaluate_models(models: Sequence[Predictions], search_weights: bool = False,
     if search_weights:
         result["searched"] = {view: search_ensemble(models, view) for view in views}
     return result
+
+
+def compare(result: dict, expected: Mapping[str, float]) -> list[dict]:
+    """Compares measured errors with expected ones.
+
+    Args:
+        result: what `evaluate_models` returns.
+        expected: errors in percent, by the names of `files.EXPECTED`.
+
+    Returns: for each a JSON-serializable dict: "name", "expected" and "measured" (errors in [0, 1]), "interval_95", and
+    "passed", whether the measured error is not above the expected one by more than chance explains: whether its
+    interval begins at or below it.
+
+    Raises:
+        ValueError: if a view was not measured.
+    """
+    rows = []
+    for name, percent in expected.items():
+        view, k = files.EXPECTED[name]
+        if view not in result:
+            raise ValueError(f"`expect` must be of views that were measured. Received: {name}={percent:g}")
+        interval = result[view][f"{k}_error_interval_95"]
+        rows.append(
+            {
+                "name": f"{view.replace('_', ' ')}, {k.replace('top', 'top-')}",
+                "expected": percent / 100,
+                "measured": result[view][f"{k}_error"],
+                "interval_95": interval,
+                "passed": interval[0] <= percent / 100,
+            }
+        )
+    return rows
