@@ -14,11 +14,13 @@ def define_flags():
         "input",
         None,
         "A .caffemodel (bvlc_alexnet, bvlc_reference_caffenet), a .npy dictionary made from one, a .pth or "
-        ".safetensors state dict of torchvision's alexnet, an .onnx graph of one of these, or a model of this "
-        "project: a folder, .keras or .h5.",
+        ".safetensors state dict of torchvision's alexnet, an .onnx graph of one of these, the name of published "
+        "weights, or a model of this project: a folder, .keras, .h5 or hf://USER/NAME.",
         required=True,
     )
-    flags.DEFINE_string("output_dir", None, "A new folder, like the run folders of alexnet-train.", required=True)
+    flags.DEFINE_string(
+        "output_dir", None, "A new folder, like the run folders of alexnet-train, to use or to upload.", required=True
+    )
     flags.DEFINE_enum(
         "variant",
         None,
@@ -35,6 +37,13 @@ def define_flags():
     flags.DEFINE_string(
         "mean_image", None, "Caffe's mean image, .binaryproto or .npy; without it, its mean color is subtracted."
     )
+    flags.DEFINE_bool(
+        "zipped",
+        True,
+        "Whether the network is one file, model.keras. --nozipped writes the files that "
+        'keras.saving.load_model("hf://USER/NAME") reads from the Hugging Face Hub.',
+    )
+    flags.DEFINE_string("license", None, "License of the weights, for the model card, such as MIT.")
     flags.DEFINE_string(
         "class_names",
         None,
@@ -45,23 +54,33 @@ def define_flags():
 def main(arguments):
     # Imported here, so that --help and mistakes in flags are answered at once.
     from alexnet_tf import model
+    from alexnet_tf.serving import model_card
     from alexnet_tf.visualization import layer_table
-    from alexnet_tf.weights import caffe_files, pretrained_files, transfer
+    from alexnet_tf.weights import caffe_files, pretrained, pretrained_files, published, transfer
 
     flag = flags.FLAGS
     merge = None if flag.columns is None else flag.columns == "merged"
     path = pathlib.Path(flag.input)
-    if path.is_dir() or path.suffix in (".keras", ".h5"):
+    license_name, described, run = flag.license, None, None
+    name = pretrained.published_name(flag.input)
+    if name or flag.input.startswith("hf://"):
+        source, described = model.load_model(flag.input)
+        license_name = license_name or (published.PUBLISHED[name].license if name else None)
+    elif path.is_dir() or path.suffix in (".keras", ".h5"):
         source = model.open_model(path)
-        found = model.variant_name(source)
-        num_classes = source.output_shape[-1]
-        described = (path if path.is_dir() else path.parent) / schema.DATASET_FILE
-        names_file = flag.class_names or (described if described.exists() else None)
+        run = path if path.is_dir() else path.parent
+        if (run / schema.DATASET_FILE).exists():
+            described = schema.load_description(run)
+        elif not path.is_dir():
+            run = None
     else:
         source = pretrained_files.read_pretrained(path)
-        found = source.variant
-        num_classes = source.num_classes
-        names_file = flag.class_names
+        known = published.identify(path)
+        license_name = license_name or (published.PUBLISHED[known[0]].license if known else None)
+    if isinstance(source, pretrained_files.PretrainedWeights):
+        found, num_classes = source.variant, source.num_classes
+    else:
+        found, num_classes = model.variant_name(source), source.output_shape[-1]
     variant = flag.variant or found
     if variant is None:
         raise ValueError(f"{path} does not say which network it is. Give --variant: caffe, caffenet or another.")
@@ -78,10 +97,13 @@ def main(arguments):
             transfer.copy_weights(source, converted)
     except ValueError as error:
         raise ValueError(f"{path} does not fit --variant={variant}: {error}") from error
-    class_names = transfer.read_class_names(names_file, num_classes)
     if flag.mean_image:
         converted.get_layer("mean_image").set_mean_image(caffe_files.read_mean(flag.mean_image))
-    transfer.save_converted(converted, class_names, path.name, flag.output_dir)
+    description = transfer.describe_data(described, flag.class_names, converted, path)
+    name = pathlib.Path(flag.output_dir).name
+    card = model_card.collect(converted, description, run, name, 1) | {"format": "keras", "precision": "float32"}
+    page = model_card.as_hub_page(card, license_name)
+    transfer.save_converted(converted, description, page, flag.output_dir, flag.zipped)
     print(
         f"Converted {path} to {flag.output_dir}: {variant}, {model.count_parameters(converted):,} parameters, "
         f"{num_classes} classes."

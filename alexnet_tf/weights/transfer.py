@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -14,8 +15,6 @@ import numpy as np
 from alexnet_tf import layers
 from alexnet_tf.tfrecords import ilsvrc, schema
 from alexnet_tf.weights.pretrained_files import PretrainedWeights
-
-_MEAN_IMAGE_PX = 256  # section 2
 
 
 def copy_weights(source: keras.Model, target: keras.Model, new_head: bool = False) -> None:
@@ -118,10 +117,54 @@ def _dropout_factor(network, name):
     return 1.0 if before is None else 1.0 - before.rate
 
 
+def describe_data(
+    known: schema.DatasetDescription | None,
+    names_file: str | pathlib.Path | None,
+    converted: keras.Model,
+    source: str | pathlib.Path,
+) -> schema.DatasetDescription:
+    """The description of the data of a converted network.
+
+    Args:
+        known: that of the network that was converted; None if it has none. Caffe's images are then resized by "warp".
+        names_file: a file of names of classes for `read_class_names`, or None.
+        converted: the network.
+        source: what was converted.
+
+    Raises:
+        ValueError: as `read_class_names`.
+    """
+    classes = converted.output_shape[-1]
+    if known and not names_file:
+        if len(known.class_names) != classes:
+            raise ValueError(f"`class_names` must name the {classes} classes. Received: {len(known.class_names)} names")
+        return known
+    names = tuple(read_class_names(names_file, classes))
+    if known:
+        return dataclasses.replace(known, class_names=names)
+    of_caffe = pathlib.Path(source).suffix in (".caffemodel", ".npy")
+    settings = {"source": f"converted from {pathlib.Path(source).name}", "exif_orientation": True}
+    settings |= {"resize": "warp" if of_caffe else "crop"}
+    image_px = max(256, converted.input_shape[1])  # section 2
+    return schema.DatasetDescription(names, image_px, False, "jpeg", splits={}, settings=settings)
+
+
 def save_converted(
-    converted: keras.Model, class_names: collections.abc.Sequence[str], source: str, output_dir: str | pathlib.Path
+    converted: keras.Model,
+    description: schema.DatasetDescription,
+    card: str,
+    output_dir: str | pathlib.Path,
+    zipped: bool = True,
 ) -> None:
-    """Writes a folder as alexnet-train does, with model.keras and dataset.json. It appears complete or not at all.
+    """Writes a folder as alexnet-train does, with the network, dataset.json and README.md: what a model on the Hugging
+    Face Hub consists of. It appears complete or not at all.
+
+    Args:
+        converted: the network.
+        description: of the data that it was trained on.
+        card: the text of README.md.
+        output_dir: the folder, which must not exist.
+        zipped: whether the network is one file, model.keras, or Keras's three files in the folder.
 
     Raises:
         ValueError: if the folder exists already.
@@ -132,15 +175,12 @@ def save_converted(
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".tmp-{output_dir.name}-", dir=output_dir.parent))
     try:
-        converted.save(temporary / "model.keras")
-        schema.DatasetDescription(
-            class_names=tuple(class_names),
-            image_px=max(_MEAN_IMAGE_PX, converted.input_shape[1]),
-            keep_aspect=False,
-            encoding="jpeg",
-            splits={},
-            settings={"source": f"converted from {source}", "exif_orientation": True},
-        ).save(temporary)
+        if zipped:
+            converted.save(temporary / "model.keras")
+        else:
+            converted.save(temporary, zipped=False)
+        description.save(temporary)
+        (temporary / "README.md").write_text(card, encoding="utf-8")
         temporary.chmod(0o755)
         temporary.rename(output_dir)
     finally:
