@@ -39,13 +39,21 @@ def open_chromium(profile, *arguments):
 
 
 @contextlib.contextmanager
-def serve(folder):
-    """Serves a folder as `python -m http.server` does; yields its address and a list of requests, (method, path)."""
+def serve(folder, to_all_origins=False):
+    """Serves a folder as `python -m http.server` does, or to pages of all origins as a CDN does.
+
+    Yields: its address and a list of requests, (method, path).
+    """
     requests = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_request(self, code="-", size="-"):
             requests.append((self.command, self.path))
+
+        def end_headers(self):
+            if to_all_origins:
+                self.send_header("Access-Control-Allow-Origin", "*")
+            super().end_headers()
 
     handler = functools.partial(Handler, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

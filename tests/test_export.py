@@ -2,14 +2,17 @@
 
 import dataclasses
 import fcntl
+import http.server
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
+import urllib.request
 
 import numpy as np
 import pytest
@@ -190,6 +193,28 @@ class TestProgram:
         np.testing.assert_array_equal(images, splits["train"])
         assert not np.array_equal(images, splits["validation"])
         assert not (tmp_path / "served" / "1").exists()
+
+    @pytest.mark.parametrize(("name", "value"), [("runtime", "package.tgz"), ("serve", 0)])
+    def test_flags_of_a_page_are_refused_for_other_formats(self, name, value, export_with):
+        with pytest.raises(ValueError, match=f"`{name}` is for --format=web. Received: --format=onnx"):
+            export_with(format="onnx", **{name: value})
+
+    def test_page_is_served_to_this_machine_alone(self, tmp_path, monkeypatch, capsys):
+        (tmp_path / "index.html").write_text("the page")
+        answers = []
+
+        def serve_once(server):
+            thread = threading.Thread(target=server.handle_request)
+            thread.start()
+            with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/") as response:
+                answers.append((server.server_address, response.read()))
+            thread.join()
+
+        monkeypatch.setattr(http.server.ThreadingHTTPServer, "serve_forever", serve_once)
+        export._serve(tmp_path, 0)
+        (((host, port), content),) = answers
+        assert (host, content) == ("127.0.0.1", b"the page")
+        assert f"Open http://127.0.0.1:{port}/" in capsys.readouterr().out
 
 
 class TestModelCard:

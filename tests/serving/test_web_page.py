@@ -21,7 +21,7 @@ from alexnet_tf.serving import browser_runtime, classifier, exporter, preprocess
 from alexnet_tf.tfrecords import crops, schema
 
 SIDE = 56
-SETTLED = "alexnet.result && (alexnet.halves || alexnet.gates.length === 1)"
+SETTLED = "!!(alexnet.result && (alexnet.halves || alexnet.gates.length === 1))"  # not the arrays themselves
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ class TestReader:
         data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             page.execute_cdp_cmd("Input.dispatchDragEvent", {"type": kind, "x": 700, "y": 300, "data": data})
-        wait_for(page, "alexnet.pixels[0] === 200 && alexnet.halves")
+        wait_for(page, f"alexnet.pixels[0] === 200 && {SETTLED}")
         np.testing.assert_array_equal(pixels_of(page), np.tile((200, 30, 60), SIDE**2))
 
     def test_photograph_is_taken_at_the_second_click(self, page):
@@ -295,6 +295,27 @@ class TestErrors:
             chrome.get(served[0])
             wait_for(chrome, "!document.getElementById('problem').hidden")
             assert "This browser has no WebAssembly" in text(chrome, "problem")
+
+    def test_page_without_runtime_loads_it_from_another_host_and_compares_checksums(self, browser, page_dir, tmp_path):
+        folder = shutil.copytree(page_dir, tmp_path / "page")
+        (folder / "runtime").rename(tmp_path / "dist")
+        described = json.loads((folder / "page.json").read_text())
+        with serve(folder) as (address, _), serve(tmp_path, to_all_origins=True) as (cdn, requests):
+            described["runtime"] = [
+                {"url": f"{cdn}dist/{name}", "integrity": integrity}
+                for name, integrity in browser_runtime.FILES.items()
+            ]
+            (folder / "page.json").write_text(json.dumps(described))
+            browser.get(address)
+            wait_for(browser, f"globalThis.alexnet && {SETTLED}")
+            assert [path for _, path in requests] == [f"/dist/{name}" for name in browser_runtime.FILES]
+            assert "is loaded from 127.0.0.1" in text(browser, "offline")
+            described["runtime"][0]["integrity"] = described["runtime"][1]["integrity"]
+            (folder / "page.json").write_text(json.dumps(described))
+            browser.get("about:blank")
+            browser.get(address)
+            wait_for(browser, "!document.getElementById('problem').hidden")
+            assert "ort.wasm.bundle.min.mjs could not be loaded" in text(browser, "problem")
 
     def test_missing_and_changed_files_are_named(self, browser, page_dir, tmp_path):
         folder = shutil.copytree(page_dir, tmp_path / "page")

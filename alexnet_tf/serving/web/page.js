@@ -355,7 +355,7 @@ function compute() {
         wanted = false;
         const { pixels, gates, covered } = state;
         const shown = covered ? cover(pixels, page.crop_px, covered.row, covered.column, occluderPx()) : pixels;
-        paint(element("image"), (at) => shown.subarray(3 * at, 3 * at + 3));
+        paint(element("image"), (at) => pack(shown[3 * at], shown[3 * at + 1], shown[3 * at + 2]));
         const job = { pixels: shown, gates: [...gates] };
         state.result = await worker.ask("run", { ...job, all: true });
         render(job);
@@ -375,13 +375,15 @@ const occluderPx = () => Math.round(page.crop_px / 7);
 
 // --------------------------------------------------------------------------------------------------- what is drawn
 
-/** Paints a canvas, whose pixel `at` has the color `color(at)`: red, green, blue and, if not 255, alpha. */
+/** A color in 32 bits, as canvases store it: millions are painted for each image. */
+const pack = (red, green, blue, alpha = 255) =>
+  (Math.round(alpha) << 24) | (Math.round(blue) << 16) | (Math.round(green) << 8) | Math.round(red);
+
+/** Paints a canvas, whose pixel `at` has the packed color `color(at)`. */
 function paint(canvas, color) {
   const context = canvas.getContext("2d"), image = context.createImageData(canvas.width, canvas.height);
-  for (let at = 0; at < canvas.width * canvas.height; at++) {
-    const rgba = color(at);
-    for (let channel = 0; channel < 4; channel++) image.data[4 * at + channel] = rgba[channel] ?? 255;
-  }
+  const colors = new Int32Array(image.data.buffer);
+  for (let at = 0; at < colors.length; at++) colors[at] = color(at);
   context.putImageData(image, 0, 0);
 }
 
@@ -396,7 +398,7 @@ function ramp(column) {
   const stops = ["--plate", `--mid-${1 + (column % 2)}`, `--top-${1 + (column % 2)}`].map(ink);
   return Array.from({ length: 256 }, (_, level) => {
     const place = (level / 255) * 2, at = Math.min(1, Math.floor(place));
-    return stops[at].map((from, channel) => from + (place - at) * (stops[at + 1][channel] - from));
+    return pack(...stops[at].map((from, channel) => from + (place - at) * (stops[at + 1][channel] - from)));
   });
 }
 
@@ -406,17 +408,16 @@ function render(job) {
     const values = state.result[layer.output], area = layer.side ** 2;
     // A map's own scale hides which are strong, the layer's hides the weak: between the two, by its square root.
     layer.largest = new Float32Array(layer.maps);
-    values.forEach((value, at) => {
-      const map = Math.floor(at / area);
-      layer.largest[map] = Math.max(layer.largest[map], Math.abs(value));
-    });
+    for (let map = 0, at = 0; map < layer.maps; map++) {
+      for (const end = at + area; at < end; at++) layer.largest[map] = Math.max(layer.largest[map], Math.abs(values[at]));
+    }
     const sorted = layer.largest.toSorted(), top = sorted.at(0.98 * layer.maps) || sorted.at(-1) || 1;
     canvases[layer.name].forEach((canvas, column) => {
       canvas.parentElement.classList.toggle("off", !job.gates[column]);
       const colors = ramp(column), first = column * layer.perColumn;
       paint(canvas, (at) => {
         const x = at % canvas.width, y = (at - x) / canvas.width, inX = x % layer.pitch, inY = y % layer.pitch;
-        if (inX === layer.side || inY === layer.side) return [0, 0, 0, 0];
+        if (inX === layer.side || inY === layer.side) return 0; // transparent
         const map = first + ((y - inY) / layer.pitch) * layer.columns + (x - inX) / layer.pitch;
         return colors[Math.min(255, Math.round(255 * Math.sqrt(Math.abs(values[map * area + inY * layer.side + inX]) / top)))];
       });
@@ -514,11 +515,11 @@ function drawKernel(layer, map) {
   const plate = ink("--plate"), inks = ["--bar-2", "--bar-1"].map(ink);
   paint(canvas, (at) => {
     const x = at % canvas.width, y = Math.floor(at / canvas.width);
-    if (color) return [0, 1, 2].map((channel) => 127.5 * (1 + value(channel, y, x)));
+    if (color) return pack(...[0, 1, 2].map((channel) => 127.5 * (1 + value(channel, y, x))));
     const channel = Math.floor(y / pitch) * columns + Math.floor(x / pitch);
-    if (channel >= channels || x % pitch === side || y % pitch === side) return plate;
+    if (channel >= channels || x % pitch === side || y % pitch === side) return pack(...plate);
     const weight = value(channel, y % pitch, x % pitch), toward = inks[Number(weight < 0)];
-    return plate.map((from, index) => from + Math.abs(weight) * (toward[index] - from));
+    return pack(...plate.map((from, index) => from + Math.abs(weight) * (toward[index] - from)));
   });
   element("kernel-caption").textContent = color
     ? `Its kernel: ${side} × ${side} pixels in color`
@@ -678,7 +679,7 @@ async function mapOcclusion() {
   stopOcclusion();
   const [least, most] = [Math.min(...map), Math.max(...map)];
   const small = new OffscreenCanvas(count, count);
-  paint(small, (at) => [190, 20, 10, 255 * (most > least ? (most - map[at]) / (most - least) : 0)]);
+  paint(small, (at) => pack(190, 20, 10, most > least ? (255 * (most - map[at])) / (most - least) : 0));
   const heat = element("heat").getContext("2d");
   heat.clearRect(0, 0, page.crop_px, page.crop_px);
   heat.imageSmoothingQuality = "high";
