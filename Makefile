@@ -6,13 +6,27 @@ CONSTRAINTS ?= constraints.txt
 INSTALL = .venv/bin/python -m pip install --quiet $(addprefix --constraint=,$(CONSTRAINTS)) --editable
 PYTEST = .venv/bin/python -m pytest --numprocesses=2 --dist=loadfile
 
-.PHONY: demo demo-photos test test-ci test-all lint bench
+.PHONY: demo demo-photos page test test-ci test-all lint bench
 demo: .venv/installed
 	.venv/bin/python -m alexnet_tf.demo
 
 # The same on 3,670 color photographs of flowers, which TensorFlow Datasets downloads (218 MB).
 demo-photos: .venv/installed
 	.venv/bin/python -m alexnet_tf.demo --source=tfds:tf_flowers
+
+# The page on which the demo's network lights up, at http://127.0.0.1:8000/. It works offline where there is npm.
+page: runs/demo/page
+	.venv/bin/python -m http.server --bind=127.0.0.1 --directory=runs/demo/page/1 8000
+
+runs/demo/page: .venv/web-installed runs/demo/model.keras
+	rm -rf $@
+	-npm pack --silent --pack-destination=runs/demo \
+		onnxruntime-web@$$(.venv/bin/python -c 'from alexnet_tf.serving import browser_runtime; print(browser_runtime.VERSION)')
+	.venv/bin/alexnet-export --model=runs/demo --format=web --export_dir=$@ --data_dir=data/fashion_mnist_sample \
+		$$(find runs/demo -name 'onnxruntime-web-*.tgz' -printf '--runtime=%p ')
+
+runs/demo/model.keras:
+	$(MAKE) demo
 
 test: .venv/test-installed
 	$(PYTEST) -m "not slow"
@@ -42,6 +56,10 @@ bench: .venv/bench-installed
 
 .venv/test-installed: .venv/installed
 	$(INSTALL) '.[test]'
+	touch $@
+
+.venv/web-installed: .venv/installed
+	$(INSTALL) '.[web]'
 	touch $@
 
 .venv/bench-installed: .venv/installed

@@ -131,6 +131,9 @@ def _summarize(source, run_dir, exported, seconds_per_step, seconds):
     write_json(run_dir / "summary.json", summary)
     center, ten, chance = (evaluation[key] for key in ("center_crop", "ten_views", "chance"))
     name = "Fashion-MNIST" if source == _FASHION_MNIST else source
+    data_dir, _ = _folders(source)
+    page = f"--format=web --export_dir={run_dir / 'page'} --data_dir={data_dir} --serve=8000"
+    page = "make page" if source == _FASHION_MNIST else f".venv/bin/alexnet-export --model={run_dir} {page}"
     print(f"""
 AlexNet of 2012, full width, on {evaluation["images"]:,} validation images of {name}:
                     center crop   ten views      chance
@@ -145,6 +148,7 @@ Export:       {summary["export"]}
 Summary:      {run_dir / "summary.json"}
 
 Next steps:
+  {page}     (the network at work, in a browser)
   .venv/bin/tensorboard --logdir={run_dir / "tensorboard"}
   .venv/bin/alexnet-predict --model={run_dir} YOUR_IMAGE.png
   .venv/bin/alexnet-tfrecords --source=folder:YOUR_FOLDER --data_dir=data/mine     (one folder a class)
