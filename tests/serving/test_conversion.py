@@ -44,8 +44,14 @@ def without_column(model, column, columns):
     return copy
 
 
+# Merged columns are the hardest, and fast.
 @pytest.mark.parametrize(
-    "name", [name if name == "merged" else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+    "name",
+    [
+        "merged",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("two columns", "a device each", "one column")),
+        pytest.param("batch normalization", marks=(pytest.mark.slow, pytest.mark.long)),
+    ],
 )
 def test_activations_are_the_networks_and_gates_switch_columns_off(name, tmp_path, monkeypatch):
     # Also the network of columns on devices, which this machine may not have.

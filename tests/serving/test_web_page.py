@@ -221,6 +221,7 @@ class TestReader:
         assert page.execute_script(colors, "conv3-2") <= 2  # the plate and the gaps
 
     def test_map_is_enlarged_with_kernel_field_and_strongest_images(self, page, page_dir, untrained):
+        assert text(page, "map-caption").startswith("conv5, map ")  # the strongest of the last maps
         canvas = page.find_element(By.ID, "conv1-2")  # 4 maps, 2 x 2
         width, height = canvas.size["width"], canvas.size["height"]
         ActionChains(page).move_to_element_with_offset(canvas, width // 4, -height // 4).perform()
@@ -258,8 +259,11 @@ class TestReader:
 
     def test_occlusion_map_is_the_probability_of_each_place(self, page, page_dir):
         pixels, best = pixels_of(page).reshape(SIDE, SIDE, 3), int(output(page, "probabilities").argmax())
-        page.find_element(By.ID, "occlusion").click()
+        button = page.find_element(By.ID, "occlusion")
+        place = button.location
+        button.click()
         wait_for(page, "document.getElementById('progress').value > 0")
+        assert button.location == place  # nothing moves away under the pointer
         found = np.reshape(wait_for(page, "alexnet.occlusion && [...alexnet.occlusion]", 60), (14, 14))
         for row, column in ((0, 0), (7, 3), (13, 13)):
             covered = pixels.copy()

@@ -424,7 +424,9 @@ function render(job) {
     });
   }
   renderAnswer(job);
-  if (state.selected) select(state.selected.layer, state.selected.map, true);
+  const first = page.layers.findLast(({ side }) => side > 1) ?? page.layers[0]; // shown until another is pointed at
+  const { layer, map } = state.selected ?? { layer: first, map: best(first.largest, 1)[0] };
+  select(layer, map, true);
   element("occlusion").disabled = false;
 }
 
