@@ -3,6 +3,7 @@
 import functools
 import http.server
 import pathlib
+import socket
 
 from absl import flags
 
@@ -61,8 +62,11 @@ def main(arguments):
     for name in ("runtime", "serve"):
         if getattr(flag, name) is not None and flag.format != "web":
             raise ValueError(f"`{name}` is for --format=web. Received: --format={flag.format}")
+    # Before the work of minutes: is the package whole, and the port free?
     if flag.runtime:
-        browser_runtime.open_package(flag.runtime)  # before the work of minutes
+        browser_runtime.open_package(flag.runtime)
+    if flag.serve is not None:
+        socket.create_server(("127.0.0.1", flag.serve)).close()
     # Not with the module: --help and wrong flags are answered without TensorFlow.
     from alexnet_tf.model import load_model
     from alexnet_tf.serving import exporter

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -198,6 +199,13 @@ class TestProgram:
     def test_flags_of_a_page_are_refused_for_other_formats(self, name, value, export_with):
         with pytest.raises(ValueError, match=f"`{name}` is for --format=web. Received: --format=onnx"):
             export_with(format="onnx", **{name: value})
+
+    def test_port_in_use_and_missing_runtime_are_said_before_the_export(self, export_with, tmp_path):
+        with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
+            export_with(format="web", precision=None, serve=taken.getsockname()[1])
+        with pytest.raises(ValueError, match="`runtime` must be the npm package"):
+            export_with(format="web", precision=None, runtime=str(tmp_path / "none.tgz"))
+        assert not (tmp_path / "served").exists()
 
     def test_page_is_served_to_this_machine_alone(self, tmp_path, monkeypatch, capsys):
         (tmp_path / "index.html").write_text("the page")
