@@ -39,6 +39,8 @@ class TestDecodeResponse:
         as_fields.ClearField("tensor_content")
         as_fields.float_val.extend(rows.ravel().tolist())
         repeated = tf.make_tensor_proto(True, shape=[3])  # one value stands for all
+        filled_up = tf.make_tensor_proto(0.5, shape=[4])  # the last one for the rest
+        filled_up.float_val.append(0.25)
         outputs = predict_messages.decode_response(
             self.response(
                 names=tf.make_tensor_proto(names),
@@ -46,6 +48,7 @@ class TestDecodeResponse:
                 as_fields=as_fields,
                 valid=tf.make_tensor_proto([True, False]),
                 repeated=repeated,
+                filled_up=filled_up,
                 one=tf.make_tensor_proto([[0.5]]),
                 empty=tf.make_tensor_proto(np.zeros((2, 0), "float32")),
                 none=tf.make_tensor_proto(np.zeros((0, 5), "float32")),
@@ -55,6 +58,7 @@ class TestDecodeResponse:
         assert outputs == {
             "names": names.tolist(),
             "packed": rows.tolist(),
+            "filled_up": [0.5, 0.25, 0.25, 0.25],
             "as_fields": rows.tolist(),
             "valid": [True, False],
             "repeated": [True] * 3,

@@ -249,6 +249,17 @@ class TestDecodeSquare:
         ):
             assert int(orientation.read_jpeg(tf.constant(content))) == expected
 
+    def test_orientation_behind_a_pngs_pixels_does_not_count_as_in_training(self):
+        content = as_file(photo(), "PNG", exif=exif(6))
+        start = content.index(b"eXIf") - 4
+        chunk = content[start : start + 12 + int.from_bytes(content[start : start + 4])]
+        end = content.index(b"IEND") - 4
+        moved = content[:start] + content[start + len(chunk) : end] + chunk + content[end:]
+        for each, value in ((content, 6), (moved, 1)):
+            assert int(orientation.read_png(tf.constant(each))[0]) == value
+            served = preprocessing.decode_square(tf.constant(each), 64).numpy()
+            assert np.abs(np.int32(served) - images.prepare_image(each, 64)).max() <= 1
+
     @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB"])
     def test_transparent_images_are_laid_on_white_as_in_training(self, mode):
         alpha = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90)).astype("uint8"))
