@@ -64,6 +64,7 @@ def write(
         "image_px": description.image_px,
         "crop_px": model.input_shape[1],
         "exif_orientation": bool(description.exif_orientation),
+        "resize": description.resize,
         "model_bytes": (folder / "model.onnx").stat().st_size,
         "runtime": browser_runtime.write(folder, runtime),
         "layers": [

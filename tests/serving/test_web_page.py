@@ -146,6 +146,21 @@ class TestPixelsAndAnswers:
         assert max(differences) <= 1
         assert np.mean(same) >= 0.99
 
+    def test_pixels_of_warped_images_are_those_of_training(self, browser, page_dir, tmp_path):
+        shutil.copytree(page_dir, tmp_path / "page")
+        settings = json.loads((page_dir / "page.json").read_text())
+        assert settings["resize"] == "crop"
+        (tmp_path / "page" / "page.json").write_text(json.dumps(settings | {"resize": "warp"}))
+        (photograph, *_) = write_photos(tmp_path, 1)
+        encoded = tf.constant(photograph.read_bytes())
+        expected = crops.center_crop(preprocessing.decode_square(encoded, 64, resize="warp"), SIDE).numpy()
+        with serve(tmp_path / "page") as (address, _):
+            browser.get(address)
+            wait_for(browser, f"globalThis.alexnet && {SETTLED}")
+            choose(browser, photograph)
+            shown = pixels_of(browser).reshape(expected.shape)
+        assert np.abs(shown.astype(int) - expected).max() <= 1
+
     def test_answers_and_halves_are_those_of_the_model(self, page, page_dir, untrained):
         pixels = pixels_of(page)
         expected = network(page_dir, pixels)

@@ -51,13 +51,14 @@ function startWorker() {
         throw new Error("it is not an image that this browser can read.");
       });
     }
-    const side = Math.min(image.width, image.height);
-    const context = new OffscreenCanvas(side, side).getContext("2d", { willReadFrequently: true });
+    const side = page.resize === "warp" ? Infinity : Math.min(image.width, image.height); // all of it, or its central square
+    const width = Math.min(image.width, side), height = Math.min(image.height, side);
+    const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
     context.fillStyle = "white"; // what transparent images are laid on
-    context.fillRect(0, 0, side, side);
+    context.fillRect(0, 0, width, height);
     context.imageSmoothingEnabled = false;
-    context.drawImage(image, -Math.floor((image.width - side) / 2), -Math.floor((image.height - side) / 2));
-    const square = resize(context.getImageData(0, 0, side, side).data, side, page.image_px);
+    context.drawImage(image, -Math.floor((image.width - width) / 2), -Math.floor((image.height - height) / 2));
+    const square = resize(context.getImageData(0, 0, width, height).data, width, height, page.image_px);
     const start = Math.floor((page.image_px - page.crop_px) / 2);
     const pixels = new Uint8Array(3 * page.crop_px ** 2);
     for (let row = 0; row < page.crop_px; row++) {
@@ -136,14 +137,14 @@ function taps(from, to) {
   });
 }
 
-/** Resizes a square of RGBA pixels to RGB ones, as training does: a canvas resizes with other filters. */
-function resize(pixels, from, to) {
-  const filter = taps(from, to);
-  const rows = new Float32Array(to * from * 3);
-  filter.forEach(({ first, weights }, row) => {
-    const output = rows.subarray(row * from * 3, (row + 1) * from * 3);
+/** Resizes RGBA pixels to a square of RGB ones, as training does: a canvas resizes with other filters. */
+function resize(pixels, width, height, to) {
+  const filter = taps(width, to);
+  const rows = new Float32Array(to * width * 3);
+  taps(height, to).forEach(({ first, weights }, row) => {
+    const output = rows.subarray(row * width * 3, (row + 1) * width * 3);
     weights.forEach((weight, tap) => {
-      for (let column = 0, at = (first + tap) * from * 4, out = 0; column < from; column++, at++) {
+      for (let column = 0, at = (first + tap) * width * 4, out = 0; column < width; column++, at++) {
         for (let channel = 0; channel < 3; channel++) output[out++] += weight * pixels[at++];
       }
     });
@@ -152,7 +153,7 @@ function resize(pixels, from, to) {
   for (let row = 0, out = 0; row < to; row++) {
     for (const { first, weights } of filter) {
       for (let channel = 0; channel < 3; channel++) {
-        let sum = 0, at = 3 * (row * from + first) + channel;
+        let sum = 0, at = 3 * (row * width + first) + channel;
         for (const weight of weights) { sum += weight * rows[at]; at += 3; }
         result[out++] = sum;
       }
