@@ -101,7 +101,9 @@ def main(arguments):
         converted.get_layer("mean_image").set_mean_image(caffe_files.read_mean(flag.mean_image))
     description = transfer.describe_data(described, flag.class_names, converted, path)
     name = pathlib.Path(flag.output_dir).name
-    card = model_card.collect(converted, description, run, name, 1) | {"format": "keras", "precision": "float32"}
+    measured = None if isinstance(source, pretrained_files.PretrainedWeights) else source
+    card = model_card.collect(converted, description, run, name, 1, measured)
+    card |= {"format": "keras", "precision": "float32"}
     page = model_card.as_hub_page(card, license_name)
     transfer.save_converted(converted, description, page, flag.output_dir, flag.zipped)
     print(

@@ -33,6 +33,7 @@ def collect(
     run: pathlib.Path | None,
     name: str,
     version: int,
+    measured: "keras.Model | None" = None,
 ) -> dict:
     """Collects what is known of a model.
 
@@ -42,6 +43,7 @@ def collect(
         run: None, or the folder of its run. The settings are read from its newest checkpoint, the errors from
             evaluation.json and training.json. An evaluation of other weights is skipped.
         name, version: of the export.
+        measured: the network whose errors those are, if `model` was converted from it.
 
     Returns: a dict that JSON can hold.
     """
@@ -71,7 +73,7 @@ def collect(
             "network's first layer",
         },
         "recipe": _recipe(run),
-        "metrics": _metrics(run, model),
+        "metrics": _metrics(run, measured or model),
         "packages": {package: importlib.metadata.version(package) for package in ("alexnet-tf", "tensorflow", "keras")},
     }
 

@@ -31,6 +31,7 @@ CHANGED = {
     "label_smoothing": 0.1,
     "momentum": 0.8,
     "weight_decay": 0.01,
+    "decay_biases": True,
     "bias_rate": 2,
     "initializer": "he_normal",
     "input_scale": 0.5,
@@ -41,6 +42,8 @@ CHANGED = {
     "color_noise_epochs": 1,
     "images_per_crop": 2,
     "last_crop_offset": True,
+    "crop_scale": "0.1,1",
+    "crop_ratio": "0.5,2",
     "precision": "mixed_bfloat16",
 }
 # Those it need not have in common, and why.
@@ -138,8 +141,9 @@ class TestResume:
 
     @pytest.mark.parametrize("name, value", CHANGED.items())
     def test_each_flag_that_changes_what_is_learned_is_compared(self, name, value, run_dir, start):
+        needed = {"crop_ratio": "--crop_scale=0.1,1"}.get(name, "--init_from=model.keras")
         with pytest.raises(ValueError, match=f"holds a run with other settings: .*{name} was .* and is now"):
-            start(run_dir, "--init_from=model.keras", f"--{name}={value}")
+            start(run_dir, needed, f"--{name}={value}")
 
     def test_other_variant_is_never_allowed(self, run_dir, start):
         edit_settings(run_dir, variant="paper")  # another of images as small does not exist

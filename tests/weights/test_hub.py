@@ -13,7 +13,7 @@ from absl import flags as absl_flags
 
 import alexnet_tf
 from alexnet_tf import convert
-from alexnet_tf.model import build_alexnet, load_model
+from alexnet_tf.model import build_alexnet, load_model, weights_checksum
 from alexnet_tf.serving import model_card
 from alexnet_tf.tfrecords import schema
 from alexnet_tf.weights import hub
@@ -31,6 +31,7 @@ def run_folder(tmp_path):
     errors = {"top1_error": 0.25, "top5_error": 0.125}
     view = errors | {"calibration": {"expected_calibration_error": 0.03}}
     evaluation = {"split": "validation", "images": 8, "chance": errors, "center_crop": view, "ten_views": view}
+    evaluation["models"] = [{"name": "run", "weights": weights_checksum(model)}]
     (folder / "evaluation.json").write_text(json.dumps(evaluation))
     settings = {"source": 'folder:"my": photos', "exif_orientation": True, "resize": "warp"}
     schema.DatasetDescription(("a", "b", "c"), 64, False, "png", {}, settings).save(folder)
