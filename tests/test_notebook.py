@@ -1,6 +1,7 @@
 """What `import alexnet_tf` offers, and the tutorial."""
 
 import pathlib
+import re
 import subprocess
 import sys
 import types
@@ -171,15 +172,39 @@ class TestMakeDataset:
         assert views.shape == (5, 10, 56, 56, 3)
 
 
+def _run_notebook(name, folder):
+    """Runs a notebook in a folder; returns what it printed."""
+    notebook = nbformat.read(ROOT / "docs" / name, as_version=4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
+    cells = (cell for cell in notebook.cells if cell.cell_type == "code")
+    return "\n".join(output.get("text", "") for cell in cells for output in cell.outputs)
+
+
+def _percentages(text, start):
+    (line,) = [line for line in text.splitlines() if line.startswith(start)]
+    return [float(number) for number in re.findall(r"([\d.]+)%", line)]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / "docs").exists(), reason="a Bazel sandbox holds no docs")
-def test_tutorial_runs_from_top_to_bottom_and_says_what_it_found(tmp_path):
-    notebook = nbformat.read(ROOT / "docs" / "tutorial.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    outputs = "\n".join(
-        output.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
-    )
-    (line,) = [line for line in outputs.splitlines() if line.startswith("top-1 error")]
-    center, ten = (float(word.rstrip("%,")) for word in line.split() if "%" in word)
-    assert center < 60 and ten < 60  # chance is 90
-    assert (tmp_path / "data" / "dataset.json").exists()
+class TestLesson:
+    def test_runs_from_top_to_bottom_and_says_what_it_found(self, tmp_path):
+        printed = _run_notebook("tutorial.ipynb", tmp_path)
+        center, ten = _percentages(printed, "top-1 error")
+        assert center < 45 and ten < 45  # chance is 90
+        both = _percentages(printed, "error with both columns")[0]
+        halves = [_percentages(printed, f"error with column {number} alone")[0] for number in (1, 2)]
+        assert both < min(halves)
+        assert "inputs of this notebook: output / input from 0.59" in printed
+        assert _percentages(printed, "nearest neighbor of the same class")[0] > 50
+        assert (tmp_path / "data" / "dataset.json").exists()
+        assert "Warning" not in printed
+
+    @pytest.mark.long
+    def test_solutions_run_too(self, tmp_path):
+        printed = _run_notebook("tutorial_solutions.ipynb", tmp_path)
+        assert "2178 2048" in printed
+        assert "parameters: 3.8% of 60,965,224 in the convolutions" in printed
+        assert float(re.search(r"largest difference (\S+),", printed)[1]) < 1e-3
+        assert _percentages(printed, "the most probable class is the same")[0] > 75
+        assert "one_column" in printed
