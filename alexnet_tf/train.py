@@ -71,7 +71,7 @@ def train(flag: flags.FlagValues, worker: workers.Worker) -> None:
     if flag.data_service:
         data_service.check_reachable(flag.data_service)
     devices = experiment.choose_devices(
-        worker, **given(flag, "strategy", "column_devices", "allow_fewer_devices", "jit")
+        worker, **given(flag, "strategy", "column_devices", "allow_fewer_devices", "jit", "fc_parallel")
     )
     if train_flags.is_folder_of_images(flag):
         flag.data_dir = str(inputs.build_folder(flag.data_dir, flag.run_dir, flag.variant))

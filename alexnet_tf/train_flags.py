@@ -179,6 +179,12 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "num_local_workers", 1, "Workers to start on this machine, to try out multi_worker.", lower_bound=1
     )
+    flags.DEFINE_bool(
+        "fc_parallel",
+        False,
+        "Whether several workers, of one device each, split the fully-connected layers by units and send activations "
+        "in place of 96 % of the gradients. Results and files are the same. May be changed when a run is resumed.",
+    )
     flags.DEFINE_integer(
         "max_restarts",
         0,
@@ -249,6 +255,8 @@ def check_flags(flag: flags.FlagValues) -> None:
             raise ValueError(f"`{name}` must be above 0. Received: {name}={flag[name].value}")
     if flag.new_head and not flag.init_from:
         raise ValueError("`new_head` needs `init_from`: without it every layer starts from initial weights.")
+    if flag.fc_parallel:
+        _check_fc_parallel(flag)
     if not is_folder_of_images(flag):
         schema.load_description(flag.data_dir)
     elif flag.num_local_workers > 1 or len(workers.this_worker().addresses) > 1 or flag.data_service:
@@ -261,6 +269,20 @@ def check_flags(flag: flags.FlagValues) -> None:
 def is_folder_of_images(flag: flags.FlagValues) -> bool:
     """Whether --data_dir names images of which a data set is made first."""
     return flag.data_dir.startswith("folder:")
+
+
+def _check_fc_parallel(flag):
+    if flag.strategy not in ("auto", "multi_worker") or flag.column_devices:
+        raise ValueError(
+            "`fc_parallel` needs strategy=auto or multi_worker, and no column_devices. "
+            f"Received: strategy={flag.strategy}, column_devices={','.join(flag.column_devices) or None}"
+        )
+    num_workers = max(flag.num_local_workers, len(workers.this_worker().addresses))
+    if num_workers < 2:
+        raise ValueError(
+            "`fc_parallel` needs several workers: named in TF_CONFIG, started by SLURM, or on this machine by "
+            f"--num_local_workers. Received: {num_workers}"
+        )
 
 
 def parse_layer_rates(items: Sequence[str]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Where the operations of a layer, and their gradients, run: a column's on its own device, a replica's on its replica.
 
-Of the layers' files this one alone calls TensorFlow: the others compute with keras.ops, on each of Keras's backends.
+Of the layers' files this one and unit_parallel_dense.py alone call TensorFlow: the others compute with keras.ops, on
+each of Keras's backends.
 """
 
 import contextlib

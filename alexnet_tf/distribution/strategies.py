@@ -126,6 +126,9 @@ class DistributedModel(keras.Model):
     stop_requested: tf.Variable | None = None
     stop_agreed: bool = False
 
+    def gather_weights(self) -> None:
+        """Called on all workers before one of them saves. Here each has all weights; see `fc_parallel`."""
+
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         pass
 

@@ -174,6 +174,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
             self.stop_requested.assign(1.0)
 
     def _save(self, validation_due=False):
+        if isinstance(self.model, strategies.DistributedModel):
+            self.model.gather_weights()
         if not self.writes:
             return
         progress = {"step": self.step, "settings": self.settings, "validation_due": validation_due}

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from alexnet_tf import model, variants
+from alexnet_tf.distribution import fc_parallel as split_layers
 from alexnet_tf.distribution import strategies
 from alexnet_tf.distribution.workers import Worker
 from alexnet_tf.tfrecords import reader
@@ -34,13 +35,19 @@ class Devices:
         strategy: the distribution strategy.
         column_devices: None, or a TensorFlow device name for each column.
         jit: whether XLA compiles the step.
-        workers: processes that train together.
+        worker: which of the processes that train together this one is.
+        fc_parallel: whether the fully-connected layers are split over the workers.
     """
 
     strategy: tf.distribute.Strategy
     column_devices: list[str] | None
     jit: bool
-    workers: int = 1
+    worker: Worker
+    fc_parallel: bool = False
+
+    @property
+    def workers(self) -> int:
+        return len(self.worker.addresses)
 
     @property
     def replicas(self) -> int:
@@ -48,7 +55,13 @@ class Devices:
 
 
 def choose_devices(
-    worker: Worker, *, strategy: str, column_devices: Sequence[str], allow_fewer_devices: bool, jit: str
+    worker: Worker,
+    *,
+    strategy: str,
+    column_devices: Sequence[str],
+    allow_fewer_devices: bool,
+    jit: str,
+    fc_parallel: bool = False,
 ) -> Devices:
     """Chooses the devices. To be called before TensorFlow runs any operation.
 
@@ -57,6 +70,7 @@ def choose_devices(
         strategy, jit: as `strategies.make_strategy` and `strategies.use_jit` take them.
         column_devices: a TensorFlow device name for each column, or empty.
         allow_fewer_devices: whether to warn if the machine does not have the column devices.
+        fc_parallel: whether the fully-connected layers are split over the workers.
 
     Raises:
         ValueError: if there are no such devices or they can't be combined.
@@ -64,7 +78,9 @@ def choose_devices(
     name = "one" if column_devices and strategy == "auto" else strategy
     made = strategies.make_strategy(name, worker)
     usable = strategies.usable_column_devices(column_devices, allow_fewer_devices)
-    return Devices(made, usable, strategies.use_jit(jit, made, usable), len(worker.addresses))
+    if fc_parallel:
+        split_layers.check_devices(made, worker)
+    return Devices(made, usable, strategies.use_jit(jit, made, usable), worker, fc_parallel)
 
 
 def build_network(
@@ -196,10 +212,12 @@ def compile_training(
     """
     model_class = strategies.DistributedModel if devices.replicas > 1 else keras.Model
     training_model = model.with_color_offset(network, model_class)
+    if devices.fc_parallel:
+        training_model, optimizer = split_layers.split(network, optimizer, devices.strategy, devices.worker)
     confusion_matrix = compilation.compile_model(training_model, optimizer, devices.jit, label_smoothing)
-    gradient_norms = GradientNorms(training_model.trainable_variables, always=devices.jit)
-    optimizer.gradient_norms = gradient_norms
-    return Training(network, training_model, optimizer, learning_rate, confusion_matrix, gradient_norms)
+    norms = optimizer.gradient_norms or GradientNorms(training_model.trainable_variables, always=devices.jit)
+    optimizer.gradient_norms = norms
+    return Training(network, training_model, optimizer, learning_rate, confusion_matrix, norms)
 
 
 @contextlib.contextmanager
@@ -350,6 +368,7 @@ def make_logger(
         input_clock=input_clock,
         profile_steps=profile_steps,
         records_skipped=len(data.skipped),
+        network=training.network,
     )
 
 

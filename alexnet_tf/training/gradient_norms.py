@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from alexnet_tf.layers.device_placement import variable_device
+from alexnet_tf.training import summaries
 
 
 class GradientNorms:
@@ -54,3 +55,7 @@ class GradientNorms:
     def norm(self, kernel: keras.Variable) -> float:
         """The square root of the sum of squares of a kernel's gradient."""
         return float(keras.ops.convert_to_numpy(self._norms[self._indices[kernel.path]]))
+
+    def weight_norm(self, kernel: keras.Variable) -> float:
+        """The same of the kernel itself, now."""
+        return summaries.norm(kernel.value)

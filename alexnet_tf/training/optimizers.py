@@ -234,10 +234,13 @@ class Lars(PaperMomentum):
         one = ops.ones((), variable.dtype)
         if len(variable.shape) < 2:
             return one
-        weight_norm, gradient_norm = (ops.sqrt(ops.sum(ops.square(x))) for x in (variable, gradient))
+        gradient_norm, weight_norm = self._norms(gradient, variable)
         decay = self.weight_decay * self._decays[self._get_variable_index(variable)]
         local = self.trust * weight_norm / (gradient_norm + decay * weight_norm)
         return ops.where(weight_norm > 0, local, one)  # weights of 0 could never leave it
+
+    def _norms(self, *tensors):
+        return [ops.sqrt(ops.sum(ops.square(x))) for x in tensors]
 
     def get_config(self):
         return super().get_config() | {"trust": self.trust}

@@ -75,6 +75,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
         input_clock: that of the run.
         profile_steps: None, or the first and the last step, counted from 1, that the profiler records.
         records_skipped: how many of the data set's records are not read, since they are damaged.
+        network: the model whose weights are in the histograms; None for the one that trains.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
         input_clock: InputClock,
         profile_steps: tuple[int, int] | None = None,
         records_skipped: int = 0,
+        network: keras.Model | None = None,
     ):
         super().__init__()
         self.run_dir = pathlib.Path(run_dir)
@@ -113,6 +115,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
         self.input_clock = input_clock
         self.profile_steps = profile_steps or (0, 0)
         self.records_skipped = records_skipped
+        self.network = network
         self.has_begun = False
         self.profiling = False
         self.images_seen = 0
@@ -194,7 +197,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
                 tf.summary.scalar(f"step/{name}", value)
             tf.summary.scalar("step/learning_rate", self._entry_rate)
             for layer, kernels in self.kernels.items():
-                weight_norms = [summaries.norm(kernel.value) for kernel in kernels]
+                weight_norms = [self.gradient_norms.weight_norm(kernel) for kernel in kernels]
                 tf.summary.scalar(f"weight_norm/{layer}", summaries.norm_of_norms(weight_norms))
                 gradient_norms = [self.gradient_norms.norm(kernel) for kernel in kernels]
                 tf.summary.scalar(f"gradient_norm/{layer}", summaries.norm_of_norms(gradient_norms))
@@ -216,7 +219,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
                 _write_image(name, draw)
             for name, value in summaries.loss_and_errors(logs).items():
                 tf.summary.scalar(f"epoch/{name}", value)
-            for layer in self.model.layers:
+            for layer in (self.network or self.model).layers:
                 for weight in layer.trainable_weights:
                     tf.summary.histogram(f"{layer.name}/{weight.name}", summaries.sample(weight))
         with self.validation_writer.as_default(step=self.step):

@@ -1,8 +1,9 @@
-"""Trains the testing network for some steps under a strategy, without dropout; saves its weights and its validation.
+"""Trains the testing network for some steps under a strategy; saves its weights and its validation.
 
-    python replica_training.py DATA_DIR OUTPUT.npz STRATEGY AS_WORKERS [STEPS]
+    python replica_training.py DATA_DIR OUTPUT.npz STRATEGY AS_WORKERS [STEPS] [DROPOUT] [OPTIMIZER]
 
-STRATEGY is a name that `strategies.make_strategy` takes; "mirrored" has two logical CPU devices. With "one" the
+STRATEGY is a name that `strategies.make_strategy` takes; "mirrored" has two logical CPU devices; "fc_parallel" is
+"multi_worker" with the fully-connected layers split. DROPOUT is 0 unless given. With "one" the
 batches are those of AS_WORKERS workers behind one another: what they train on together. The same file is each of
 several workers, by TF_CONFIG.
 """
@@ -14,21 +15,21 @@ import numpy as np
 import tensorflow as tf
 
 from alexnet_tf import model
-from alexnet_tf.distribution import strategies, workers
+from alexnet_tf.distribution import fc_parallel, strategies, workers
 from alexnet_tf.tfrecords import reader, schema
 from alexnet_tf.training import fit, optimizers
 from alexnet_tf.training.gradient_norms import GradientNorms
 from alexnet_tf.training.metrics import ConfusionMatrix
 
-BATCH_SIZE = 66  # 3,000 images leave a rest of 30, and 1,000 to be tested on of 10
+BATCH_SIZE = 96  # 3,000 images leave a rest of 24, and 1,000 to be tested on of 40: none for some workers
 
 
-def main(data_dir, output, name, as_workers, steps="20"):
+def main(data_dir, output, name, as_workers, steps="20", dropout="0", optimizer="PaperMomentum"):
     if name == "mirrored":
         (cpu,) = tf.config.list_physical_devices("CPU")
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     worker = workers.this_worker()
-    strategy = strategies.make_strategy(name, worker)
+    strategy = strategies.make_strategy("multi_worker" if name == "fc_parallel" else name, worker)
     replicas, steps, as_workers = strategy.num_replicas_in_sync, int(steps), int(as_workers)
     # In float32 the order in which gradients are added up decides ties of max-pooling, and a tie decided otherwise
     # changes the weights by 1e-4 within some steps.
@@ -37,13 +38,16 @@ def main(data_dir, output, name, as_workers, steps="20"):
     with strategy.scope():
         alexnet = model.build_alexnet("testing", 10, initializer="he_normal", input_scale=0.0125)
         for layer in ("drop6", "drop7"):
-            alexnet.get_layer(layer).rate = 0.0
+            alexnet.get_layer(layer).rate = float(dropout)
         model_class = strategies.DistributedModel if replicas > 1 else keras.Model
         trained = model.with_color_offset(alexnet, model_class)
         # Without top5, which TensorFlow can't count in float64.
-        optimizer = optimizers.PaperMomentum(0.05)
+        optimizer = getattr(optimizers, optimizer)(0.05)
+        if name == "fc_parallel":
+            trained, optimizer = fc_parallel.split(alexnet, optimizer, strategy, worker)
         optimizer.build(trained.trainable_variables)
-        norms = optimizer.gradient_norms = GradientNorms(trained.trainable_variables)
+        norms = optimizer.gradient_norms or GradientNorms(trained.trainable_variables)
+        optimizer.gradient_norms = norms
         norms.enable(True)
         accuracy = ConfusionMatrix(10)
         trained.compile(optimizer, "sparse_categorical_crossentropy", metrics=[accuracy], jit_compile=False)
@@ -69,6 +73,8 @@ def main(data_dir, output, name, as_workers, steps="20"):
         validation_steps=reader.evaluation_steps(schema.load_description(data_dir), BATCH_SIZE, all_replicas=replicas),
         worker=worker,
     )
+    if replicas > 1:
+        trained.gather_weights()
     np.savez(
         output.format(worker=worker.number),
         *alexnet.get_weights(),

@@ -3,10 +3,12 @@
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
 
+import keras
 import numpy as np
 import pytest
 from programs import ENVIRONMENT, run, run_well, train_flags
@@ -24,8 +26,8 @@ def no_cluster(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def train_replicas(data_dir, output, name, as_workers, num_workers=1):
-    command = [sys.executable, REPLICA_TRAINING, data_dir, output, name, as_workers]
+def train_replicas(data_dir, output, name, as_workers, num_workers=1, *others):
+    command = [sys.executable, REPLICA_TRAINING, data_dir, output, name, as_workers, *others]
     assert local_workers.run_workers([str(part) for part in command], num_workers, max_restarts=0) == 0
 
 
@@ -36,6 +38,9 @@ class TestEqualToOneDevice:
             pytest.param("mirrored", 1, marks=[pytest.mark.slow, pytest.mark.long]),
             pytest.param("multi_worker", 2, marks=pytest.mark.slow),
             pytest.param("multi_worker", 3, marks=[pytest.mark.slow, pytest.mark.long]),
+            pytest.param("fc_parallel", 2, marks=[pytest.mark.slow, pytest.mark.long]),
+            pytest.param("fc_parallel", 3, marks=pytest.mark.slow),  # of which neither 16 nor 10 units are a multiple
+            pytest.param("fc_parallel", 4, marks=[pytest.mark.slow, pytest.mark.long]),
         ],
     )
     def test_twenty_steps_and_the_validation(self, name, num_workers, data_dir, tmp_path, monkeypatch):
@@ -52,6 +57,48 @@ class TestEqualToOneDevice:
         weights = [one[key] for key in one.files if key.startswith("arr_")]
         assert len(weights) > 20
         assert max(np.abs(weight).max() for weight in weights) > 0.1
+
+
+class TestSplitLayers:
+    @pytest.mark.slow
+    @pytest.mark.parametrize("optimizer", [pytest.param("PaperMomentum", marks=pytest.mark.long), "Lars"])
+    def test_dropout_masks_and_norms_are_those_of_data_parallelism(self, optimizer, data_dir, tmp_path, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        steps, dropout = 20, 0.5
+        for name in ("multi_worker", "fc_parallel"):
+            output = tmp_path / f"{name}{{worker}}.npz"
+            train_replicas(data_dir, output, name, 2, 2, steps, dropout, optimizer)
+        expected = np.load(tmp_path / "multi_worker0.npz")
+        for worker in range(2):
+            split = np.load(tmp_path / f"fc_parallel{worker}.npz")
+            for key in expected.files:
+                np.testing.assert_allclose(split[key], expected[key], rtol=1e-6, atol=1e-6, err_msg=key)
+
+    @pytest.mark.slow
+    @pytest.mark.long
+    def test_files_are_whole_and_the_run_goes_on_with_and_without(self, data_dir, tmp_path):
+        def train(name, epochs, num_workers, *others):
+            few_steps = ("--batch_size=600", "--allow_changed", "--schedule=constant", "--learning_rate=0.01")
+            flags = train_flags(data_dir, tmp_path / name, *few_steps, f"--epochs={epochs}", *others)
+            run_well("train", *flags, f"--num_local_workers={num_workers}")
+            folder = tmp_path / name / "checkpoints" / f"{5 * epochs:08d}"
+            with np.load(folder / "training_state.npz") as arrays:
+                state = dict(arrays)
+            return state | {v.path: v.numpy() for v in keras.models.load_model(folder / "model.keras").weights}
+
+        def assert_same(found, expected):
+            assert found.keys() == expected.keys()
+            assert sum(values.size > 100 and np.std(values) > 0 for values in expected.values()) > 10
+            for name, values in expected.items():
+                # In float32: see replica_training.py. Momentum is far smaller than weights.
+                np.testing.assert_allclose(found[name], values, rtol=0, atol=0.01 * np.abs(values).max(), err_msg=name)
+
+        assert_same(train("split", 1, 2, "--fc_parallel"), train("plain", 1, 2))
+        shutil.copytree(tmp_path / "split", tmp_path / "split-one")
+        assert_same(train("split", 2, 3, "--fc_parallel"), train("plain", 2, 3))
+        shutil.copytree(tmp_path / "split", tmp_path / "plain-three")
+        assert_same(train("plain-three", 3, 3), train("split", 3, 3, "--fc_parallel"))
+        train("split-one", 2, 1)
 
 
 @pytest.mark.slow

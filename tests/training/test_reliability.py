@@ -40,6 +40,7 @@ MODES = {
     "one": (),
     "mirrored": ("--strategy=mirrored",),
     "multi_worker": ("--num_local_workers=2",),
+    "fc_parallel": ("--num_local_workers=2", "--fc_parallel"),
 }
 
 
@@ -162,11 +163,11 @@ class TestStopping:
 
     @pytest.mark.slow
     @pytest.mark.long
-    def test_ten_runs_killed_at_random_end_with_exactly_the_same_weights(self, data_dir, uninterrupted, tmp_path):
+    def test_twelve_runs_killed_at_random_end_with_exactly_the_same_weights(self, data_dir, uninterrupted, tmp_path):
         chance = random.Random(2012)
         plan = [
             (mode, number, chance.randrange(1, STEPS - 60), chance.random())
-            for mode in ("one", "mirrored", "multi_worker")
+            for mode in ("one", "mirrored", "multi_worker", "fc_parallel")
             for number in (signal.SIGKILL, signal.SIGTERM)
         ]
         plan += [("one", signal.SIGKILL, chance.randrange(1, STEPS - 60), chance.random()) for _ in range(4)]

@@ -246,3 +246,20 @@ def test_folder_of_images_is_refused_for_several_workers(flag, tmp_path):
     flag(["train", "--data_dir=folder:photos", f"--run_dir={tmp_path}", "--num_local_workers=2"])
     with pytest.raises(ValueError, match=r"must be made by alexnet-tfrecords first.* Received: data_dir=folder:photos"):
         train_flags.check_flags(flag)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "needs several workers: .*Received: 1"),
+        (["--num_local_workers=2", "--strategy=mirrored"], "Received: strategy=mirrored, column_devices=None"),
+        (["--num_local_workers=2", "--strategy=tpu:local"], "Received: strategy=tpu:local, column_devices=None"),
+        (["--num_local_workers=2", "--column_devices=CPU:0,CPU:1"], "column_devices=CPU:0,CPU:1"),
+    ],
+)
+def test_layers_that_nobody_can_split_are_refused(arguments, message, flag, small_data_dir, tmp_path):
+    for each in train_flags.own_flags(flag):
+        each.unparse()
+    flag(["alexnet-train", f"--data_dir={small_data_dir}", f"--run_dir={tmp_path}", "--fc_parallel", *arguments])
+    with pytest.raises(ValueError, match=message):
+        train_flags.check_flags(flag)

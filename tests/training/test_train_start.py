@@ -55,6 +55,7 @@ NOT_COMPARED = {
     "data_service": "where the same images are decoded; their order, as documented",
     "strategy": "the same mathematics; the number of workers is compared",
     "num_local_workers": "the number of workers is compared",
+    "fc_parallel": "the same mathematics, split otherwise",
     "max_restarts": "learns nothing",
     "allow_changed": "permits the changes",
     "column_devices": "the same mathematics elsewhere",
