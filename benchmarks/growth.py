@@ -83,11 +83,11 @@ def by_images(counts, rounds):
 
 def by_workers(counts, images, rounds):
     """Returns milliseconds per image of all workers together by number of workers, for the parts of a step."""
-    results = scale.measure_counts(counts, rounds, [f"--images={images}"], with_split=False)
-    parts = {"step": "step, ms", "compute only": "compute only, ms", "gradient all-reduce": "all-reduce in float32, ms"}
+    results = scale.measure_counts([(count, False) for count in counts], rounds, f"--images={images}")
+    parts = {"step": "step", "compute only": "compute only", "gradient all-reduce": "all-reduce in float32"}
     return {
         title: {
-            count: statistics.median(measured[part] for measured in rounds) / (count * images)
+            count: statistics.median(measured[f"{part}, ms"] for measured in rounds) / (count * images)
             for (count, _), rounds in results.items()
         }
         for title, part in parts.items()

@@ -125,18 +125,14 @@ def measure(images, split, core_each, with_all_reduce):
     return worker, measured
 
 
-def measure_counts(counts, rounds, arguments, with_split=True):
-    """Returns a dict from (number of workers, whether split) to a list of what was measured, one dict per round.
-
-    `arguments` are the flags of this program for each worker. With `with_split` False none trains with --fc_parallel.
-    """
-    ways = {count: (False, True) if with_split and count > 1 else (False,) for count in counts}
-    results = {(count, split): [] for count in counts for split in ways[count]}
+def measure_counts(runs, rounds, *others):
+    """Returns a dict from each of the runs, (number of workers, whether split), to a list of one dict per round."""
+    results = {run: [] for run in runs}
     for _ in range(rounds):
         for count, split in results:
             with tempfile.TemporaryDirectory() as folder:
                 report = pathlib.Path(folder) / "report.json"
-                command = [sys.executable, __file__, *arguments, f"--report={report}", f"--split={split}"]
+                command = [sys.executable, __file__, *others, f"--report={report}", f"--split={split}"]
                 if local_workers.run_workers(command, count, max_restarts=0):
                     raise RuntimeError(f"One of {count} workers failed.")
                 results[count, split].append(json.loads(report.read_text()))
@@ -151,7 +147,9 @@ def main(argv):
         if worker.is_chief:
             pathlib.Path(flag.report).write_text(json.dumps(measured))
         return
-    results = measure_counts([int(count) for count in flag.workers], flag.rounds, sys.argv[1:])
+    counts = [int(count) for count in flag.workers]
+    runs = [(count, split) for count in counts for split in (False, True)[: 1 + (count > 1)]]
+    results = measure_counts(runs, flag.rounds, *sys.argv[1:])
     parts = list(next(iter(results.values()))[0])
     print("| workers | " + " | ".join(parts) + " |")
     print("|---" * (len(parts) + 1) + "|")
