@@ -277,7 +277,7 @@ class TestModelCard:
         received = []
         monkeypatch.setattr("alexnet_tf.model.load_model", lambda path: (None, None))
         monkeypatch.setattr(exporter, "export_model", lambda *_, **named: received.append(named["run"]) or tmp_path)
-        names = ("export_dir", "version", "format", "precision", "data_dir", "max_pixels", "num_images")
+        names = ("export_dir", "version", "data_dir", "max_pixels", "num_images", "runtime", "serve")
         values = dict.fromkeys(names) | {"model": name, "format": "savedmodel", "precision": "float32"}
         monkeypatch.setattr(absl_flags, "FLAGS", types.SimpleNamespace(**values))
         export.main([])

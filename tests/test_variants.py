@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from absl import flags as absl_flags
 
-from alexnet_tf import describe, model, rows
+from alexnet_tf import describe, keras_layers, rows
 from alexnet_tf.model import build_alexnet
 from alexnet_tf.variants import VARIANTS
 from alexnet_tf.visualization import architecture, layer_table
@@ -230,7 +230,7 @@ class TestKerasLayers:
         for variant in VARIANTS.values():
             for shape in rows.trace(variant, 10):
                 for name in kinds.get(type(shape.row), ()):
-                    layer = model._keras_layer(shape, variant.columns, variant.columns_merged, None, None)
+                    layer = keras_layers.make_layer(shape, variant.columns, variant.columns_merged, None, None)
                     assert getattr(layer, name) == getattr(shape.row, name), (variant.title, shape.name, name)
                     compared.add((type(shape.row), getattr(shape.row, name)))
         assert {(rows.LRN, True), (rows.LRN, 2.0), (rows.LRN, 1.0)} < compared

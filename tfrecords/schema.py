@@ -16,11 +16,12 @@ import os
 import pathlib
 import unicodedata
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from alexnet_tf.tfrecords import files
+
+if TYPE_CHECKING:
+    import numpy as np  # which programs that only check their flags need not wait for
 
 # The keys of the ImageNet convention, as in TensorFlow's first ImageNet scripts. Those counted labels from 1 and kept
 # 0 for "background"; here, as in TensorFlow Datasets, they count from 0.
@@ -235,15 +236,15 @@ def check_shard_sizes(data_dir: str | pathlib.Path, split: Split) -> None:
             )
 
 
-def array_checksum(arrays: Mapping[str, np.ndarray]) -> str:
+def array_checksum(arrays: "Mapping[str, np.ndarray]") -> str:
     """SHA-256 of arrays by name, in hexadecimal. (Not of their .npz file: zlib's versions compress differently.)"""
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode() + array.tobytes())
     return digest.hexdigest()
 
 
-def check_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray], checksums: Mapping[str, str]) -> None:
+def check_arrays(path: pathlib.Path, arrays: "Mapping[str, np.ndarray]", checksums: Mapping[str, str]) -> None:
     """Raises ValueError if the arrays of a file are not those that a `DatasetDescription` names."""
     if checksums.get(path.name) not in (None, array_checksum(arrays)):
         raise ValueError(f"{path} must belong to {DATASET_FILE} beside it. It is that of another data set, or damaged")

@@ -160,6 +160,7 @@ class TestWorkersOfTheProgram:
             ".lock",
             "checkpoints",
             "dataset.json",
+            "initial_kernels.npz",
             "model.keras",
             "statistics.npz",
             "tensorboard",

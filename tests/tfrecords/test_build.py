@@ -77,6 +77,9 @@ def opened(data_dir):
     return [Image.open(io.BytesIO(image)) for split in stored(data_dir).values() for image in split.values()]
 
 
+_TESTS = ("test_build.py", "test_beam.py", "test_record_files.py")
+
+
 class TestFlags:
     def test_image_px_and_keep_aspect_set_the_size(self, built):
         assert {image.size for image in opened(built("square", "--image_px=20"))} == {(20, 20)}
@@ -98,6 +101,15 @@ class TestFlags:
             file = encoded(photo(60, 60), "PNG", exif=exif(6))
             expected = images.prepare_image(file, 16, exif_orientation=honored)
             np.testing.assert_array_equal(Image.open(io.BytesIO(image)), expected)
+
+    def test_resize_warps_the_complete_image(self, built):
+        (whole,) = {image.size for image in opened(built("warped", "--image_px=20", "--resize=warp"))}
+        assert whole == (20, 20)
+        cropped = stored(built("crop", "--encoding=png"))["train"]
+        warped = stored(built("warp", "--encoding=png", "--resize=warp"))["train"]
+        assert list(cropped) == list(warped)
+        changed = {name for name in cropped if cropped[name] != warped[name]}
+        assert "large.png" not in changed and len(changed) > 10  # it alone, and turned.png, are square
 
     def test_max_pixels_leaves_out_larger_images(self, built):
         all_images = [name for split in stored(built("all")).values() for name in split]
@@ -161,8 +173,8 @@ class TestFlags:
                 program("--verify", f"--data_dir={folder}")
             assert ended.value.code == status
 
-    def test_every_flag_is_tried_here_or_with_beam(self, program):
-        text = "".join(pathlib.Path(__file__).with_name(name).read_text() for name in ("test_build.py", "test_beam.py"))
+    def test_every_flag_is_tried_here_or_with_its_subject(self, program):
+        text = "".join(pathlib.Path(__file__).with_name(name).read_text() for name in _TESTS)
         for flag in flags.FLAGS.get_flags_for_module(build.__name__):
             assert re.search(rf"--(no)?{flag.name}\b", text), flag.name
 

@@ -124,6 +124,7 @@ class TestBuildDataset:
     @pytest.mark.parametrize("unreadable, refused", [(2, False), (3, True)])
     def test_fraction_itself_may_be_unreadable_and_no_image_more(self, unreadable, refused):
         others = {"image_px": 8, "keep_aspect": False, "encoding": "png", "quality": 95, "max_pixels": 64}
+        others["resize"] = "crop"
         tasks = [
             shards.ShardTask(split, start, start + 10, pathlib.Path("shard"), exif_orientation=True, **others)
             for split, start in (("train", 0), ("train", 10), ("validation", 0))

@@ -144,6 +144,17 @@ class TestProgram:
         assert other.returncode == 2
         assert "record_format was {'label_offset': 1} and is now {'label_offset': 0}" in other.stderr
 
+    def test_keys_and_names_are_those_of_the_flags(self, tmp_path):
+        for split, numbers in (("train", range(12)), ("test", range(12, 20))):
+            write_records(tmp_path / f"my_{split}.tfrecord", numbers, image_key="jpeg", label_key="y", text=False)
+        (tmp_path / "names.txt").write_text("a\nb\nc\nd\n")
+        flags = [f"--source=tfrecords:{tmp_path}", f"--data_dir={tmp_path / 'data'}", "--image_px=32"]
+        flags += ["--image_key=jpeg", "--label_key=y", f"--class_names={tmp_path / 'names.txt'}"]
+        run_well("tfrecords.build", *flags, "--encoding=png", "--num_processes=1")
+        description = schema.load_description(tmp_path / "data")
+        assert description.class_names == ("a", "b", "c", "d")
+        assert description.splits["validation"].count_per_class == (2, 2, 2, 2)
+
     def test_flags_without_records_are_refused(self, tmp_path):
         result = run("tfrecords.build", "--source=fashion_mnist", f"--data_dir={tmp_path}", "--label_offset=1")
         assert result.returncode == 2
