@@ -1,5 +1,6 @@
 """The dispatcher and the workers of a tf.data service, and the data sets that read through them."""
 
+import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -14,6 +15,7 @@ import tensorflow as tf
 
 # The dispatcher drops a worker that has not been heard of for so long, and trainers stop reading from it.
 _WORKER_TIMEOUT_MS = 20_000
+_PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>: the signal that a process gets when its parent ends
 _HEARTBEAT_MS = 2_000
 # A worker that ends within so many seconds never served. After so many of these in a row none ever will.
 _START_SECONDS = 30
@@ -99,6 +101,8 @@ def run_worker(dispatcher: str, host: str) -> None:
         host: name under which trainers reach this machine.
     """
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if sys.platform == "linux":  # a thread may wait: a worker was seen to hang whose dispatcher ended as it registered
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     server = tf.data.experimental.service.WorkerServer(
         tf.data.experimental.service.WorkerConfig(

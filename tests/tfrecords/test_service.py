@@ -39,7 +39,7 @@ def data_service(*flags, num_workers=2):
         yield process, address
     finally:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=60)  # which waits for the workers, too: they end with it
 
 
 def workers_of(process):
