@@ -1,4 +1,4 @@
-"""Where bfloat16 is fast, and networks in one precision made anew in another.
+"""Where bfloat16 is fast, and conversion of networks from one precision to another.
 
 bfloat16 is float32 with 8 bits of mantissa instead of 24: half the bytes, and on processors and GPUs with units for it
 at least twice the arithmetic. Without them a CPU takes 25 times as long as in float32: so what a machine has decides.

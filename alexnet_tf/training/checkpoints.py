@@ -151,7 +151,7 @@ def restore_newest(
                 differing = f"its variables are not this run's: {sorted(values.keys() ^ state.keys())[:4]}"
                 if not allow_changed:
                     raise ValueError(differing)
-                logging.warning("%s: %s, ... What it lacks begins anew.", folder, differing)
+                logging.warning("%s: %s, ... The rest is initialized again.", folder, differing)
                 values = _matching(values, state)
             model.load_weights(folder / "model.keras")
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:

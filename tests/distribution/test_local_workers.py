@@ -1,4 +1,4 @@
-"""The processes of a run on this machine: which ends start them again, and what each is told."""
+"""The processes of a run on this machine: which exits restart them, and what each is told."""
 
 import json
 import os

@@ -121,7 +121,7 @@ class TestResume:
         assert received.first_step == 9
         (restored,) = [each for each in received.optimizer.momentums if each.name == "fc7_bias_1_momentum"]
         np.testing.assert_array_equal(restored, np.resize(momentum, restored.shape))
-        assert "What it lacks begins anew" in caplog.text
+        assert "The rest is initialized again" in caplog.text
 
     @pytest.mark.parametrize(
         "change, rate",
