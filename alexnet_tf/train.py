@@ -66,19 +66,14 @@ def train(flag: flags.FlagValues, worker: workers.Worker) -> None:
     from alexnet_tf.distribution import strategies
     from alexnet_tf.tfrecords import data_service, reader, verify
     from alexnet_tf.training import callbacks, checkpoints, experiment, fit, health_checks, inputs
-    from alexnet_tf.visualization import kernels
 
     if flag.data_service:
         data_service.check_reachable(flag.data_service)
     devices = experiment.choose_devices(
         worker, **given(flag, "strategy", "column_devices", "allow_fewer_devices", "jit", "fc_parallel")
     )
-    if train_flags.is_folder_of_images(flag):
-        flag.data_dir = str(inputs.build_folder(flag.data_dir, flag.run_dir, flag.variant))
     flag.precision = precision.choose(flag.precision)  # a run resumes in what it began with, not in what "auto" is here
-    data = inputs.open_data(flag.data_dir, **given(flag, "variant", "batch_size", "on_bad_record", "max_bad_records"))
-    for problem in data.skipped:
-        print(f"Skipped: {problem}")
+    data = _open_data(flag)
     validation_data = inputs.validation_input(data)
     settings = given(flag, *train_flags.FIXED_FLAGS, *train_flags.NOTED_FLAGS) | data.settings
     settings |= {"workers": len(worker.addresses)}
@@ -87,8 +82,6 @@ def train(flag: flags.FlagValues, worker: workers.Worker) -> None:
     training = build_training(flag, devices, data)
 
     with experiment.open_run_dir(run_dir, data, writes=worker.is_chief):
-        if worker.is_chief:
-            kernels.save_initial_kernels(run_dir, training.network.get_layer("conv1").kernels)
         start = _restore(flag, worker, devices, data, training, settings)
         layer_rates = train_flags.parse_layer_rates(flag.layer_rates)
         experiment.set_rate_multipliers(training, layer_rates, **given(flag, "schedule", "bias_rate"))
@@ -145,11 +138,26 @@ def train(flag: flags.FlagValues, worker: workers.Worker) -> None:
     print(finished)
 
 
+def _open_data(flag):
+    """Opens the data set, which is built first if --data_dir is a folder of images; prints what is skipped."""
+    from alexnet_tf.training import inputs
+
+    if train_flags.is_folder_of_images(flag):
+        flag.data_dir = str(inputs.build_folder(flag.data_dir, flag.run_dir, flag.variant))
+    data = inputs.open_data(flag.data_dir, **given(flag, "variant", "batch_size", "on_bad_record", "max_bad_records"))
+    for problem in data.skipped:
+        print(f"Skipped: {problem}")
+    return data
+
+
 def _restore(flag, worker, devices, data, training, settings):
     """Restores the newest checkpoint on all workers, which must have the same flags, data and checkpoint."""
     from alexnet_tf.distribution import strategies
     from alexnet_tf.training import experiment
+    from alexnet_tf.visualization import kernels
 
+    if worker.is_chief:
+        kernels.save_initial_kernels(flag.run_dir, training.network.get_layer("conv1").kernels)
     start = experiment.restore(
         pathlib.Path(flag.run_dir), training, data.steps_per_epoch, worker.is_chief, flag.allow_changed
     )
