@@ -142,7 +142,7 @@ def keep_workers(dispatcher: str, host: str, num_workers: int) -> None:
     workers = [start() for _ in range(num_workers)]
     started, failures = [time.monotonic()] * num_workers, 0
     while True:
-        multiprocessing.connection.wait([worker.sentinel for worker in workers])
+        multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout=1)  # signals are seen, too
         for number, worker in enumerate(workers):
             if worker.exitcode is None:
                 continue

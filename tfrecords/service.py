@@ -12,6 +12,7 @@ All machines must see the data set under the same path.
 import signal
 import socket
 import sys
+import time
 
 from absl import flags
 
@@ -45,8 +46,8 @@ def main(arguments: list[str]) -> None:
     print(f"Dispatcher: {address}. Workers on this machine: {flag.num_workers}.", flush=True)
     if flag.num_workers:
         data_service.keep_workers(address, flag.host, flag.num_workers)
-    while True:  # and not server.join(), which no signal interrupts
-        signal.pause()
+    while True:  # and not server.join(), which no signal interrupts, or pause(), which misses one that came just before
+        time.sleep(1)
 
 
 def run() -> None:

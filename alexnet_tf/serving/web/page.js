@@ -9,9 +9,9 @@ function make(tag, properties = {}, children = []) {
 }
 const percent = (p) => `${(100 * p).toFixed(p > 0.0995 || p === 0 ? 0 : 1)} %`;
 
-/** Fetches a file of a known size with reports of how much is there, or without; says which file could not be had. */
-async function fetchBytes({ url, integrity = "" }, size = 0, report = null) {
-  const response = await fetch(url, { integrity }).catch((error) => ({ status: "", statusText: error.message }));
+/** Fetches a file, with reports of its progress if wanted. Not from the cache without a checksum: it may be exported anew. */
+async function fetchBytes({ url, integrity = "", cache = integrity ? "default" : "no-cache" }, size = 0, report = null) {
+  const response = await fetch(url, { integrity, cache }).catch((error) => ({ status: "", statusText: error.message }));
   if (!response.ok) throw new Error(`${url} could not be loaded: ${response.status} ${response.statusText}`);
   if (!report) return response.arrayBuffer();
   const bytes = new Uint8Array(size), reader = response.body.getReader();
@@ -205,7 +205,7 @@ async function startPage() {
     return data.error ? reject(new Error(data.error)) : resolve(data.result);
   };
   try {
-    page = JSON.parse(new TextDecoder().decode(await fetchBytes({ url: "page.json" })));
+    page = JSON.parse(new TextDecoder().decode(await fetchBytes({ url: "page.json", cache: "no-store" })));
     describe();
     build();
     element("step").textContent = `Loading the network, ${Math.round(page.model_bytes / 1e6)} MB …`;
