@@ -83,15 +83,9 @@ def make_layer(
         case None:
             return keras.layers.Softmax(dtype=output_dtype, name=shape.name)
         case rows.LRN():
-            layer = LocalResponseNormalization(
-                k=row.k,
-                n=row.n,
-                alpha=row.alpha,
-                beta=row.beta,
-                alpha_divided_by_n=row.alpha_divided_by_n,
-                groups=num_columns if row.input_columns == "own" and devices is None else 1,
-                name=row.name,
-            )
+            groups = num_columns if row.input_columns == "own" and devices is None else 1
+            constants = (row.k, row.n, row.alpha, row.beta, row.alpha_divided_by_n)
+            layer = LocalResponseNormalization(*constants, groups=groups, name=row.name)
         case rows.WithinMapNorm():
             layer = WithinMapNormalization(row.k, row.n, row.alpha, row.beta, name=row.name)
         case rows.MaxPool():

@@ -91,13 +91,7 @@ def train(flag: flags.FlagValues, worker: workers.Worker) -> None:
             return
         if start.resumed:
             print(f"Resuming after step {start.step}, in epoch {start.step // data.steps_per_epoch + 1}.")
-        training_data = inputs.training_input(
-            data,
-            start_number=strategies.number_of_this_start(devices.strategy, worker),
-            **given(flag, "seed", "schedule", "color_noise", "color_noise_epochs", "images_per_crop"),
-            **given(flag, "last_crop_offset", "data_service"),
-            **train_flags.random_crop(flag),
-        )
+        training_data = _training_input(flag, data, strategies.number_of_this_start(devices.strategy, worker))
         schedule = experiment.make_schedule_callback(
             training, start.plateau, **given(flag, "schedule", "plateau_patience")
         )
@@ -148,6 +142,18 @@ def _open_data(flag):
     for problem in data.skipped:
         print(f"Skipped: {problem}")
     return data
+
+
+def _training_input(flag, data, start_number):
+    from alexnet_tf.training import inputs
+
+    return inputs.training_input(
+        data,
+        start_number=start_number,
+        **given(flag, "seed", "schedule", "color_noise", "color_noise_epochs", "images_per_crop"),
+        **given(flag, "last_crop_offset", "data_service"),
+        **train_flags.random_crop(flag),
+    )
 
 
 def _restore(flag, worker, devices, data, training, settings):

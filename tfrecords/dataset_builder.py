@@ -74,20 +74,12 @@ def build_dataset(
     """
     _check_arguments(image_px, keep_aspect, encoding, quality, max_pixels, resize, num_processes, runner)
     data_dir = pathlib.Path(data_dir).absolute()
-    settings = {
-        "source": source,
-        "image_px": image_px,
-        "keep_aspect": keep_aspect,
-        "encoding": encoding,
-        "quality": quality,
-        "exif_orientation": exif_orientation,
-        "max_pixels": max_pixels,
-        "resize": resize,
-        "num_train_shards": num_train_shards,
-        "num_validation_shards": num_validation_shards,
-        "validation_fraction": validation_fraction,
-        "seed": seed,
-    } | ({"record_format": dict(record_format)} if record_format else {})
+    settings: dict[str, Any] = dict(source=source, image_px=image_px, keep_aspect=keep_aspect, encoding=encoding)
+    settings |= dict(quality=quality, exif_orientation=exif_orientation, max_pixels=max_pixels, resize=resize)
+    settings |= dict(num_train_shards=num_train_shards, num_validation_shards=num_validation_shards)
+    settings |= dict(validation_fraction=validation_fraction, seed=seed)
+    if record_format:
+        settings["record_format"] = dict(record_format)
     description = _load_complete(data_dir, settings)
     if description:
         return description

@@ -132,10 +132,7 @@ def make_training_dataset(
     parts = records.Parts.of(data_dir, description, "train")
     noise = statistics.Statistics.load(data_dir).color_noise(color_noise)
     if data_service:
-        _check_data_service(data_service, data_service_job, share)
-        data_service_job = data_service_job if share.num_workers > 1 else None
-        # The service distributes the images among the workers that train, which are not the workers that read.
-        share = Share(replicas=share.all_replicas)
+        share, data_service_job = _share_of_service(data_service, data_service_job, share)
     order = epochs.Epochs(
         parts=parts,
         count=description.splits["train"].count,
@@ -312,7 +309,12 @@ def _check_training_arguments(description, batch_size, crop_px, images_per_crop,
         )
 
 
-def _check_data_service(address, job_name, share):
+def _share_of_service(address, job_name, share):
+    """What a tf.data service reads, and the name of the job if workers share it.
+
+    The service distributes the images among the workers that train, which are not the workers that read.
+    """
     tf_data_service.check_reachable(address)
     if share.num_workers > 1 and not job_name:
         raise ValueError("`data_service_job` must be given if several workers share a data service.")
+    return Share(replicas=share.all_replicas), job_name if share.num_workers > 1 else None

@@ -42,6 +42,17 @@ def decode_square(
     Deviation: the central square is cut out before resizing, not after: the pixels are the same. GIF is not decoded: no
     header bounds the memory that its frames would take.
     """
+    image, turn = _decode(encoded_image, max_pixels, exif_orientation)
+    square = tf.ensure_shape(image, (None, None, 3))
+    if resize == "crop":
+        square = orientation.center_square(square, turn)
+    square = tf.image.resize(square, (image_px, image_px), antialias=True)
+    square = tf.cast(tf.clip_by_value(tf.round(square), 0, 255), tf.uint8)
+    return orientation.turn_upright(square, turn)
+
+
+def _decode(encoded_image, max_pixels, exif_orientation):
+    """The pixels of a file, uint8 (rows, columns, 3), and the value of its EXIF tag Orientation, or 1."""
 
     def starts_with(magic):
         return tf.equal(tf.strings.substr(encoded_image, 0, len(magic)), magic)
@@ -91,13 +102,7 @@ def decode_square(
 
     decoders = {"JPEG": (b"\xff\xd8\xff", decode_jpeg), "PNG": (b"\x89PNG", decode_png), "BMP": (b"BM", decode_bmp)}
     kinds = [(starts_with(magic), decode) for magic, decode in (decoders[name] for name in images.SERVED_FORMATS)]
-    image, turn = tf.case(kinds, default=refuse)
-    square = tf.ensure_shape(image, (None, None, 3))
-    if resize == "crop":
-        square = orientation.center_square(square, turn)
-    square = tf.image.resize(square, (image_px, image_px), antialias=True)
-    square = tf.cast(tf.clip_by_value(tf.round(square), 0, 255), tf.uint8)
-    return orientation.turn_upright(square, turn)
+    return tf.case(kinds, default=refuse)
 
 
 def _lay_on_background(image: tf.Tensor) -> tf.Tensor:
