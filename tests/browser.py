@@ -5,10 +5,10 @@ import functools
 import http.server
 import os
 import shutil
-import threading
 import time
 
 import pytest
+from programs import in_background
 from selenium import webdriver
 
 
@@ -56,10 +56,8 @@ def serve(folder, to_all_origins=False):
             super().end_headers()
 
     handler = functools.partial(Handler, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with in_background(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
         yield f"http://127.0.0.1:{server.server_port}/", requests
-        server.shutdown()
 
 
 def wait_for(browser, condition, seconds=30):

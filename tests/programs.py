@@ -1,8 +1,10 @@
-"""Runs the programs as a user does, in processes of their own."""
+"""Runs the programs as a user does, in processes of their own, and servers for them in a thread of this one."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import threading
 
 from PIL import Image
 
@@ -49,3 +51,14 @@ def image_files(folder, count):
         paths.append(folder / f"image-{index}.png")
         Image.fromarray(image).save(paths[-1])
     return paths
+
+
+@contextlib.contextmanager
+def in_background(server):
+    """Runs a `socketserver.BaseServer` to the end of the block, also if a test fails."""
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield server
+        finally:  # its thread would take a core from then on
+            server.shutdown()

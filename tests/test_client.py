@@ -1,6 +1,7 @@
 """alexnet-client, against a server that speaks TF Serving's protos and has an exported model."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import pathlib
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from programs import image_files, run, run_well
+from programs import image_files, in_background, run, run_well
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -168,15 +169,16 @@ class TestPredictWithRetries:
                     pass
 
         over = threading.Event()
-        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Silent) as silent:
-            threading.Thread(target=silent.serve_forever, daemon=True).start()
+        with (
+            in_background(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Silent)) as silent,
+            contextlib.ExitStack() as end,
+        ):
+            end.callback(over.set)
             connection = remote_model.connect(f"{protocol}://127.0.0.1:{silent.server_address[1]}", "alexnet")
             begin = time.monotonic()
             with pytest.raises(remote_model.RequestFailed):
                 remote_model.predict_with_retries(connection, [b"x"], 1.0)
             assert time.monotonic() - begin < 30  # and not forever, however busy the machine
-            over.set()
-            silent.shutdown()
 
     @pytest.mark.parametrize(
         "body",
@@ -193,15 +195,13 @@ class TestPredictWithRetries:
                     pass
                 self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
 
-        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Strange) as strange:
-            threading.Thread(target=strange.serve_forever, daemon=True).start()
+        with in_background(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Strange)) as strange:
             connection = remote_model.connect(f"http://127.0.0.1:{strange.server_address[1]}", "alexnet")
             with pytest.raises(
                 remote_model.RequestFailed, match=r"unexpected response|returned 0 predictions"
             ) as failure:
                 remote_model.predict_with_retries(connection, [b"x"], 30)
             assert not failure.value.transient and failure.value.responded
-            strange.shutdown()
 
 
 class TestTransportSecurity:

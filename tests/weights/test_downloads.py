@@ -3,10 +3,10 @@
 import concurrent.futures
 import hashlib
 import http.server
-import threading
 
 import numpy as np
 import pytest
+from programs import in_background
 
 from alexnet_tf.weights import downloads, published
 
@@ -58,11 +58,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    with http.server.ThreadingHTTPServer(("localhost", 0), _Handler) as server:
+    with in_background(http.server.ThreadingHTTPServer(("localhost", 0), _Handler)) as server:
         server.requests = []
-        threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
-        server.shutdown()
 
 
 @pytest.fixture

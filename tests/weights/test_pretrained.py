@@ -6,7 +6,6 @@ import hashlib
 import http.server
 import pathlib
 import shutil
-import threading
 import types
 
 import keras
@@ -16,6 +15,7 @@ import pytest
 import torch
 import torch_reference
 from made_foreign import LAYERS, write_caffemodel
+from programs import in_background
 
 from alexnet_tf import rows
 from alexnet_tf.model import build_alexnet, load_model
@@ -32,8 +32,7 @@ def publish(tmp_path, monkeypatch):
     folder = tmp_path / "served"
     folder.mkdir()
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("localhost", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with in_background(http.server.ThreadingHTTPServer(("localhost", 0), handler)) as server:
 
         def remote(path):
             url = f"http://localhost:{server.server_address[1]}/{path.name}"
@@ -51,7 +50,6 @@ def publish(tmp_path, monkeypatch):
             monkeypatch.setitem(published.PUBLISHED, name, made)
 
         yield publish
-        server.shutdown()
 
 
 def save_random_torchvision(path):
