@@ -1,5 +1,7 @@
 """What `import alexnet_tf` offers, and the tutorial."""
 
+import ast
+import importlib.util
 import pathlib
 import re
 import subprocess
@@ -185,9 +187,26 @@ def _percentages(text, start):
     return [float(number) for number in re.findall(r"([\d.]+)%", line)]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / "docs").exists(), reason="a Bazel sandbox holds no docs")
 class TestLesson:
+    @pytest.mark.parametrize("name", ["tutorial.ipynb", "tutorial_solutions.ipynb"])
+    def test_all_names_that_it_takes_from_the_package_are_there(self, name):
+        cells = nbformat.read(ROOT / "docs" / name, as_version=4).cells
+        lines = "\n".join(cell.source for cell in cells if cell.cell_type == "code").splitlines()
+        tree = ast.parse("\n".join(line for line in lines if not line.lstrip().startswith(("%", "!"))))
+        taken = []
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("alexnet_tf"):
+                taken += [(node.module, each.name) for each in node.names]
+            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "alexnet_tf":
+                taken.append(("alexnet_tf", node.attr))
+        assert len(set(taken)) > 3
+        for module, each in taken:
+            there = hasattr(importlib.import_module(module), each) or importlib.util.find_spec(f"{module}.{each}")
+            assert there, f"{module}.{each}"
+
+    @pytest.mark.slow
+    @pytest.mark.long
     def test_runs_from_top_to_bottom_and_says_what_it_found(self, tmp_path):
         printed = _run_notebook("tutorial.ipynb", tmp_path)
         center, ten = _percentages(printed, "top-1 error")
@@ -200,6 +219,7 @@ class TestLesson:
         assert (tmp_path / "data" / "dataset.json").exists()
         assert "Warning" not in printed
 
+    @pytest.mark.slow
     @pytest.mark.long
     def test_solutions_run_too(self, tmp_path):
         printed = _run_notebook("tutorial_solutions.ipynb", tmp_path)

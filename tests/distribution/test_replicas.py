@@ -61,7 +61,8 @@ class TestEqualToOneDevice:
 
 class TestSplitLayers:
     @pytest.mark.slow
-    @pytest.mark.parametrize("optimizer", [pytest.param("PaperMomentum", marks=pytest.mark.long), "Lars"])
+    @pytest.mark.long
+    @pytest.mark.parametrize("optimizer", ["PaperMomentum", "Lars"])
     def test_dropout_masks_and_norms_are_those_of_data_parallelism(self, optimizer, data_dir, tmp_path, monkeypatch):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
         steps, dropout = 20, 0.5

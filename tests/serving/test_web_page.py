@@ -128,7 +128,7 @@ def write_photos(folder, count):
 
 @pytest.mark.slow
 class TestPixelsAndAnswers:
-    @pytest.mark.parametrize("count", [30, pytest.param(200, marks=pytest.mark.long)])
+    @pytest.mark.parametrize("count", [16, pytest.param(200, marks=pytest.mark.long)])
     def test_pixels_and_top_1_of_photographs_are_those_of_prediction(
         self, count, page, untrained_dir, tmp_path, capsys
     ):

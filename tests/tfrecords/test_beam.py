@@ -145,6 +145,7 @@ class TestRun:
         assert contents(tmp_path / "beam") == fashion_mnist
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_folder_with_unreadable_images_becomes_the_same_bytes_as_by_the_local_builder(self, image_folder, tmp_path):
         flags = ("--image_px=16", "--num_train_shards=5", "--num_validation_shards=1", "--max_bad_fraction=0.9")
         places = (f"--source=folder:{image_folder}", f"--data_dir={tmp_path / 'beam'}")

@@ -64,6 +64,7 @@ class TestSchedules:
         assert np.all(expected_model.get_layer("fc8").biases[0].numpy() == 0)  # frozen at its initial value
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_rates_may_change_when_a_run_is_resumed(self, data_dir, run_dir, tmp_path):
         shutil.copytree(run_dir, tmp_path / "run")
         before, _ = load_model(run_dir)

@@ -279,7 +279,7 @@ class TestLostWorkers:
         assert steps_saved(tmp_path / "run") >= 11
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("mode", ["one", "multi_worker"])
+    @pytest.mark.parametrize("mode", ["one", pytest.param("multi_worker", marks=pytest.mark.long)])
     def test_ctrl_c_saves_and_stops(self, mode, data_dir, tmp_path):
         arguments = command(mode, data_dir, tmp_path / "run", "--checkpoint_every_steps=25")
         process = subprocess.Popen(
