@@ -77,11 +77,11 @@ def train(flag: flags.FlagValues, worker: workers.Worker) -> None:
     validation_data = inputs.validation_input(data)
     settings = given(flag, *train_flags.FIXED_FLAGS, *train_flags.NOTED_FLAGS) | data.settings
     settings |= {"workers": len(worker.addresses)}
-    run_dir = pathlib.Path(flag.run_dir)
+    run_dir, chief = pathlib.Path(flag.run_dir), worker.is_chief
     checkpoints.check_run_dir(run_dir, settings, train_flags.may_change(flag), flag.allow_changed)
     training = build_training(flag, devices, data)
 
-    with experiment.open_run_dir(run_dir, data, writes=worker.is_chief):
+    with experiment.open_run_dir(run_dir, data, writes=chief):
         start = _restore(flag, worker, devices, data, training, settings)
         layer_rates = train_flags.parse_layer_rates(flag.layer_rates)
         experiment.set_rate_multipliers(training, layer_rates, **given(flag, "schedule", "bias_rate"))
@@ -91,12 +91,12 @@ def train(flag: flags.FlagValues, worker: workers.Worker) -> None:
             return
         if start.resumed:
             print(f"Resuming after step {start.step}, in epoch {start.step // data.steps_per_epoch + 1}.")
-        training_data = _training_input(flag, data, strategies.number_of_this_start(devices.strategy, worker))
+        training_data = _training_input(flag, worker, devices, data, start)
         schedule = experiment.make_schedule_callback(
             training, start.plateau, **given(flag, "schedule", "plateau_patience")
         )
         save_checkpoints = callbacks.SaveCheckpoints(
-            run_dir, training.network, flag.checkpoint_every_steps, settings, start.step, schedule, worker.is_chief
+            run_dir, training.network, flag.checkpoint_every_steps, settings, start.step, start.readers, schedule, chief
         )
         input_clock = fit.InputClock()
         with verify.naming_damaged_shards(data.folder, data.description):
@@ -108,7 +108,7 @@ def train(flag: flags.FlagValues, worker: workers.Worker) -> None:
                 start.step,
                 input_clock,
                 log_every=flag.log_every,
-                writes=worker.is_chief,
+                writes=chief,
                 **train_flags.of_the_log(flag, data.training_images),
             )
             print(experiment.describe(devices, data, training, **given(flag, "variant", "epochs")))
@@ -144,12 +144,14 @@ def _open_data(flag):
     return data
 
 
-def _training_input(flag, data, start_number):
+def _training_input(flag, worker, devices, data, start):
+    from alexnet_tf.distribution import strategies
     from alexnet_tf.training import inputs
 
     return inputs.training_input(
         data,
-        start_number=start_number,
+        readers=start.readers,
+        start_number=strategies.number_of_this_start(devices.strategy, worker),
         **given(flag, "seed", "schedule", "color_noise", "color_noise_epochs", "images_per_crop"),
         **given(flag, "last_crop_offset", "data_service"),
         **train_flags.random_crop(flag),
@@ -164,12 +166,10 @@ def _restore(flag, worker, devices, data, training, settings):
 
     if worker.is_chief:
         kernels.save_initial_kernels(flag.run_dir, training.network.get_layer("conv1").kernels)
-    start = experiment.restore(
-        pathlib.Path(flag.run_dir), training, data.steps_per_epoch, worker.is_chief, flag.allow_changed
-    )
+    start = experiment.restore(pathlib.Path(flag.run_dir), training, settings, worker.is_chief, flag.allow_changed)
     # A machine may have its own path to the same disk.
     shared = [each.name for each in train_flags.own_flags(flag) if each.name not in ("data_dir", "run_dir")]
-    agreed = given(flag, *shared) | settings | {"step": start.step, "data": data.fingerprint}
+    agreed = given(flag, *shared) | settings | {"step": start.step, "readers": start.readers, "data": data.fingerprint}
     strategies.check_workers_agree(devices.strategy, worker, agreed)
     return start
 

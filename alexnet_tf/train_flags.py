@@ -201,7 +201,7 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "allow_changed",
         False,
-        "Whether to resume a run although flags, the data or the number of workers have changed.",
+        "Whether to resume a run although flags or the data have changed.",
     )
     flags.DEFINE_list(
         "column_devices",
@@ -331,8 +331,9 @@ def given(flag: flags.FlagValues, *names: str) -> dict[str, Any]:
 
 
 def may_change(flag: flags.FlagValues) -> tuple[str, ...]:
-    """The settings in which a resumed run may differ from its checkpoint."""
-    return tuple(name for name in NOTED_FLAGS if name != "epochs" or flag.schedule not in ("cosine", "poly"))
+    """The settings in which a resumed run may differ from its checkpoint, the number of workers among them."""
+    noted = (name for name in NOTED_FLAGS if name != "epochs" or flag.schedule not in ("cosine", "poly"))
+    return ("workers", *noted)
 
 
 def own_flags(flag: flags.FlagValues) -> list[flags.Flag]:

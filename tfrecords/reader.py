@@ -23,15 +23,20 @@ from alexnet_tf.tfrecords.cpus import available_cpus
 class Share:
     """The part of a data set that one of several workers reads. All workers together read each image once.
 
+    Each epoch distributes the shards again; the images of one shard go to two workers if their shares meet within it.
+
     Attributes:
         worker: number of this worker, from 0.
         num_workers: number of workers.
         replicas: devices that each worker feeds: they take its batches in turn.
+        readers: who reads the epoch that is begun with, if the number of workers changes within it: (number of workers,
+            their first step in it), one after another up to those of now. A data service ignores it.
     """
 
     worker: int = 0
     num_workers: int = 1
     replicas: int = 1
+    readers: tuple[tuple[int, int], ...] = ()
 
     @property
     def all_replicas(self) -> int:
@@ -109,8 +114,7 @@ def make_training_dataset(
             224 pixel crop in 256 pixels, so the last, 32, is never taken; the original program takes it: 33 x 33.
         crop_scale, crop_ratio: for crops of random size and aspect, which are resized; see `random_crops.RandomCrop`.
         start_epoch, start_step: where to begin.
-        share: what is read here. Each epoch distributes the shards again; the images of one shard go to two workers if
-            their shares meet within it.
+        share: what is read here.
         data_service: address of a tf.data service that does the work, "host:port" (service.py), or None. Its workers
             take the windows of an epoch in no fixed order. What they were reading at an interruption is read in part
             twice, and as much is not read.
@@ -142,6 +146,7 @@ def make_training_dataset(
         num_workers=share.num_workers,
         start_epoch=start_epoch,
         start_step=start_step,
+        readers=share.readers or ((share.num_workers, 0),),
         color_noise=noise,
         color_noise_epochs=color_noise_epochs,
         images_per_crop=images_per_crop,
@@ -306,6 +311,17 @@ def _check_training_arguments(description, batch_size, crop_px, images_per_crop,
     if batch_size % share.all_replicas:
         raise ValueError(
             f"`batch_size` must be a multiple of the number of replicas, {share.all_replicas}. Received: {batch_size}"
+        )
+    _check_readers(share, batch_size, start_step)
+
+
+def _check_readers(share, batch_size, start_step):
+    numbers, firsts = zip(*(share.readers or ((share.num_workers, 0),)), strict=True)
+    in_order = firsts[0] == 0 and list(firsts) == sorted(firsts) and firsts[-1] <= start_step
+    if numbers[-1] != share.num_workers or not in_order or any(batch_size % number for number in numbers):
+        raise ValueError(
+            "`readers` must be pairs of a number of workers that divides `batch_size` and their first step, from step "
+            f"0 to `start_step`, {start_step}, the last of {share.num_workers} workers. Received: {share.readers}"
         )
 
 

@@ -179,11 +179,34 @@ class Parts:
 
         Args:
             epoch_seed: int64 (2,).
-            begin, end: the share: the records from `begin` to before `end` of the epoch, in its order of parts.
+            begin, end: the share: the records from `begin` to before `end` of the epoch, in its order of parts;
+                integers or int64 scalars.
             window: int64 scalar, number of the window in the epoch.
 
         Returns: (first, slices): the number of records of the share before the window, and its content as `between`
         returns it.
+        """
+        firsts, in_turn, order, skipped, from_, to = self._cut(epoch_seed, begin, end)
+        places, _ = self._groups_and_windows()
+        number, group = in_turn[window] // len(places), in_turn[window] % len(places)
+        # In the epoch's order; the place of a missing part has an empty slice.
+        numbers = tf.gather(np.maximum(places, 0), group)
+        from_, to = from_[number, group], to[number, group]
+        return firsts[window], self._slices(tf.gather(order, numbers), tf.gather(skipped, numbers) + from_, to - from_)
+
+    def before_windows(self, epoch_seed: tf.Tensor, begin: int, end: int) -> tf.Tensor:
+        """For each window of a share of an epoch the number of records before it; int64 (windows,).
+
+        Args:
+            epoch_seed, begin, end: as `window` takes them.
+        """
+        return self._cut(epoch_seed, begin, end)[0]
+
+    def _cut(self, epoch_seed, begin, end):
+        """A share cut into slices and windows.
+
+        Returns: (what `before_windows` returns; the order of the windows; that of the parts; for each part the records
+        before the share; the begin and the end of each slice in its part, (windows, groups, parts)).
         """
         order_seed, slices_seed, windows_seed = tf.unstack(tf.random.split(epoch_seed, 3))
         order = tf.random.experimental.stateless_shuffle(tf.range(tf.size(self.paths)), order_seed)
@@ -197,13 +220,7 @@ class Parts:
         from_, to = in_group * slices // windows, in_group * (slices + 1) // windows
         sizes = tf.reshape(tf.reduce_sum(to - from_, axis=2), (-1,))
         in_turn = tf.random.experimental.stateless_shuffle(tf.range(tf.size(sizes)), windows_seed)
-        first = tf.cumsum(tf.gather(sizes, in_turn), exclusive=True)[window]
-        number, group = in_turn[window] // len(places), in_turn[window] % len(places)
-        numbers = tf.gather(
-            np.maximum(places, 0), group
-        )  # in the epoch's order; the place of a missing part has an empty slice
-        from_, to = from_[number, group], to[number, group]
-        return first, self._slices(tf.gather(order, numbers), tf.gather(skipped, numbers) + from_, to - from_)
+        return tf.cumsum(tf.gather(sizes, in_turn), exclusive=True), in_turn, order, skipped, from_, to
 
     def _slices(self, numbers, skipped, taken):
         numbers, skipped, taken = (tf.boolean_mask(tensor, taken > 0) for tensor in (numbers, skipped, taken))

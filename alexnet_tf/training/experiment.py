@@ -246,16 +246,22 @@ class Start:
         resumed: whether from a checkpoint.
         validation_due: whether the validation of the epoch that the step ended is still to be done.
         plateau: None, or the state of the plateau schedule.
+        readers: who has read the epoch so far and reads on, as `reader.Share` takes it.
     """
 
     step: int = 0
     resumed: bool = False
     validation_due: bool = False
     plateau: dict[str, Any] | None = None
+    readers: tuple[tuple[int, int], ...] = ((1, 0),)
 
 
 def restore(
-    run_dir: pathlib.Path, training: Training, steps_per_epoch: int, publish: bool, allow_changed: bool = False
+    run_dir: pathlib.Path,
+    training: Training,
+    settings: dict[str, Any],
+    publish: bool,
+    allow_changed: bool = False,
 ) -> Start:
     """Sets weights, optimizer and random generators to those of the run's newest checkpoint, if it has one.
 
@@ -264,7 +270,8 @@ def restore(
     Args:
         run_dir: the run's folder.
         training: from `compile_training`.
-        steps_per_epoch: now. If the checkpoint's differ, the run resumes after the same fraction of its epochs.
+        settings: those that the next checkpoints will name, "steps_per_epoch" and "workers" among them. If the
+            checkpoint's steps per epoch differ, the run resumes after the same fraction of its epochs.
         publish, allow_changed: as `checkpoints.restore_newest` takes them.
 
     Raises:
@@ -272,14 +279,15 @@ def restore(
     """
     progress = checkpoints.restore_newest(run_dir, training.network, training.model, publish, allow_changed)
     if progress is None:
-        return Start()
+        return Start(readers=((settings["workers"], 0),))
     if not isinstance(training.optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
         training.optimizer.learning_rate = training.learning_rate
-    step, steps_before = progress["step"], progress["settings"]["steps_per_epoch"]
-    if steps_before != steps_per_epoch:
-        step = step * steps_per_epoch // steps_before
+    step, steps_before, steps = progress["step"], progress["settings"]["steps_per_epoch"], settings["steps_per_epoch"]
+    if steps_before != steps:
+        step = step * steps // steps_before
         training.optimizer.iterations.assign(step)
-    return Start(step, True, progress["validation_due"], progress.get("schedule"))
+    readers = checkpoints.readers_now(progress, settings)
+    return Start(step, True, progress["validation_due"], progress.get("schedule"), readers)
 
 
 def set_rate_multipliers(

@@ -253,9 +253,15 @@ class TestCompileTraining:
             assert loss == pytest.approx(probabilities[:, 0].mean(), rel=1e-5)
 
 
+def settings(steps_per_epoch, workers=1):
+    return {"steps_per_epoch": steps_per_epoch, "workers": workers}
+
+
 class TestRestore:
     def test_run_without_a_checkpoint_starts_at_its_beginning(self, data, tmp_path):
-        assert experiment.restore(tmp_path, compile_training(data), 4, publish=True) == experiment.Start()
+        assert experiment.restore(tmp_path, compile_training(data), settings(4, workers=3), publish=True) == (
+            experiment.Start(readers=((3, 0),))
+        )
 
     def test_weights_step_and_plateau_come_back(self, data, tmp_path):
         saved = compile_training(data, initializer="he_normal")
@@ -263,7 +269,7 @@ class TestRestore:
         progress = {"step": 8, "settings": {"steps_per_epoch": 4}, "validation_due": True, "schedule": state}
         checkpoints.save(tmp_path, saved.network, saved.model, progress)
         training = compile_training(data)
-        start = experiment.restore(tmp_path, training, 4, publish=False)
+        start = experiment.restore(tmp_path, training, settings(4), publish=False)
         assert start == experiment.Start(step=8, resumed=True, validation_due=True, plateau=state)
         for weight, expected in zip(training.network.get_weights(), saved.network.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, expected)
@@ -278,7 +284,7 @@ class TestRestore:
             {"step": 8, "settings": {"steps_per_epoch": 4}} | {"validation_due": False},
         )
         training = compile_training(data)
-        experiment.restore(tmp_path, training, 4, publish=False)
+        experiment.restore(tmp_path, training, settings(4), publish=False)
         assert float(training.optimizer.learning_rate) == np.float32(0.08)
 
     def test_other_number_of_steps_leaves_the_same_part_of_the_run(self, data, tmp_path):
@@ -286,7 +292,7 @@ class TestRestore:
         progress = {"step": 8, "settings": {"steps_per_epoch": 4}, "validation_due": False}
         checkpoints.save(tmp_path, saved.network, saved.model, progress)
         training = compile_training(data)
-        assert experiment.restore(tmp_path, training, 2, publish=False).step == 4
+        assert experiment.restore(tmp_path, training, settings(2), publish=False).step == 4
         assert int(training.optimizer.iterations) == 4
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from alexnet_tf import train, train_flags
 from alexnet_tf.distribution import local_workers
-from alexnet_tf.tfrecords import dataset_builder
+from alexnet_tf.tfrecords import dataset_builder, reader
 from alexnet_tf.training import callbacks, checkpoints
 
 # Another value of each flag that a resumed run must have in common with its checkpoint.
@@ -53,8 +53,8 @@ NOT_COMPARED = {
     "on_bad_record": "the skipped records are compared",
     "max_bad_records": "the skipped records are compared",
     "data_service": "where the same images are decoded; their order, as documented",
-    "strategy": "the same mathematics; the number of workers is compared",
-    "num_local_workers": "the number of workers is compared",
+    "strategy": "the same mathematics; another number of workers is warned of",
+    "num_local_workers": "another number of workers is warned of, and reads what is left of an epoch",
     "fc_parallel": "the same mathematics, split otherwise",
     "max_restarts": "learns nothing",
     "allow_changed": "permits the changes",
@@ -163,6 +163,39 @@ class TestResume:
         assert received.rate_multipliers()["fc8/bias"] == 2 and received.epochs == 100
         for change in ("epochs was 90 and is now 100", "layer_rates was [] and is now ['fc8/bias=2']", "reduce_in was"):
             assert change in caplog.text
+
+    def test_other_number_of_workers_reads_the_images_that_are_left(self, run_dir, start, small_data_dir, caplog):
+        edit_settings(run_dir, workers=2)
+        received = start(run_dir)  # with one
+        assert "Resuming with other settings: workers was 2 and is now 1." in caplog.text
+
+        def images(dataset, count):
+            return [number for batch, _ in dataset.take(count) for number in batch["image"][:, 0, 0, 2].numpy()]
+
+        shares = [reader.Share(worker, 2) for worker in range(2)]
+        before = [reader.make_training_dataset(small_data_dir, 10, 56, start_epoch=2, share=share) for share in shares]
+        left = images(received.training_data(9, reader.Share()), 3)
+        epoch = [number for dataset in before for number in images(dataset, 1)] + left
+        assert len(epoch) == len(set(epoch)) == 40
+        whole = reader.make_training_dataset(small_data_dir, 10, 56, start_epoch=3)
+        assert images(received.training_data(12, reader.Share()), 4) == images(whole, 4)
+
+        saver = received.callback(callbacks.SaveCheckpoints)
+        saver.every_steps = 1
+        saver.set_model(received.model)
+        saver.set_params({"steps": 3})
+        saver.on_train_batch_end(0)
+        assert self.readers(run_dir, 10) == [[2, 0], [1, 1]]
+        again = start(run_dir)
+        assert again.first_step == 10
+        assert images(again.training_data(10, reader.Share()), 2) == left[10:]
+        saver.step = 12
+        saver.on_epoch_end(2)
+        assert self.readers(run_dir, 12) == [[1, 0]]
+
+    @staticmethod
+    def readers(run_dir, step):
+        return json.loads((run_dir / "checkpoints" / f"{step:08d}" / "progress.json").read_text())["readers"]
 
     @pytest.mark.parametrize("schedule", ["cosine", "poly"])
     def test_other_number_of_epochs_is_refused_where_it_changes_the_rates(self, schedule, run_dir, start):
