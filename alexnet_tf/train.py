@@ -133,11 +133,12 @@ def train(flag: flags.FlagValues, worker: workers.Worker) -> None:
 
 
 def _open_data(flag):
-    """Opens the data set, which is built first if --data_dir is a folder of images; prints what is skipped."""
+    """Opens the data set, which is made first if --data_dir names a source of images; prints what is skipped."""
     from alexnet_tf.training import inputs
 
-    if train_flags.is_folder_of_images(flag):
-        flag.data_dir = str(inputs.build_folder(flag.data_dir, flag.run_dir, flag.variant))
+    if train_flags.is_source(flag):
+        record_format = program.record_format(flag, "data_dir")
+        flag.data_dir = str(inputs.make_data(flag.data_dir, flag.run_dir, flag.variant, record_format))
     data = inputs.open_data(flag.data_dir, **given(flag, "variant", "batch_size", "on_bad_record", "max_bad_records"))
     for problem in data.skipped:
         print(f"Skipped: {problem}")

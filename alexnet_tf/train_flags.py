@@ -7,7 +7,7 @@ from absl import flags
 
 from alexnet_tf import variants
 from alexnet_tf.distribution import workers
-from alexnet_tf.tfrecords import schema
+from alexnet_tf.tfrecords import program, schema
 
 # A run that is resumed must agree with its checkpoint in these: with other values the numbers would not be one run's.
 FIXED_FLAGS = (
@@ -52,9 +52,11 @@ def define_flags() -> None:
         "data_dir",
         None,
         "Folder of TFRecords made by alexnet-tfrecords; or, to try out a few thousand images, folder:PATH, a folder of "
-        "images for each class, of which they are made in --run_dir.",
+        "images for each class, of which they are made in --run_dir; or tfrecords:PATH, TFRecord files of others, of "
+        "TensorFlow's ImageNet scripts, say, with JPEGs or PNGs of any size, which are read where they are.",
         required=True,
     )
+    program.define_record_format()
     flags.DEFINE_string(
         "run_dir", None, "Folder for checkpoints, TensorBoard's event files and the model.", required=True
     )
@@ -151,7 +153,7 @@ def define_flags() -> None:
         [],
         "LEAST,LARGEST fraction of an image's area: crops are of random size and aspect, and resized, as by "
         "torchvision's RandomResizedCrop (0.08,1). By default they are of the network's size, as in the paper. "
-        "alexnet-tfrecords --keep_aspect keeps what lies outside of the central square for them.",
+        "alexnet-tfrecords --keep_aspect keeps what lies outside of the central square for them; --in_place has all.",
     )
     flags.DEFINE_list("crop_ratio", [], "LEAST,LARGEST width of such a crop by its height; by default from 3/4 to 4/3.")
     flags.DEFINE_enum(
@@ -257,7 +259,8 @@ def check_flags(flag: flags.FlagValues) -> None:
         raise ValueError("`new_head` needs `init_from`: without it every layer starts from initial weights.")
     if flag.fc_parallel:
         _check_fc_parallel(flag)
-    if not is_folder_of_images(flag):
+    program.record_format(flag, "data_dir")
+    if not is_source(flag):
         schema.load_description(flag.data_dir)
     elif flag.num_local_workers > 1 or len(workers.this_worker().addresses) > 1 or flag.data_service:
         raise ValueError(
@@ -266,9 +269,9 @@ def check_flags(flag: flags.FlagValues) -> None:
         )
 
 
-def is_folder_of_images(flag: flags.FlagValues) -> bool:
+def is_source(flag: flags.FlagValues) -> bool:
     """Whether --data_dir names images of which a data set is made first."""
-    return flag.data_dir.startswith("folder:")
+    return flag.data_dir.startswith(("folder:", "tfrecords:"))
 
 
 def _check_fc_parallel(flag):

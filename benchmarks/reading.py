@@ -197,7 +197,7 @@ def build_data_sets(work_dir, photos):
     """Makes the photographs and the data sets of them; returns a table of their sizes and of the builder's speed."""
     import tensorflow as tf
 
-    from alexnet_tf.tfrecords import dataset_builder, images
+    from alexnet_tf.tfrecords import dataset_builder, decoding, images
 
     for number in range(photos):
         path = work_dir / "photos" / "ab"[number % 2] / f"{number}.jpg"
@@ -225,7 +225,7 @@ def build_data_sets(work_dir, photos):
         squares = [images.prepare_image(path, 256) for path in paths[:64]]
         encoded = tf.constant([images.encode_image(each, *stored_as) for each in squares])
         stored = np.stack(
-            [images.decode_image(each, stored_as[0], tf.constant([256, 256])).numpy() for each in encoded]
+            [decoding.decode_image(each, stored_as[0], tf.constant([256, 256])).numpy() for each in encoded]
         )
         error = np.abs(np.int32(stored) - np.int32(np.stack(squares)))
         size = sum(shard.bytes for split in description.splits.values() for shard in split.shards) / photos

@@ -8,7 +8,7 @@ from absl import flags
 
 from alexnet_tf.tfrecords import images, program, schema, sources
 
-_RECORD_FORMAT = ("label_offset", "image_key", "label_key", "class_names")
+_OF_THE_INDEX = ("source", "data_dir", "in_place", "image_px", "keep_aspect", "seed")  # flags that --in_place has
 
 
 def define_flags() -> None:
@@ -96,20 +96,13 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "tfds_data_dir", None, "Folder in which TensorFlow Datasets keeps its data; its own default if not given."
     )
-    flags.DEFINE_integer(
-        "label_offset",
-        None,
-        "tfrecords: the label of the first class, 0 if not given: 1 in TensorFlow's first ImageNet scripts and the "
-        "Model Garden, whose 0 is the background.",
+    flags.DEFINE_bool(
+        "in_place",
+        False,
+        "tfrecords: whether the records stay where they are, JPEG or PNG of any size; --data_dir is then an index of "
+        "them, with statistics, for alexnet-train and the others. Images are cropped and resized when they are read.",
     )
-    for name, keys in (("image", "image/encoded or image"), ("label", "image/class/label or label")):
-        flags.DEFINE_string(f"{name}_key", None, f"tfrecords: the feature with the {name}; {keys} if not given.")
-    flags.DEFINE_string(
-        "class_names",
-        None,
-        "tfrecords: a file with a class's name per line, in the order of the labels; if not given, the names are those "
-        "of TensorFlow Datasets, of image/class/text in the records, or the labels.",
-    )
+    program.define_record_format()
 
 
 def main(beam_arguments: list[str]) -> None:
@@ -123,15 +116,16 @@ def main(beam_arguments: list[str]) -> None:
             "Give --source and --data_dir to build a data set, --verify and --data_dir to check one, or --describe=DIR "
             "to describe one."
         )
+    record_format = {}
     if flag.source:
-        kind, _ = sources.parse_source(flag.source)
-        if _record_format() and kind != "tfrecords":
-            raise ValueError(
-                f"--{', --'.join(_record_format())} can't be given without --source=tfrecords:PATH. "
-                f"Received: --source={flag.source}"
-            )
+        sources.parse_source(flag.source)
+        record_format = program.record_format(flag, "source")
+    if flag.in_place:
+        given = {each.name for each in flag.get_flags_for_module(__name__) if each.present}
+        if others := given - {*_OF_THE_INDEX, *record_format, "debug"}:
+            raise ValueError(f"--in_place builds nothing, and can't be given with --{', --'.join(sorted(others))}.")
     # Imports TensorFlow: not before the flags are known to be right.
-    from alexnet_tf.tfrecords import dataset_builder, describe, verify
+    from alexnet_tf.tfrecords import dataset_builder, describe, in_place, verify
 
     if flag.describe:
         print(describe.describe_dataset(flag.describe))
@@ -145,22 +139,21 @@ def main(beam_arguments: list[str]) -> None:
         sys.exit(1 if problems else 0)
     start_seconds = time.perf_counter()
     arguments: dict[str, Any] = {each.name: each.value for each in flag.get_flags_for_module(__name__)}
-    for name in ("describe", "verify", "debug", *_RECORD_FORMAT):
-        arguments.pop(name, None)
-    description = dataset_builder.build_dataset(
-        **arguments, runner_arguments=beam_arguments, record_format=_record_format()
-    )
+    if flag.in_place:
+        of_the_index = {name: arguments[name] for name in _OF_THE_INDEX if name != "in_place"}
+        description = in_place.index_in_place(**of_the_index, record_format=record_format)
+    else:
+        for name in ("describe", "verify", "debug", "in_place", *program.RECORD_FORMAT):
+            arguments.pop(name, None)
+        description = dataset_builder.build_dataset(
+            **arguments, runner_arguments=beam_arguments, record_format=record_format
+        )
     seconds = time.perf_counter() - start_seconds
     for name, split in description.splits.items():
         print(f"{name}: {split.count:,} images in {len(split.shards)} shards, {len(split.skipped)} skipped")
         for filename, reason in split.skipped[:5]:
             print(f"  skipped: {filename!r} ({reason})")  # names that are not UTF-8 can't be printed as they are
     print(f"{len(description.class_names)} classes; {seconds:.1f} s. Written: {flag.data_dir}")
-
-
-def _record_format() -> dict[str, Any]:
-    """The flags that say how records of others are to be read, as far as they are given."""
-    return {name: flags.FLAGS[name].value for name in _RECORD_FORMAT if flags.FLAGS[name].value is not None}
 
 
 def run() -> None:

@@ -164,8 +164,12 @@ def _load_complete(data_dir: pathlib.Path, settings: dict[str, Any]) -> schema.D
     if not (data_dir / schema.DATASET_FILE).exists():
         return None
     description = schema.load_description(data_dir)
+    if description.in_place:  # a shard of others is never built again, that is, deleted
+        raise ValueError(
+            f"`data_dir` must not be an index of records that are read in place (--in_place). Received: {data_dir}"
+        )
     # Of older data sets not all settings are known; those that are must be the same.
-    _check_settings(data_dir, settings | {"resize": "crop"} | description.settings, settings)
+    check_settings(data_dir, settings | {"resize": "crop"} | description.settings, settings)
     if description.exif_orientation is None and settings["exif_orientation"]:
         print(f"{data_dir} was built by an older version, which ignored EXIF orientations; so do its networks.")
     try:
@@ -201,7 +205,7 @@ def _prepare_folder(data_dir: pathlib.Path, tasks: list[shards.ShardTask], setti
     """Makes sure that the folder holds nothing of other settings, half written, or written by others."""
     path = data_dir / _SETTINGS_FILE
     if path.exists():
-        _check_settings(data_dir, {"resize": "crop"} | json.loads(path.read_text()), settings)
+        check_settings(data_dir, {"resize": "crop"} | json.loads(path.read_text()), settings)
         for unfinished in data_dir.glob(".tmp-*"):
             unfinished.unlink(missing_ok=True)
     else:
@@ -211,7 +215,8 @@ def _prepare_folder(data_dir: pathlib.Path, tasks: list[shards.ShardTask], setti
         files.write_text(path, json.dumps(settings))
 
 
-def _check_settings(data_dir: pathlib.Path, before: dict[str, Any], now: dict[str, Any]):
+def check_settings(data_dir: pathlib.Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises ValueError if the data set in a folder was built with other settings than those of now."""
     changed = [
         f"{name} was {before.get(name)!r} and is now {value!r}"
         for name, value in now.items()

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 
-from alexnet_tf.tfrecords import crops, files, images, records, schema, statistics
+from alexnet_tf.tfrecords import crops, decoding, files, records, schema, statistics
 
 _THUMBNAIL_PX = 112
 _CAPTION_PX = 14
@@ -29,7 +29,7 @@ def describe_dataset(data_dir: str | pathlib.Path) -> str:
     lines += [
         f"{len(description.class_names)} classes; images of {description.image_px} x {description.image_px} pixels"
         f"{' or longer' if description.keep_aspect else ''}{', warped' if description.resize == 'warp' else ''}, "
-        f"stored as {description.encoding}.",
+        f"{'resized when they are read' if description.in_place else f'stored as {description.encoding}'}.",
         "",
         "| split | images | shards | MB | bytes per image | images per class: minimum, median, maximum | skipped |",
         "|---|---|---|---|---|---|---|",
@@ -84,7 +84,7 @@ def draw_dataset(data_dir: str | pathlib.Path) -> dict[str, np.ndarray]:
     for shard in shards:
         for record in tf.data.TFRecordDataset(str(pathlib.Path(data_dir) / shard.name)).take(per_shard):
             encoded, size, label = records.parse_record(record, description)
-            decoded = images.decode_image(encoded, description.encoding, size).numpy()
+            decoded = decoding.decode_image(encoded, description.encoding, size).numpy()
             examples.append((crops.center_crop(decoded, description.image_px), description.class_names[label]))
     examples = examples[:64]
     draws = np.random.default_rng(0).normal(size=(len(examples[:4]), 7, 3))

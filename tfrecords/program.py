@@ -107,6 +107,47 @@ def _fail(message, status=EXIT_USAGE):
     sys.exit(status)
 
 
+RECORD_FORMAT = ("label_offset", "image_key", "label_key", "class_names")
+
+
+def define_record_format():
+    """Defines the flags of TFRecords of others, of the programs that read them."""
+    flags.DEFINE_integer(
+        "label_offset",
+        None,
+        "tfrecords: the label of the first class, 0 if not given: 1 in TensorFlow's first ImageNet scripts and the "
+        "Model Garden, whose 0 is the background.",
+    )
+    for name, keys in (("image", "image/encoded or image"), ("label", "image/class/label or label")):
+        flags.DEFINE_string(f"{name}_key", None, f"tfrecords: the feature with the {name}; {keys} if not given.")
+    flags.DEFINE_string(
+        "class_names",
+        None,
+        "tfrecords: a file with a class's name per line, in the order of the labels; if not given, the names are those "
+        "of TensorFlow Datasets, of image/class/text in the records, or the labels.",
+    )
+
+
+def record_format(flag, argument):
+    """The values of these flags, as far as they are given: a dict, empty if none is.
+
+    Args:
+        flag: the values of all flags.
+        argument: name of the flag that names the source.
+
+    Raises:
+        ValueError: if one is given for a source that is not "tfrecords:PATH".
+    """
+    source = flag[argument].value
+    given = {name: flag[name].value for name in RECORD_FORMAT if flag[name].value is not None}
+    if given and not source.startswith("tfrecords:"):
+        raise ValueError(
+            f"--{', --'.join(given)} can't be given without --{argument}=tfrecords:PATH. "
+            f"Received: --{argument}={source}"
+        )
+    return given
+
+
 def define_overwrite():
     """Defines --overwrite, of the programs whose flags name files to be written."""
     flags.DEFINE_bool("overwrite", False, "Whether files that exist already may be replaced.")

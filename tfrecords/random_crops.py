@@ -8,7 +8,7 @@ import math
 
 import tensorflow as tf
 
-from alexnet_tf.tfrecords import images
+from alexnet_tf.tfrecords import decoding, schema
 
 _ATTEMPTS = 10
 RATIO = (3 / 4, 4 / 3)
@@ -51,18 +51,20 @@ class RandomCrop:
         """Decodes the crop of an image of a data set.
 
         Args:
-            encoded, encoding, size: see `images.decode_image`.
+            encoded, encoding, size: see `decoding.decode_image`. Of an "original" image a crop with a `scale` is taken
+                from the complete file, whatever `size` keeps of it.
             draws: float32 (num_draws,), from 0 to below 1.
 
         Returns: uint8 (crop_px, crop_px, 3).
         """
         if self.scale is not None:
-            window = images.decode_window(encoded, encoding, size, *self.window(size, draws))
-            resized = tf.image.resize(window, (self.crop_px, self.crop_px), antialias=True)
-            return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+            if encoding == schema.ORIGINAL:
+                size = decoding.read_size(encoded)
+            window = decoding.decode_window(encoded, encoding, size, *self.window(size, draws))
+            return decoding.resize(window, self.crop_px, self.crop_px)
         places = tf.cast(tf.maximum(size - self.crop_px + (1 if self.last_offset else 0), 1), tf.float32)
         top, left = (tf.cast(draws[axis] * places[axis], tf.int32) for axis in range(2))
-        return images.decode_crop(encoded, encoding, size, top, left, self.crop_px)
+        return decoding.decode_crop(encoded, encoding, size, top, left, self.crop_px)
 
     def window(self, size: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """A window of random area and aspect: (top, left, rows, columns), int32 scalars.

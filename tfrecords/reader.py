@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from alexnet_tf.tfrecords import crops, epochs, images, random_crops, records, schema, statistics
+from alexnet_tf.tfrecords import crops, decoding, epochs, random_crops, records, schema, statistics
 from alexnet_tf.tfrecords import data_service as tf_data_service
 from alexnet_tf.tfrecords.cpus import available_cpus
 
@@ -251,6 +251,16 @@ def read_images(
 
     Returns: uint8 (n, image_px, image_px, 3).
     """
+    return np.stack(list(read_squares(data_dir, description, split, numbers).as_numpy_iterator()))
+
+
+def read_squares(
+    data_dir: str | pathlib.Path,
+    description: schema.DatasetDescription,
+    split: str,
+    numbers: Sequence[int] | np.ndarray,
+) -> tf.data.Dataset:
+    """As `read_images`, one image after another: a `tf.data.Dataset` of uint8 (image_px, image_px, 3)."""
     parts = records.Parts.of(data_dir, description, split)
 
     def read_one(number):
@@ -258,8 +268,11 @@ def read_images(
         return slices.flat_map(records.read_records)
 
     dataset = tf.data.Dataset.from_tensor_slices(np.asarray(numbers, "int64")).flat_map(read_one)
-    dataset = dataset.map(lambda record: _decode_center(record, description, description.image_px)[0])
-    return np.stack(list(dataset.as_numpy_iterator()))
+    return dataset.map(
+        lambda record: _decode_center(record, description, description.image_px)[0],
+        num_parallel_calls=2 * available_cpus(),
+        deterministic=True,
+    )
 
 
 def _augment(record, draws, color_offset, description, crop):
@@ -284,7 +297,7 @@ def _decode_center(record, description, side):
     encoded, size, label = records.parse_record(record, description)
     offsets = crops.center_offset(size, description.image_px) + crops.center_offset(description.image_px, side)
     top, left = tf.unstack(offsets)
-    return images.decode_crop(encoded, description.encoding, size, top, left, side), label
+    return decoding.decode_crop(encoded, description.encoding, size, top, left, side), label
 
 
 def _evaluation_batch(description, batch_size, split, replicas):

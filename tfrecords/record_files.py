@@ -14,6 +14,7 @@ from alexnet_tf.tfrecords import image_folder, schema
 _CONVENTIONS = ((schema.ENCODED, schema.LABEL), ("image", "label"))
 _SPLIT_NAMES = {"train": "train|training", "validation": "validation|valid|val|dev", "test": "test|testing"}
 _NO_RECORDS = (".json", ".txt", ".md", ".csv", ".npz", ".npy", ".pbtxt", ".pb", ".idx", ".index")
+MAGIC_BYTES = 4  # of an image that `read_facts` returns
 _ENTRY = [("file", "int32"), ("offset", "int64"), ("place", "int64"), ("label", "int32")]
 
 
@@ -85,18 +86,40 @@ def make_record_files_source(
             other labels.
     """
     root = pathlib.Path(folder).expanduser()
-    files = _find_files(root)
+    files = find_files(root)
     paths = [str(path) for of_split in files.values() for path in of_split]
-    image_key, label_key = _keys(paths[0], image_key, label_key)
+    image_key, label_key = find_keys(paths[0], image_key, label_key)
     found, texts, first = {}, {}, 0
     for split, of_split in files.items():
         print(f"Reading the labels of {len(of_split):,} files of {root}, split {split}.", flush=True)
         found[split] = index_records([str(path) for path in of_split], first, label_key, image_key, texts)
         found[split]["label"] -= label_offset
         first += len(of_split)
+    labels = np.concatenate([entries["label"] for entries in found.values()])
+    names = name_classes(root, labels, texts, label_offset, class_names)
+    return mixed(found, seed, validation_fraction, names, paths, {split: split for split in files}, image_key)
+
+
+def name_classes(
+    root: pathlib.Path,
+    labels: np.ndarray,
+    texts: Mapping[int, str],
+    label_offset: int,
+    class_names: str | pathlib.Path | None,
+) -> list[str]:
+    """The names of the classes, in the order of the labels.
+
+    Args:
+        root: folder of the files.
+        labels: of all records, from 0 on.
+        texts: a name for labels, as they are in the records.
+        label_offset, class_names: as `make_record_files_source` takes them.
+
+    Raises:
+        ValueError: if labels are negative, or more than the names; or are from 1 on, and no names were given.
+    """
     texts = {label - label_offset: text for label, text in texts.items()}
     names = _read_class_names(root, class_names)
-    labels = np.concatenate([entries["label"] for entries in found.values()])
     lowest, highest = int(labels.min()), int(labels.max())
     if names is None:
         if lowest == 1:
@@ -110,7 +133,7 @@ def make_record_files_source(
             f"`label_offset` and `class_names` must make the labels of the records 0 to {len(names) - 1}. Received: "
             f"label_offset={label_offset}, which makes them {lowest} to {highest} in {root}"
         )
-    return mixed(found, seed, validation_fraction, names, paths, {split: split for split in files}, image_key)
+    return names
 
 
 def mixed(
@@ -164,44 +187,80 @@ def index_records(
     Raises:
         ValueError: if a file is damaged, or a record lacks a feature.
     """
-    import tensorflow as tf
-
     from alexnet_tf.tfrecords import records
 
-    features = {label_key: tf.io.FixedLenFeature((), tf.int64), schema.TEXT: tf.io.FixedLenFeature((), tf.string, "")}
-    if image_key:
-        features[image_key] = tf.io.FixedLenFeature((), tf.string)
     columns = []
     for number, path in enumerate(paths, start=first_file):
-
-        def facts(record):
-            example = tf.io.parse_single_example(record, features)
-            return tf.strings.length(record), example[label_key], example[schema.TEXT]
-
-        dataset = tf.data.TFRecordDataset(path).map(facts, num_parallel_calls=tf.data.AUTOTUNE)
-        try:
-            batches = list(dataset.batch(1024).as_numpy_iterator())
-        except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-            raise ValueError(f"{path} must hold whole records with the features {sorted(features)}: {error}") from error
-        if not batches:
-            continue
-        sizes, labels, written = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-        if texts is not None:
-            for label, place in zip(*np.unique(labels, return_index=True), strict=True):
-                if written[place]:
-                    texts.setdefault(int(label), bytes(written[place]).decode("utf-8", "replace"))
-        sizes = np.int64(sizes) + records.FRAME_BYTES
-        columns.append((np.full_like(labels, number), np.cumsum(sizes) - sizes, labels))
-    if not columns:
-        raise ValueError(f"{pathlib.Path(paths[0]).parent} must hold records. All {len(paths)} files are empty.")
+        facts = read_facts(path, label_key, image_key)
+        for label, text in facts.texts.items():
+            if texts is not None:
+                texts.setdefault(label, text)
+        sizes = facts.bytes + records.FRAME_BYTES
+        columns.append((np.full_like(facts.labels, number), np.cumsum(sizes) - sizes, facts.labels))
     files, offsets, labels = (np.concatenate(column) for column in zip(*columns, strict=True))
+    if not len(files):
+        raise ValueError(f"{pathlib.Path(paths[0]).parent} must hold records. All {len(paths)} files are empty.")
     entries = np.empty(len(files), _ENTRY)
     entries["file"], entries["offset"], entries["place"], entries["label"] = files, offsets, range(len(files)), labels
     return entries
 
 
-def _find_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """The record files of "train" and of "validation", which may be those called test; or of "train" alone."""
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What `read_facts` found in the records of a file.
+
+    Attributes:
+        bytes: int64 (records,), the size of each.
+        labels: int64 (records,).
+        texts: a dict from a label to "image/class/text" of its first record, if that has it.
+        magics: bytes (records,), the first `MAGIC_BYTES` of each image; empty if images were not looked at.
+    """
+
+    bytes: np.ndarray
+    labels: np.ndarray
+    texts: dict[int, str]
+    magics: np.ndarray
+
+
+def read_facts(path: str, label_key: str, image_key: str | None) -> Facts:
+    """The `Facts` of a file, whose records must have a feature with the label and, unless None, one with the image.
+
+    Raises:
+        ValueError: if the file is damaged, or a record lacks a feature.
+    """
+    import tensorflow as tf
+
+    features = {label_key: tf.io.FixedLenFeature((), tf.int64), schema.TEXT: tf.io.FixedLenFeature((), tf.string, "")}
+    if image_key:
+        features[image_key] = tf.io.FixedLenFeature((), tf.string)
+
+    def facts(record):
+        example = tf.io.parse_single_example(record, features)
+        magic = tf.strings.substr(example[image_key], 0, MAGIC_BYTES) if image_key else ""
+        return tf.strings.length(record), example[label_key], example[schema.TEXT], magic
+
+    dataset = tf.data.TFRecordDataset(path).map(facts, num_parallel_calls=tf.data.AUTOTUNE)
+    try:
+        batches = list(dataset.batch(1024).as_numpy_iterator())
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        raise ValueError(f"{path} must hold whole records with the features {sorted(features)}: {error}") from error
+    if not batches:
+        return Facts(np.empty(0, "int64"), np.empty(0, "int64"), {}, np.empty(0, object))
+    sizes, labels, written, magics = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    texts = {
+        int(label): bytes(written[place]).decode("utf-8", "replace")
+        for label, place in zip(*np.unique(labels, return_index=True), strict=True)
+        if written[place]
+    }
+    return Facts(sizes.astype("int64"), labels, texts, magics)
+
+
+def find_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """The record files of "train" and of "validation", which may be those called test; or of "train" alone.
+
+    Raises:
+        ValueError: if there are none of "train", or one has the names of two splits.
+    """
     if not root.is_dir():
         raise ValueError(f"`source` must name a folder of TFRecord files. There is none at {root}.")
     names = [path for path in sorted(root.iterdir()) if path.is_file() and not path.name.startswith(".")]
@@ -221,8 +280,12 @@ def _find_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     return {"train": files["train"]} | ({"validation": validation} if validation else {})
 
 
-def _keys(path: str, image_key: str | None, label_key: str | None) -> tuple[str, str]:
-    """The features to be read: those given, or of the convention that the first record of a file follows."""
+def find_keys(path: str, image_key: str | None, label_key: str | None) -> tuple[str, str]:
+    """The features to be read: those given, or of the convention that the first record of a file follows.
+
+    Raises:
+        ValueError: if the file is compressed or damaged, or its first record has no such features.
+    """
     import tensorflow as tf
 
     with pathlib.Path(path).open("rb") as file:

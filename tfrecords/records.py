@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import tensorflow as tf
 
-from alexnet_tf.tfrecords import files, schema
+from alexnet_tf.tfrecords import decoding, files, schema
 
 INDEX_FILE = "index.npz"
 FRAME_BYTES = 16  # that TFRecord adds to each record: its length and two checksums
@@ -243,20 +243,28 @@ def parse_record(record: tf.Tensor, description: schema.DatasetDescription) -> t
         description: the `schema.DatasetDescription`.
 
     Returns:
-        (encoded image, string scalar; its rows and columns, int32 (2,); label, int32 scalar)
+        (encoded image, string scalar; its rows and columns, int32 (2,), those to which an "original" one is resized;
+        label, int32 scalar)
 
     Raises:
         tf.errors.InvalidArgumentError: if a feature is missing, or the label is no class.
     """
-    features = {key: tf.io.FixedLenFeature((), tf.string) for key in (schema.ENCODED, schema.FILENAME)}
-    features |= {key: tf.io.FixedLenFeature((), tf.int64) for key in (schema.LABEL, schema.HEIGHT, schema.WIDTH)}
+    image_key, label_key, label_offset = description.record_keys
+    features = {key: tf.io.FixedLenFeature((), tf.string) for key in (image_key, schema.FILENAME)}
+    features |= {key: tf.io.FixedLenFeature((), tf.int64) for key in (label_key, schema.HEIGHT, schema.WIDTH)}
+    if description.encoding == schema.ORIGINAL:  # others need not write the sizes, and those that do may be wrong
+        del features[schema.HEIGHT], features[schema.WIDTH]
+    if description.in_place:
+        features[schema.FILENAME] = tf.io.FixedLenFeature((), tf.string, "")
     example = tf.io.parse_single_example(record, features)
-    label, classes = example[schema.LABEL], len(description.class_names)
+    label, classes = example[label_key] - label_offset, len(description.class_names)
     message = f"A label must be from 0 to {classes - 1}. Received (filename, label):"
     in_range = tf.Assert((label >= 0) & (label < classes), [message, example[schema.FILENAME], label])
     with tf.control_dependencies([in_range]):
-        encoded, label = tf.identity(example[schema.ENCODED]), tf.cast(label, tf.int32)
-    if description.keep_aspect:
+        encoded, label = tf.identity(example[image_key]), tf.cast(label, tf.int32)
+    if description.keep_aspect and description.encoding == schema.ORIGINAL:
+        size = decoding.scaled_size(encoded, description.image_px)
+    elif description.keep_aspect:
         size = tf.cast(tf.stack([example[schema.HEIGHT], example[schema.WIDTH]]), tf.int32)
     else:
         size = tf.constant([description.image_px, description.image_px])

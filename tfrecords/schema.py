@@ -34,6 +34,7 @@ WIDTH = "image/width"
 
 SPLITS = ("train", "validation")
 ENCODINGS = ("jpeg", "png", "raw")
+ORIGINAL = "original"  # the encoding of images that are read in place: JPEG or PNG, of any size
 RESIZES = ("crop", "warp")  # the central square, as section 2 says; or both sides, whatever the aspect
 DATASET_FILE = "dataset.json"
 _FORMAT_VERSION = 2
@@ -49,7 +50,7 @@ class Shard:
     """One file of records.
 
     Attributes:
-        name: the file's name.
+        name: the file's name; of a file that is read in place, its path.
         count: records in it.
         bytes: the file's size.
         sha256: of its content, in hexadecimal.
@@ -83,9 +84,9 @@ class DatasetDescription:
 
     Attributes:
         class_names: names in the order of the labels.
-        image_px: shorter side of the stored images, in pixels.
+        image_px: shorter side of the stored images, in pixels; that to which "original" ones are resized when read.
         keep_aspect: whether images keep their longer side. Else all are square.
-        encoding: one of `ENCODINGS`.
+        encoding: one of `ENCODINGS`, or "original".
         splits: a dict from "train" and "validation" to their `Split`.
         settings: the builder's arguments, by name.
         checksums: of what statistics.npz and index.npz hold (`array_checksum`), by these names. Empty for data sets
@@ -113,6 +114,17 @@ class DatasetDescription:
     def resize(self) -> str:
         """How images became squares, one of `RESIZES`."""
         return self.settings.get("resize", "crop")
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the shards are files of others, which are read where they are and never written."""
+        return self.settings.get("in_place", False)
+
+    @property
+    def record_keys(self) -> tuple[str, str, int]:
+        """The features with an image and its label, and the label of the first class."""
+        settings = self.settings
+        return settings.get("image_key", ENCODED), settings.get("label_key", LABEL), settings.get("label_offset", 0)
 
     def save(self, data_dir: str | pathlib.Path) -> None:
         """Writes dataset.json into a folder, atomically."""
@@ -143,7 +155,10 @@ def load_description(data_dir: str | pathlib.Path) -> DatasetDescription:
     except FileNotFoundError as error:
         remedy = f"`alexnet-tfrecords --source=... --data_dir={data_dir}` builds or finishes it."
         if next(pathlib.Path(data_dir).glob("*-of-*"), None):  # a data set of others, or an unfinished one
-            remedy += f" Record files of others: `alexnet-tfrecords --source=tfrecords:{data_dir} --data_dir=ANOTHER`."
+            remedy += (
+                f" Record files of others: `alexnet-train --data_dir=tfrecords:{data_dir}` reads them where they are, "
+                f"`alexnet-tfrecords --source=tfrecords:{data_dir} --data_dir=ANOTHER` makes a data set of them."
+            )
         raise ValueError(f"{path} does not exist: the folder is no data set, or an unfinished one. {remedy}") from error
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
@@ -192,13 +207,16 @@ def _check_names(class_names: Any) -> None:
 
 def _check(description: DatasetDescription) -> None:
     """Raises ValueError for what no builder writes."""
-    if description.encoding not in ENCODINGS:
-        raise ValueError(f"`encoding` must be one of {ENCODINGS}. Received: {description.encoding!r}")
+    if description.encoding not in (*ENCODINGS, ORIGINAL):
+        raise ValueError(f"`encoding` must be one of {(*ENCODINGS, ORIGINAL)}. Received: {description.encoding!r}")
     for name in ("settings", "checksums"):
         if not isinstance(getattr(description, name), dict):
             raise ValueError(f"`{name}` must be an object. Received: {getattr(description, name)!r}")
     classes = len(description.class_names)
     for name, split in description.splits.items():
+        for shard in split.shards:
+            if pathlib.PurePath(shard.name).name != shard.name and not description.in_place:
+                raise ValueError(f"a shard's `name` must be that of a file beside it. Received: {shard.name!r}")
         counts = [shard.count for shard in split.shards]
         left = sum(counts) - sum(len(shard.left_out) for shard in split.shards)
         if not counts:

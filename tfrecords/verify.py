@@ -16,7 +16,7 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from alexnet_tf.tfrecords import files, images, records, schema
+from alexnet_tf.tfrecords import decoding, files, records, schema
 from alexnet_tf.tfrecords.cpus import available_cpus
 
 
@@ -130,12 +130,12 @@ def skip_damaged_records(
     Raises:
         ValueError: if more are damaged.
     """
-    damaged = {}
+    damaged, folder = {}, pathlib.Path(data_dir)
     for problem in verify_dataset(data_dir, splits):
         if problem.record is None:
             logging.warning("%s", problem)
         else:
-            damaged.setdefault(problem.path.name, []).append(problem)
+            damaged.setdefault(problem.path, []).append(problem)
     listed = [problem for problems in damaged.values() for problem in problems]
     if len(listed) > max_records:
         shown = "; ".join(map(str, listed[:3]))
@@ -146,7 +146,7 @@ def skip_damaged_records(
     kept_splits = {}
     for name, split in description.splits.items():
         shards = tuple(
-            dataclasses.replace(shard, left_out=tuple(problem.record for problem in damaged.get(shard.name, ())))
+            dataclasses.replace(shard, left_out=tuple(each.record for each in damaged.get(folder / shard.name, ())))
             for shard in split.shards
         )
         count = sum(shard.count - len(shard.left_out) for shard in shards)
@@ -167,9 +167,9 @@ def naming_damaged_shards(data_dir: str | pathlib.Path, description: schema.Data
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
         print("\nA record can't be read. Searching for it:")
         shards = [shard for split in description.splits.values() for shard in split.shards if shard.left_out]
-        known = {shard.name: (None, *shard.left_out) for shard in shards}
+        known = {pathlib.Path(data_dir) / shard.name: (None, *shard.left_out) for shard in shards}
         problems = [
-            problem for problem in verify_dataset(data_dir) if problem.record not in known.get(problem.path.name, ())
+            problem for problem in verify_dataset(data_dir) if problem.record not in known.get(problem.path, ())
         ]
         if not problems:
             raise
@@ -180,8 +180,14 @@ def naming_damaged_shards(data_dir: str | pathlib.Path, description: schema.Data
 
 def _decode(record, description):
     encoded, size, label = records.parse_record(record, description)
-    with tf.control_dependencies([images.decode_image(encoded, description.encoding, size)]):
+    with tf.control_dependencies([_decode_whole(encoded, size, description)]):
         return tf.identity(label)
+
+
+def _decode_whole(encoded, size, description):
+    if description.encoding == schema.ORIGINAL:  # also what is outside of the central square
+        size = decoding.read_size(encoded)
+    return decoding.decode_image(encoded, description.encoding, size)
 
 
 def _check_record(record, description):
@@ -191,13 +197,14 @@ def _check_record(record, description):
     except tf.errors.OpError as error:
         return f"it can't be parsed: {_reason(error)}"
     try:
-        images.decode_image(encoded, description.encoding, size)
+        _decode_whole(encoded, size, description)
     except tf.errors.OpError as error:
-        name = tf.train.Example.FromString(record.numpy()).features.feature[schema.FILENAME].bytes_list.value[0]
-        return (
-            f"{name.decode(errors='replace')} can't be decoded as {description.encoding} of "
-            f"{' x '.join(map(str, size.numpy()))} pixels: {_reason(error)}"
-        )
+        names = tf.train.Example.FromString(record.numpy()).features.feature[schema.FILENAME].bytes_list.value
+        kind = f"{description.encoding} of {' x '.join(map(str, size.numpy()))} pixels"
+        if description.encoding == schema.ORIGINAL:
+            kind = "JPEG or PNG"
+        name = b" ".join(names).decode(errors="replace") or "the image"  # records of others need not have it
+        return f"{name} can't be decoded as {kind}: {_reason(error)}"
     return None
 
 

@@ -3,14 +3,14 @@
 import dataclasses
 import pathlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from alexnet_tf import variants
-from alexnet_tf.tfrecords import crops, dataset_builder, random_crops, reader, schema, statistics, verify
+from alexnet_tf.tfrecords import crops, dataset_builder, in_place, random_crops, reader, schema, statistics, verify
 from alexnet_tf.training import schedules
 
 
@@ -75,25 +75,30 @@ class Data:
         return zlib.crc32(repr(dataclasses.astuple(self.description)).encode())
 
 
-def build_folder(source: str, run_dir: str | pathlib.Path, variant: str) -> pathlib.Path:
-    """Builds the data set of a folder of images in a run's folder, or finds that it is there.
+def make_data(
+    source: str, run_dir: str | pathlib.Path, variant: str, record_format: Mapping[str, Any] | None = None
+) -> pathlib.Path:
+    """Makes the data set of a source in a run's folder, or finds that it is there.
 
     Args:
-        source: "folder:PATH".
+        source: "folder:PATH", whose images are stored again; or "tfrecords:PATH", which are indexed and stay in place.
         run_dir: the run's folder.
-        variant: the network that will be trained: images are stored an eighth larger than its crops, as in the paper.
+        variant: the network that will be trained: images are an eighth larger than its crops, as in the paper.
+        record_format: as `in_place.index_in_place` takes it.
 
     Returns: the data set's folder, `data` in the run's.
 
     Raises:
-        ValueError: as `dataset_builder.build_dataset`.
+        ValueError: as `dataset_builder.build_dataset` and `in_place.index_in_place`.
     """
     crop_px = variants.VARIANTS[variant].image_px
+    image_px = 256 if 128 < crop_px <= 256 else crop_px * 8 // 7
     folder = pathlib.Path(run_dir) / "data"
-    print(
-        f"Building {folder}, which alexnet-evaluate takes as --data_dir. alexnet-tfrecords builds one for several runs."
-    )
-    dataset_builder.build_dataset(source, folder, image_px=256 if 128 < crop_px <= 256 else crop_px * 8 // 7)
+    print(f"Making {folder}, which alexnet-evaluate takes as --data_dir. alexnet-tfrecords makes one for several runs.")
+    if source.startswith("tfrecords:"):
+        in_place.index_in_place(source, folder, image_px=image_px, record_format=record_format)
+    else:
+        dataset_builder.build_dataset(source, folder, image_px=image_px)
     return folder
 
 

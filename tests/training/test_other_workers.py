@@ -20,7 +20,7 @@ RECORDED_TRAINING = textwrap.dedent("""
     def make_recorded(*arguments, start_step, share, **others):
         path = folder / f"step {start_step}, worker {share.worker} of {share.num_workers}"
         def record(inputs, labels):
-            # Not by a Python function: the process then took minutes to end.
+            # By TensorFlow itself: no thread waits for Python when the process ends.
             tf.print(inputs["image"][:, 0, 0, 2], summarize=-1, output_stream=f"file://{path}")
             return inputs, labels
         return make(*arguments, start_step=start_step, share=share, **others).map(record)

@@ -12,6 +12,8 @@ import time
 
 import numpy as np
 import pytest
+from made_photos import encoded
+from made_records import state, write_records
 from PIL import Image
 from programs import ENVIRONMENT, program, run, run_well, train_flags
 
@@ -206,6 +208,29 @@ def folder_data_dir(tmp_path_factory):
     flags = [f"--source=folder:{root / 'images'}", f"--data_dir={root / 'data'}", "--image_px=64"]
     run_well("tfrecords.build", *flags, "--num_train_shards=2", "--num_validation_shards=1")
     return root / "data"
+
+
+@pytest.mark.slow
+class TestRecordsOfOthers:
+    def test_they_are_trained_and_evaluated_on_where_they_are(self, tmp_path):
+        source = sources.open_source("fashion_mnist")
+        for split in schema.SPLITS:
+            images = [
+                (encoded(Image.fromarray(image).resize((110, 90)), "JPEG", quality=90), label + 1)
+                for _, image, label in source.read(split, 0, source.count(split))
+            ]
+            for number in range(4):
+                write_records(tmp_path / "others" / f"{split}-0000{number}-of-00004", images[number::4])
+        before, run_dir = state(tmp_path / "others"), tmp_path / "run"
+        flags = train_flags(f"tfrecords:{tmp_path / 'others'}", run_dir, "--epochs=2", "--label_offset=1")
+        run_well("train", *flags)
+        summary = json.loads((run_dir / "training.json").read_text())
+        assert summary["val_top1_error"] < 0.8  # chance is 0.9
+        run_well("evaluate", f"--model={run_dir}", f"--data_dir={run_dir / 'data'}")
+        errors = json.loads((run_dir / "evaluation.json").read_text())
+        assert errors["center_crop"]["top1_error"] == pytest.approx(summary["val_top1_error"], abs=0.0015)
+        assert errors["ten_views"]["top1_error"] < 0.8
+        assert state(tmp_path / "others") == before
 
 
 @pytest.mark.slow

@@ -5,6 +5,9 @@ import sys
 import keras
 import numpy as np
 import pytest
+from made_photos import encoded
+from made_records import state, write_records
+from PIL import Image
 
 from alexnet_tf import train, train_flags
 from alexnet_tf.distribution import local_workers
@@ -237,15 +240,48 @@ def test_folder_of_images_becomes_a_data_set_in_the_run_once(start, small_data_d
     assert {name: split.count for name, split in built.splits.items()} == {"train": 46, "validation": 10}
     for array, expected in zip(received.first_batch(), expected_batch(tmp_path / "run" / "data"), strict=True):
         np.testing.assert_array_equal(array, expected)
-    assert "Building" in capsys.readouterr().out
+    assert "Making" in capsys.readouterr().out
     start(tmp_path / "run", f"--data_dir=folder:{images}", "--schedule=cosine")
     assert "nothing to build" in capsys.readouterr().out
 
 
-def test_folder_of_images_is_refused_for_several_workers(flag, tmp_path):
-    flag(["train", "--data_dir=folder:photos", f"--run_dir={tmp_path}", "--num_local_workers=2"])
-    with pytest.raises(ValueError, match=r"must be made by alexnet-tfrecords first.* Received: data_dir=folder:photos"):
-        train_flags.check_flags(flag)
+def test_records_of_others_are_read_in_place_by_an_index_in_the_run(start, small_data_dir, tmp_path, capsys):
+    for split, count in (("train", 46), ("validation", 10)):
+        content = encoded(Image.new("RGB", (90, 70), "red"), "JPEG")
+        images = [(content, number % 2 + 1) for number in range(count)]
+        write_records(tmp_path / "others" / f"{split}-00000-of-00001", images, "jpeg", "y")
+    (tmp_path / "names").write_text("odd\neven\n")
+    before = state(tmp_path / "others")
+    flags = [f"--data_dir=tfrecords:{tmp_path / 'others'}", "--label_offset=1", "--image_key=jpeg", "--label_key=y"]
+    flags += [f"--class_names={tmp_path / 'names'}", "--schedule=cosine", "--crop_scale=0.08,1"]
+    received = start(tmp_path / "run", *flags)
+    made = schema.load_description(tmp_path / "run" / "data")
+    assert (made.image_px, made.class_names, made.in_place) == (64, ("odd", "even"), True)  # 64 for crops of 56
+    assert np.abs(received.first_batch()[0] - np.array([254, 0, 0])).max() <= 1  # JPEG's red
+    assert state(tmp_path / "others") == before
+    start(tmp_path / "run", *flags)
+    assert "nothing to index" in capsys.readouterr().out
+
+
+@pytest.fixture
+def no_flags(flag):
+    """The flags without what other tests gave."""
+    for each in train_flags.own_flags(flag):
+        each.unparse()
+    return flag
+
+
+def test_flags_of_records_are_refused_without_records(no_flags, tmp_path):
+    no_flags(["train", f"--data_dir={tmp_path}", f"--run_dir={tmp_path}", "--label_offset=1"])
+    with pytest.raises(ValueError, match=r"--label_offset can't be given without --data_dir=tfrecords:PATH. Received"):
+        train_flags.check_flags(no_flags)
+
+
+@pytest.mark.parametrize("source", ["folder:photos", "tfrecords:records"])
+def test_source_of_images_is_refused_for_several_workers(source, no_flags, tmp_path):
+    no_flags(["train", f"--data_dir={source}", f"--run_dir={tmp_path}", "--num_local_workers=2"])
+    with pytest.raises(ValueError, match=rf"must be made by alexnet-tfrecords first.* Received: data_dir={source}"):
+        train_flags.check_flags(no_flags)
 
 
 @pytest.mark.parametrize(

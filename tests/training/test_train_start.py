@@ -52,6 +52,9 @@ NOT_COMPARED = {
     "run_dir": "the folder itself",
     "on_bad_record": "the skipped records are compared",
     "max_bad_records": "the skipped records are compared",
+    **dict.fromkeys(
+        ("label_offset", "image_key", "label_key", "class_names"), "the settings of the index are compared"
+    ),
     "data_service": "where the same images are decoded; their order, as documented",
     "strategy": "the same mathematics; another number of workers is warned of",
     "num_local_workers": "another number of workers is warned of, and reads what is left of an epoch",

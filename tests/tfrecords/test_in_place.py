@@ -1,0 +1,309 @@
+"""TFRecords of others where they lie: read as our own are, and never written."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from made_photos import encoded, photo
+from made_records import feature, state, write_records
+from PIL import Image
+from programs import run, run_well
+
+from alexnet_tf.tfrecords import dataset_builder, in_place, reader, records, schema, verify
+from alexnet_tf.tfrecords import statistics as pixel_statistics
+
+IMAGE_PX, CROP_PX = 64, 56
+CLASSES = 4
+
+
+@pytest.fixture(scope="module")
+def own_dir(tmp_path_factory):
+    """A data set of our own: 60 photographs for training and 12 for validation, JPEGs of 64 pixels, of 4 classes."""
+    root = tmp_path_factory.mktemp("own")
+    random = np.random.default_rng(0)
+    for number in range(72):
+        image = np.roll(np.asarray(photo(70, 80)), random.integers(0, 70, 3), (0, 1, 2))
+        path = root / "images" / ("train" if number < 60 else "val") / f"class {number % CLASSES}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(Image.fromarray(image), "JPEG", quality=95))
+    dataset_builder.build_dataset(
+        f"folder:{root / 'images'}",
+        root / "data",
+        image_px=IMAGE_PX,
+        num_train_shards=3,
+        num_validation_shards=2,
+        num_processes=1,
+    )
+    return root / "data"
+
+
+@pytest.fixture(scope="module")
+def stored(own_dir):
+    """What its shards hold: a dict from a shard's name to (JPEG, label) of each record."""
+    description = schema.load_description(own_dir)
+    names = [shard.name for split in description.splits.values() for shard in split.shards]
+    found = {}
+    for name in names:
+        parsed = (records.parse_record(record, description) for record in tf.data.TFRecordDataset(str(own_dir / name)))
+        found[name] = [(content.numpy(), int(label)) for content, _, label in parsed]
+    return found
+
+
+def write_others(stored, folder):
+    """The same images in files of others: as TensorFlow's first ImageNet scripts write them, with labels from 1."""
+    for name, images in stored.items():
+        write_records(folder / name, [(content, label + 1) for content, label in images])
+    return folder
+
+
+@pytest.fixture
+def others_dir(stored, tmp_path):
+    """These files, which a test may change."""
+    return write_others(stored, tmp_path / "others")
+
+
+@pytest.fixture(scope="module")
+def indexed(stored, tmp_path_factory):
+    """These files and the folder of their index, neither of which a test may change."""
+    root = tmp_path_factory.mktemp("indexed")
+    index(write_others(stored, root / "others"), root / "index")
+    return root / "others", root / "index"
+
+
+def index(others_dir, index_dir, image_px=IMAGE_PX, label_offset=1, **arguments):
+    record_format = {"label_offset": label_offset} | arguments.pop("record_format", {})
+    source = f"tfrecords:{others_dir}"
+    return in_place.index_in_place(source, index_dir, image_px=image_px, record_format=record_format, **arguments)
+
+
+def training_batches(data_dir, **arguments):
+    batches = reader.make_training_dataset(data_dir, 10, CROP_PX, color_noise="none", **arguments).take(9)
+    return [(inputs["image"].numpy(), labels.numpy()) for inputs, labels in batches]
+
+
+def change(path, number, **features):
+    """Writes a file of others again, with other features in one record."""
+    examples = [tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
+    for key, value in features.items():
+        examples[number].features.feature[f"image/{key}"].CopyFrom(feature(value))
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for example in examples:
+            writer.write(example.SerializeToString())
+
+
+class TestReading:
+    @pytest.mark.parametrize(
+        "arguments", [{}, {"last_offset": True, "seed": 1}, {"crop_scale": (0.2, 1)}], ids=["paper", "last", "random"]
+    )
+    def test_training_images_of_the_size_are_those_of_our_own_data_set(self, arguments, own_dir, indexed):
+        batches = zip(training_batches(own_dir, **arguments), training_batches(indexed[1], **arguments), strict=True)
+        for (expected, labels), (images, labels_in_place) in batches:
+            np.testing.assert_array_equal(images, expected)
+            np.testing.assert_array_equal(labels_in_place, labels)
+
+    @pytest.mark.parametrize("views", [1, 10])
+    def test_evaluation_images_of_the_size_are_those_of_our_own_data_set(self, views, own_dir, indexed):
+        ours, theirs = (reader.make_evaluation_dataset(each, 5, CROP_PX, views=views) for each in (own_dir, indexed[1]))
+        for (expected, labels), (images, labels_in_place) in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(images, expected)
+            np.testing.assert_array_equal(labels_in_place, labels)
+
+    def test_description_and_statistics_are_those_of_the_images(self, own_dir, indexed):
+        others_dir, index_dir = indexed
+        ours, theirs = schema.load_description(own_dir), schema.load_description(index_dir)
+        assert theirs.class_names == ("0", "1", "2", "3")
+        for split in schema.SPLITS:
+            assert theirs.splits[split].count_per_class == ours.splits[split].count_per_class
+            paths = [pathlib.Path(shard.name) for shard in theirs.splits[split].shards]
+            assert [path.name for path in paths] == [shard.name for shard in ours.splits[split].shards]
+            assert {path.parent for path in paths} == {others_dir}
+        sums = pixel_statistics.PixelSums(IMAGE_PX)
+        for image in reader.read_images(own_dir, ours, "train", range(60)):
+            sums.add_image(image)
+        expected = pixel_statistics.Statistics.of(sums)
+        np.testing.assert_array_equal(pixel_statistics.Statistics.load(index_dir).mean_image, expected.mean_image)
+        assert verify.verify_dataset(index_dir) == []
+        assert {path.name for path in index_dir.iterdir()} == {"dataset.json", "index.npz", "statistics.npz"}
+
+    @pytest.mark.slow
+    def test_statistics_are_of_a_part_of_many_images(self, others_dir, tmp_path, monkeypatch):
+        monkeypatch.setattr(in_place, "STATISTICS_IMAGES", 20)
+        means = []
+        for seed in (0, 0, 1):
+            folder = tmp_path / f"index {len(means)}"
+            index(others_dir, folder, seed=seed)
+            means.append(pixel_statistics.Statistics.load(folder).mean_image)
+        assert (means[0] == means[1]).all() and (means[0] != means[2]).any()
+        assert np.allclose(means[0] * 20, np.round(means[0] * 20), atol=1e-3)
+
+    @pytest.mark.parametrize("keep_aspect", [False, pytest.param(True, marks=pytest.mark.slow)])
+    def test_images_of_any_size_and_both_formats_are_read(self, keep_aspect, tmp_path):
+        sizes = [(70, 90), (200, 90), (40, 50), (64, 64)]
+        contents = [encoded(photo(*size), format) for size in sizes for format in ("JPEG", "PNG")]
+        for split in schema.SPLITS:
+            path = tmp_path / "tfds" / f"x-{split}.tfrecord-00000-of-00001"
+            write_records(path, zip(contents, range(8), strict=True), "image", "label")
+        (tmp_path / "tfds" / "label.labels.txt").write_text("\n".join("abcdefgh"))
+        description = index(tmp_path / "tfds", tmp_path / "index", label_offset=0, keep_aspect=keep_aspect)
+        assert description.class_names == tuple("abcdefgh")
+        squares = reader.read_images(tmp_path / "index", description, "validation", range(8))
+        # The photograph is the same at each size: red is the row, green the column, from 0 to 255.
+        for (rows, columns), pair in zip(sizes, squares.reshape(4, 2, *squares.shape[1:]), strict=True):
+            side = min(rows, columns)
+            top, left = ((length - side) / 2 / length * 255 for length in (rows, columns))
+            expected = [top + 255 * side / rows / 2, left + 255 * side / columns / 2]
+            assert np.abs(pair[:, 28:36, 28:36, :2].mean(axis=(1, 2)) - expected).max() < 8
+        for inputs, labels in reader.make_training_dataset(tmp_path / "index", 8, CROP_PX, crop_scale=(0.1, 1)).take(2):
+            assert inputs["image"].shape == (8, CROP_PX, CROP_PX, 3) and sorted(labels.numpy()) == list(range(8))
+        (inputs, _), *_ = reader.make_training_dataset(tmp_path / "index", 8, CROP_PX).take(1)
+        assert inputs["image"].shape == (8, CROP_PX, CROP_PX, 3)
+
+
+class TestFilesOfOthers:
+    def test_nothing_in_their_folder_is_ever_written_or_deleted(self, others_dir, tmp_path):
+        before = state(others_dir)
+        index(others_dir, tmp_path / "index")
+        index(others_dir, tmp_path / "index")
+        for damaged in ("index.npz", "statistics.npz"):
+            (tmp_path / "index" / damaged).write_bytes(b"damaged")
+        index(others_dir, tmp_path / "index")
+        assert verify.verify_dataset(tmp_path / "index") == []
+        assert state(others_dir) == before
+
+    def test_builder_refuses_an_index_and_deletes_nothing(self, others_dir, tmp_path):
+        index_dir = tmp_path / "index"
+        index(others_dir, index_dir)
+        path = others_dir / "train-00000-of-00003"
+        path.write_bytes(path.read_bytes()[:-5])  # which would be a reason to build a data set of our own again
+        before, own = state(others_dir), state(index_dir)
+        with pytest.raises(ValueError, match="must not be an index of records that are read in place"):
+            dataset_builder.build_dataset(f"tfrecords:{others_dir}", index_dir, record_format={"label_offset": 1})
+        assert (state(others_dir), state(index_dir)) == (before, own)
+
+    @pytest.mark.parametrize("name", ["../others/train-00000-of-00003", "/etc/passwd"])
+    def test_data_set_of_our_own_has_no_files_elsewhere(self, name, own_dir, tmp_path):
+        copy = shutil.copytree(own_dir, tmp_path / "data")
+        content = json.loads((copy / "dataset.json").read_text())
+        content["splits"]["train"]["shards"][0]["name"] = name
+        del content["checksum"]
+        (copy / "dataset.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match="`name` must be that of a file beside it"):
+            schema.load_description(copy)
+
+    @pytest.mark.parametrize("how", [pytest.param("longer", marks=pytest.mark.slow), "of the same size"])
+    def test_changed_file_is_noticed_and_named(self, how, others_dir, stored, tmp_path):
+        index_dir = tmp_path / "index"
+        index(others_dir, index_dir)
+        path = others_dir / "validation-00001-of-00002"
+        if how == "longer":
+            change(path, 0, note=b"new")
+        else:
+            (content, label), *rest = stored[path.name]
+            write_records(path, [*rest, (content, label + 1)])
+        with pytest.raises(ValueError, match=rf"{path} must .* have changed since they were indexed in {index_dir}"):
+            index(others_dir, index_dir)
+        with pytest.raises(ValueError, match=f"{path} must"):
+            reader.make_evaluation_dataset(index_dir, 5, CROP_PX)
+
+    @pytest.mark.slow
+    def test_damaged_image_is_named_and_skipped_and_stays(self, others_dir, stored, tmp_path):
+        path = others_dir / "train-00001-of-00003"
+        change(path, 7, encoded=stored[path.name][7][0][:300])
+        before = state(others_dir)
+        description = index(others_dir, tmp_path / "index")
+        with (
+            pytest.raises(ValueError, match=rf"{path}, record 7: the image can't be decoded as JPEG or PNG"),
+            verify.naming_damaged_shards(tmp_path / "index", description),
+        ):
+            training_batches(tmp_path / "index")
+        kept, skipped = verify.skip_damaged_records(tmp_path / "index", description, 1)
+        assert [(problem.path, problem.record) for problem in skipped] == [(path, 7)]
+        assert kept.splits["train"].count == 59
+        assert len(training_batches(tmp_path / "index", description=kept)) == 9
+        assert state(others_dir) == before
+
+    @pytest.mark.slow
+    def test_label_that_is_no_class_is_named(self, others_dir, tmp_path):
+        index(others_dir, tmp_path / "index")
+        description = schema.load_description(tmp_path / "index")
+        description.settings["label_offset"] = 2
+        description.save(tmp_path / "index")
+        with (
+            pytest.raises(ValueError, match=r"(?s)train-00000-of-00003, record \d+: it can't be parsed: .* 0 to 3"),
+            verify.naming_damaged_shards(tmp_path / "index", description),
+        ):
+            training_batches(tmp_path / "index")
+
+
+class TestRefused:
+    def test_other_settings_are_refused(self, indexed):
+        others_dir, index_dir = indexed
+        with pytest.raises(ValueError, match="image_px was 64 and is now 32"):
+            index(others_dir, index_dir, image_px=32)
+        with pytest.raises(ValueError, match=r"record_format was \{'label_offset': '1'\} and is now .* '0'"):
+            index(others_dir, index_dir, label_offset=0)
+
+    def test_files_without_validation_are_refused_with_the_way_out(self, others_dir, tmp_path):
+        for path in others_dir.glob("validation*"):
+            path.unlink()
+        with pytest.raises(ValueError, match=rf"`validation` or `test` .*--source=tfrecords:{others_dir} --data_dir="):
+            index(others_dir, tmp_path / "index")
+
+    def test_image_of_another_format_is_named(self, others_dir, tmp_path):
+        change(others_dir / "train-00002-of-00003", 3, encoded=encoded(photo(), "GIF"))
+        with pytest.raises(ValueError, match=r"train-00002-of-00003, record 3, must hold a JPEG or PNG .*b'GIF8'"):
+            index(others_dir, tmp_path / "index")
+
+    def test_folder_with_other_files_is_refused(self, others_dir):
+        before = state(others_dir)
+        with pytest.raises(ValueError, match=r"must hold nothing but the index that is made. Received: .* exists"):
+            index(others_dir, others_dir)
+        assert state(others_dir) == before
+
+    def test_other_sources_are_refused(self, tmp_path):
+        with pytest.raises(ValueError, match=r"`source` must be tfrecords:PATH .* Received: source=fashion_mnist"):
+            in_place.index_in_place("fashion_mnist", tmp_path / "index")
+
+
+class TestOrder:
+    @pytest.mark.slow
+    @pytest.mark.parametrize("order", ["sorted over all files", "sorted in each file", "random"])
+    def test_classes_in_a_batch_are_those_that_are_read(self, order, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(records, "WINDOW", 1000)
+        monkeypatch.setattr(in_place, "STATISTICS_IMAGES", 20)
+        content = encoded(photo(8, 8), "PNG")
+        of_files = np.random.default_rng(0).permutation(np.arange(4000) % 50).reshape(8, 500)
+        if order != "random":
+            of_files = np.sort(of_files, axis=None if order == "sorted over all files" else 1).reshape(8, 500)
+        for number, of_file in enumerate(of_files.tolist()):
+            write_records(tmp_path / "others" / f"train-{number}", [(content, label) for label in of_file])
+        write_records(tmp_path / "others" / "validation-0", [(content, label) for label in range(50)])
+        description = index(tmp_path / "others", tmp_path / "index", image_px=8, label_offset=0)
+        parts = records.Parts.of(tmp_path / "index", description, "train")
+        in_windows, random = in_place.classes_in_batch(parts, of_files.ravel())
+        batches = reader.make_training_dataset(tmp_path / "index", 128, 8).take(8 * (4000 // 128))
+        found = np.mean([len(set(labels.numpy())) for _, labels in batches])
+        assert abs(in_windows - found) < 0.08 * found and abs(random - 46.2) < 0.1
+        assert ("the images are sorted by class: a batch" in capsys.readouterr().out) == (order != "random")
+        assert (in_windows < 0.97 * random) == (order != "random")
+
+
+class TestProgram:
+    @pytest.mark.slow
+    def test_index_is_made_for_several_runs(self, others_dir, tmp_path):
+        before = state(others_dir)
+        flags = [f"--source=tfrecords:{others_dir}", f"--data_dir={tmp_path / 'index'}", "--in_place"]
+        printed = run_well("tfrecords.build", *flags, "--label_offset=1", f"--image_px={IMAGE_PX}")
+        assert "train: 60 images in 3 shards" in printed
+        description = schema.load_description(tmp_path / "index")
+        assert (description.image_px, description.exif_orientation, description.in_place) == (IMAGE_PX, False, True)
+        assert state(others_dir) == before
+
+    def test_flags_of_building_are_refused(self, others_dir, tmp_path):
+        flags = [f"--source=tfrecords:{others_dir}", f"--data_dir={tmp_path}", "--in_place", "--encoding=png"]
+        result = run("tfrecords.build", *flags)
+        assert result.returncode == 2
+        assert "--in_place builds nothing, and can't be given with --encoding" in result.stderr

@@ -1,0 +1,233 @@
+"""TFRecord files of others as a data set where they are: an index and statistics are made, and no image is written."""
+
+import concurrent.futures
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from alexnet_tf.tfrecords import (
+    dataset_builder,
+    files,
+    images,
+    reader,
+    record_files,
+    records,
+    schema,
+    sources,
+    statistics,
+)
+from alexnet_tf.tfrecords.cpus import available_cpus
+
+STATISTICS_IMAGES = 10_000
+_BATCH = 128  # in which classes are counted
+_LEAST_MIXED = 0.97  # classes in a batch, by those in a random order, below which a warning is printed
+_WINDOWS_LOOKED_AT = 32
+
+
+def index_in_place(
+    source: str,
+    data_dir: str | pathlib.Path,
+    *,
+    image_px: int = 256,
+    keep_aspect: bool = False,
+    seed: int = 0,
+    record_format: Mapping[str, Any] | None = None,
+) -> schema.DatasetDescription:
+    """Makes the index of record files of others, or finds that it is complete. Nothing is written into their folder.
+
+    Args:
+        source: "tfrecords:PATH". The folder must have files of training and of validation images, JPEG or PNG of any
+            size; otherwise as `record_files.make_record_files_source` takes them. Each file is read once.
+        data_dir: folder for dataset.json, index.npz and statistics.npz; created if it does not exist.
+        image_px: shorter side to which images are resized when they are read.
+        keep_aspect: whether crops of one size are from the complete image, instead of the central square as in the
+            paper. (Those of random size always are.)
+        seed: of the choice of the images that the statistics are computed from.
+        record_format: see `sources.open_source`.
+
+    Returns: the `schema.DatasetDescription`, whose shards are the files, by their paths.
+
+    Raises:
+        ValueError: if an argument is out of range, the records can't be read in place, `data_dir` holds something else,
+            or the files have changed since they were indexed.
+
+    Deviation: EXIF orientations are ignored, and statistics are of at most 10,000 training images, chosen at random:
+    the mean of so many is within a gray level of that of all.
+    """
+    kind, name = sources.parse_source(source)
+    if kind != "tfrecords":
+        raise ValueError(f"`source` must be tfrecords:PATH to be read in place. Received: source={source}")
+    if image_px < 1:
+        raise ValueError(f"`image_px` must be at least 1. Received: image_px={image_px}")
+    root, data_dir = pathlib.Path(name).expanduser().absolute(), pathlib.Path(data_dir).absolute()
+    settings: dict[str, Any] = dict(source=f"tfrecords:{root}", in_place=True, image_px=image_px, resize="crop")
+    settings |= dict(keep_aspect=keep_aspect, encoding=schema.ORIGINAL, exif_orientation=False, seed=seed)
+    settings["record_format"] = {key: str(value) for key, value in (record_format or {}).items()}
+    description = _load_complete(data_dir, settings)
+    if description:
+        return description
+    paths = record_files.find_files(root)
+    if "validation" not in paths:
+        raise ValueError(
+            f"{root} must have files with `validation` or `test` in their names to be read in place. Without them "
+            f"`alexnet-tfrecords --source=tfrecords:{root} --data_dir=...` makes a data set with a part of each class "
+            "held out."
+        )
+    data_dir.mkdir(parents=True, exist_ok=True)
+    own = (schema.DATASET_FILE, records.INDEX_FILE, statistics.STATISTICS_FILE)
+    for path in data_dir.iterdir():
+        if path.name not in own and not path.name.startswith(".tmp-"):
+            raise ValueError(f"`data_dir` must hold nothing but the index that is made. Received: {path} exists")
+    with files.sole_user(data_dir, f"Another process makes an index in `data_dir` {data_dir}. Wait for it."):
+        return _index(root, paths, data_dir, settings, **record_format or {})
+
+
+def _load_complete(data_dir: pathlib.Path, settings: dict[str, Any]) -> schema.DatasetDescription | None:
+    """The description of the index in the folder, or None if it is not complete."""
+    if not (data_dir / schema.DATASET_FILE).exists():
+        return None
+    description = schema.load_description(data_dir)
+    dataset_builder.check_settings(data_dir, description.settings, settings)
+    try:
+        for split in description.splits.values():
+            schema.check_shard_sizes(data_dir, split)
+    except ValueError as error:
+        raise ValueError(f"{error}. The files have changed since they were indexed in {data_dir}") from error
+    try:
+        statistics.Statistics.load(data_dir)
+        records.load_index(data_dir, description)
+    except ValueError as error:
+        print(f"{error}. Indexing the records again.")
+        return None
+    print(f"{data_dir} is complete: nothing to index.")
+    return description
+
+
+def _index(
+    root: pathlib.Path,
+    paths: dict[str, list[pathlib.Path]],
+    data_dir: pathlib.Path,
+    settings: dict[str, Any],
+    *,
+    label_offset: int = 0,
+    image_key: str | None = None,
+    label_key: str | None = None,
+    class_names: str | pathlib.Path | None = None,
+) -> schema.DatasetDescription:
+    image_key, label_key = record_files.find_keys(str(paths["train"][0]), image_key, label_key)
+    settings = settings | dict(image_key=image_key, label_key=label_key, label_offset=label_offset)
+    read = _read_files(paths, image_key, label_key)
+    texts = {}
+    for facts, _ in read["train"] + read["validation"]:
+        texts = facts.texts | texts
+    labels = {split: np.concatenate([each.labels for each, _ in pairs]) - label_offset for split, pairs in read.items()}
+    for split, of_split in labels.items():
+        if not len(of_split):
+            raise ValueError(f"{root} must hold {split} images. All its {len(paths[split])} files of them are empty.")
+    names = record_files.name_classes(root, np.concatenate(list(labels.values())), texts, label_offset, class_names)
+    splits = {
+        split: schema.Split(
+            count=len(labels[split]),
+            count_per_class=tuple(np.bincount(labels[split], minlength=len(names)).tolist()),
+            shards=tuple(shard for _, shard in read[split]),
+        )
+        for split in schema.SPLITS
+    }
+    saved = records.save_index(data_dir, {split: [facts.bytes for facts, _ in read[split]] for split in schema.SPLITS})
+    description = schema.DatasetDescription(
+        class_names=tuple(names),
+        image_px=settings["image_px"],
+        keep_aspect=settings["keep_aspect"],
+        encoding=settings["encoding"],
+        splits=splits,
+        settings=settings,
+        checksums={records.INDEX_FILE: saved},
+    )
+    _warn_if_sorted(data_dir, description, labels["train"])
+    checksum = _compute_statistics(data_dir, description).save(data_dir)
+    checksums = description.checksums | {statistics.STATISTICS_FILE: checksum}
+    description = dataclasses.replace(description, checksums=checksums)
+    description.save(data_dir)
+    return description
+
+
+def _read_files(paths, image_key, label_key):
+    """A dict from a split to (`record_files.Facts`, `schema.Shard`) of each of its files."""
+
+    def read(path):
+        facts = record_files.read_facts(str(path), label_key, image_key)
+        for number, magic in enumerate(facts.magics):
+            if not magic.startswith((images.JPEG_MAGIC, images.PNG_MAGIC)):
+                raise ValueError(
+                    f"{path}, record {number}, must hold a JPEG or PNG to be read in place; alexnet-tfrecords without "
+                    f"--in_place reads other formats too. Received: an image that begins with {magic!r}"
+                )
+        size = path.stat().st_size
+        return facts, schema.Shard(str(path), len(facts.labels), size, files.sha256(path), end=schema.read_end(path))
+
+    every = [path for split in schema.SPLITS for path in paths[split]]
+    # Threads, since TensorFlow reads without holding Python's lock.
+    with concurrent.futures.ThreadPoolExecutor(available_cpus()) as pool:
+        found = list(tqdm(pool.map(read, every), "Reading the labels", len(every), unit=" files", file=sys.stdout))
+    bound = len(paths["train"])
+    return {"train": found[:bound], "validation": found[bound:]}
+
+
+def _compute_statistics(data_dir: pathlib.Path, description: schema.DatasetDescription) -> statistics.Statistics:
+    """Of the central squares of all training images, or of `STATISTICS_IMAGES` of them. Damaged ones are left out."""
+    count = description.splits["train"].count
+    numbers = np.arange(count)
+    if count > STATISTICS_IMAGES:
+        random = np.random.default_rng(description.settings["seed"])
+        numbers = np.sort(random.choice(count, STATISTICS_IMAGES, replace=False))
+    sums = statistics.PixelSums(description.image_px)
+    squares = reader.read_squares(data_dir, description, "train", numbers).ignore_errors().as_numpy_iterator()
+    for square in tqdm(squares, "Computing the mean image", len(numbers), unit=" images", file=sys.stdout):
+        sums.add_image(square)
+    if not sums.count:
+        raise ValueError(f"A training image of {description.settings['source']} must be readable. All are damaged.")
+    return statistics.Statistics.of(sums)
+
+
+def _warn_if_sorted(data_dir: pathlib.Path, description: schema.DatasetDescription, labels: np.ndarray) -> None:
+    """Prints a warning if the order in which the records are read leaves fewer classes in a batch than a random one."""
+    parts = records.Parts.of(data_dir, description, "train")
+    in_windows, random = classes_in_batch(parts, labels)
+    if in_windows < _LEAST_MIXED * random:
+        print(
+            f"Warning: the images are sorted by class: a batch of {_BATCH} has images of {in_windows:.1f} classes, and "
+            f"of {random:.1f} in random order. `alexnet-tfrecords --source={description.settings['source']}` without "
+            "--in_place makes a data set in random order."
+        )
+
+
+def classes_in_batch(parts: records.Parts, labels: np.ndarray) -> tuple[float, float]:
+    """How many classes a batch of 128 images has on average: as `epochs.Epochs` reads them, and in random order.
+
+    Args:
+        parts: of the training split.
+        labels: int (records,), of all its records.
+    """
+
+    def expected(of_some):
+        return np.sum(1 - (1 - np.bincount(of_some) / len(of_some)) ** _BATCH)
+
+    files_of = zip(parts.paths.numpy(), parts.firsts.numpy(), parts.counts.numpy(), strict=True)
+    places = {path: np.arange(first, first + count) for path, first, count in files_of}
+    offsets, windows = parts.offsets.numpy(), []
+    for number in range(_WINDOWS_LOOKED_AT):  # the windows of an epoch are in random order
+        epoch, window = divmod(number, parts.windows_per_epoch())
+        slices = parts.window(tf.constant([0, epoch], tf.int64), 0, len(labels), tf.constant(window, tf.int64))[1]
+        of_window = []
+        for path, offset, count in zip(*(each.numpy() for each in slices), strict=True):
+            begin = np.searchsorted(offsets[places[path]], offset)
+            of_window.append(labels[places[path][begin : begin + count]])
+        windows += [np.concatenate(of_window)] if of_window else []
+    sizes = [len(window) for window in windows]
+    return float(np.average([expected(window) for window in windows], weights=sizes)), float(expected(labels))
