@@ -64,12 +64,13 @@ def train(flag: flags.FlagValues, worker: workers.Worker) -> None:
     """
     from alexnet_tf import precision
     from alexnet_tf.distribution import strategies
+    from alexnet_tf.distribution.devices import choose_devices
     from alexnet_tf.tfrecords import data_service, reader, verify
     from alexnet_tf.training import callbacks, checkpoints, experiment, fit, health_checks, inputs
 
     if flag.data_service:
         data_service.check_reachable(flag.data_service)
-    devices = experiment.choose_devices(
+    devices = choose_devices(
         worker, **given(flag, "strategy", "column_devices", "allow_fewer_devices", "jit", "fc_parallel")
     )
     flag.precision = precision.choose(flag.precision)  # a run resumes in what it began with, not in what "auto" is here

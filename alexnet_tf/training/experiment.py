@@ -13,9 +13,8 @@ import keras
 import tensorflow as tf
 
 from alexnet_tf import model, variants
-from alexnet_tf.distribution import fc_parallel as split_layers
-from alexnet_tf.distribution import strategies
-from alexnet_tf.distribution.workers import Worker
+from alexnet_tf.distribution import fc_parallel, strategies
+from alexnet_tf.distribution.devices import Devices
 from alexnet_tf.tfrecords import reader
 from alexnet_tf.training import callbacks, checkpoints, compilation, optimizers, schedules, summaries
 from alexnet_tf.training.fit import InputClock
@@ -25,62 +24,6 @@ from alexnet_tf.training.metrics import ConfusionMatrix
 from alexnet_tf.training.tensorboard_logger import TensorBoardLogger
 from alexnet_tf.visualization import activations, kernels
 from alexnet_tf.weights import transfer
-
-
-@dataclasses.dataclass(frozen=True)
-class Devices:
-    """What a run computes on.
-
-    Attributes:
-        strategy: the distribution strategy.
-        column_devices: None, or a TensorFlow device name for each column.
-        jit: whether XLA compiles the step.
-        worker: which of the processes that train together this one is.
-        fc_parallel: whether the fully-connected layers are split over the workers.
-    """
-
-    strategy: tf.distribute.Strategy
-    column_devices: list[str] | None
-    jit: bool
-    worker: Worker
-    fc_parallel: bool = False
-
-    @property
-    def workers(self) -> int:
-        return len(self.worker.addresses)
-
-    @property
-    def replicas(self) -> int:
-        return self.strategy.num_replicas_in_sync
-
-
-def choose_devices(
-    worker: Worker,
-    *,
-    strategy: str,
-    column_devices: Sequence[str],
-    allow_fewer_devices: bool,
-    jit: str,
-    fc_parallel: bool = False,
-) -> Devices:
-    """Chooses the devices. To be called before TensorFlow runs any operation.
-
-    Args:
-        worker: which worker this process is.
-        strategy, jit: as `strategies.make_strategy` and `strategies.use_jit` take them.
-        column_devices: a TensorFlow device name for each column, or empty.
-        allow_fewer_devices: whether to warn if the machine does not have the column devices.
-        fc_parallel: whether the fully-connected layers are split over the workers.
-
-    Raises:
-        ValueError: if there are no such devices or they can't be combined.
-    """
-    name = "one" if column_devices and strategy == "auto" else strategy
-    made = strategies.make_strategy(name, worker)
-    usable = strategies.usable_column_devices(column_devices, allow_fewer_devices)
-    if fc_parallel:
-        split_layers.check_devices(made, worker)
-    return Devices(made, usable, strategies.use_jit(jit, made, usable), worker, fc_parallel)
 
 
 def build_network(
@@ -213,7 +156,7 @@ def compile_training(
     model_class = strategies.DistributedModel if devices.replicas > 1 else keras.Model
     training_model = model.with_color_offset(network, model_class)
     if devices.fc_parallel:
-        training_model, optimizer = split_layers.split(network, optimizer, devices.strategy, devices.worker)
+        training_model, optimizer = fc_parallel.split(network, optimizer, devices.strategy, devices.worker)
     confusion_matrix = compilation.compile_model(training_model, optimizer, devices.jit, label_smoothing)
     norms = optimizer.gradient_norms or GradientNorms(training_model.trainable_variables, always=devices.jit)
     optimizer.gradient_norms = norms

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from alexnet_tf import rows, variants
+from alexnet_tf.distribution.devices import choose_devices
 from alexnet_tf.distribution.workers import Worker
 from alexnet_tf.training import callbacks, checkpoints, experiment, fit, inputs, optimizers
 
@@ -17,11 +18,8 @@ def data(small_data_dir):
     return inputs.open_data(small_data_dir, variant="testing", batch_size=10, on_bad_record="fail", max_bad_records=100)
 
 
-DEVICES = {"strategy": "auto", "column_devices": [], "allow_fewer_devices": False, "jit": "auto"}
-
-
-def choose_devices(**changes):
-    return experiment.choose_devices(Worker(), **DEVICES | changes)
+def one_device(jit="auto"):
+    return choose_devices(Worker(), strategy="auto", column_devices=[], allow_fewer_devices=False, jit=jit)
 
 
 def build_network(data, **changes):
@@ -60,35 +58,10 @@ def compile_training(data, devices=None, label_smoothing=0.0, **changes):
     return experiment.compile_training(
         build_network(data, **changes),
         make_optimizer(),
-        devices or choose_devices(),
+        devices or one_device(),
         learning_rate=0.08,
         label_smoothing=label_smoothing,
     )
-
-
-class TestChooseDevices:
-    def test_auto_is_one_device_without_xla_on_a_cpu(self):
-        devices = choose_devices()
-        assert (devices.replicas, devices.workers, devices.column_devices, devices.jit) == (1, 1, None, False)
-
-    def test_xla_on_request(self):
-        assert choose_devices(jit="true").jit
-
-    @pytest.mark.parametrize(
-        "changes, message",
-        [
-            ({"strategy": "multi_worker"}, "needs several workers"),
-            ({"column_devices": ["GPU:0", "GPU:1"]}, "With --allow_fewer_devices the columns share a device"),
-        ],
-    )
-    def test_devices_that_are_missing_are_refused(self, changes, message):
-        with pytest.raises(ValueError, match=message):
-            choose_devices(**changes)
-
-    def test_missing_column_devices_are_warned_of_if_allowed(self, caplog):
-        devices = choose_devices(column_devices=["GPU:0", "GPU:1"], allow_fewer_devices=True)
-        assert devices.column_devices is None
-        assert "THE COLUMNS ARE NOT ON DEVICES OF THEIR OWN" in caplog.text
 
 
 class TestBuildNetwork:
@@ -244,7 +217,7 @@ class TestCompileTraining:
             return tf.ensure_shape(tf.py_function(lambda p: p[:, 0], [probabilities], tf.float32), (None,))
 
         monkeypatch.setattr(keras.losses, "categorical_crossentropy", in_python)
-        training = compile_training(data, choose_devices(jit=jit), label_smoothing=0.1)
+        training = compile_training(data, one_device(jit=jit), label_smoothing=0.1)
         if jit == "true":
             with pytest.raises(tf.errors.InvalidArgumentError, match=r"compile.*EagerPyFunc"):
                 loss_of(training)
@@ -387,7 +360,7 @@ class TestMakeLogger:
 
 def test_description_counts_what_is_trained(data):
     training = compile_training(data, freeze=["conv1"])
-    text = experiment.describe(choose_devices(), data, training, variant="testing", epochs=5)
+    text = experiment.describe(one_device(), data, training, variant="testing", epochs=5)
     parameters = sum(shape.parameters for shape in rows.trace(variants.VARIANTS["testing"], 2))
     assert text.startswith(f"Training testing: {parameters:,} parameters, ")  # without the mean image
     assert "2 classes, 46 images, 4 steps per epoch, 5 epochs, 1 replicas on 1 workers." in text

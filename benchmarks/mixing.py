@@ -1,0 +1,162 @@
+"""Counts the classes in a batch of images that their source stores class by class.
+
+    python benchmarks/mixing.py
+
+Builds data sets from sorted sources of each kind, with several numbers of shards, and prints a table in Markdown: the
+number of classes in a batch of 128 training images, averaged over two epochs, beside that of a random order.
+"""
+
+import io
+import pathlib
+import tarfile
+import tempfile
+
+import numpy as np
+import scipy.io
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from absl import app, flags
+from PIL import Image
+
+from alexnet_tf.tfrecords import dataset_builder, reader, schema
+
+BATCH = 128
+EPOCHS = 2
+IMAGE_PX = 8
+
+
+def define_flags():
+    flags.DEFINE_integer("images", 20_000, "Number of training images.")
+    flags.DEFINE_integer("classes", 100, "Number of classes, of equal size.")
+    flags.DEFINE_multi_integer("shards", [1, 4, 16, 64], "Number of training shards.")
+
+
+def sorted_images(count, classes):
+    """JPEGs and their labels, class by class."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((IMAGE_PX, IMAGE_PX, 3), "uint8")).save(buffer, "JPEG")
+    return [(buffer.getvalue(), label * classes // count) for label in range(count)]
+
+
+def write_folder(folder, images):
+    for split in schema.SPLITS:
+        for number, (image, label) in enumerate(images[split]):
+            path = folder / split / f"class{label:03d}" / f"{number:06d}.jpeg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image)
+    return f"folder:{folder}"
+
+
+def write_archives(folder, images):
+    """As ILSVRC-2012's: a tar with a tar for each class, one of the validation images, and the devkit."""
+
+    def add(archive, name, content):
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+
+    folder.mkdir()
+    labels = sorted({label for _, label in images["train"]})
+    with tarfile.open(folder / "ILSVRC2012_img_train.tar", "w") as train:
+        for label in labels:
+            buffer = io.BytesIO()
+            with tarfile.open(fileobj=buffer, mode="w") as of_class:
+                for number, (image, of_image) in enumerate(images["train"]):
+                    if of_image == label:
+                        add(of_class, f"n{label:08d}_{number}.JPEG", image)
+            add(train, f"n{label:08d}.tar", buffer.getvalue())
+    with tarfile.open(folder / "ILSVRC2012_img_val.tar", "w") as validation:
+        for number, (image, _) in enumerate(images["validation"], 1):
+            add(validation, f"ILSVRC2012_val_{number:08d}.JPEG", image)
+    devkit = folder / "ILSVRC2012_devkit_t12"
+    devkit.mkdir()
+    kind = [("ILSVRC2012_ID", "i4"), ("WNID", "O"), ("words", "O"), ("num_children", "i4")]
+    synsets = np.array([(label + 1, f"n{label:08d}", f"class {label}", 0) for label in labels], kind)
+    scipy.io.savemat(devkit / "meta.mat", {"synsets": synsets})
+    truth = "\n".join(str(label + 1) for _, label in images["validation"])
+    (devkit / "ILSVRC2012_validation_ground_truth.txt").write_text(truth)
+    return f"ilsvrc2012:{folder}"
+
+
+def write_records(folder, images, files=8):
+    folder.mkdir()
+    for split in schema.SPLITS:
+        for file in range(files):
+            part = images[split][len(images[split]) * file // files : len(images[split]) * (file + 1) // files]
+            with tf.io.TFRecordWriter(str(folder / f"{split}-{file:05d}-of-{files:05d}")) as writer:
+                for image, label in part:
+                    example = tf.train.Example()
+                    example.features.feature[schema.ENCODED].bytes_list.value.append(image)
+                    example.features.feature[schema.LABEL].int64_list.value.append(label)
+                    writer.write(example.SerializeToString())
+    return f"tfrecords:{folder}"
+
+
+def write_tfds(folder, images):
+    labels = max(label for _, label in images["train"]) + 1
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="sorted",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(
+            {"image": tfds.features.Image(shape=(None, None, 3)), "label": tfds.features.ClassLabel(num_classes=labels)}
+        ),
+        split_datasets={
+            split: tf.data.Dataset.from_tensor_slices([label for _, label in images[split]]).map(
+                lambda label: {"image": tf.zeros((IMAGE_PX, IMAGE_PX, 3), tf.uint8), "label": label}
+            )
+            for split in schema.SPLITS
+        },
+        data_dir=folder,
+        disable_shuffling=True,
+    )
+    return "tfds:sorted"
+
+
+def classes_in_a_batch(data_dir):
+    """Average number of classes in a batch of training images."""
+    steps = reader.steps_per_epoch(schema.load_description(data_dir), BATCH)
+    dataset = reader.make_training_dataset(data_dir, BATCH, IMAGE_PX).take(EPOCHS * steps)
+    return np.mean([len(np.unique(labels)) for _, labels in dataset])
+
+
+def main(_):
+    flag = flags.FLAGS
+    images = {
+        "train": sorted_images(flag.images, flag.classes),
+        "validation": sorted_images(flag.classes, flag.classes),
+    }
+    random = np.random.default_rng(0)
+    labels = [label for _, label in images["train"]]
+    drawn = [len(set(random.choice(labels, BATCH, replace=False))) for _ in range(2000)]
+    expected = np.mean(drawn)
+    print(f"In a random order: {expected:.1f} classes.\n")
+    print("| source | " + " | ".join(f"{count} shards" for count in flag.shards) + " |")
+    print("|---" * (1 + len(flag.shards)) + "|")
+    with tempfile.TemporaryDirectory() as work:
+        folder = pathlib.Path(work)
+        sources = {
+            "folders": write_folder(folder / "images", images),
+            "tfrecords of others": write_records(folder / "records", images),
+            "tfds": write_tfds(folder / "tfds", images),
+            "ilsvrc2012": write_archives(folder / "archives", images),
+        }
+        for name, source in sources.items():
+            cells = []
+            for shards in flag.shards:
+                data_dir = folder / f"{name}-{shards}"
+                dataset_builder.build_dataset(
+                    source,
+                    data_dir,
+                    image_px=IMAGE_PX,
+                    num_train_shards=shards,
+                    num_validation_shards=1,
+                    tfds_data_dir=str(folder / "tfds"),
+                )
+                count = classes_in_a_batch(data_dir)
+                cells.append(f"{count:.1f} ({count / expected - 1:+.1%})")
+            print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
