@@ -4,14 +4,16 @@
     python benchmarks/reading.py
 
 Makes photographs (noise with the spectrum of natural images, 500 x 375 pixels), builds data sets of them in each
-encoding, and then times all candidates in turn, each in a process of its own that is idle while another is timed: once
-on one core and once on all. Finally prints a table in Markdown, with medians over the rounds.
+encoding, indexes the JPEGs of 256 pixels and the photographs themselves as records of others, and then times all
+candidates in turn, each in a process of its own that is idle while another is timed: once on one core and once on all.
+Finally prints a table in Markdown, with medians over the rounds.
 """
 
 import concurrent.futures
 import io
 import itertools
 import json
+import math
 import os
 import pathlib
 import statistics
@@ -70,12 +72,17 @@ def encoded_images(work_dir):
     return [example.features.feature[schema.ENCODED].bytes_list.value[0] for example in examples]
 
 
-def ours(data_set, num_parallel_calls=None):
+def photographs(work_dir):
+    """The JPEGs of the photographs, in memory."""
+    return [path.read_bytes() for path in sorted((work_dir / "photos").glob("*/*"))]
+
+
+def ours(data_set, num_parallel_calls=None, **arguments):
     def candidate(work_dir, cores):
         from alexnet_tf.tfrecords import reader
 
-        calls = num_parallel_calls or 2 * cores
-        for _, labels in reader.make_training_dataset(work_dir / data_set, BATCH, CROP_PX, num_parallel_calls=calls):
+        arguments["num_parallel_calls"] = num_parallel_calls or 2 * cores
+        for _, labels in reader.make_training_dataset(work_dir / data_set, BATCH, CROP_PX, **arguments):
             yield len(labels)
 
     return candidate
@@ -130,14 +137,31 @@ def bare_libjpeg(work_dir, cores):
             futures.append(pool.submit(decode, BATCH * (number % 8)))
 
 
-def torch_loader(decoder):
+def random_resized(image):
+    """torchvision's RandomResizedCrop of a Pillow image, with its defaults: random area and aspect, resized."""
+    import torch
+
+    for _ in range(10):
+        area = image.width * image.height * torch.empty(1).uniform_(0.08, 1).item()
+        aspect = math.exp(torch.empty(1).uniform_(math.log(3 / 4), math.log(4 / 3)).item())
+        columns, rows = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if columns <= image.width and rows <= image.height:
+            break
+    else:
+        columns = rows = min(image.size)
+    top, left = (int(torch.randint(most + 1, ())) for most in (image.height - rows, image.width - columns))
+    box = image.crop((left, top, left + columns, top + rows))
+    return np.asarray(box.resize((CROP_PX, CROP_PX), Image.Resampling.BILINEAR))
+
+
+def torch_loader(decoder, full_size=False):
     """PyTorch's DataLoader with one worker per core: shuffle, decode, crop, flip, draw the noise, batch."""
 
     def candidate(work_dir, cores):
         import torch
 
         torch.set_num_threads(cores)
-        encoded = encoded_images(work_dir)
+        encoded = photographs(work_dir) if full_size else encoded_images(work_dir)
 
         class Images(torch.utils.data.Dataset):
             def __len__(self):
@@ -152,7 +176,10 @@ def torch_loader(decoder):
 
                     image = simplejpeg.decode_jpeg(content)
                 top, left, flipped = (int(torch.randint(most, ())) for most in (32, 32, 2))
-                image = image[top : top + CROP_PX, left : left + CROP_PX]
+                if full_size:
+                    image = random_resized(Image.fromarray(image))
+                else:
+                    image = image[top : top + CROP_PX, left : left + CROP_PX]
                 image = image[:, ::-1] if flipped else image
                 return torch.from_numpy(image.copy()), 0.1 * torch.randn(3), 0
 
@@ -178,6 +205,11 @@ CANDIDATES = {
     "this pipeline, png": ours("png"),
     "this pipeline, raw": ours("raw"),
     "this pipeline, jpeg with --keep_aspect": ours("aspect"),
+    "in place, jpeg of 256 pixels": ours("jpeg95_in_place"),
+    "in place, full size": ours("photos_in_place"),
+    "in place, full size, random resized crops": ours("photos_in_place", crop_scale=(0.08, 1)),
+    "PyTorch DataLoader, PIL, random resized crops": torch_loader("PIL", full_size=True),
+    "PyTorch DataLoader, simplejpeg, random resized crops": torch_loader("simplejpeg", full_size=True),
 }
 
 
@@ -234,6 +266,7 @@ def build_data_sets(work_dir, photos):
             f"| {rate / bare:.2f} |"
         )
     os.sched_setaffinity(0, cores)
+    lines += index_in_place(work_dir)
     begin = time.perf_counter()
     arguments = [f"--source=folder:{work_dir / 'photos'}", f"--data_dir={work_dir / 'by_processes'}"]
     subprocess.run([sys.executable, "-m", "alexnet_tf.tfrecords.build", *arguments], check=True, capture_output=True)
@@ -242,6 +275,33 @@ def build_data_sets(work_dir, photos):
         "",
         f"The complete program on {len(cores)} cores, jpeg95: {seconds:.1f} s, the start of its processes included.",
     ]
+    return lines
+
+
+def index_in_place(work_dir):
+    """Writes the photographs as others store them, and indexes them and the JPEGs of 256 pixels; returns the speed."""
+    import tensorflow as tf
+
+    from alexnet_tf.tfrecords import in_place
+
+    contents, folder = photographs(work_dir), work_dir / "photos_of_others"
+    folder.mkdir()
+    for number in range(16):
+        split = "train" if number else "validation"
+        with tf.io.TFRecordWriter(str(folder / f"{split}-{number:05d}-of-00016")) as writer:
+            for label, content in enumerate(contents[number::16]):
+                features = {
+                    "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[content])),
+                    "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label % 2])),
+                }
+                example = tf.train.Example(features=tf.train.Features(feature=features))
+                writer.write(example.SerializeToString())
+    lines = [""]
+    for others, index in (("jpeg95", "jpeg95_in_place"), ("photos_of_others", "photos_in_place")):
+        begin = time.perf_counter()
+        in_place.index_in_place(f"tfrecords:{work_dir / others}", work_dir / index)
+        rate = len(contents) / (time.perf_counter() - begin)
+        lines.append(f"{others} indexed in place: {rate:,.0f} images/s, mean image included.")
     return lines
 
 
