@@ -77,7 +77,7 @@ def opened(data_dir):
     return [Image.open(io.BytesIO(image)) for split in stored(data_dir).values() for image in split.values()]
 
 
-_TESTS = ("test_build.py", "test_beam.py", "test_record_files.py")
+_TESTS = ("test_build.py", "test_beam.py", "test_record_files.py", "test_in_place.py")
 
 
 class TestFlags:
@@ -168,7 +168,8 @@ class TestFlags:
         for damaged, status in ((False, 0), (True, 1)):
             if damaged:
                 path = next(folder.glob("train-*"))
-                path.write_bytes(path.read_bytes()[:-1] + b"x")
+                content = path.read_bytes()
+                path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
             with pytest.raises(SystemExit) as ended:
                 program("--verify", f"--data_dir={folder}")
             assert ended.value.code == status
