@@ -294,6 +294,7 @@ class TestModelCard:
 
 class TestVersions:
     @pytest.mark.slow
+    @pytest.mark.long
     def test_versions_count_up_and_none_is_overwritten(self, untrained, untrained_dir, tmp_path):
         for _ in range(2):
             exporter.export_model(*untrained, tmp_path / "served")

@@ -156,6 +156,7 @@ class TestCaffe:
             np.testing.assert_array_equal(read, mean[::-1].transpose(1, 2, 0))
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_other_number_of_classes_needs_their_names(self, tmp_path):
         write_caffemodel(tmp_path / "net.caffemodel", random_network("caffe", 10))
         flags = [f"--input={tmp_path / 'net.caffemodel'}", f"--output_dir={tmp_path / 'run'}"]
