@@ -210,6 +210,7 @@ class TestTrain:
         assert all(not np.array_equal(a, b) for a, b in zip(weights[1:], after.get_weights()[1:], strict=True))
         assert json.loads((tmp_path / "run" / "training.json").read_text())["val_top1_error"] < 0.8  # chance is 0.9
 
+    @pytest.mark.long
     def test_missing_devices_raise_or_are_replaced_with_a_warning(self, data_dir, tmp_path):
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=1", "--column_devices=GPU:0,GPU:1")
         result = run("train", *flags)

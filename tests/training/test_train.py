@@ -162,6 +162,7 @@ class TestBadRecords:
         assert "--on_bad_record=skip" in last_line
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_skip_trains_without_it_counts_it_and_insists_on_that_later(self, damaged, data_dir, tmp_path):
         flags = train_flags(damaged, tmp_path / "run", "--on_bad_record=skip", "--epochs=1")
         output = run_well("train", *flags)
@@ -211,6 +212,7 @@ def folder_data_dir(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 class TestRecordsOfOthers:
     def test_they_are_trained_and_evaluated_on_where_they_are(self, tmp_path):
         source = sources.open_source("fashion_mnist")
