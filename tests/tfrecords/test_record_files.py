@@ -129,6 +129,7 @@ class TestRecordFiles:
 
 
 class TestProgram:
+    @pytest.mark.slow
     def test_records_become_a_data_set_and_their_folder_stays_as_it_is(self, imagenet_dir, tmp_path):
         before = {path: path.read_bytes() for path in imagenet_dir.iterdir()}
         flags = [f"--source=tfrecords:{imagenet_dir}", f"--data_dir={tmp_path / 'data'}", "--image_px=32"]

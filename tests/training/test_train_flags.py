@@ -232,6 +232,7 @@ def test_flags_offer_what_the_library_takes(flag):
         assert list(flag[name].parser.enum_values) == list(values), name
 
 
+@pytest.mark.slow
 def test_folder_of_images_becomes_a_data_set_in_the_run_once(start, small_data_dir, tmp_path, capsys):
     images = small_data_dir.parent / "images"
     received = start(tmp_path / "run", f"--data_dir=folder:{images}", "--schedule=cosine")
