@@ -73,6 +73,7 @@ class TestService:
         assert len(set(through) & set(here[: 5 * 45])) > 2 * 45
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_killed_worker_is_reported_and_training_continues(self, data_dir, tmp_path):
         with data_service() as (process, address):
             workers = workers_of(process)

@@ -341,6 +341,7 @@ class TestDisk:
             subprocess.run(["umount", str(disk)], check=True)
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_second_run_in_the_same_folder_is_refused_while_the_first_lives(self, data_dir, tmp_path):
         process = start(command("one", data_dir, tmp_path / "run"))
         wait_for_step(process, tmp_path / "run", 11)
@@ -354,6 +355,7 @@ class TestDisk:
 
 @pytest.mark.slow
 class TestChangedFlags:
+    @pytest.mark.long
     def test_changes_are_listed_and_allowed_by_a_flag(self, data_dir, run_dir, tmp_path):
         shutil.copytree(run_dir, tmp_path / "run")
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=4", "--batch_size=100", "--weight_decay=0.001")
