@@ -154,6 +154,29 @@ def random_resized(image):
     return np.asarray(box.resize((CROP_PX, CROP_PX), Image.Resampling.BILINEAR))
 
 
+def memory_copy(work_dir, cores):
+    """As many bytes as the crops have, from the raw data set in the page cache into batches, and nothing else."""
+    from alexnet_tf.tfrecords import records, schema
+
+    description = schema.load_description(work_dir / "raw")
+    shards = description.splits["train"].shards
+    opened = [os.open(work_dir / "raw" / shard.name, os.O_RDONLY) for shard in shards]
+    offsets = records.load_index(work_dir / "raw", description)["train"]
+    places = [(file, int(offset)) for file, of_shard in zip(opened, offsets, strict=True) for offset in of_shard]
+
+    def copy(first):
+        batch = np.empty((BATCH, CROP_PX * CROP_PX * 3), "uint8")
+        for image, (file, offset) in zip(batch, itertools.islice(itertools.cycle(places), first, None), strict=False):
+            os.preadv(file, [image], offset)
+        return len(batch)
+
+    with concurrent.futures.ThreadPoolExecutor(cores) as pool:
+        futures = [pool.submit(copy, 0) for _ in range(2 * cores)]
+        for number in itertools.count():
+            yield futures.pop(0).result()
+            futures.append(pool.submit(copy, BATCH * (number % 8)))
+
+
 def torch_loader(decoder, full_size=False):
     """PyTorch's DataLoader with one worker per core: shuffle, decode, crop, flip, draw the noise, batch."""
 
@@ -204,6 +227,7 @@ CANDIDATES = {
     "this pipeline, jpeg of quality 85": ours("jpeg85"),
     "this pipeline, png": ours("png"),
     "this pipeline, raw": ours("raw"),
+    "memory copy of the raw crops": memory_copy,
     "this pipeline, jpeg with --keep_aspect": ours("aspect"),
     "in place, jpeg of 256 pixels": ours("jpeg95_in_place"),
     "in place, full size": ours("photos_in_place"),
