@@ -150,6 +150,7 @@ def main(_):
                     image_px=IMAGE_PX,
                     num_train_shards=shards,
                     num_validation_shards=1,
+                    num_processes=1,
                     tfds_data_dir=str(folder / "tfds"),
                 )
                 count = classes_in_a_batch(data_dir)
