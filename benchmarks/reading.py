@@ -167,7 +167,7 @@ def memory_copy(work_dir, cores):
     def copy(first):
         batch = np.empty((BATCH, CROP_PX * CROP_PX * 3), "uint8")
         for image, (file, offset) in zip(batch, itertools.islice(itertools.cycle(places), first, None), strict=False):
-            os.preadv(file, [image], offset)
+            os.preadv(file, [image.data], offset)
         return len(batch)
 
     with concurrent.futures.ThreadPoolExecutor(cores) as pool:
