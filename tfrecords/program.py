@@ -8,6 +8,7 @@ import math
 import pathlib
 import re
 import sys
+from typing import Any
 
 from absl import app, flags
 
@@ -110,7 +111,7 @@ def _fail(message, status=EXIT_USAGE):
 RECORD_FORMAT = ("label_offset", "image_key", "label_key", "class_names")
 
 
-def define_record_format():
+def define_record_format() -> None:
     """Defines the flags of TFRecords of others, of the programs that read them."""
     flags.DEFINE_integer(
         "label_offset",
@@ -128,7 +129,7 @@ def define_record_format():
     )
 
 
-def record_format(flag, argument):
+def record_format(flag: flags.FlagValues, argument: str) -> dict[str, Any]:
     """The values of these flags, as far as they are given: a dict, empty if none is.
 
     Args:

@@ -1,4 +1,4 @@
-"""The processes of a run on this machine: which exits restart them, and what each is told."""
+"""The processes of a run on this machine: which exit statuses restart them, and the environment of each."""
 
 import json
 import os
