@@ -107,9 +107,10 @@ class TestHelp:
 @pytest.mark.parametrize(
     "program, flags, named",
     [
-        ("train", ["--data_dir=gs://bucket/data", "--run_dir=run"], "`data_dir` must be on a disk"),
+        ("train", ["--data_dir=folder:gs://bucket/photos", "--run_dir=run"], "`data_dir` must be on a disk"),
         ("train", ["--data_dir=data", "--run_dir=s3://bucket/run"], "`run_dir` must be on a disk"),
         ("tfrecords.build", ["--source=folder:hdfs://host/photos", "--data_dir=data"], "`source` must be on a disk"),
+        ("tfrecords.build", ["--source=fashion_mnist", "--data_dir=gs://bucket/data"], "`data_dir` must be on a disk"),
         ("evaluate", ["--model=a,gs://bucket/run", "--data_dir=data"], "`model` must be on a disk"),
     ],
 )

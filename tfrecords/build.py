@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import flags
 
-from alexnet_tf.tfrecords import images, program, schema, sources
+from alexnet_tf.tfrecords import images, program, schema, sources, storage
 
 _OF_THE_INDEX = ("source", "data_dir", "in_place", "image_px", "keep_aspect", "seed")  # flags that --in_place has
 
@@ -116,6 +116,10 @@ def main(beam_arguments: list[str]) -> None:
             "Give --source and --data_dir to build a data set, --verify and --data_dir to check one, or --describe=DIR "
             "to describe one."
         )
+    for name in ("data_dir", "describe"):
+        folder = flag[name].value or ""
+        if storage.is_remote(folder):
+            raise ValueError(program.must_be_on_disk(name, folder))
     record_format = {}
     if flag.source:
         sources.parse_source(flag.source)

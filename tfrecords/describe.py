@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 
-from alexnet_tf.tfrecords import crops, decoding, files, records, schema, statistics
+from alexnet_tf.tfrecords import crops, decoding, files, records, schema, statistics, storage
 
 _THUMBNAIL_PX = 112
 _CAPTION_PX = 14
@@ -82,7 +82,7 @@ def draw_dataset(data_dir: str | pathlib.Path) -> dict[str, np.ndarray]:
     per_shard = -(-64 // len(shards))
     examples = []
     for shard in shards:
-        for record in tf.data.TFRecordDataset(str(pathlib.Path(data_dir) / shard.name)).take(per_shard):
+        for record in tf.data.TFRecordDataset(storage.join(data_dir, shard.name)).take(per_shard):
             encoded, size, label = records.parse_record(record, description)
             decoded = decoding.decode_image(encoded, description.encoding, size).numpy()
             examples.append((crops.center_crop(decoded, description.image_px), description.class_names[label]))

@@ -21,6 +21,7 @@ from alexnet_tf.tfrecords import (
     schema,
     sources,
     statistics,
+    storage,
 )
 from alexnet_tf.tfrecords.cpus import available_cpus
 
@@ -65,7 +66,7 @@ def index_in_place(
         raise ValueError(f"`source` must be tfrecords:PATH to be read in place. Received: source={source}")
     if image_px < 1:
         raise ValueError(f"`image_px` must be at least 1. Received: image_px={image_px}")
-    root, data_dir = pathlib.Path(name).expanduser().absolute(), pathlib.Path(data_dir).absolute()
+    root, data_dir = storage.absolute(name), pathlib.Path(data_dir).absolute()
     settings: dict[str, Any] = dict(source=f"tfrecords:{root}", in_place=True, image_px=image_px, resize="crop")
     settings |= dict(keep_aspect=keep_aspect, encoding=schema.ORIGINAL, exif_orientation=False, seed=seed)
     settings["record_format"] = {key: str(value) for key, value in (record_format or {}).items()}
@@ -110,8 +111,8 @@ def _load_complete(data_dir: pathlib.Path, settings: dict[str, Any]) -> schema.D
 
 
 def _index(
-    root: pathlib.Path,
-    paths: dict[str, list[pathlib.Path]],
+    root: str,
+    paths: dict[str, list[str]],
     data_dir: pathlib.Path,
     settings: dict[str, Any],
     *,
@@ -120,7 +121,7 @@ def _index(
     label_key: str | None = None,
     class_names: str | pathlib.Path | None = None,
 ) -> schema.DatasetDescription:
-    image_key, label_key = record_files.find_keys(str(paths["train"][0]), image_key, label_key)
+    image_key, label_key = record_files.find_keys(paths["train"][0], image_key, label_key)
     settings = settings | dict(image_key=image_key, label_key=label_key, label_offset=label_offset)
     read = _read_files(paths, image_key, label_key)
     texts = {}
@@ -161,15 +162,15 @@ def _read_files(paths, image_key, label_key):
     """A dict from a split to (`record_files.Facts`, `schema.Shard`) of each of its files."""
 
     def read(path):
-        facts = record_files.read_facts(str(path), label_key, image_key)
+        facts = record_files.read_facts(path, label_key, image_key)
         for number, magic in enumerate(facts.magics):
             if not magic.startswith((images.JPEG_MAGIC, images.PNG_MAGIC)):
                 raise ValueError(
                     f"{path}, record {number}, must hold a JPEG or PNG to be read in place; alexnet-tfrecords without "
                     f"--in_place reads other formats too. Received: an image that begins with {magic!r}"
                 )
-        size = path.stat().st_size
-        return facts, schema.Shard(str(path), len(facts.labels), size, files.sha256(path), end=schema.read_end(path))
+        size, end = storage.size(path) or 0, storage.read_end(path)
+        return facts, schema.Shard(path, len(facts.labels), size, storage.sha256(path), end=end)
 
     every = [path for split in schema.SPLITS for path in paths[split]]
     # Threads, since TensorFlow reads without holding Python's lock.

@@ -19,10 +19,10 @@ _WHERE = re.compile(
     r"Graph execution error:|in user code:|Detected at node |<stack traces unavailable>|\d+ root error|\s+File |\s{8}"
 )
 
-# Python's own files, which write under a temporary name and rename, know nothing of these; "gs://a" would be made here
-# as a folder "gs:". TensorFlow Datasets reads its own files there.
+# What is written is renamed when it is whole, which object stores do not do; "gs://a" would become a folder "gs:" here.
+# Data sets and TFRecords of others are read there by TensorFlow, and TensorFlow Datasets reads its own files.
 _OBJECT_STORE = re.compile(r"(\w+:)?(gs|s3a?|abfss?|az|wasbs?|adl|oss|hdfs|viewfs)://")
-_READS_OBJECT_STORES = ("tfds_data_dir",)
+_READ_ANYWHERE = {"data_dir": (None, "tfrecords:"), "source": ("tfrecords:",), "tfds_data_dir": (None,)}
 
 EXIT_USAGE = 2  # a mistake of the user's: a flag, a file, an address
 
@@ -81,12 +81,18 @@ def _parse_flags(argv):
         if isinstance(value, float) and not math.isfinite(value):  # bounds let NaN pass
             _fail(f"`{name}` must be a finite number. Received: {name}={value}")
         for path in [value] if isinstance(value, str) else value if isinstance(value, list) else ():
-            if name not in _READS_OBJECT_STORES and _OBJECT_STORE.match(str(path)):
-                _fail(
-                    f"`{name}` must be on a disk. Mount an object store or HDFS as one: gcsfuse, mount-s3, blobfuse2, "
-                    f"hdfs-fuse. Received: {name}={path}"
-                )
+            remote = _OBJECT_STORE.match(str(path))
+            if remote and remote[1] not in _READ_ANYWHERE.get(name, ()):
+                _fail(must_be_on_disk(name, path))
     return rest
+
+
+def must_be_on_disk(argument: str, path: str) -> str:
+    """The error about a path in an object store that is written, or read by something else than TensorFlow."""
+    return (
+        f"`{argument}` must be on a disk. Mount an object store or HDFS as one: gcsfuse, mount-s3, blobfuse2, "
+        f"hdfs-fuse. Received: {argument}={path}"
+    )
 
 
 def _is_mistake(error):

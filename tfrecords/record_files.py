@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_tf.tfrecords import image_folder, schema
+from alexnet_tf.tfrecords import image_folder, schema, storage
 
 # The keys of an image and of its label: those of the ImageNet convention, and those of TensorFlow Datasets.
 _CONVENTIONS = ((schema.ENCODED, schema.LABEL), ("image", "label"))
@@ -85,14 +85,14 @@ def make_record_files_source(
         ValueError: if there are no such files, one is damaged or compressed, or its records have no such features or
             other labels.
     """
-    root = pathlib.Path(folder).expanduser()
+    root = storage.absolute(folder)
     files = find_files(root)
-    paths = [str(path) for of_split in files.values() for path in of_split]
+    paths = [path for of_split in files.values() for path in of_split]
     image_key, label_key = find_keys(paths[0], image_key, label_key)
     found, texts, first = {}, {}, 0
     for split, of_split in files.items():
         print(f"Reading the labels of {len(of_split):,} files of {root}, split {split}.", flush=True)
-        found[split] = index_records([str(path) for path in of_split], first, label_key, image_key, texts)
+        found[split] = index_records(of_split, first, label_key, image_key, texts)
         found[split]["label"] -= label_offset
         first += len(of_split)
     labels = np.concatenate([entries["label"] for entries in found.values()])
@@ -101,7 +101,7 @@ def make_record_files_source(
 
 
 def name_classes(
-    root: pathlib.Path,
+    root: str,
     labels: np.ndarray,
     texts: Mapping[int, str],
     label_offset: int,
@@ -199,7 +199,7 @@ def index_records(
         columns.append((np.full_like(facts.labels, number), np.cumsum(sizes) - sizes, facts.labels))
     files, offsets, labels = (np.concatenate(column) for column in zip(*columns, strict=True))
     if not len(files):
-        raise ValueError(f"{pathlib.Path(paths[0]).parent} must hold records. All {len(paths)} files are empty.")
+        raise ValueError(f"{paths[0]} and the others of its split must hold records. All {len(paths)} files are empty.")
     entries = np.empty(len(files), _ENTRY)
     entries["file"], entries["offset"], entries["place"], entries["label"] = files, offsets, range(len(files)), labels
     return entries
@@ -255,29 +255,30 @@ def read_facts(path: str, label_key: str, image_key: str | None) -> Facts:
     return Facts(sizes.astype("int64"), labels, texts, magics)
 
 
-def find_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """The record files of "train" and of "validation", which may be those called test; or of "train" alone.
+def find_files(root: str) -> dict[str, list[str]]:
+    """The paths of the files of "train" and of "validation", which may be those called test; or of "train" alone.
 
     Raises:
         ValueError: if there are none of "train", or one has the names of two splits.
     """
-    if not root.is_dir():
-        raise ValueError(f"`source` must name a folder of TFRecord files. There is none at {root}.")
-    names = [path for path in sorted(root.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    names = [path for path in names if not path.name.lower().endswith(_NO_RECORDS)]
+    try:
+        names = [name for name in storage.list_files(root) if not name.lower().endswith(_NO_RECORDS)]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(f"`source` must name a folder of TFRecord files. There is none at {root}.") from error
     files = {
-        split: [path for path in names if re.search(rf"(?<![a-z])({words})(?![a-z])", path.name.lower())]
+        split: [name for name in names if re.search(rf"(?<![a-z])({words})(?![a-z])", name.lower())]
         for split, words in _SPLIT_NAMES.items()
     }
     if not files["train"]:
-        found = ", ".join(path.name for path in names[:3]) or "none"
+        found = ", ".join(names[:3]) or "none"
         raise ValueError(
             f"{root} must hold TFRecord files with `train` in their names, such as train-00000-of-01024. Found: {found}"
         )
     validation = files["validation"] or files["test"]
-    for path in set(files["train"]) & set(validation):
-        raise ValueError(f"{path} must have the name of one split in its own. It has that of two.")
-    return {"train": files["train"]} | ({"validation": validation} if validation else {})
+    for name in set(files["train"]) & set(validation):
+        raise ValueError(f"{storage.join(root, name)} must have the name of one split in its own. It has that of two.")
+    found = {"train": files["train"]} | ({"validation": validation} if validation else {})
+    return {split: [storage.join(root, name) for name in of_split] for split, of_split in found.items()}
 
 
 def find_keys(path: str, image_key: str | None, label_key: str | None) -> tuple[str, str]:
@@ -288,7 +289,7 @@ def find_keys(path: str, image_key: str | None, label_key: str | None) -> tuple[
     """
     import tensorflow as tf
 
-    with pathlib.Path(path).open("rb") as file:
+    with storage.open_binary(path) as file:
         if file.read(2) == b"\x1f\x8b":
             raise ValueError(f"{path} must not be compressed, since records are read from anywhere in it: gunzip it.")
     try:
@@ -306,12 +307,12 @@ def find_keys(path: str, image_key: str | None, label_key: str | None) -> tuple[
     )
 
 
-def _read_class_names(root: pathlib.Path, file: str | pathlib.Path | None) -> list[str] | None:
+def _read_class_names(root: str, file: str | pathlib.Path | None) -> list[str] | None:
     """The names in a file, or in TensorFlow Datasets' own beside the records; None without both."""
-    own = root / "label.labels.txt"
-    if file is None and not own.is_file():
+    own = storage.join(root, "label.labels.txt")
+    if file is None and storage.size(own) is None:
         return None
     try:
-        return pathlib.Path(file or own).expanduser().read_text(encoding="utf-8").splitlines()
+        return storage.read_bytes(storage.absolute(file or own)).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"`class_names` must be a file with a name per line: {error}") from error

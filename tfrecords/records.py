@@ -4,6 +4,7 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
 import dataclasses
+import io
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -11,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 import tensorflow as tf
 
-from alexnet_tf.tfrecords import decoding, files, schema
+from alexnet_tf.tfrecords import decoding, files, schema, storage
 
 INDEX_FILE = "index.npz"
 FRAME_BYTES = 16  # that TFRecord adds to each record: its length and two checksums
@@ -41,7 +42,7 @@ def rebuild_index(data_dir: str | pathlib.Path, description: schema.DatasetDescr
     """Writes index.npz again from the shards, all of which are read. Raises tf.errors.OpError if one is damaged."""
     sizes = {}
     for name, split in description.splits.items():
-        paths = [str(pathlib.Path(data_dir) / shard.name) for shard in split.shards]
+        paths = [storage.join(data_dir, shard.name) for shard in split.shards]
         lengths = tf.data.TFRecordDataset(paths).map(tf.strings.length, num_parallel_calls=tf.data.AUTOTUNE)
         sizes[name] = [np.fromiter(lengths.as_numpy_iterator(), "int32")]
     save_index(data_dir, sizes)
@@ -59,9 +60,9 @@ def load_index(data_dir: str | pathlib.Path, description: schema.DatasetDescript
     Raises:
         ValueError: if index.npz is missing or damaged, or not that of these shards.
     """
-    path = pathlib.Path(data_dir) / INDEX_FILE
+    path = storage.join(data_dir, INDEX_FILE)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False) as arrays:
             saved = {name: arrays[name] for name in description.splits}
     except Exception as error:  # a damaged archive raises one of half a dozen kinds
         raise ValueError(f"{path} must hold the sizes of all records. Reading it failed: {error!r}") from error
@@ -133,7 +134,7 @@ class Parts:
             begin = 0
             for end in (*shard.left_out, shard.count):
                 if end > begin:
-                    parts.append((str(pathlib.Path(data_dir) / shard.name), first + begin, end - begin))
+                    parts.append((storage.join(data_dir, shard.name), first + begin, end - begin))
                 begin = end + 1
             first += shard.count
         if not parts:

@@ -12,13 +12,12 @@ A data set's folder holds
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from alexnet_tf.tfrecords import files
+from alexnet_tf.tfrecords import files, storage
 
 if TYPE_CHECKING:
     import numpy as np  # which programs that only check their flags need not wait for
@@ -149,12 +148,12 @@ def load_description(data_dir: str | pathlib.Path) -> DatasetDescription:
     Raises:
         ValueError: if it is missing, damaged or edited, or has another format version.
     """
-    path = pathlib.Path(data_dir) / DATASET_FILE
+    path = storage.join(data_dir, DATASET_FILE)
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(storage.read_bytes(path))
     except FileNotFoundError as error:
         remedy = f"`alexnet-tfrecords --source=... --data_dir={data_dir}` builds or finishes it."
-        if next(pathlib.Path(data_dir).glob("*-of-*"), None):  # a data set of others, or an unfinished one
+        if _holds_records(data_dir):  # a data set of others, or an unfinished one
             remedy += (
                 f" Record files of others: `alexnet-train --data_dir=tfrecords:{data_dir}` reads them where they are, "
                 f"`alexnet-tfrecords --source=tfrecords:{data_dir} --data_dir=ANOTHER` makes a data set of them."
@@ -194,6 +193,13 @@ def load_description(data_dir: str | pathlib.Path) -> DatasetDescription:
             f"its checksum is not {checksum}"
         )
     return description
+
+
+def _holds_records(data_dir: str | pathlib.Path) -> bool:
+    try:
+        return any("-of-" in name for name in storage.list_files(data_dir))
+    except OSError:  # there is no such folder
+        return False
 
 
 def _checksum(content: dict[str, Any]) -> str:
@@ -243,14 +249,15 @@ def check_shard_sizes(data_dir: str | pathlib.Path, split: Split) -> None:
     for shard in split.shards:
         if shard.left_out:
             continue
-        path = pathlib.Path(data_dir) / shard.name
-        found = f"{path.stat().st_size:,} bytes" if path.is_file() else "no such file"
+        path = storage.join(data_dir, shard.name)
+        size = storage.size(path)
+        found = "no such file" if size is None else f"{size:,} bytes"
         if found != f"{shard.bytes:,} bytes":
             raise ValueError(f"{path} must hold {shard.bytes:,} bytes, according to {DATASET_FILE}. Found: {found}")
-        if shard.end and read_end(path) != shard.end:
+        if shard.end and (end := storage.read_end(path)) != shard.end:
             raise ValueError(
-                f"{path} must end with the bytes {shard.end}, according to {DATASET_FILE}. Found: {read_end(path)}. It "
-                "is damaged, or a shard of another data set"
+                f"{path} must end with the bytes {shard.end}, according to {DATASET_FILE}. Found: {end}. It is "
+                "damaged, or a shard of another data set"
             )
 
 
@@ -262,14 +269,7 @@ def array_checksum(arrays: "Mapping[str, np.ndarray]") -> str:
     return digest.hexdigest()
 
 
-def check_arrays(path: pathlib.Path, arrays: "Mapping[str, np.ndarray]", checksums: Mapping[str, str]) -> None:
+def check_arrays(path: str, arrays: "Mapping[str, np.ndarray]", checksums: Mapping[str, str]) -> None:
     """Raises ValueError if the arrays of a file are not those that a `DatasetDescription` names."""
-    if checksums.get(path.name) not in (None, array_checksum(arrays)):
+    if checksums.get(pathlib.PurePath(path).name) not in (None, array_checksum(arrays)):
         raise ValueError(f"{path} must belong to {DATASET_FILE} beside it. It is that of another data set, or damaged")
-
-
-def read_end(path: str | pathlib.Path) -> str:
-    """The last four bytes of a shard, in hexadecimal: the checksum of its last record."""
-    with pathlib.Path(path).open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - 4))
-        return file.read().hex()

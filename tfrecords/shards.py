@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import UnidentifiedImageError
 
-from alexnet_tf.tfrecords import crops, files, images, schema, sources, statistics
+from alexnet_tf.tfrecords import crops, files, images, schema, sources, statistics, storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +87,8 @@ def build_shard(task: ShardTask) -> None:
         task.path.name,
         count=sum(count_per_class),
         bytes=task.path.stat().st_size,
-        sha256=files.sha256(task.path),
-        end=schema.read_end(task.path),
+        sha256=storage.sha256(task.path),
+        end=storage.read_end(task.path),
     )
     part = {
         "shard": dataclasses.asdict(shard),

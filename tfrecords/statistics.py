@@ -1,12 +1,13 @@
 """Mean image and principal components of color, computed while the training images are built."""
 
 import dataclasses
+import io
 import pathlib
 from typing import Self
 
 import numpy as np
 
-from alexnet_tf.tfrecords import files, schema
+from alexnet_tf.tfrecords import files, schema, storage
 
 STATISTICS_FILE = "statistics.npz"
 
@@ -131,13 +132,13 @@ class Statistics:
         Raises:
             ValueError: if it is missing, damaged, or not that of dataset.json beside it.
         """
-        path = pathlib.Path(data_dir) / STATISTICS_FILE
+        path = storage.join(data_dir, STATISTICS_FILE)
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False) as arrays:
                 saved = {field.name: arrays[field.name] for field in dataclasses.fields(cls)}
         except Exception as error:  # a damaged archive raises one of half a dozen kinds
             raise ValueError(f"{path} must hold the statistics of a data set. Reading it failed: {error!r}") from error
-        if path.with_name(schema.DATASET_FILE).exists():
+        if storage.size(storage.join(data_dir, schema.DATASET_FILE)) is not None:
             schema.check_arrays(path, saved, schema.load_description(data_dir).checksums)
         return cls(**saved)
 

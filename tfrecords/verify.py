@@ -16,7 +16,7 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from alexnet_tf.tfrecords import decoding, files, records, schema
+from alexnet_tf.tfrecords import decoding, records, schema, storage
 from alexnet_tf.tfrecords.cpus import available_cpus
 
 
@@ -30,7 +30,7 @@ class Problem:
         reason: what is expected and what was found.
     """
 
-    path: pathlib.Path
+    path: str
     record: int | None
     reason: str
 
@@ -75,17 +75,17 @@ def check_shard(
     data_dir: str | pathlib.Path, shard: schema.Shard, offsets: np.ndarray, description: schema.DatasetDescription
 ) -> list[Problem]:
     """Finds the `Problem`s of a shard whose records begin at `offsets`."""
-    path = pathlib.Path(data_dir) / shard.name
+    path = storage.join(data_dir, shard.name)
     problems = []
-    size = path.stat().st_size if path.is_file() else None
+    size = storage.size(path)
     if size is None:
         problems.append(Problem(path, None, "no such file"))
     elif size != shard.bytes:
         problems.append(Problem(path, None, f"it must hold {shard.bytes:,} bytes. Found: {size:,}"))
-    elif (found := files.sha256(path)) != shard.sha256:
+    elif (found := storage.sha256(path)) != shard.sha256:
         problems.append(Problem(path, None, f"its SHA-256 must be {shard.sha256}. Found: {found}"))
     try:  # all at once, which is much faster but can only show that all are good
-        dataset = tf.data.TFRecordDataset(str(path)).map(lambda record: _decode(record, description))
+        dataset = tf.data.TFRecordDataset(path).map(lambda record: _decode(record, description))
         complete = int(dataset.reduce(0, lambda count, _: count + 1)) == shard.count
     except tf.errors.OpError:
         complete = False
@@ -94,7 +94,7 @@ def check_shard(
     number = 0
     while number < shard.count:
         try:
-            rest = tf.data.Dataset.from_tensors((str(path), offsets[number], np.int64(shard.count - number)))
+            rest = tf.data.Dataset.from_tensors((path, offsets[number], np.int64(shard.count - number)))
             for record in rest.flat_map(records.read_records):
                 reason = _check_record(record, description)
                 if reason:
@@ -130,7 +130,7 @@ def skip_damaged_records(
     Raises:
         ValueError: if more are damaged.
     """
-    damaged, folder = {}, pathlib.Path(data_dir)
+    damaged = {}
     for problem in verify_dataset(data_dir, splits):
         if problem.record is None:
             logging.warning("%s", problem)
@@ -145,9 +145,10 @@ def skip_damaged_records(
         )
     kept_splits = {}
     for name, split in description.splits.items():
+        paths = [storage.join(data_dir, shard.name) for shard in split.shards]
         shards = tuple(
-            dataclasses.replace(shard, left_out=tuple(each.record for each in damaged.get(folder / shard.name, ())))
-            for shard in split.shards
+            dataclasses.replace(shard, left_out=tuple(each.record for each in damaged.get(path, ())))
+            for shard, path in zip(split.shards, paths, strict=True)
         )
         count = sum(shard.count - len(shard.left_out) for shard in shards)
         kept_splits[name] = dataclasses.replace(split, count=count, shards=shards)
@@ -167,7 +168,7 @@ def naming_damaged_shards(data_dir: str | pathlib.Path, description: schema.Data
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
         print("\nA record can't be read. Searching for it:")
         shards = [shard for split in description.splits.values() for shard in split.shards if shard.left_out]
-        known = {pathlib.Path(data_dir) / shard.name: (None, *shard.left_out) for shard in shards}
+        known = {storage.join(data_dir, shard.name): (None, *shard.left_out) for shard in shards}
         problems = [
             problem for problem in verify_dataset(data_dir) if problem.record not in known.get(problem.path, ())
         ]

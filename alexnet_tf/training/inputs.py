@@ -27,7 +27,7 @@ class Data:
         image_px: side of the square crops, in pixels.
     """
 
-    folder: pathlib.Path
+    folder: str
     description: schema.DatasetDescription
     statistics: statistics.Statistics
     skipped: list[verify.Problem]
@@ -57,7 +57,7 @@ class Data:
     @property
     def settings(self) -> dict[str, Any]:
         """What a resumed run must have in common with the one before, by the names in progress.json."""
-        skipped = [f"{problem.path.name}, record {problem.record}" for problem in self.skipped]
+        skipped = [f"{pathlib.PurePath(problem.path).name}, record {problem.record}" for problem in self.skipped]
         description = self.description
         shards = [shard.sha256 for split in description.splits.values() for shard in split.shards]
         # The checksum tells other images, labels and orders apart; the builder's settings say what was changed.
@@ -122,7 +122,7 @@ def open_data(
         description, skipped = verify.skip_damaged_records(data_dir, description, max_bad_records)
     reader.steps_per_epoch(description, batch_size)  # checks the batch size
     return Data(
-        folder=pathlib.Path(data_dir),
+        folder=str(data_dir),
         description=description,
         statistics=statistics.Statistics.load(data_dir),
         skipped=skipped,

@@ -1,8 +1,12 @@
-"""Data sets of TensorFlow Datasets."""
+"""Data sets of our own, and of TensorFlow Datasets."""
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from made_photos import encoded, photo
+from PIL import Image
+
+from alexnet_tf.tfrecords import dataset_builder
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +45,24 @@ def tfds_dir(tmp_path_factory):
         builder = type(name, (Tiny,), attributes, skip_registration=True)
         builder(data_dir=root).download_and_prepare()
     return root
+
+
+@pytest.fixture(scope="session")
+def own_dir(tmp_path_factory):
+    """A data set of our own: 60 photographs for training and 12 for validation, JPEGs of 64 pixels, of 4 classes."""
+    root = tmp_path_factory.mktemp("own")
+    random = np.random.default_rng(0)
+    for number in range(72):
+        image = np.roll(np.asarray(photo(70, 80)), random.integers(0, 70, 3), (0, 1, 2))
+        path = root / "images" / ("train" if number < 60 else "val") / f"class {number % 4}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(Image.fromarray(image), "JPEG", quality=95))
+    dataset_builder.build_dataset(
+        f"folder:{root / 'images'}",
+        root / "data",
+        image_px=64,
+        num_train_shards=3,
+        num_validation_shards=2,
+        num_processes=1,
+    )
+    return root / "data"

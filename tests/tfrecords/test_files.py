@@ -1,7 +1,6 @@
 """Files that are complete or not there."""
 
 import errno
-import hashlib
 import json
 import os
 import pathlib
@@ -63,9 +62,3 @@ class TestSync:
         (tmp_path / "file").touch()
         files.sync(tmp_path / "file")
         files.sync(tmp_path)
-
-
-class TestSha256:
-    def test_is_that_of_the_content(self, tmp_path):
-        (tmp_path / "file").write_bytes(b"content")
-        assert files.sha256(tmp_path / "file") == hashlib.sha256(b"content").hexdigest()

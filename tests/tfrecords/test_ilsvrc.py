@@ -12,7 +12,7 @@ from made_ilsvrc import DEVKIT, encode, image_of, make_ilsvrc, tar_of
 from programs import run, run_well
 
 from alexnet_tf.evaluation import predictions
-from alexnet_tf.tfrecords import dataset_builder, files, ilsvrc, make_imagenet_classes, reader, schema, sources
+from alexnet_tf.tfrecords import dataset_builder, ilsvrc, make_imagenet_classes, reader, schema, sources, storage
 
 
 class TestMakeClasses:
@@ -135,7 +135,7 @@ class TestBuild:
         )
         for split in schema.load_description(ilsvrc_data_dir).splits.values():
             for shard in split.shards:
-                assert files.sha256(tmp_path / "again" / shard.name) == shard.sha256
+                assert storage.sha256(tmp_path / "again" / shard.name) == shard.sha256
 
     def test_nothing_but_the_data_set_is_written(self, ilsvrc_data_dir):
         shards = {f"train-0000{i}-of-00003" for i in range(3)} | {f"validation-0000{i}-of-00002" for i in range(2)}

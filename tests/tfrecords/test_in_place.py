@@ -9,7 +9,6 @@ import pytest
 import tensorflow as tf
 from made_photos import encoded, photo
 from made_records import feature, state, write_records
-from PIL import Image
 from programs import run, run_well
 
 from alexnet_tf.tfrecords import dataset_builder, in_place, reader, records, schema, verify
@@ -17,27 +16,6 @@ from alexnet_tf.tfrecords import statistics as pixel_statistics
 
 IMAGE_PX, CROP_PX = 64, 56
 CLASSES = 4
-
-
-@pytest.fixture(scope="module")
-def own_dir(tmp_path_factory):
-    """A data set of our own: 60 photographs for training and 12 for validation, JPEGs of 64 pixels, of 4 classes."""
-    root = tmp_path_factory.mktemp("own")
-    random = np.random.default_rng(0)
-    for number in range(72):
-        image = np.roll(np.asarray(photo(70, 80)), random.integers(0, 70, 3), (0, 1, 2))
-        path = root / "images" / ("train" if number < 60 else "val") / f"class {number % CLASSES}" / f"{number}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded(Image.fromarray(image), "JPEG", quality=95))
-    dataset_builder.build_dataset(
-        f"folder:{root / 'images'}",
-        root / "data",
-        image_px=IMAGE_PX,
-        num_train_shards=3,
-        num_validation_shards=2,
-        num_processes=1,
-    )
-    return root / "data"
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +198,7 @@ class TestFilesOfOthers:
         ):
             training_batches(tmp_path / "index")
         kept, skipped = verify.skip_damaged_records(tmp_path / "index", description, 1)
-        assert [(problem.path, problem.record) for problem in skipped] == [(path, 7)]
+        assert [(problem.path, problem.record) for problem in skipped] == [(str(path), 7)]
         assert kept.splits["train"].count == 59
         assert len(training_batches(tmp_path / "index", description=kept)) == 9
         assert state(others_dir) == before

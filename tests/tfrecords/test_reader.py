@@ -12,7 +12,7 @@ from batches import CROP_PX, assert_equal_batches, numbers_in, training_batches
 from conftest import TINY_IMAGE_PX, tiny_image
 from PIL import Image
 
-from alexnet_tf.tfrecords import dataset_builder, reader, records, schema, statistics, verify
+from alexnet_tf.tfrecords import dataset_builder, reader, records, schema, statistics, storage, verify
 
 
 def rewrite_first_shard(data_dir, change):
@@ -31,7 +31,7 @@ def rewrite_first_shard(data_dir, change):
         sizes = dict(saved)
     sizes["train"][: len(written)] = [len(record) for record in written]
     index = records.save_index(data_dir, {name: [of_split] for name, of_split in sizes.items()})
-    shard = dataclasses.replace(split.shards[0], bytes=path.stat().st_size, end=schema.read_end(path))
+    shard = dataclasses.replace(split.shards[0], bytes=path.stat().st_size, end=storage.read_end(path))
     split = dataclasses.replace(split, shards=(shard, *split.shards[1:]))
     checksums = description.checksums | {records.INDEX_FILE: index}
     dataclasses.replace(description, splits=description.splits | {"train": split}, checksums=checksums).save(data_dir)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_tf.tfrecords import dataset_builder, reader, schema
+from alexnet_tf.tfrecords import dataset_builder, reader, schema, storage
 
 
 @pytest.fixture
@@ -134,8 +134,8 @@ class TestCheckShardSizes:
         with pytest.raises(ValueError, match=r"train-00000-of-00005 must end with .*a shard of another data set"):
             reader.make_training_dataset(data_dir, 2, 32)
         first.write_bytes(b"")
-        assert schema.read_end(first) == ""
-        assert schema.read_end(second) == second.read_bytes()[-4:].hex()
+        assert storage.read_end(first) == ""
+        assert storage.read_end(second) == second.read_bytes()[-4:].hex()
 
 
 class TestChecksums:

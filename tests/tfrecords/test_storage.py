@@ -1,0 +1,161 @@
+"""Files that are read: on a disk, and by TensorFlow's file systems."""
+
+import hashlib
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from google_storage import google_storage
+from programs import ENVIRONMENT, program, train_flags
+
+from alexnet_tf.model import load_model
+from alexnet_tf.tfrecords import in_place, reader, schema, statistics, storage, verify
+
+CONTENT = b"0123456789"
+
+
+@pytest.fixture(params=["disk", "ram"])
+def folder(request, tmp_path):
+    """A folder on a disk, or in the memory of TensorFlow's own file system, with a file of ten bytes."""
+    path = str(tmp_path) if request.param == "disk" else f"ram://{tmp_path.name}"
+    tf.io.gfile.makedirs(path)
+    for name in ("b", "a", ".hidden"):
+        with tf.io.gfile.GFile(f"{path}/{name}", "wb") as file:
+            file.write(CONTENT)
+    return path
+
+
+def copy(source, target):
+    """Copies the files of a folder on a disk into another, maybe remote."""
+    tf.io.gfile.makedirs(target)
+    for path in source.iterdir():
+        tf.io.gfile.copy(str(path), f"{target}/{path.name}", overwrite=True)
+
+
+class TestFiles:
+    def test_content_size_end_and_checksum_are_those_of_the_file(self, folder):
+        path = storage.join(folder, "a")
+        assert storage.read_bytes(path) == CONTENT
+        assert storage.size(path) == len(CONTENT)
+        assert storage.read_end(path) == CONTENT[-4:].hex()
+        assert storage.sha256(path) == hashlib.sha256(CONTENT).hexdigest()
+        with storage.open_binary(path) as file:
+            file.seek(3)
+            assert file.read(2) == b"34"
+
+    def test_files_are_listed_sorted_without_hidden_ones(self, folder):
+        assert storage.list_files(folder) == ["a", "b"]
+
+    def test_folders_are_not_listed(self, tmp_path):
+        (tmp_path / "folder").mkdir()
+        assert storage.list_files(tmp_path) == []
+
+    def test_missing_ones_are_named(self, folder):
+        path = storage.join(folder, "c")
+        assert storage.size(path) is None
+        assert storage.size(folder) is None
+        with pytest.raises(FileNotFoundError, match=path):
+            storage.read_bytes(path)
+        with pytest.raises(FileNotFoundError, match=path):
+            storage.list_files(path)
+
+    def test_unknown_file_system_is_named_beside_those_there_are(self):
+        with pytest.raises(OSError, match=r"nowhere://a/b can't be read: .* file systems for .*ram://"):
+            storage.read_bytes("nowhere://a/b")
+
+
+class TestPaths:
+    def test_join_keeps_what_is_absolute(self):
+        assert storage.join("gs://bucket/data/", "a") == "gs://bucket/data/a"
+        assert storage.join("data", "a") == "data/a"
+        assert storage.join("data", "/b/a") == "/b/a"
+        assert storage.join("data", "gs://bucket/a") == "gs://bucket/a"
+
+    def test_absolute_leaves_remote_ones_alone(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert storage.absolute("a") == str(tmp_path / "a")
+        assert storage.absolute("gs://bucket/a") == "gs://bucket/a"
+
+
+class TestDataSets:
+    def test_remote_data_set_is_read_as_that_on_a_disk(self, tiny_data_dir, tmp_path):
+        remote = f"ram://{tmp_path.name}/data"
+        copy(tiny_data_dir, remote)
+        description = schema.load_description(remote)
+        assert description == schema.load_description(tiny_data_dir)
+        np.testing.assert_array_equal(
+            statistics.Statistics.load(remote).mean_image, statistics.Statistics.load(tiny_data_dir).mean_image
+        )
+        batches = [
+            [(inputs["image"].numpy(), labels.numpy()) for inputs, labels in dataset.take(4)]
+            for dataset in (reader.make_training_dataset(each, 4, 32, seed=1) for each in (tiny_data_dir, remote))
+        ]
+        for (images, labels), (remote_images, remote_labels) in zip(*batches, strict=True):
+            np.testing.assert_array_equal(remote_images, images)
+            np.testing.assert_array_equal(remote_labels, labels)
+        np.testing.assert_array_equal(
+            reader.read_labels(remote, description, "validation"),
+            reader.read_labels(tiny_data_dir, description, "validation"),
+        )
+        assert verify.verify_dataset(remote) == []
+
+    def test_remote_shard_that_was_changed_is_named(self, tiny_data_dir, tmp_path):
+        remote = f"ram://{tmp_path.name}/changed"
+        copy(tiny_data_dir, remote)
+        name = schema.load_description(remote).splits["train"].shards[1].name
+        content = storage.read_bytes(f"{remote}/{name}")
+        with tf.io.gfile.GFile(f"{remote}/{name}", "wb") as file:
+            file.write(content[:-1])
+        with pytest.raises(ValueError, match=rf"{remote}/{name} must hold {len(content):,} bytes"):
+            reader.make_training_dataset(remote, 4, 32)
+
+    def test_missing_remote_data_set_is_an_error_that_names_it(self):
+        with pytest.raises(ValueError, match=r"ram://nothing/dataset.json does not exist"):
+            schema.load_description("ram://nothing")
+
+    def test_remote_record_files_are_indexed_and_read_in_place(self, tiny_data_dir, tmp_path):
+        copy(tiny_data_dir, f"ram://{tmp_path.name}/others")
+        for folder, index_dir in (
+            (tiny_data_dir, tmp_path / "local"),
+            (f"ram://{tmp_path.name}/others", tmp_path / "remote"),
+        ):
+            in_place.index_in_place(f"tfrecords:{folder}", index_dir, image_px=40)
+        remote = schema.load_description(tmp_path / "remote")
+        assert remote.splits["train"].shards[0].name == f"ram://{tmp_path.name}/others/train-00000-of-00005"
+        local, read = (
+            [inputs["image"].numpy() for inputs, _ in reader.make_training_dataset(each, 4, 32, seed=1).take(4)]
+            for each in (tmp_path / "local", tmp_path / "remote")
+        )
+        np.testing.assert_array_equal(read, local)
+
+
+@pytest.mark.long
+class TestGoogleStorage:
+    def test_training_reads_a_bucket_as_a_disk_and_writes_nothing_there(self, own_dir, tmp_path):
+        shutil.copytree(own_dir, tmp_path / "buckets" / "bucket" / "data")
+        flags = ("--batch_size=10", "--epochs=1")
+        with google_storage(tmp_path / "buckets", tmp_path) as (environment, requests):
+            for name, folder in (
+                ("disk", own_dir),
+                ("bucket", "gs://bucket/data"),
+                ("in_place", "tfrecords:gs://bucket/data"),
+            ):
+                command = program("train", *train_flags(folder, tmp_path / name, *flags))
+                result = subprocess.run(
+                    command, env=ENVIRONMENT | environment, capture_output=True, text=True, check=False
+                )
+                assert result.returncode == 0, result.stderr
+                assert bool(requests) == (name != "disk")
+            missing = program("train", *train_flags("gs://bucket/nothing", tmp_path / "missing", *flags))
+            result = subprocess.run(missing, env=ENVIRONMENT | environment, capture_output=True, text=True, check=False)
+        assert {method for method, _ in requests} == {"GET"}
+        assert result.returncode == 2
+        assert "train: error: gs://bucket/nothing/dataset.json does not exist" in result.stderr.splitlines()[-1]
+        assert "Traceback" not in result.stderr
+        weights, read = (load_model(tmp_path / name)[0].get_weights() for name in ("disk", "bucket"))
+        for expected, weight in zip(weights, read, strict=True):
+            np.testing.assert_array_equal(weight, expected)
+        names = [shard.name for shard in schema.load_description(tmp_path / "in_place" / "data").splits["train"].shards]
+        assert names[0] == f"gs://bucket/data/{schema.load_description(own_dir).splits['train'].shards[0].name}"
