@@ -1,4 +1,4 @@
-"""Makes a small ILSVRC2012 as ImageNet distributes it: a tar of tars, a tar of validation images, and a devkit."""
+"""Makes a small ILSVRC of 2010 or 2012 as ImageNet distributes it: tars of training and validation images, a devkit."""
 
 import gzip
 import io
@@ -57,9 +57,10 @@ def tar_of(files):
     return buffer.getvalue()
 
 
-def make_ilsvrc(folder, images_per_class=20, validation_images=12, devkit=True):
+def make_ilsvrc(folder, images_per_class=20, validation_images=12, devkit=True, year="2012"):
     """Writes the archives into a folder. Validation image i is of the devkit's class 1 + i % 4."""
     folder.mkdir(parents=True, exist_ok=True)
+    kind, devkit_name = {"2010": ("images", "devkit-1.0"), "2012": ("img", "devkit_t12")}[year]
     classes = {}
     for devkit_id, (class_id, _) in enumerate(DEVKIT, 1):
         files = {
@@ -69,24 +70,21 @@ def make_ilsvrc(folder, images_per_class=20, validation_images=12, devkit=True):
         if devkit_id == 1:
             files |= {f"{class_id}_{name}.JPEG": content for name, content in odd_images(devkit_id).items()}
         classes[f"{class_id}.tar"] = tar_of(files)
-    (folder / "ILSVRC2012_img_train.tar").write_bytes(tar_of(classes))
+    (folder / f"ILSVRC{year}_{kind}_train.tar").write_bytes(tar_of(classes))
     validation = {
-        f"ILSVRC2012_val_{number:08d}.JPEG": encode(image_of(1 + number % 4, number), quality=95)
+        f"ILSVRC{year}_val_{number:08d}.JPEG": encode(image_of(1 + number % 4, number), quality=95)
         for number in range(1, validation_images + 1)
     }
-    (folder / "ILSVRC2012_img_val.tar").write_bytes(tar_of(validation))
+    (folder / f"ILSVRC{year}_{kind}_val.tar").write_bytes(tar_of(validation))
     if devkit:
-        fields = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
+        fields = [(f"ILSVRC{year}_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
         rows = [(number, class_id, words, 0) for number, (class_id, words) in enumerate(DEVKIT, 1)]
         rows.append((1001, "n00001740", "entity", 3))  # an inner node of the tree
         matrix = io.BytesIO()
         scipy.io.savemat(matrix, {"synsets": np.array(rows, fields).reshape(-1, 1)})
         truth = "".join(f"{1 + number % 4}\n" for number in range(1, validation_images + 1))
-        content = tar_of(
-            {
-                "ILSVRC2012_devkit_t12/data/meta.mat": matrix.getvalue(),
-                "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt": truth.encode(),
-            }
-        )
-        (folder / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(gzip.compress(content))
+        truth_name = f"ILSVRC{year}_validation_ground_truth.txt"
+        content = {"meta.mat": matrix.getvalue(), truth_name: truth.encode()}
+        content = tar_of({f"ILSVRC{year}_{devkit_name}/data/{name}": each for name, each in content.items()})
+        (folder / f"ILSVRC{year}_{devkit_name}.tar.gz").write_bytes(gzip.compress(content))
     return folder

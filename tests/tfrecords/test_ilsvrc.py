@@ -208,6 +208,17 @@ class TestRefusals:
         assert result.returncode != 0
         assert "must hold one ILSVRC2012_im*_train.tar. Found: none" in result.stderr
 
+    def test_2010_is_read_as_2012_is(self, tmp_path):
+        sources_of_years = [
+            sources.open_source(f"ilsvrc{year}:{make_ilsvrc(tmp_path / year, year=year)}") for year in ilsvrc.YEARS
+        ]
+        first, second = sources_of_years
+        assert first.class_names == second.class_names
+        assert list(first.read("train", 0, 80)) == list(second.read("train", 0, 80))
+        of_2010, of_2012 = (list(source.read("validation", 0, 12)) for source in sources_of_years)
+        assert of_2010[0][0] == "ILSVRC2010_val_00000001.JPEG"
+        assert [each[1:] for each in of_2010] == [each[1:] for each in of_2012]
+
     def test_2010_without_a_devkit_is_refused(self, archives, tmp_path):
         for name, new in (("img_train", "images_train"), ("img_val", "images_val")):
             shutil.copy(archives / f"ILSVRC2012_{name}.tar", tmp_path / f"ILSVRC2010_{new}.tar")
