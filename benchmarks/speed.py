@@ -113,7 +113,7 @@ class Contestant:
 
 def measure_speed(names, cases, rounds):
     """Returns a dict from (mode, batch size) to a dict from contestant names to a list of seconds, one per call."""
-    # These first and one by one: the export of the full network in int8 takes 14 GB for a moment.
+    # These first and one by one: the export of the full network in int8 takes 3 GB for a moment.
     running, results = {}, {}
     for name in set(contestants.INT8) & set(names):
         running[name] = Contestant(name)

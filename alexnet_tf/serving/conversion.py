@@ -1,5 +1,6 @@
 """Conversion of a network, from pixels to probabilities, to ONNX, LiteRT and OpenVINO."""
 
+import functools
 import pathlib
 import tempfile
 
@@ -40,7 +41,7 @@ def write(
     if calibration_images is None:
         calibration_images = np.zeros((0, side, side, 3), "uint8")
     images = calibration_images[:_CALIBRATION_IMAGES, None].astype("float32")
-    writers = {"onnx": _write_onnx, "litert": _write_litert, "openvino": _write_openvino}
+    writers = {"onnx": functools.partial(_write_onnx, model), "litert": _write_litert, "openvino": _write_openvino}
     writers[model_format](folder, function, precision, images)
 
 
@@ -100,7 +101,7 @@ def write_with_activations(folder: str | pathlib.Path, model: keras.Model, preci
         tf.TensorSpec((None, side, side, 3), tf.float32, name="pixels"),
         tf.TensorSpec((None, columns), tf.float32, name="gates"),
     ]
-    proto = _to_onnx(tf.function(call, input_signature=signature, autograph=False))
+    proto = _to_onnx(model, tf.function(call, input_signature=signature, autograph=False))
     if precision == "float16":
         _store_in_float16(proto.graph)
     onnx.save(proto, path)
@@ -119,21 +120,65 @@ def write_with_activations(folder: str | pathlib.Path, model: keras.Model, preci
         onnx.save(proto, path)
 
 
-def _to_onnx(function):
-    """Converts a tf.function with an input signature, whose inputs and outputs have the batch as first dimension."""
+def _to_onnx(model: keras.Model, function):
+    """Converts a tf.function that calls a model, and has the batch as first dimension of its inputs and outputs.
+
+    tf2onnx copies constants in each of its passes, and its messages free nothing: 12 GB and 40 seconds for the full
+    network. So the weights are inputs while it works, and become constants afterwards.
+    """
+    import onnx
     import tf2onnx
 
-    proto, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=_ONNX_OPSET)
+    names = [f"weight_{number}" for number in range(len(model.weights))]
+    specs = [tf.TensorSpec(weight.shape, weight.dtype, name) for weight, name in zip(model.weights, names, strict=True)]
+    signature = [*function.input_signature, *specs]
+
+    def call(*arguments):
+        weights = zip(model.weights, arguments[-len(names) :], strict=True)
+        with keras.StatelessScope(state_mapping=list(weights)):
+            return function.python_function(*arguments[: -len(names)])
+
+    with_weights = tf.function(call, input_signature=signature, autograph=False)
+    proto, _ = tf2onnx.convert.from_function(with_weights, signature, opset=_ONNX_OPSET)
+    values = dict(zip(names, model.weights, strict=True))
+    inputs = [value for value in proto.graph.input if value.name not in values]
+    del proto.graph.input[:]
+    proto.graph.input.extend(inputs)
+    for name, value in values.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(keras.ops.convert_to_numpy(value), name))
+    proto = _fold_constants(proto)
     for value in (*proto.graph.input, *proto.graph.output):  # otherwise named unk__200
         value.type.tensor_type.shape.dim[0].dim_param = "gates" if value.name == "gates" else "batch"
     return proto
 
 
-def _write_onnx(folder: pathlib.Path, function, precision: str, images: np.ndarray) -> None:
+def _fold_constants(proto):
+    """Computes what depends on weights alone, such as kernels in ONNX's layout, and adds biases in convolutions."""
+    import onnx
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        path, folded = pathlib.Path(folder) / "model.onnx", pathlib.Path(folder) / "folded.onnx"
+        onnx.save(proto, path)
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(folded)
+        # The pages' networks keep products by their layers' names.
+        kept = ["MatMulAddFusion"]
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"], disabled_optimizers=kept)
+        proto = onnx.load(folded)
+    used = {node.domain for node in proto.graph.node}
+    imports = [each for each in proto.opset_import if each.domain in used]  # onnxruntime adds all that it knows
+    del proto.opset_import[:]
+    proto.opset_import.extend(imports)
+    return proto
+
+
+def _write_onnx(model: keras.Model, folder: pathlib.Path, function, precision: str, images: np.ndarray) -> None:
     import onnx
 
     path = folder / "model.onnx"
-    proto = _to_onnx(function)
+    proto = _to_onnx(model, function)
     if precision == "float16":
         _store_in_float16(proto.graph)
     onnx.save(proto, path)

@@ -44,6 +44,25 @@ def without_column(model, column, columns):
     return copy
 
 
+@pytest.mark.parametrize("name", ["merged", pytest.param("batch normalization", marks=pytest.mark.slow)])
+def test_onnx_has_its_weights_as_constants_ready_for_use(name, tmp_path):
+    model = build_alexnet(num_classes=10, initializer="he_normal", input_scale=1 / 80, **NETWORKS[name])
+    conversion.write(tmp_path, model, "onnx", "float32")
+    proto = onnx.load(tmp_path / "model.onnx")
+    onnx.checker.check_model(proto)
+    assert [value.name for value in proto.graph.input] == ["pixels"]
+    assert [each.domain for each in proto.opset_import] == [""]
+    constants = {each.name for each in proto.graph.initializer}
+    for node in proto.graph.node:  # nothing is left that could have been computed already
+        assert not set(node.input) <= constants, node.name
+    stored = sum(onnx.numpy_helper.to_array(each).size for each in proto.graph.initializer)
+    assert 0.99 * model.count_params() <= stored <= 1.1 * model.count_params()
+    pixels = np.resize(PIXELS, (3, *model.input_shape[1:]))
+    expected = model.predict(pixels, verbose=0)
+    assert expected.std() > 1e-3
+    np.testing.assert_allclose(run(tmp_path, pixels=pixels)["probabilities"], expected, rtol=1e-3, atol=1e-6)
+
+
 # Merged columns are the hardest, and fast.
 @pytest.mark.parametrize(
     "name",
