@@ -131,6 +131,7 @@ class TestDataSets:
         np.testing.assert_array_equal(read, local)
 
 
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl, which makes the server's certificate, is not there")
 @pytest.mark.long
 class TestGoogleStorage:
     def test_training_reads_a_bucket_as_a_disk_and_writes_nothing_there(self, own_dir, tmp_path):
