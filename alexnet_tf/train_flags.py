@@ -51,9 +51,10 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "data_dir",
         None,
-        "Folder of TFRecords made by alexnet-tfrecords; or, to try out a few thousand images, folder:PATH, a folder of "
-        "images for each class, of which they are made in --run_dir; or tfrecords:PATH, TFRecord files of others, of "
-        "TensorFlow's ImageNet scripts, say, with JPEGs or PNGs of any size, which are read where they are.",
+        "Folder of TFRecords made by alexnet-tfrecords, on a disk or at gs://; or, to try out a few thousand images, "
+        "folder:PATH, a folder of images for each class, of which they are made in --run_dir; or tfrecords:PATH, "
+        "TFRecord files of others, of TensorFlow's ImageNet scripts, say, with JPEGs or PNGs of any size, which are "
+        "read where they are.",
         required=True,
     )
     program.define_record_format()

@@ -259,7 +259,7 @@ def in_int8(model_format):
     with tempfile.TemporaryDirectory() as folder:
         conversion.write(folder, model.build_alexnet("paper", CLASSES), model_format, "int8", random_batch(8)[0])
         predict = formats.open_predictor(folder)
-    gc.collect()  # of the conversion to ONNX
+    gc.collect()  # what the conversion to ONNX left
 
     def make_call(mode, batch_size):
         pixels = random_batch(batch_size)[0].astype("float32")

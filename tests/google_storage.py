@@ -25,7 +25,7 @@ def google_storage(buckets, folder):
         folder: an empty folder for a certificate.
 
     Yields: (environment, requests): the environment variables with which a process asks it, and a list of what it was
-    asked for: (method, path).
+    asked for: (method, path, bytes of the answer).
     """
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     names = ",".join(f"DNS:{host}" for host in HOSTS)
@@ -56,7 +56,6 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
         self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb", buffering=0)
 
     def do_GET(self):
-        self.server.requests.append((self.command, self.path))
         url = urllib.parse.urlsplit(self.path)
         parts = [urllib.parse.unquote(part) for part in url.path.strip("/").split("/")]
         if parts[:2] != ["storage", "v1"]:
@@ -69,7 +68,6 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
             self._send({"location": "HERE"})
 
     def do_POST(self):
-        self.server.requests.append((self.command, self.path))
         self.send_error(403)
 
     do_PUT = do_DELETE = do_POST
@@ -104,6 +102,7 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
         self._send_bytes(json.dumps(content).encode())
 
     def _send_bytes(self, content, status=200):
+        self.server.requests.append((self.command, self.path, len(content)))
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

@@ -118,8 +118,8 @@ def main(beam_arguments: list[str]) -> None:
         )
     for name in ("data_dir", "describe"):
         folder = flag[name].value or ""
-        if storage.is_remote(folder):
-            raise ValueError(program.must_be_on_disk(name, folder))
+        if storage.is_remote(folder) and not flag.verify:
+            raise ValueError(program.remote_path_error(name, folder))
     record_format = {}
     if flag.source:
         sources.parse_source(flag.source)

@@ -44,7 +44,7 @@ def index_in_place(
 
     Args:
         source: "tfrecords:PATH". The folder must have files of training and of validation images, JPEG or PNG of any
-            size; otherwise as `record_files.make_record_files_source` takes them. Each file is read once.
+            size; otherwise as `record_files.make_record_files_source` takes them. Each file is read.
         data_dir: folder for dataset.json, index.npz and statistics.npz; created if it does not exist.
         image_px: shorter side to which images are resized when they are read.
         keep_aspect: whether crops of one size are from the complete image, instead of the central square as in the
@@ -191,6 +191,8 @@ def _compute_statistics(data_dir: pathlib.Path, description: schema.DatasetDescr
     squares = reader.read_squares(data_dir, description, "train", numbers).ignore_errors().as_numpy_iterator()
     for square in tqdm(squares, "Computing the mean image", len(numbers), unit=" images", file=sys.stdout):
         sums.add_image(square)
+    if sums.count < len(numbers):
+        print(f"{len(numbers) - sums.count} of {len(numbers)} images can't be read: the mean image is without them.")
     if not sums.count:
         raise ValueError(f"A training image of {description.settings['source']} must be readable. All are damaged.")
     return statistics.Statistics.of(sums)

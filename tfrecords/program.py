@@ -22,7 +22,12 @@ _WHERE = re.compile(
 # What is written is renamed when it is whole, which object stores do not do; "gs://a" would become a folder "gs:" here.
 # Data sets and TFRecords of others are read there by TensorFlow, and TensorFlow Datasets reads its own files.
 _OBJECT_STORE = re.compile(r"(\w+:)?(gs|s3a?|abfss?|az|wasbs?|adl|oss|hdfs|viewfs)://")
-_READ_ANYWHERE = {"data_dir": (None, "tfrecords:"), "source": ("tfrecords:",), "tfds_data_dir": (None,)}
+_READ_ANYWHERE = {
+    "data_dir": (None, "tfrecords:"),
+    "source": ("tfrecords:",),
+    "class_names": (None,),
+    "tfds_data_dir": (None,),
+}
 
 EXIT_USAGE = 2  # a mistake of the user's: a flag, a file, an address
 
@@ -83,12 +88,12 @@ def _parse_flags(argv):
         for path in [value] if isinstance(value, str) else value if isinstance(value, list) else ():
             remote = _OBJECT_STORE.match(str(path))
             if remote and remote[1] not in _READ_ANYWHERE.get(name, ()):
-                _fail(must_be_on_disk(name, path))
+                _fail(remote_path_error(name, path))
     return rest
 
 
-def must_be_on_disk(argument: str, path: str) -> str:
-    """The error about a path in an object store that is written, or read by something else than TensorFlow."""
+def remote_path_error(argument: str, path: str) -> str:
+    """The message about a path in an object store that is written, or read by something else than TensorFlow."""
     return (
         f"`{argument}` must be on a disk. Mount an object store or HDFS as one: gcsfuse, mount-s3, blobfuse2, "
         f"hdfs-fuse. Received: {argument}={path}"

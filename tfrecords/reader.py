@@ -267,13 +267,7 @@ def read_squares(
         slices = tf.data.Dataset.from_tensor_slices(parts.between(number, number + 1))
         return slices.flat_map(records.read_records)
 
-    dataset = tf.data.Dataset.from_tensor_slices(np.asarray(numbers, "int64")).interleave(
-        # At once, since an object store takes a while to answer each.
-        read_one,
-        cycle_length=records.SHARDS_IN_WINDOW,
-        num_parallel_calls=records.SHARDS_IN_WINDOW,
-        deterministic=True,
-    )
+    dataset = records.interleave(tf.data.Dataset.from_tensor_slices(np.asarray(numbers, "int64")), read_one)
     return dataset.map(
         lambda record: _decode_center(record, description, description.image_px)[0],
         num_parallel_calls=2 * available_cpus(),

@@ -47,7 +47,8 @@ class RecordFiles:
 
         entries = self.images[split][start:stop]
         places: Any = tf.data.Dataset.from_tensor_slices((np.array(self.paths)[entries["file"]], entries["offset"]))
-        examples = places.flat_map(lambda path, offset: records.read_records(path, offset, tf.constant(1, tf.int64)))
+        one = tf.constant(1, tf.int64)
+        examples = records.interleave(places, lambda path, offset: records.read_records(path, offset, one))
         for entry, example in zip(entries, examples.as_numpy_iterator(), strict=True):
             (image,) = tf.train.Example.FromString(example).features.feature[self.image_key].bytes_list.value
             yield f"{self.splits[split]}-{entry['place']}", image, int(entry["label"])
@@ -199,7 +200,7 @@ def index_records(
         columns.append((np.full_like(facts.labels, number), np.cumsum(sizes) - sizes, facts.labels))
     files, offsets, labels = (np.concatenate(column) for column in zip(*columns, strict=True))
     if not len(files):
-        raise ValueError(f"{paths[0]} and the others of its split must hold records. All {len(paths)} files are empty.")
+        raise ValueError(f"A file of each split must hold records. Of {len(paths)}, such as {paths[0]}, none does.")
     entries = np.empty(len(files), _ENTRY)
     entries["file"], entries["offset"], entries["place"], entries["label"] = files, offsets, range(len(files)), labels
     return entries

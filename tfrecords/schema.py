@@ -9,7 +9,9 @@ A data set's folder holds
     dataset.json                    written last: a folder with it is complete
 """
 
+import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -153,6 +155,8 @@ def load_description(data_dir: str | pathlib.Path) -> DatasetDescription:
         content = json.loads(storage.read_bytes(path))
     except FileNotFoundError as error:
         remedy = f"`alexnet-tfrecords --source=... --data_dir={data_dir}` builds or finishes it."
+        if storage.is_remote(data_dir):
+            remedy = "`alexnet-tfrecords` builds or finishes it on a disk, from where it is copied."
         if _holds_records(data_dir):  # a data set of others, or an unfinished one
             remedy += (
                 f" Record files of others: `alexnet-train --data_dir=tfrecords:{data_dir}` reads them where they are, "
@@ -246,19 +250,24 @@ def check_shard_sizes(data_dir: str | pathlib.Path, split: Split) -> None:
 
     A shard with skipped records is known to be damaged, and not checked.
     """
-    for shard in split.shards:
-        if shard.left_out:
-            continue
-        path = storage.join(data_dir, shard.name)
-        size = storage.size(path)
-        found = "no such file" if size is None else f"{size:,} bytes"
-        if found != f"{shard.bytes:,} bytes":
-            raise ValueError(f"{path} must hold {shard.bytes:,} bytes, according to {DATASET_FILE}. Found: {found}")
-        if shard.end and (end := storage.read_end(path)) != shard.end:
-            raise ValueError(
-                f"{path} must end with the bytes {shard.end}, according to {DATASET_FILE}. Found: {end}. It is "
-                "damaged, or a shard of another data set"
-            )
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:  # an object store takes a while to answer each
+        for _ in pool.map(functools.partial(_check_shard_size, data_dir), split.shards):
+            pass
+
+
+def _check_shard_size(data_dir: str | pathlib.Path, shard: Shard) -> None:
+    if shard.left_out:
+        return
+    path = storage.join(data_dir, shard.name)
+    size = storage.size(path)
+    found = "no such file" if size is None else f"{size:,} bytes"
+    if found != f"{shard.bytes:,} bytes":
+        raise ValueError(f"{path} must hold {shard.bytes:,} bytes, according to {DATASET_FILE}. Found: {found}")
+    if shard.end and (end := storage.read_end(path)) != shard.end:
+        raise ValueError(
+            f"{path} must end with the bytes {shard.end}, according to {DATASET_FILE}. Found: {end}. It is damaged, "
+            "or a shard of another data set"
+        )
 
 
 def array_checksum(arrays: "Mapping[str, np.ndarray]") -> str:

@@ -11,20 +11,20 @@ from typing import Any, BinaryIO
 
 
 def is_remote(path: str | pathlib.Path) -> bool:
-    """Whether one of TensorFlow's file systems reads a path, and not the operating system."""
+    """Whether one of TensorFlow's file systems reads a path: a string, since `pathlib` makes "gs:/" of "gs://"."""
     return "://" in str(path)
 
 
 def absolute(folder: str | pathlib.Path) -> str:
     """A folder's path that does not depend on the working directory; a remote one as it is."""
-    return str(folder) if is_remote(folder) else str(pathlib.Path(folder).expanduser().absolute())
+    return str(folder).rstrip("/") if is_remote(folder) else str(pathlib.Path(folder).expanduser().absolute())
 
 
 def join(folder: str | pathlib.Path, name: str) -> str:
     """The path of a file in a folder, or the file's own if that is absolute."""
-    if is_remote(folder) or is_remote(name):
-        return name if is_remote(name) else f"{str(folder).rstrip('/')}/{name}"
-    return str(pathlib.Path(folder, name))
+    if is_remote(name) or pathlib.PurePath(name).is_absolute():
+        return name
+    return f"{str(folder).rstrip('/')}/{name}" if is_remote(folder) else str(pathlib.Path(folder, name))
 
 
 @contextlib.contextmanager
@@ -78,10 +78,14 @@ def list_files(folder: str | pathlib.Path) -> list[str]:
     """The sorted names of the files in a folder, without hidden ones; also of folders in a remote one that marks none.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
+        FileNotFoundError, NotADirectoryError: if there is no such folder.
+        OSError: if it can't be read.
     """
     if is_remote(folder):
         with _remote_errors(folder) as gfile:
+            # `listdir` calls a folder missing whatever the reason.
+            if not gfile.stat(folder).is_directory:
+                raise NotADirectoryError(f"{folder} is not a folder")
             # A folder ends with a slash in an object store. To ask for each name would take a request each.
             names = [name for name in gfile.listdir(folder) if not name.endswith("/")]
     else:
@@ -104,4 +108,4 @@ def _remote_errors(path: str | pathlib.Path) -> Iterator[Any]:
             f"{path} can't be read: this TensorFlow has file systems for {schemes}. Mount others as a disk."
         ) from error
     except tf.errors.OpError as error:
-        raise OSError(f"{path} can't be read: {error.message.splitlines()[0]}") from error
+        raise OSError(f"{path} can't be read: {(error.message or repr(error)).splitlines()[0]}") from error

@@ -123,29 +123,28 @@ def write_with_activations(folder: str | pathlib.Path, model: keras.Model, preci
 def _to_onnx(model: keras.Model, function):
     """Converts a tf.function that calls a model, and has the batch as first dimension of its inputs and outputs.
 
-    tf2onnx copies constants in each of its passes, and its messages free nothing: 12 GB and 40 seconds for the full
+    tf2onnx copies constants in each of its passes, and its messages free nothing: 12 GB and a minute for the full
     network. So the weights are inputs while it works, and become constants afterwards.
     """
     import onnx
     import tf2onnx
 
-    names = [f"weight_{number}" for number in range(len(model.weights))]
-    specs = [tf.TensorSpec(weight.shape, weight.dtype, name) for weight, name in zip(model.weights, names, strict=True)]
-    signature = [*function.input_signature, *specs]
+    weights = {f"weight_{number}": weight for number, weight in enumerate(model.weights)}
+    specs = [tf.TensorSpec(weight.shape, weight.dtype, name) for name, weight in weights.items()]
+    inputs = function.input_signature
 
     def call(*arguments):
-        weights = zip(model.weights, arguments[-len(names) :], strict=True)
-        with keras.StatelessScope(state_mapping=list(weights)):
-            return function.python_function(*arguments[: -len(names)])
+        values = zip(weights.values(), arguments[len(inputs) :], strict=True)
+        with keras.StatelessScope(state_mapping=list(values)):
+            return function.python_function(*arguments[: len(inputs)])
 
-    with_weights = tf.function(call, input_signature=signature, autograph=False)
-    proto, _ = tf2onnx.convert.from_function(with_weights, signature, opset=_ONNX_OPSET)
-    values = dict(zip(names, model.weights, strict=True))
-    inputs = [value for value in proto.graph.input if value.name not in values]
+    with_weights = tf.function(call, input_signature=[*inputs, *specs], autograph=False)
+    proto, _ = tf2onnx.convert.from_function(with_weights, with_weights.input_signature, opset=_ONNX_OPSET)
+    others = [value for value in proto.graph.input if value.name not in weights]
     del proto.graph.input[:]
-    proto.graph.input.extend(inputs)
-    for name, value in values.items():
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(keras.ops.convert_to_numpy(value), name))
+    proto.graph.input.extend(others)
+    for name, weight in weights.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(keras.ops.convert_to_numpy(weight), name))
     proto = _fold_constants(proto)
     for value in (*proto.graph.input, *proto.graph.output):  # otherwise named unk__200
         value.type.tensor_type.shape.dim[0].dim_param = "gates" if value.name == "gates" else "batch"
@@ -163,9 +162,9 @@ def _fold_constants(proto):
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(folded)
-        # The pages' networks keep products by their layers' names.
-        kept = ["MatMulAddFusion"]
-        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"], disabled_optimizers=kept)
+        # Products keep the names of their layers, by which those of a page are chosen for 8 bits.
+        without = ["MatMulAddFusion"]
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"], disabled_optimizers=without)
         proto = onnx.load(folded)
     used = {node.domain for node in proto.graph.node}
     imports = [each for each in proto.opset_import if each.domain in used]  # onnxruntime adds all that it knows

@@ -3,11 +3,13 @@
 import hashlib
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from google_storage import google_storage
+from made_records import write_records
 from programs import ENVIRONMENT, program, train_flags
 
 from alexnet_tf.model import load_model
@@ -61,7 +63,13 @@ class TestFiles:
         with pytest.raises(FileNotFoundError, match=path):
             storage.list_files(path)
 
+    def test_file_is_no_folder(self, folder):
+        with pytest.raises(NotADirectoryError):
+            storage.list_files(storage.join(folder, "a"))
+
     def test_unknown_file_system_is_named_beside_those_there_are(self):
+        with pytest.raises(OSError, match=r"nowhere://a can't be read: .* file systems for .*ram://"):
+            storage.list_files("nowhere://a")
         with pytest.raises(OSError, match=r"nowhere://a/b can't be read: .* file systems for .*ram://"):
             storage.read_bytes("nowhere://a/b")
 
@@ -72,11 +80,12 @@ class TestPaths:
         assert storage.join("data", "a") == "data/a"
         assert storage.join("data", "/b/a") == "/b/a"
         assert storage.join("data", "gs://bucket/a") == "gs://bucket/a"
+        assert storage.join("gs://bucket/data", "/b/a") == "/b/a"
 
     def test_absolute_leaves_remote_ones_alone(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         assert storage.absolute("a") == str(tmp_path / "a")
-        assert storage.absolute("gs://bucket/a") == "gs://bucket/a"
+        assert storage.absolute("gs://bucket/a/") == "gs://bucket/a"
 
 
 class TestDataSets:
@@ -134,6 +143,21 @@ class TestDataSets:
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl, which makes the server's certificate, is not there")
 @pytest.mark.long
 class TestGoogleStorage:
+    def test_one_record_of_a_large_file_is_read_without_the_rest(self, tmp_path):
+        path = tmp_path / "buckets" / "bucket" / "records"
+        write_records(path, [(bytes(100_000), label) for label in range(200)])
+        code = (
+            "from alexnet_tf.tfrecords import record_files, records; import tensorflow as tf;"
+            "places = tf.data.Dataset.from_tensors(('gs://bucket/records', tf.constant(0, tf.int64)));"
+            "read = lambda *place: records.read_records(*place, tf.constant(1, tf.int64));"
+            "print(len(list(records.interleave(places, read))))"
+        )
+        with google_storage(tmp_path / "buckets", tmp_path) as (environment, requests):
+            command = [sys.executable, "-c", code]
+            result = subprocess.run(command, env=ENVIRONMENT | environment, capture_output=True, text=True, check=False)
+        assert result.stdout == "1\n", result.stderr
+        assert 100_000 < sum(size for _, _, size in requests) < 3e6 < path.stat().st_size
+
     def test_training_reads_a_bucket_as_a_disk_and_writes_nothing_there(self, own_dir, tmp_path):
         shutil.copytree(own_dir, tmp_path / "buckets" / "bucket" / "data")
         flags = ("--batch_size=10", "--epochs=1")
@@ -151,7 +175,7 @@ class TestGoogleStorage:
                 assert bool(requests) == (name != "disk")
             missing = program("train", *train_flags("gs://bucket/nothing", tmp_path / "missing", *flags))
             result = subprocess.run(missing, env=ENVIRONMENT | environment, capture_output=True, text=True, check=False)
-        assert {method for method, _ in requests} == {"GET"}
+        assert {method for method, _, _ in requests} == {"GET"}
         assert result.returncode == 2
         assert "train: error: gs://bucket/nothing/dataset.json does not exist" in result.stderr.splitlines()[-1]
         assert "Traceback" not in result.stderr
