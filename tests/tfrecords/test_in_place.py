@@ -187,11 +187,12 @@ class TestFilesOfOthers:
             reader.make_evaluation_dataset(index_dir, 5, CROP_PX)
 
     @pytest.mark.slow
-    def test_damaged_image_is_named_and_skipped_and_stays(self, others_dir, stored, tmp_path):
+    def test_damaged_image_is_named_and_skipped_and_stays(self, others_dir, stored, tmp_path, capsys):
         path = others_dir / "train-00001-of-00003"
         change(path, 7, encoded=stored[path.name][7][0][:300])
         before = state(others_dir)
         description = index(others_dir, tmp_path / "index")
+        assert "1 of 60 images can't be read: the mean image is without them" in capsys.readouterr().out
         with (
             pytest.raises(ValueError, match=rf"{path}, record 7: the image can't be decoded as JPEG or PNG"),
             verify.naming_damaged_shards(tmp_path / "index", description),

@@ -121,7 +121,7 @@ class TestDataSets:
             reader.make_training_dataset(remote, 4, 32)
 
     def test_missing_remote_data_set_is_an_error_that_names_it(self):
-        with pytest.raises(ValueError, match=r"ram://nothing/dataset.json does not exist"):
+        with pytest.raises(ValueError, match=r"ram://nothing/dataset.json does not exist.* on a disk, from where"):
             schema.load_description("ram://nothing")
 
     def test_remote_record_files_are_indexed_and_read_in_place(self, tiny_data_dir, tmp_path):
@@ -173,6 +173,9 @@ class TestGoogleStorage:
                 )
                 assert result.returncode == 0, result.stderr
                 assert bool(requests) == (name != "disk")
+            verify = program("tfrecords.build", "--verify", "--data_dir=gs://bucket/data")
+            result = subprocess.run(verify, env=ENVIRONMENT | environment, capture_output=True, text=True, check=False)
+            assert result.returncode == 0 and "no problems" in result.stdout, result.stderr
             missing = program("train", *train_flags("gs://bucket/nothing", tmp_path / "missing", *flags))
             result = subprocess.run(missing, env=ENVIRONMENT | environment, capture_output=True, text=True, check=False)
         assert {method for method, _, _ in requests} == {"GET"}
