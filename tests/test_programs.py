@@ -120,3 +120,12 @@ def test_object_stores_are_refused_with_the_way_to_mount_them(program, flags, na
     assert result.returncode == 2
     assert named in result.stderr and "gcsfuse" in result.stderr and "Received: " in result.stderr
     assert not list(tmp_path.iterdir())  # in particular no folder "gs:"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program, argument", [("train", "data_dir"), ("tfrecords.build", "source")])
+def test_records_in_an_object_store_are_left_to_tensorflow_which_names_its_file_systems(program, argument, tmp_path):
+    folder = "run_dir" if program == "train" else "data_dir"
+    result = run(program, f"--{argument}=tfrecords:s3://bucket/records", f"--{folder}={tmp_path / 'made'}")
+    assert result.returncode == 2
+    assert "s3://bucket/records can't be read: this TensorFlow has file systems for" in result.stderr.splitlines()[-1]
