@@ -41,6 +41,7 @@ test-all: .venv/test-installed
 lint: .venv/test-installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/lint-imports
 	.venv/bin/pyright --project pyproject.toml
 
 # Rewrites the tables of docs/performance.md. `make bench BENCH_FLAGS=--quick` only tries it out.

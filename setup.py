@@ -75,6 +75,7 @@ setuptools.setup(
             "faiss-cpu>=1.11",
             "fonttools>=4.50",
             "grpcio>=1.70",
+            "import-linter>=2.5",
             "ipykernel>=6.29",
             "jax>=0.10",
             "kubernetes-validate>=1.33",

@@ -12,6 +12,7 @@ from alexnet_tf import registration
 
 if TYPE_CHECKING:  # what _MODULES says, for type checkers and editors
     from alexnet_tf.distribution.strategies import DistributedModel as DistributedModel
+    from alexnet_tf.figures.activations import activations as activations
     from alexnet_tf.layers import ColumnDense as ColumnDense
     from alexnet_tf.layers import ColumnWise as ColumnWise
     from alexnet_tf.layers import GroupedConv2D as GroupedConv2D
@@ -23,13 +24,12 @@ if TYPE_CHECKING:  # what _MODULES says, for type checkers and editors
     from alexnet_tf.model import build_alexnet as build_alexnet
     from alexnet_tf.model import load_model as load_model
     from alexnet_tf.model import with_color_offset as with_color_offset
+    from alexnet_tf.networks.variants import VARIANTS as VARIANTS
+    from alexnet_tf.networks.variants import list_variants as list_variants
     from alexnet_tf.notebook import decode_predictions as decode_predictions
     from alexnet_tf.notebook import preprocess as preprocess
     from alexnet_tf.tfrecords.keras_dataset import make_dataset as make_dataset
     from alexnet_tf.training.optimizers import PaperMomentum as PaperMomentum
-    from alexnet_tf.variants import VARIANTS as VARIANTS
-    from alexnet_tf.variants import list_variants as list_variants
-    from alexnet_tf.visualization.activations import activations as activations
     from alexnet_tf.weights.published import list_weights as list_weights
 
 __version__ = "0.1.0"  # setup.py reads it here
@@ -41,8 +41,8 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("GCS_READAHEAD_BUFFER_SIZE_BYTES", str(2**20))
 
 _MODULES = {
-    "VARIANTS": "variants",
-    "list_variants": "variants",
+    "VARIANTS": "networks.variants",
+    "list_variants": "networks.variants",
     "list_weights": "weights.published",
     "build_alexnet": "model",
     "with_color_offset": "model",
@@ -50,7 +50,7 @@ _MODULES = {
     "PaperMomentum": "training.optimizers",
     "DistributedModel": "distribution.strategies",
     "make_dataset": "tfrecords.keras_dataset",
-    "activations": "visualization.activations",
+    "activations": "figures.activations",
     "preprocess": "notebook",
     "decode_predictions": "notebook",
     "GroupedConv2D": "layers",

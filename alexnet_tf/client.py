@@ -5,8 +5,8 @@ import sys
 
 from absl import flags
 
+from alexnet_tf import cli
 from alexnet_tf.serving import image_requests, remote_model
-from alexnet_tf.tfrecords import program
 
 _MAX_IN_PANEL = 40
 
@@ -28,7 +28,7 @@ def define_flags():
     flags.DEFINE_float("deadline", 30.0, "Seconds for a request, all attempts included.", lower_bound=0.001)
     flags.DEFINE_enum("format", "table", ["table", "jsonl"], "Output: a table, or a JSON object a line.")
     flags.DEFINE_string("panel", None, "PNG file to write with the first 40 images and their classes.")
-    program.define_overwrite()
+    cli.define_overwrite()
 
 
 def main(arguments):
@@ -42,7 +42,7 @@ def main(arguments):
     )
     files = image_requests.find_files(arguments)
     if flag.panel:
-        program.check_outputs("panel", [flag.panel], flag.overwrite, files)
+        cli.check_outputs("panel", [flag.panel], flag.overwrite, files)
     width = max(len(str(path)) for path in files)
     answered, failed, shown = 0, 0, []
     for path, content, prediction, error in image_requests.predict_files(
@@ -73,7 +73,7 @@ def main(arguments):
 
 def run():
     """Entry point, as a module and as a console script."""
-    program.start(__name__, define_flags, main, "IMAGE ...")
+    cli.start(__name__, define_flags, main, "IMAGE ...")
 
 
 if __name__ == "__main__":

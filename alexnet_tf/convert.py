@@ -4,8 +4,9 @@ import pathlib
 
 from absl import flags, logging
 
-from alexnet_tf.tfrecords import program, schema
-from alexnet_tf.variants import VARIANTS
+from alexnet_tf import cli
+from alexnet_tf.networks.variants import VARIANTS
+from alexnet_tf.tfrecords import schema
 
 
 def define_flags():
@@ -54,8 +55,8 @@ def define_flags():
 def main(arguments):
     # Imported here, so that --help and mistakes in flags are answered at once.
     from alexnet_tf import model
+    from alexnet_tf.networks import layer_table
     from alexnet_tf.serving import model_card
-    from alexnet_tf.visualization import layer_table
     from alexnet_tf.weights import caffe_files, pretrained, pretrained_files, published, transfer
 
     flag = flags.FLAGS
@@ -114,7 +115,7 @@ def main(arguments):
 
 def run():
     """Entry point, as a module and as a console script."""
-    program.start(__name__, define_flags, main)
+    cli.start(__name__, define_flags, main)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import time
 
 from absl import flags
 
-from alexnet_tf.tfrecords import program
-from alexnet_tf.tfrecords.files import write_json
+from alexnet_tf import cli
+from alexnet_tf.files import write_json
 
 _FASHION_MNIST = "fashion_mnist"
 _RECIPE = pathlib.Path(__file__).parent / "recipes" / "demo.flags"
@@ -157,7 +157,7 @@ Next steps:
 
 def run():
     """Entry point, as a module."""
-    program.start(__name__, define_flags, main)
+    cli.start(__name__, define_flags, main)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ import pathlib
 
 from absl import flags
 
-from alexnet_tf.tfrecords import program
-from alexnet_tf.tfrecords.files import write_text
-from alexnet_tf.variants import VARIANTS
-from alexnet_tf.visualization import layer_table
+from alexnet_tf import cli
+from alexnet_tf.files import write_text
+from alexnet_tf.networks import layer_table
+from alexnet_tf.networks.variants import VARIANTS
 
 
 def define_flags():
@@ -19,14 +19,14 @@ def define_flags():
     flags.DEFINE_enum("format", "text", ["text", "markdown"], "How tables are written.")
     flags.DEFINE_string("picture", None, "A .svg or .png file for a picture of the variant, drawn as figure 2 is.")
     flags.DEFINE_bool("weights", False, "List the published weights, and which of them are downloaded.")
-    program.define_overwrite()
+    cli.define_overwrite()
     flags.DEFINE_string("fill_in", None, "A Markdown file whose tables are updated in place.")
 
 
 def main(arguments):
     flag = flags.FLAGS
     if arguments:
-        from alexnet_tf.weights import identification  # imports TensorFlow
+        from alexnet_tf import identification  # imports TensorFlow
 
         print("\n".join(map(identification.describe_file, arguments)), end="")
     elif flag.fill_in:
@@ -37,9 +37,9 @@ def main(arguments):
 
         print(published.describe())
     elif flag.picture:
-        from alexnet_tf.visualization import architecture  # imports matplotlib
+        from alexnet_tf.figures import architecture  # imports matplotlib
 
-        program.check_outputs("picture", [flag.picture], flag.overwrite)
+        cli.check_outputs("picture", [flag.picture], flag.overwrite)
         architecture.save_architecture(flag.picture, flag.variant or "paper", flag.num_classes)
         print(f"Written: {flag.picture}")
     else:
@@ -48,7 +48,7 @@ def main(arguments):
 
 def run():
     """Entry point, as a module and as a console script."""
-    program.start(__name__, define_flags, main, "[WEIGHTS_FILE ...]")
+    cli.start(__name__, define_flags, main, "[WEIGHTS_FILE ...]")
 
 
 if __name__ == "__main__":

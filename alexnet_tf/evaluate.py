@@ -10,8 +10,8 @@ import sys
 
 from absl import flags
 
+from alexnet_tf import cli
 from alexnet_tf.evaluation import files
-from alexnet_tf.tfrecords import program
 
 EXIT_WORSE = 1  # an error is larger than expected
 
@@ -64,7 +64,7 @@ def define_flags():
         "Needs --devkit.",
     )
     flags.DEFINE_string("devkit", None, "ILSVRC's devkit, ILSVRC2012_devkit_t12.tar.gz, which numbers the classes.")
-    program.define_overwrite()
+    cli.define_overwrite()
     flags.DEFINE_enum(
         "strategy",
         "auto",
@@ -110,16 +110,16 @@ def _check_flags():
     if flag.submission:
         if not flag.devkit:
             raise ValueError("`submission` needs `devkit`, which numbers the classes in its own order.")
-        program.check_outputs("submission", [flag.submission], flag.overwrite, [flag.devkit, *flag.model])
+        cli.check_outputs("submission", [flag.submission], flag.overwrite, [flag.devkit, *flag.model])
     if flag.output_dir:  # in a run's folder, its own results are replaced
         outputs = [pathlib.Path(flag.output_dir) / name for name in (*files.REPORT, files.KERNELS)]
-        program.check_outputs("output_dir", outputs, flag.overwrite, makes_folder=True)
+        cli.check_outputs("output_dir", outputs, flag.overwrite, makes_folder=True)
     if flag.save_predictions:
         names = [files.model_name(path) for path in flag.model if not files.is_saved(path)]
         if len(set(names)) < len(names):
             raise ValueError(f"`model` must name runs of different names, to save their predictions. Received: {names}")
         outputs = [pathlib.Path(flag.save_predictions) / f"{name}.npz" for name in names]
-        program.check_outputs("save_predictions", outputs, flag.overwrite, flag.model, makes_folder=True)
+        cli.check_outputs("save_predictions", outputs, flag.overwrite, flag.model, makes_folder=True)
 
 
 def _evaluate(worker):
@@ -167,8 +167,9 @@ def _evaluate(worker):
 def _write(models, records_skipped, numbers):
     """Measures and writes what the flags ask for. Returns whether no error is larger than expected."""
     from alexnet_tf.evaluation import metrics, predictions, report, results
+    from alexnet_tf.figures import kernels, plots
     from alexnet_tf.model import load_model
-    from alexnet_tf.visualization import kernels, plots
+    from alexnet_tf.training import initial_kernels
 
     flag = flags.FLAGS
     result = results.evaluate_models(models, flag.search_weights, records_skipped)
@@ -183,7 +184,7 @@ def _write(models, records_skipped, numbers):
         predictions.write_submission(flag.submission, probabilities, numbers)
     if len(flag.model) == 1 and not files.is_saved(flag.model[0]):
         conv1 = load_model(flag.model[0])[0].get_layer("conv1")
-        initial = kernels.load_initial_kernels(flag.model[0])
+        initial = initial_kernels.load_initial_kernels(flag.model[0])
         plots.save_png(output_dir / files.KERNELS, kernels.draw_kernels(conv1.kernels, initial))
     print(f"\n{report.as_text(result)}")
     if compared:
@@ -204,7 +205,7 @@ def _expected(flag):
 
 def run():
     """Entry point, as a module and as a console script."""
-    program.start(__name__, define_flags, main)
+    cli.start(__name__, define_flags, main)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import socket
 
 from absl import flags
 
+from alexnet_tf import cli
 from alexnet_tf.serving import browser_runtime, formats
-from alexnet_tf.tfrecords import program
 
 
 def define_flags():
@@ -105,7 +105,7 @@ def _serve(folder, port):
 
 def run():
     """Entry point, as a module and as a console script."""
-    program.start(__name__, define_flags, main)
+    cli.start(__name__, define_flags, main)
 
 
 if __name__ == "__main__":

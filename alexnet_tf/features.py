@@ -4,7 +4,7 @@ import pathlib
 
 from absl import flags
 
-from alexnet_tf.tfrecords import program
+from alexnet_tf import cli
 
 
 def define_flags():
@@ -28,7 +28,7 @@ def define_flags():
         required=True,
     )
     flags.DEFINE_integer("batch_size", 128, "Images in a batch.", lower_bound=1)
-    program.define_overwrite()
+    cli.define_overwrite()
 
 
 def main(arguments):
@@ -39,7 +39,7 @@ def main(arguments):
     paths = [output]
     if len(flag.layers) > 1:
         paths = [output.with_stem(f"{output.stem}_{layer}") for layer in flag.layers]
-    program.check_outputs("output", paths, flag.overwrite)
+    cli.check_outputs("output", paths, flag.overwrite)
 
     # Not with the module: TensorFlow takes seconds to import, which --help and mistakes in flags need not wait for.
     from alexnet_tf.evaluation import features
@@ -58,7 +58,7 @@ def main(arguments):
 
 def run():
     """Entry point, as a module and as a console script."""
-    program.start(__name__, define_flags, main)
+    cli.start(__name__, define_flags, main)
 
 
 if __name__ == "__main__":

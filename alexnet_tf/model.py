@@ -13,10 +13,10 @@ import keras
 import numpy as np
 from absl import logging
 
-from alexnet_tf import keras_layers, precision, rows
 from alexnet_tf.layers import MeanImage, device_placement
+from alexnet_tf.networks import keras_layers, precision, rows
+from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.tfrecords import schema
-from alexnet_tf.variants import VARIANTS
 from alexnet_tf.weights import hub, pretrained, published, transfer
 
 _POOLINGS = {None: None, "avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}

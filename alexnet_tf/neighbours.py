@@ -4,7 +4,7 @@ import pathlib
 
 from absl import flags
 
-from alexnet_tf.tfrecords import program
+from alexnet_tf import cli
 
 
 def define_flags():
@@ -25,7 +25,7 @@ def define_flags():
     flags.DEFINE_string(
         "output", None, "A .png file for the picture; a table of indices and distances goes beside it.", required=True
     )
-    program.define_overwrite()
+    cli.define_overwrite()
 
 
 def main(arguments):
@@ -33,12 +33,12 @@ def main(arguments):
     if not flag.output.endswith(".png"):
         raise ValueError(f"`output` must end in .png. Received: {flag.output}")
     table = pathlib.Path(flag.output).with_suffix(".npz")
-    program.check_outputs("output", [flag.output, table], flag.overwrite, [flag.features, flag.queries])
+    cli.check_outputs("output", [flag.output, table], flag.overwrite, [flag.features, flag.queries])
 
     # Not with the module: TensorFlow takes seconds to import, which --help and mistakes in flags need not wait for.
-    from alexnet_tf.evaluation import features, nearest_neighbors
+    from alexnet_tf.evaluation import features, nearest_neighbors, panels
+    from alexnet_tf.figures import plots
     from alexnet_tf.tfrecords import schema
-    from alexnet_tf.visualization import panels, plots
 
     description = schema.load_description(flag.data_dir)
     searched, queries = (features.load_matching(p, flag.data_dir, description) for p in (flag.features, flag.queries))
@@ -60,7 +60,7 @@ def main(arguments):
 
 def run():
     """Entry point, as a module and as a console script."""
-    program.start(__name__, define_flags, main)
+    cli.start(__name__, define_flags, main)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import pathlib
 
 from absl import flags
 
-from alexnet_tf.tfrecords import program, schema
+from alexnet_tf import cli
+from alexnet_tf.tfrecords import schema
 
 FIGURES = {
     "relu_against_tanh": "figure 1: the training error of two four-layer networks by epoch; trains both",
@@ -50,7 +51,7 @@ def define_flags():
         "max_epochs", 60, "relu_against_tanh: epochs after which a training is stopped.", lower_bound=1
     )
     flags.DEFINE_alias("most_epochs", "max_epochs")
-    program.define_overwrite()
+    cli.define_overwrite()
 
 
 def main(arguments):
@@ -66,7 +67,7 @@ def main(arguments):
         raise ValueError(f"`learning_rates` must be numbers. Received: {flag.learning_rates}") from error
     folder = pathlib.Path(flag.output_dir)
     outputs = [folder / name for figure in figures for name in _files_of(figure, flag.layers)]
-    program.check_outputs("output_dir", outputs, flag.overwrite, makes_folder=True)
+    cli.check_outputs("output_dir", outputs, flag.overwrite, makes_folder=True)
 
     # Not with the module: TensorFlow takes seconds to import, which --help and mistakes in flags need not wait for.
     from alexnet_tf.model import load_model
@@ -91,13 +92,13 @@ def _files_of(figure, layers):
 
 def _draw(figure, model, description, folder):
     """Writes a figure of a model."""
-    from alexnet_tf.visualization import (
+    from alexnet_tf.evaluation import panels
+    from alexnet_tf.figures import (
         activations,
         architecture,
         kernels,
         occlusion,
         optimized_inputs,
-        panels,
         plots,
         top_activations,
     )
@@ -109,7 +110,9 @@ def _draw(figure, model, description, folder):
             for path in paths:
                 architecture.save_architecture(path, model.name.removeprefix("alexnet_"), model.output_shape[-1])
         case "kernels":
-            initial = kernels.load_initial_kernels(flag.model)
+            from alexnet_tf.training import initial_kernels
+
+            initial = initial_kernels.load_initial_kernels(flag.model)
             plots.save_png(paths[0], kernels.draw_kernels(model.get_layer("conv1").kernels, initial))
         case "activations":
             image = _images(model, description, count=1)[0]
@@ -150,7 +153,7 @@ def _images(model, description, count):
 
 
 def _compare_relu_and_tanh(folder, rates):
-    from alexnet_tf.visualization import relu_vs_tanh
+    from alexnet_tf.training import relu_vs_tanh
 
     flag = flags.FLAGS
     best = relu_vs_tanh.compare(flag.data_dir, folder, rates, flag.goal_error, flag.max_epochs)
@@ -163,7 +166,7 @@ def _compare_relu_and_tanh(folder, rates):
 
 def run():
     """Entry point, as a module and as a console script."""
-    program.start(__name__, define_flags, main)
+    cli.start(__name__, define_flags, main)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import sys
 
 from absl import flags
 
-from alexnet_tf.tfrecords import program
+from alexnet_tf import cli
 
 _MAX_IN_PANEL = 40
 
@@ -16,13 +16,13 @@ def define_flags():
         "model", None, "A run's folder, a .keras file in one, or a numbered folder of alexnet-export.", required=True
     )
     flags.DEFINE_string("panel", None, "PNG file to write with the first 40 images and their classes, as in figure 4.")
-    program.define_overwrite()
+    cli.define_overwrite()
 
 
 def main(arguments):
     flag = flags.FLAGS
     if flag.panel:
-        program.check_outputs("panel", [flag.panel], flag.overwrite, arguments)
+        cli.check_outputs("panel", [flag.panel], flag.overwrite, arguments)
     # Not with the module: --help and wrong flags are answered without TensorFlow.
     from alexnet_tf.serving import classifier, image_requests
 
@@ -54,7 +54,7 @@ def main(arguments):
 
 def run():
     """Entry point, as a module and as a console script."""
-    program.start(__name__, define_flags, main, "IMAGE ...")
+    cli.start(__name__, define_flags, main, "IMAGE ...")
 
 
 if __name__ == "__main__":

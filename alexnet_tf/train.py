@@ -8,9 +8,8 @@ import sys
 
 from absl import flags
 
-from alexnet_tf import train_flags
+from alexnet_tf import cli, train_flags
 from alexnet_tf.distribution import local_workers, workers
-from alexnet_tf.tfrecords import program
 from alexnet_tf.train_flags import given
 
 
@@ -48,7 +47,7 @@ def main(arguments: list[str]) -> None:
             lost = ", ".join(workers.lost_workers(error, worker)) or "another worker"
             print(
                 f"Worker {worker.number} stops: {lost} is gone or can't be reached. Start all workers again to resume "
-                f"after the last checkpoint. TensorFlow's error: {program.reason(error)}",
+                f"after the last checkpoint. TensorFlow's error: {cli.reason(error)}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -62,11 +61,11 @@ def train(flag: flags.FlagValues, worker: workers.Worker) -> None:
         flag: the values of the flags.
         worker: which worker this process is.
     """
-    from alexnet_tf import precision
     from alexnet_tf.distribution import strategies
-    from alexnet_tf.distribution.devices import choose_devices
+    from alexnet_tf.networks import precision
     from alexnet_tf.tfrecords import data_service, reader, verify
     from alexnet_tf.training import callbacks, checkpoints, experiment, fit, health_checks, inputs
+    from alexnet_tf.training.devices import choose_devices
 
     if flag.data_service:
         data_service.check_reachable(flag.data_service)
@@ -138,7 +137,7 @@ def _open_data(flag):
     from alexnet_tf.training import inputs
 
     if train_flags.is_source(flag):
-        record_format = program.record_format(flag, "data_dir")
+        record_format = cli.record_format(flag, "data_dir")
         flag.data_dir = str(inputs.make_data(flag.data_dir, flag.run_dir, flag.variant, record_format))
     data = inputs.open_data(flag.data_dir, **given(flag, "variant", "batch_size", "on_bad_record", "max_bad_records"))
     for problem in data.skipped:
@@ -163,11 +162,10 @@ def _training_input(flag, worker, devices, data, start):
 def _restore(flag, worker, devices, data, training, settings):
     """Restores the newest checkpoint on all workers, which must have the same flags, data and checkpoint."""
     from alexnet_tf.distribution import strategies
-    from alexnet_tf.training import experiment
-    from alexnet_tf.visualization import kernels
+    from alexnet_tf.training import experiment, initial_kernels
 
     if worker.is_chief:
-        kernels.save_initial_kernels(flag.run_dir, training.network.get_layer("conv1").kernels)
+        initial_kernels.save_initial_kernels(flag.run_dir, training.network.get_layer("conv1").kernels)
     start = experiment.restore(pathlib.Path(flag.run_dir), training, settings, worker.is_chief, flag.allow_changed)
     # A machine may have its own path to the same disk.
     shared = [each.name for each in train_flags.own_flags(flag) if each.name not in ("data_dir", "run_dir")]
@@ -204,7 +202,7 @@ def build_training(flag, devices, data):
 
 def run() -> None:
     """Entry point, as a module and as a console script."""
-    program.start(train_flags.__name__, train_flags.define_flags, main)
+    cli.start(train_flags.__name__, train_flags.define_flags, main)
 
 
 if __name__ == "__main__":

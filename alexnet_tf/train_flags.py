@@ -5,9 +5,10 @@ from typing import Any
 
 from absl import flags
 
-from alexnet_tf import variants
+from alexnet_tf import cli
 from alexnet_tf.distribution import workers
-from alexnet_tf.tfrecords import program, schema
+from alexnet_tf.networks import variants
+from alexnet_tf.tfrecords import schema
 
 # A run that is resumed must agree with its checkpoint in these: with other values the numbers would not be one run's.
 FIXED_FLAGS = (
@@ -57,11 +58,13 @@ def define_flags() -> None:
         "read where they are.",
         required=True,
     )
-    program.define_record_format()
+    cli.define_record_format()
     flags.DEFINE_string(
         "run_dir", None, "Folder for checkpoints, TensorBoard's event files and the model.", required=True
     )
-    flags.DEFINE_enum("variant", "paper", sorted(variants.VARIANTS), "Which network: a row of alexnet_tf/variants.py.")
+    flags.DEFINE_enum(
+        "variant", "paper", sorted(variants.VARIANTS), "Which network: a row of alexnet_tf/networks/variants.py."
+    )
     flags.DEFINE_integer("epochs", 90, "Passes over the training images, in total.", lower_bound=1)
     flags.DEFINE_integer("batch_size", 128, "Images in a step, on all devices and machines together.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Seed of initial weights, shuffling, augmentation and dropout.")
@@ -260,7 +263,7 @@ def check_flags(flag: flags.FlagValues) -> None:
         raise ValueError("`new_head` needs `init_from`: without it every layer starts from initial weights.")
     if flag.fc_parallel:
         _check_fc_parallel(flag)
-    program.record_format(flag, "data_dir")
+    cli.record_format(flag, "data_dir")
     if not is_source(flag):
         schema.load_description(flag.data_dir)
     elif flag.num_local_workers > 1 or len(workers.this_worker().addresses) > 1 or flag.data_service:

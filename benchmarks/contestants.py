@@ -57,8 +57,8 @@ def this_project(precision="float32", jit="auto"):
     import tensorflow as tf
 
     from alexnet_tf import model
-    from alexnet_tf import precision as precisions
     from alexnet_tf.distribution import strategies
+    from alexnet_tf.networks import precision as precisions
     from alexnet_tf.training import compilation, optimizers
 
     keras.config.set_dtype_policy(precision)

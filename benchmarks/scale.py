@@ -25,8 +25,8 @@ import tensorflow as tf
 from absl import app, flags
 
 from alexnet_tf import model
-from alexnet_tf.distribution import fc_parallel, local_workers, strategies, workers
-from alexnet_tf.training import compilation, optimizers
+from alexnet_tf.distribution import local_workers, strategies, workers
+from alexnet_tf.training import compilation, fc_parallel, optimizers
 
 PARAMETERS = 60_965_224
 

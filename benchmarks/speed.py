@@ -25,7 +25,7 @@ from absl import app, flags
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from alexnet_tf import precision
+from alexnet_tf.networks import precision
 
 OURS, LIMIT = "this project", "matrix product"
 OURS_BFLOAT16, LIMIT_BFLOAT16 = f"{OURS}, bfloat16", f"{LIMIT}, bfloat16"

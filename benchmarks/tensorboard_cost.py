@@ -18,10 +18,11 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from alexnet_tf import model, variants
+from alexnet_tf import model
 from alexnet_tf.distribution import strategies
+from alexnet_tf.figures import activations, kernels
+from alexnet_tf.networks import variants
 from alexnet_tf.training import compilation, fit, gradient_norms, optimizers, tensorboard_logger
-from alexnet_tf.visualization import activations, kernels
 
 CLASSES = 1000
 

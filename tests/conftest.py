@@ -15,10 +15,10 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image
 
+from alexnet_tf.figures import plots
 from alexnet_tf.model import build_alexnet, load_model
 from alexnet_tf.serving import exporter
 from alexnet_tf.tfrecords import dataset_builder, schema, sources
-from alexnet_tf.visualization import plots
 
 TINY_IMAGE_PX = 40
 

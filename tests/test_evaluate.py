@@ -18,9 +18,10 @@ from programs import ENVIRONMENT, run, run_well, train_flags
 from alexnet_tf import evaluate
 from alexnet_tf.distribution import workers
 from alexnet_tf.evaluation import predictions
+from alexnet_tf.figures import kernels, plots
 from alexnet_tf.model import load_model, weights_checksum
 from alexnet_tf.tfrecords import reader, schema
-from alexnet_tf.visualization import kernels, plots
+from alexnet_tf.training import initial_kernels
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ class TestEvaluate:
         assert result["images"] == len(labels) == 1000
         assert result["chance"] == {"top1_error": pytest.approx(0.9), "top5_error": pytest.approx(0.5)}
         assert f"{result['ten_views']['top1_error']:.2%}" in output
-        picture = kernels.draw_kernels(model.get_layer("conv1").kernels, kernels.load_initial_kernels(run_dir))
+        picture = kernels.draw_kernels(model.get_layer("conv1").kernels, initial_kernels.load_initial_kernels(run_dir))
         np.testing.assert_array_equal(np.asarray(Image.open(folder / "conv1_kernels.png")), picture)
 
     def test_model_of_other_classes_is_refused(self, run_dir, tmp_path):

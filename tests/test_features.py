@@ -11,10 +11,9 @@ from PIL import Image
 from programs import run, run_well
 
 from alexnet_tf import activations, neighbours
-from alexnet_tf.evaluation import features, predictions
+from alexnet_tf.evaluation import features, panels, predictions
 from alexnet_tf.model import load_model
 from alexnet_tf.tfrecords import reader, schema
-from alexnet_tf.visualization import panels
 
 
 @pytest.fixture(scope="module")

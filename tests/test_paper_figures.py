@@ -7,16 +7,11 @@ import pytest
 from PIL import Image
 from programs import run, run_well
 
+from alexnet_tf.evaluation import panels
+from alexnet_tf.figures import activations, kernels, occlusion, top_activations
 from alexnet_tf.model import load_model
 from alexnet_tf.tfrecords import crops, reader, schema
-from alexnet_tf.visualization import (
-    activations,
-    kernels,
-    occlusion,
-    panels,
-    relu_vs_tanh,
-    top_activations,
-)
+from alexnet_tf.training import initial_kernels, relu_vs_tanh
 
 
 class TestReadImages:
@@ -72,7 +67,7 @@ class TestProgram:
             "activations": activations.draw_activations(model, images[0], class_names),
             "occlusion": occlusion.draw_occlusion(model, images, class_names),
             "conv1_kernels": kernels.draw_kernels(
-                model.get_layer("conv1").kernels, kernels.load_initial_kernels(run_dir)
+                model.get_layer("conv1").kernels, initial_kernels.load_initial_kernels(run_dir)
             ),
             "panel": panels.draw_predictions(model, data_dir, description),
             "neighbours": panels.draw_nearest_training_images(model, data_dir, description),

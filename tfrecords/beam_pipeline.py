@@ -15,7 +15,8 @@ from apache_beam.metrics.metric import Metrics
 from apache_beam.options import pipeline_options
 from apache_beam.runners.runner import create_runner
 
-from alexnet_tf.tfrecords import files, schema, shards, sources, statistics
+from alexnet_tf import files
+from alexnet_tf.tfrecords import schema, shards, sources, statistics
 
 _BEAM_NAMES = {
     # Beam's DirectRunner would download another runner, Prism, which ignores --direct_num_workers and

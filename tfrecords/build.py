@@ -6,7 +6,8 @@ from typing import Any
 
 from absl import flags
 
-from alexnet_tf.tfrecords import images, program, schema, sources, storage
+from alexnet_tf import cli
+from alexnet_tf.tfrecords import images, schema, sources, storage
 
 _OF_THE_INDEX = ("source", "data_dir", "in_place", "image_px", "keep_aspect", "seed")  # flags that --in_place has
 
@@ -102,7 +103,7 @@ def define_flags() -> None:
         "tfrecords: whether the records stay where they are, JPEG or PNG of any size; --data_dir is then an index of "
         "them, with statistics, for alexnet-train and the others. Images are cropped and resized when they are read.",
     )
-    program.define_record_format()
+    cli.define_record_format()
 
 
 def main(beam_arguments: list[str]) -> None:
@@ -119,11 +120,11 @@ def main(beam_arguments: list[str]) -> None:
     for name in ("data_dir", "describe"):
         folder = flag[name].value or ""
         if storage.is_remote(folder) and not flag.verify:
-            raise ValueError(program.remote_path_error(name, folder))
+            raise ValueError(cli.remote_path_error(name, folder))
     record_format = {}
     if flag.source:
         sources.parse_source(flag.source)
-        record_format = program.record_format(flag, "source")
+        record_format = cli.record_format(flag, "source")
     if flag.in_place:
         given = {each.name for each in flag.get_flags_for_module(__name__) if each.present}
         if others := given - {*_OF_THE_INDEX, *record_format, "debug"}:
@@ -147,7 +148,7 @@ def main(beam_arguments: list[str]) -> None:
         of_the_index = {name: arguments[name] for name in _OF_THE_INDEX if name != "in_place"}
         description = in_place.index_in_place(**of_the_index, record_format=record_format)
     else:
-        for name in ("describe", "verify", "debug", "in_place", *program.RECORD_FORMAT):
+        for name in ("describe", "verify", "debug", "in_place", *cli.RECORD_FORMAT):
             arguments.pop(name, None)
         description = dataset_builder.build_dataset(
             **arguments, runner_arguments=beam_arguments, record_format=record_format
@@ -162,7 +163,7 @@ def main(beam_arguments: list[str]) -> None:
 
 def run() -> None:
     """Entry point, as a module and as a console script."""
-    program.start(__name__, define_flags, main, "[BEAM_ARGUMENT ...]")
+    cli.start(__name__, define_flags, main, "[BEAM_ARGUMENT ...]")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from alexnet_tf.tfrecords import files, images, pool, records, schema, shards, sources, statistics
+from alexnet_tf import files
+from alexnet_tf.tfrecords import images, pool, records, schema, shards, sources, statistics
 
 _SHARED_FILES = (statistics.STATISTICS_FILE, records.INDEX_FILE)
 _STORED_AS = ("image_px", "keep_aspect", "encoding", "quality", "exif_orientation", "max_pixels", "resize")

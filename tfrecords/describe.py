@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 
-from alexnet_tf.tfrecords import crops, decoding, files, records, schema, statistics, storage
+from alexnet_tf import files
+from alexnet_tf.tfrecords import crops, decoding, records, schema, statistics, storage
 
 _THUMBNAIL_PX = 112
 _CAPTION_PX = 14
@@ -118,7 +119,7 @@ def _row(values):
 
 def _sheet(captioned):
     """Images with captions below them, eight in a row."""
-    from alexnet_tf.tfrecords import fonts  # Matplotlib takes half a second
+    from alexnet_tf import fonts  # Matplotlib takes half a second
 
     rows = -(-len(captioned) // 8)
     cell = _THUMBNAIL_PX + 4

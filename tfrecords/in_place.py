@@ -11,9 +11,10 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from alexnet_tf import files
+from alexnet_tf.cpus import available_cpus
 from alexnet_tf.tfrecords import (
     dataset_builder,
-    files,
     images,
     reader,
     record_files,
@@ -23,7 +24,6 @@ from alexnet_tf.tfrecords import (
     statistics,
     storage,
 )
-from alexnet_tf.tfrecords.cpus import available_cpus
 
 STATISTICS_IMAGES = 10_000
 _BATCH = 128  # in which classes are counted

@@ -8,8 +8,8 @@ import threading
 
 from tqdm import tqdm
 
+from alexnet_tf.cpus import available_cpus
 from alexnet_tf.tfrecords import shards, sources, statistics
-from alexnet_tf.tfrecords.cpus import available_cpus
 
 
 def build_shards(

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from alexnet_tf.cpus import available_cpus
 from alexnet_tf.tfrecords import crops, decoding, epochs, random_crops, records, schema, statistics
 from alexnet_tf.tfrecords import data_service as tf_data_service
-from alexnet_tf.tfrecords.cpus import available_cpus
 
 
 @dataclasses.dataclass(frozen=True)

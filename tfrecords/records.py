@@ -12,7 +12,8 @@ from typing import Any, Self
 import numpy as np
 import tensorflow as tf
 
-from alexnet_tf.tfrecords import decoding, files, schema, storage
+from alexnet_tf import files
+from alexnet_tf.tfrecords import decoding, schema, storage
 
 INDEX_FILE = "index.npz"
 FRAME_BYTES = 16  # that TFRecord adds to each record: its length and two checksums

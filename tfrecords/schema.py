@@ -19,7 +19,8 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from alexnet_tf.tfrecords import files, storage
+from alexnet_tf import files
+from alexnet_tf.tfrecords import storage
 
 if TYPE_CHECKING:
     import numpy as np  # which programs that only check their flags need not wait for

@@ -16,7 +16,7 @@ import time
 
 from absl import flags
 
-from alexnet_tf.tfrecords import program
+from alexnet_tf import cli
 
 
 def define_flags() -> None:
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
 
 def run() -> None:
     """Entry point, as a module and as a console script."""
-    program.start(__name__, define_flags, main)
+    cli.start(__name__, define_flags, main)
 
 
 if __name__ == "__main__":

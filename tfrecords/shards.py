@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import UnidentifiedImageError
 
-from alexnet_tf.tfrecords import crops, files, images, schema, sources, statistics, storage
+from alexnet_tf import files
+from alexnet_tf.tfrecords import crops, images, schema, sources, statistics, storage
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Self
 
 import numpy as np
 
-from alexnet_tf.tfrecords import files, schema, storage
+from alexnet_tf import files
+from alexnet_tf.tfrecords import schema, storage
 
 STATISTICS_FILE = "statistics.npz"
 

@@ -16,8 +16,8 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
+from alexnet_tf.cpus import available_cpus
 from alexnet_tf.tfrecords import decoding, records, schema, storage
-from alexnet_tf.tfrecords.cpus import available_cpus
 
 
 @dataclasses.dataclass(frozen=True)

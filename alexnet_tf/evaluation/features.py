@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from alexnet_tf.evaluation import predictions
+from alexnet_tf.files import write_atomically
 from alexnet_tf.model import layer_output, weights_checksum
 from alexnet_tf.tfrecords import reader, schema, verify
-from alexnet_tf.tfrecords.files import write_atomically
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 from tqdm import tqdm
 
-from alexnet_tf.tfrecords.files import write_atomically
+from alexnet_tf.files import write_atomically
 
 _BLOCK = 16_384  # vectors that are compared at once: of 4,096 numbers 268 MB
 _MIN_VECTORS_FOR_FAISS = 10_000

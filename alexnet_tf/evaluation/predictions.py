@@ -15,9 +15,9 @@ from absl import logging
 
 from alexnet_tf.distribution import strategies, workers
 from alexnet_tf.evaluation import metrics
+from alexnet_tf.files import write_atomically, write_text
 from alexnet_tf.model import load_model, weights_checksum
 from alexnet_tf.tfrecords import crops, ilsvrc, reader, schema, verify
-from alexnet_tf.tfrecords.files import write_atomically, write_text
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from alexnet_tf.evaluation import metrics, results
 from alexnet_tf.evaluation.predictions import Predictions
-from alexnet_tf.tfrecords.files import write_text
-from alexnet_tf.visualization import plots
-from alexnet_tf.visualization.layer_table import escape
+from alexnet_tf.figures import plots
+from alexnet_tf.files import write_text
+from alexnet_tf.networks.layer_table import escape
 
 _CLASSES_IN_TABLE = 20
 

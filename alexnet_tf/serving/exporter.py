@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 import keras
 import tensorflow as tf
 
-from alexnet_tf import precision as precisions
+from alexnet_tf.files import sync
+from alexnet_tf.networks import precision as precisions
 from alexnet_tf.serving import conversion, formats, model_card, parity, signatures, warm_up, web_page
 from alexnet_tf.tfrecords import schema
-from alexnet_tf.tfrecords.files import sync
 
 ASSETS = "assets"  # labels, model card and parity report, where a SavedModel keeps files that go with it
 

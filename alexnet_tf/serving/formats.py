@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from alexnet_tf.tfrecords.cpus import available_cpus
+from alexnet_tf.cpus import available_cpus
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,13 +6,12 @@ import json
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from alexnet_tf import variants
+from alexnet_tf.files import write_json, write_text
 from alexnet_tf.model import count_parameters, weights_checksum
+from alexnet_tf.networks import layer_table, variants
+from alexnet_tf.networks.layer_table import escape
 from alexnet_tf.tfrecords import schema
-from alexnet_tf.tfrecords.files import write_json, write_text
 from alexnet_tf.training import checkpoints
-from alexnet_tf.visualization import layer_table
-from alexnet_tf.visualization.layer_table import escape
 
 if TYPE_CHECKING:
     import keras

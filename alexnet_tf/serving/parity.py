@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alexnet_tf.evaluation import metrics
+from alexnet_tf.files import write_json, write_text
 from alexnet_tf.serving.formats import Predictor
 from alexnet_tf.tfrecords import reader, schema
-from alexnet_tf.tfrecords.files import write_json, write_text
 
 if TYPE_CHECKING:
     import keras

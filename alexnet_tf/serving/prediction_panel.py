@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from alexnet_tf.figures import image_grids, plots
 from alexnet_tf.tfrecords import images
-from alexnet_tf.visualization import image_grids, plots
 
 _SIDE_PX = 256
 

@@ -7,14 +7,14 @@ import keras
 import numpy as np
 from PIL import Image
 
+from alexnet_tf.figures import top_activations
+from alexnet_tf.files import write_json
 from alexnet_tf.layers import GroupedConv2D
 from alexnet_tf.model import count_parameters, layer_output, variant_name
+from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.serving import browser_runtime, conversion, parity
 from alexnet_tf.tfrecords import images as image_files
 from alexnet_tf.tfrecords import reader, schema
-from alexnet_tf.tfrecords.files import write_json
-from alexnet_tf.variants import VARIANTS
-from alexnet_tf.visualization import top_activations
 
 _SOURCES = pathlib.Path(__file__).parent / "web"
 _SAMPLE_LICENSE = pathlib.Path(__file__).parents[1] / "tfrecords" / "fashion_mnist_sample" / "LICENSE"

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import logging
 
+from alexnet_tf.files import sync
 from alexnet_tf.tfrecords import schema, statistics
-from alexnet_tf.tfrecords.files import sync
 
 if TYPE_CHECKING:
     import keras

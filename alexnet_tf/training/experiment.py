@@ -12,17 +12,27 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from alexnet_tf import model, variants
-from alexnet_tf.distribution import fc_parallel, strategies
-from alexnet_tf.distribution.devices import Devices
+from alexnet_tf import model
+from alexnet_tf.distribution import strategies
+from alexnet_tf.figures import activations, kernels
+from alexnet_tf.networks import variants
 from alexnet_tf.tfrecords import reader
-from alexnet_tf.training import callbacks, checkpoints, compilation, optimizers, schedules, summaries
+from alexnet_tf.training import (
+    callbacks,
+    checkpoints,
+    compilation,
+    fc_parallel,
+    initial_kernels,
+    optimizers,
+    schedules,
+    summaries,
+)
+from alexnet_tf.training.devices import Devices
 from alexnet_tf.training.fit import InputClock
 from alexnet_tf.training.gradient_norms import GradientNorms
 from alexnet_tf.training.inputs import Data
 from alexnet_tf.training.metrics import ConfusionMatrix
 from alexnet_tf.training.tensorboard_logger import TensorBoardLogger
-from alexnet_tf.visualization import activations, kernels
 from alexnet_tf.weights import transfer
 
 
@@ -305,7 +315,7 @@ def make_logger(
         first_images=summaries.augmented_inputs(training_data(0, reader.Share()), 8),
         pictures={
             "conv1 kernels": lambda: kernels.draw_kernels(
-                training.network.get_layer("conv1").kernels, kernels.load_initial_kernels(run_dir)
+                training.network.get_layer("conv1").kernels, initial_kernels.load_initial_kernels(run_dir)
             ),
             "activations": lambda: activations.draw_activations(
                 training.network, data.first_validation_image(), data.description.class_names

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from alexnet_tf import variants
+from alexnet_tf.networks import variants
 from alexnet_tf.tfrecords import crops, dataset_builder, in_place, random_crops, reader, schema, statistics, verify
 from alexnet_tf.training import schedules
 

@@ -9,9 +9,8 @@ import tensorflow as tf
 from PIL import Image
 from tensorboard.plugins import projector
 
-from alexnet_tf import layers
-from alexnet_tf.tfrecords import files
-from alexnet_tf.visualization import plots
+from alexnet_tf import files, layers
+from alexnet_tf.figures import plots
 
 _THUMBNAIL_PX = 48
 

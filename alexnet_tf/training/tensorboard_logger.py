@@ -21,13 +21,13 @@ from tensorboard.plugins.hparams import api as hparams_api
 from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams import summary as hparams_summary
 
-from alexnet_tf.tfrecords.files import write_json
+from alexnet_tf.figures import plots
+from alexnet_tf.files import write_json
 from alexnet_tf.training import projector, summaries
 from alexnet_tf.training.callbacks import Stopped
 from alexnet_tf.training.fit import InputClock
 from alexnet_tf.training.gradient_norms import GradientNorms
 from alexnet_tf.training.metrics import ConfusionMatrix
-from alexnet_tf.visualization import plots
 
 # TensorBoard's table of runs shows five flags until more are selected, those first that are marked as different.
 _FLAGS_SHOWN_FIRST = ("variant", "learning_rate", "batch_size", "schedule", "epochs")

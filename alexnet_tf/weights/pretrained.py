@@ -7,8 +7,8 @@ import pathlib
 import keras
 
 from alexnet_tf import layers
+from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.tfrecords import ilsvrc, schema
-from alexnet_tf.variants import VARIANTS
 from alexnet_tf.weights import caffe_files, downloads, pretrained_files, published, transfer
 
 

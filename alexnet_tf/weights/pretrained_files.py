@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from alexnet_tf import rows
-from alexnet_tf.variants import VARIANTS
+from alexnet_tf.networks import rows
+from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.weights import caffe_files, onnx_files, torch_files
 
 # models/bvlc_alexnet/train_val.prototxt subtracts a mean image; models/bvlc_reference_caffenet/train_val.prototxt gives

@@ -15,9 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from alexnet_tf import model
-from alexnet_tf.distribution import fc_parallel, strategies, workers
+from alexnet_tf.distribution import strategies, workers
 from alexnet_tf.tfrecords import reader, schema
-from alexnet_tf.training import fit, optimizers
+from alexnet_tf.training import fc_parallel, fit, optimizers
 from alexnet_tf.training.gradient_norms import GradientNorms
 from alexnet_tf.training.metrics import ConfusionMatrix
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from alexnet_tf.evaluation import files, metrics, report, results
 from alexnet_tf.evaluation.predictions import Predictions
-from alexnet_tf.visualization import plots
+from alexnet_tf.figures import plots
 
 NAMES = tuple("abcdefg")
 

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from alexnet_tf.model import build_alexnet
-from alexnet_tf.variants import VARIANTS
+from alexnet_tf.networks.variants import VARIANTS
 
 # Forms by the arguments of `build_alexnet`. A form that a variant does not have is left out.
 FORMS = {

@@ -23,7 +23,8 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 3
 )
 import keras
-from alexnet_tf import model, variants
+from alexnet_tf import model
+from alexnet_tf.networks import variants
 from alexnet_tf.training import compilation, optimizers
 
 def build(name, devices):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alexnet_tf import precision
 from alexnet_tf.model import build_alexnet, load_model
+from alexnet_tf.networks import precision
 from alexnet_tf.training import callbacks, checkpoints
 
 # bfloat16 rounds to one part in 2^9. Each gradient of a layer is rounded itself and made of weights and a result of

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from alexnet_tf import rows, variants
-from alexnet_tf.distribution.devices import choose_devices
 from alexnet_tf.distribution.workers import Worker
+from alexnet_tf.networks import rows, variants
 from alexnet_tf.training import callbacks, checkpoints, experiment, fit, inputs, optimizers
+from alexnet_tf.training.devices import choose_devices
 
 
 @pytest.fixture(scope="module")

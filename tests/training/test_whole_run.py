@@ -12,9 +12,9 @@ import pytest
 from absl import logging
 from event_files import entries, profiled_steps
 
+from alexnet_tf.figures import image_grids
 from alexnet_tf.tfrecords import reader
 from alexnet_tf.training import fit, tensorboard_logger
-from alexnet_tf.visualization import image_grids
 
 FLAGS = (
     *("--epochs=2", "--learning_rate=0.64", "--scale_lr=linear", "--schedule=cosine", "--warmup_steps=2"),

@@ -17,9 +17,9 @@ import torch_reference
 from made_foreign import LAYERS, write_caffemodel
 from programs import in_background
 
-from alexnet_tf import rows
 from alexnet_tf.model import build_alexnet, load_model
-from alexnet_tf.variants import VARIANTS
+from alexnet_tf.networks import rows
+from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.weights import downloads, pretrained, pretrained_files, published, transfer
 
 BVLC = pathlib.Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / "light_bvlc_alexnet.onnx"

@@ -1,0 +1,87 @@
+"""The panels of figure 4: predictions for images of a data set, and their nearest neighbors."""
+
+import pathlib
+
+import keras
+import numpy as np
+
+from alexnet_tf.evaluation import features, metrics, nearest_neighbors
+from alexnet_tf.figures import image_grids
+from alexnet_tf.tfrecords import crops, reader, schema
+
+
+def draw_predictions(
+    model: keras.Model, data_dir: str | pathlib.Path, description: schema.DatasetDescription, count: int = 8
+) -> np.ndarray:
+    """Draws images spread evenly over the validation split above bars of their five most probable classes.
+
+    Args:
+        model: from RGB pixels (batch, side, side, 3) to probabilities.
+        data_dir, description: of the images.
+        count: number of images.
+
+    Returns: uint8 (rows, columns, 3).
+
+    Source: figure 4, left.
+    """
+    indices = np.linspace(0, description.splits["validation"].count - 1, count).round().astype(int)
+    images = reader.read_images(data_dir, description, "validation", indices)
+    labels = reader.read_labels(data_dir, description, "validation")[indices]
+    probabilities = model.predict(crops.center_crop(images, model.input_shape[1]), verbose=0)
+    predictions = [
+        ([description.class_names[label] for label in best], row[best])
+        for row, best in zip(probabilities, metrics.top_k(probabilities, 5), strict=True)
+    ]
+    return image_grids.prediction_panel(images, predictions, [description.class_names[label] for label in labels])
+
+
+def draw_neighbors(
+    queries: features.Features,
+    searched: features.Features,
+    indices: np.ndarray,
+    data_dir: str | pathlib.Path,
+    description: schema.DatasetDescription,
+    num_queries: int,
+) -> np.ndarray:
+    """Draws images beside their nearest neighbors.
+
+    Args:
+        queries, searched: features of the images of one data set.
+        indices: int (queries, count), the neighbors found by `nearest_neighbors.exact_search`.
+        data_dir, description: of the data set.
+        num_queries: number of queries to draw: the first image of as many classes.
+
+    Returns: uint8 (rows, columns, 3).
+
+    Source: figure 4, right.
+    """
+    _, firsts = np.unique(queries.labels, return_index=True)
+    drawn = np.sort(firsts)[:num_queries]
+    own = reader.read_images(data_dir, description, queries.split, drawn)
+    found = reader.read_images(data_dir, description, searched.split, indices[drawn].ravel())
+    found = found.reshape(*indices[drawn].shape, *found.shape[1:])
+    rows = []
+    for row, query in enumerate(drawn):
+        names = [description.class_names[label] for label in searched.labels[indices[query]]]
+        neighbors = list(zip(found[row], names, strict=True))
+        rows.append([(own[row], description.class_names[queries.labels[query]]), *neighbors])
+    return image_grids.image_rows(rows)
+
+
+def draw_nearest_training_images(
+    model: keras.Model, data_dir: str | pathlib.Path, description: schema.DatasetDescription
+) -> np.ndarray:
+    """Draws five validation images beside the six training images nearest in fc7's space; uint8 (rows, columns, 3).
+
+    Args:
+        model: from RGB pixels (batch, side, side, 3) to probabilities, with a layer `relu7`.
+        data_dir, description: of the images.
+
+    Source: figure 4, right.
+    """
+    searched, queries = (
+        features.extract(model, ["relu7"], data_dir, description, split, batch_size=128)[0]
+        for split in ("train", "validation")
+    )
+    indices, _ = nearest_neighbors.exact_search(queries.vectors, searched.vectors, 6)
+    return draw_neighbors(queries, searched, indices, data_dir, description, num_queries=5)

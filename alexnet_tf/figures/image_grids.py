@@ -1,0 +1,143 @@
+"""Grids of images: kernels, predictions, and images in rows. Each is an RGB array, uint8 (rows, columns, 3)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from alexnet_tf.figures import plots
+
+_KERNELS_PER_ROW = 16  # figure 3: 48 kernels of a column in three rows
+
+
+def kernel_sheet(kernels: Sequence[Any], magnification: int = 4) -> np.ndarray:
+    """The kernels of a layer whose input is RGB pixels: one block of rows for each column of the network.
+
+    Args:
+        kernels: an array or variable (side, side, 3, filters) for each column, such as `layers.GroupedConv2D.kernels`.
+        magnification: side of a kernel's pixel in the picture, in pixels.
+
+    Returns: uint8 (rows, columns, 3). Each kernel is scaled by itself to 0...255, with 0 in gray.
+
+    Source: figure 3.
+    """
+    blocks = []
+    for of_column in kernels:
+        pictures = np.moveaxis(np.asarray(of_column, "float32"), -1, 0)  # (kernels, side, side, 3)
+        largest = np.abs(pictures).max(axis=(1, 2, 3), keepdims=True)
+        pictures = 0.5 + 0.5 * pictures / np.where(largest > 0, largest, 1)
+        pictures = pictures.repeat(magnification, axis=1).repeat(magnification, axis=2)
+        pictures = np.pad(pictures, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1)
+        missing = -len(pictures) % min(_KERNELS_PER_ROW, len(pictures))
+        pictures = np.concatenate([pictures, np.ones((missing, *pictures.shape[1:]), "float32")])
+        per_row = min(_KERNELS_PER_ROW, len(pictures))
+        side = pictures.shape[1]
+        rows = pictures.reshape(-1, per_row, side, side, 3).transpose(0, 2, 1, 3, 4)
+        blocks.append(rows.reshape(-1, per_row * side, 3))
+    gap = np.ones((2 * magnification, blocks[0].shape[1], 3), "float32")
+    sheet = blocks[0]
+    for block in blocks[1:]:
+        sheet = np.concatenate([sheet, gap, block])
+    return np.round(255 * sheet).astype("uint8")
+
+
+def prediction_panel(
+    images: Sequence[np.ndarray] | np.ndarray,
+    predictions: Sequence[tuple[Sequence[str], np.ndarray]],
+    titles: Sequence[str | None] | None = None,
+) -> np.ndarray:
+    """Images above bars of their most probable classes, with the probabilities in percent.
+
+    Args:
+        images: uint8 arrays (rows, columns, 3), or one (n, rows, columns, 3).
+        predictions: for each image (names, probabilities) of its most probable classes, the most probable first.
+        titles: the text above each image, or None. If it is the name of a class, that bar is orange. (A file's name has
+            "_" for a class's "/".)
+
+    Returns: uint8 (rows, columns, 3).
+
+    Source: figure 4, left.
+    """
+    titles = titles or [None] * len(images)
+    per_row = min(4, len(images))
+    rows = -(-len(images) // per_row)
+    figure = Figure(figsize=(2.4 * per_row, 3.5 * rows), layout="constrained")
+    panels = figure.subplots(2 * rows, per_row, squeeze=False, height_ratios=[2.2, 1] * rows)
+    for panel in panels.flat:
+        panel.set_axis_off()
+    for index, (image, (names, probabilities), title) in enumerate(zip(images, predictions, titles, strict=True)):
+        row, column = divmod(index, per_row)
+        picture, bars = panels[2 * row, column], panels[2 * row + 1, column]
+        picture.imshow(image)
+        if title:
+            picture.set_title(title, fontsize=9)
+        colors = ["#f4a582" if title in (name, name.replace("/", "_")) else "#9ecae1" for name in names]
+        draw_bars(bars, names, probabilities, colors)
+    return plots.pixels_of(figure)
+
+
+def shorten(name: str, characters: int = 23) -> str:
+    """A class's name, cut to a number of characters if it has more."""
+    return name if len(name) <= characters else name[: characters - 2] + "…"
+
+
+def draw_bars(
+    axes: Axes,
+    names: Sequence[str],
+    probabilities: Sequence[float] | np.ndarray,
+    colors: Sequence[str] | str = "#9ecae1",
+    fontsize: float = 8,
+) -> None:
+    """Draws classes as bars, the first on top, with their names and the probabilities in percent."""
+    axes.set_axis_off()
+    axes.barh(range(len(names)), probabilities, color=colors)
+    axes.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6))
+    for position, (name, probability) in enumerate(zip(names, probabilities, strict=True)):
+        axes.text(0.02, position, shorten(name), va="center", fontsize=fontsize)
+        axes.text(0.98, position, f"{probability:.0%}", va="center", ha="right", fontsize=fontsize)
+
+
+def image_rows(rows: Sequence[Sequence[tuple[np.ndarray, str]]]) -> np.ndarray:
+    """Rows of captioned images, with a gap after the first of each row.
+
+    Args:
+        rows: lists of equal length of (uint8 (rows, columns, 3), caption).
+
+    Returns: uint8 (rows, columns, 3).
+
+    Source: figure 4, right.
+    """
+    columns = len(rows[0])
+    figure = Figure(figsize=(1.5 * columns + 0.3, 1.75 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), columns + 1, squeeze=False, width_ratios=[1, 0.15, *[1] * (columns - 1)])
+    for panel in panels.flat:
+        panel.set_axis_off()
+    for row, images in enumerate(rows):
+        for column, (image, caption) in enumerate(images):
+            panel = panels[row, column + (column > 0)]
+            panel.imshow(image)
+            panel.set_title(shorten(caption, 21), fontsize=8)
+    return plots.pixels_of(figure)
+
+
+def patch_rows(rows: Sequence[Sequence[np.ndarray]], names: Sequence[str]) -> np.ndarray:
+    """Rows of small images without captions, each row with its name at the left.
+
+    Args:
+        rows: lists of equal length of uint8 (side, side, 3).
+        names: the name of each row, of one or several lines.
+
+    Returns: uint8 (rows, columns, 3).
+    """
+    columns = len(rows[0])
+    figure = Figure(figsize=(1.1 * columns + 0.9, 1.12 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), columns + 1, squeeze=False, width_ratios=[0.8] + [1] * columns)
+    for panel in panels.flat:
+        panel.set_axis_off()
+    for row, (patches, name) in enumerate(zip(rows, names, strict=True)):
+        panels[row, 0].text(0.95, 0.5, name, ha="right", va="center", fontsize=8, transform=panels[row, 0].transAxes)
+        for panel, patch in zip(panels[row, 1:], patches, strict=True):
+            panel.imshow(patch, interpolation="nearest")
+    return plots.pixels_of(figure)

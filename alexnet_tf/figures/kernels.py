@@ -1,0 +1,50 @@
+"""The first layer's kernels, and what training has made of them: random initial weights hide it for a long time."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from alexnet_tf.figures import image_grids, plots
+
+
+def learned_part(kernels: Sequence[Any], initial: Sequence[Any]) -> list[np.ndarray]:
+    """The part of kernels that is not their initial values: what is left without the projection on them.
+
+    The projection, and not the initial kernel itself, since weight decay shrinks what was there in the beginning.
+
+    Args:
+        kernels, initial: an array or variable (side, side, 3, filters) for each column.
+
+    Returns: float32 arrays of the same shapes.
+    """
+    parts = []
+    for after, before in zip(kernels, initial, strict=True):
+        after, before = np.asarray(after, "float32"), np.asarray(before, "float32")
+        products = (after * before).sum(axis=(0, 1, 2)), (before * before).sum(axis=(0, 1, 2))
+        parts.append(after - before * products[0] / np.where(products[1] > 0, products[1], 1))
+    return parts
+
+
+def draw_kernels(kernels: Sequence[Any], initial: Sequence[Any] | None = None) -> np.ndarray:
+    """Draws kernels as figure 3 does and, if the initial ones are known, beside them what was learned.
+
+    Args:
+        kernels, initial: an array or variable (side, side, 3, filters) for each column; `initial` may be None.
+
+    Returns: uint8 (rows, columns, 3).
+
+    Source: figure 3. Deviation: the learned part is not in the paper, whose kernels, after 90 epochs on 1.2 million
+    images, show no trace of their initial values.
+    """
+    if initial is None:
+        return image_grids.kernel_sheet(kernels)
+    sheets = [image_grids.kernel_sheet(each) for each in (kernels, learned_part(kernels, initial))]
+    rows, columns, _ = sheets[0].shape
+    figure = Figure(figsize=((2 * columns + 60) / 100, (rows + 50) / 100), layout="constrained")
+    for panel, sheet, title in zip(figure.subplots(1, 2), sheets, ("kernels", "what training added"), strict=True):
+        panel.imshow(sheet, interpolation="nearest")
+        panel.set_axis_off()
+        panel.set_title(title, fontsize=10)
+    return plots.pixels_of(figure)

@@ -1,0 +1,159 @@
+"""Which part of an image a network looks at: its answer while a gray square covers one place after the other."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from alexnet_tf.figures import activations, plots
+from alexnet_tf.figures.image_grids import shorten
+from alexnet_tf.model import layer_output
+
+_GRAY = 128
+_COLORS = ("#9ecae1", "#fdae6b", "#a1d99b", "#bcbddc", "#fa9fb5", "#d9d9d9")  # the last: all other classes
+
+
+@dataclasses.dataclass(frozen=True)
+class OcclusionMaps:
+    """A network's answers with a square at each place of a grid.
+
+    Attributes:
+        label: the class whose probability is followed: the most probable one of the image as it is.
+        feature_map: index of the feature map followed: that with the largest sum in the image as it is.
+        probability: float32 (rows, columns), of that class.
+        strength: float32 (rows, columns), the sum of that feature map's activations.
+        predicted: int (rows, columns), the most probable class.
+        probability_without, strength_without: of the image without a square.
+    """
+
+    label: int
+    feature_map: int
+    probability: np.ndarray
+    strength: np.ndarray
+    predicted: np.ndarray
+    probability_without: float
+    strength_without: float
+
+
+def occlude(
+    model: keras.Model,
+    image: np.ndarray,
+    layer: str,
+    square_px: int | None = None,
+    step_px: int | None = None,
+    batch_size: int = 32,
+) -> OcclusionMaps:
+    """Covers an image with a gray square, place by place, and asks the network each time.
+
+    Args:
+        model: from RGB pixels (batch, side, side, 3) to probabilities.
+        image: uint8 (side, side, 3), as `preprocess` returns.
+        layer: name of a layer with feature maps, one of which is followed: the activations of the last convolution in
+            the source.
+        square_px: side of the square; None for a quarter of the image's.
+        step_px: from one place to the next; None for a quarter of the square's side. Squares are centered on a grid,
+            and reach over the edges.
+        batch_size: images in a batch.
+
+    Returns: `OcclusionMaps`.
+
+    Raises:
+        ValueError: if the layer has no feature maps, or `square_px` or `step_px` is not from 1 to the image's side.
+
+    Source: M. Zeiler and R. Fergus, "Visualizing and Understanding Convolutional Networks", 2013, section 4.2 and
+    figure 7. Deviation: they follow the probability of the correct class; here it is that of the network's own answer,
+    which is known for any photograph. The sizes of their square and step are not in the paper.
+    """
+    side = int(image.shape[0])
+    square_px = square_px or max(side // 4, 1)
+    step_px = step_px or max(square_px // 4, 1)
+    sizes: dict[str, int] = {"square_px": square_px, "step_px": step_px}
+    for name, value in sizes.items():
+        if not 1 <= value <= side:
+            raise ValueError(f"`{name}` must be from 1 to the image's side, {side}. Received: {name}={value}")
+    output = layer_output(model, layer)
+    if len(output.shape) != 4:
+        raise ValueError(f"`layer` must have feature maps. Received: layer={layer!r}, whose output is {output.shape}")
+    sums = keras.ops.sum(output, axis=(1, 2))
+    both = keras.Model(model.input, [model.output, sums])
+    (probabilities,), (strengths,) = both.predict(image[None], verbose=0)
+    label, feature_map = int(probabilities.argmax()), int(strengths.argmax())
+
+    centers = np.arange(step_px // 2, side, step_px)
+    lows, highs = np.maximum(centers - square_px // 2, 0), centers - square_px // 2 + square_px
+    covered = np.repeat(image[None], len(centers), axis=0)  # of one row of places at a time
+    answers = []
+    for top, bottom in zip(lows, highs, strict=True):
+        covered[:] = image
+        for picture, left, right in zip(covered, lows, highs, strict=True):
+            picture[top:bottom, left:right] = _GRAY
+        answers.append(both.predict(covered, batch_size, verbose=0))
+    chances, maps = (np.stack(arrays) for arrays in zip(*answers, strict=True))
+    return OcclusionMaps(
+        label,
+        feature_map,
+        chances[:, :, label],
+        maps[:, :, feature_map],
+        chances.argmax(axis=-1),
+        float(probabilities[label]),
+        float(strengths[feature_map]),
+    )
+
+
+def draw_occlusion(
+    model: keras.Model, images: Sequence[np.ndarray] | np.ndarray, class_names: Sequence[str]
+) -> np.ndarray:
+    """Draws a row for each image: itself, the strongest feature map of the last convolution while a square covers
+    each place, the probability of the network's answer, and the answer it then gives.
+
+    Args:
+        model: from `model.build_alexnet`, with a softmax.
+        images: uint8 (side, side, 3) each, as `preprocess` returns.
+        class_names: names in the order of the labels.
+
+    Returns: uint8 (rows, columns, 3).
+
+    Source: figure 7 of Zeiler and Fergus, 2013.
+    """
+    layer = next(
+        activation
+        for weighted, activation in reversed(activations.weighted_layers(model))
+        if len(weighted.kernels[0].shape) == 4
+    )
+    figure = Figure(figsize=(13, 3.3 * len(images)), layout="constrained")
+    panels = figure.subplots(len(images), 4, squeeze=False)
+    for panel in panels.flat:
+        panel.set_axis_off()
+    for (picture, strength, probability, answer), image in zip(panels, images, strict=True):
+        found, side = occlude(model, image, layer), image.shape[0]
+        extent = (0, side, side, 0)
+        answered = shorten(class_names[found.label])
+        picture.imshow(image, extent=extent)
+        picture.add_patch(Rectangle((0, 0), side // 4, side // 4, facecolor="#808080", edgecolor="white"))
+        picture.set_title(f"{answered}: {found.probability_without:.0%}", fontsize=10)
+        drawn = strength.imshow(found.strength, extent=extent, cmap="inferno", vmin=0)
+        strength.set_title(f"sum of {layer}'s feature map {found.feature_map}", fontsize=10)
+        figure.colorbar(drawn, ax=strength, shrink=0.8)
+        drawn = probability.imshow(found.probability, extent=extent, cmap="inferno", vmin=0, vmax=1)
+        probability.set_title(f"probability of {answered}", fontsize=10)
+        figure.colorbar(drawn, ax=probability, shrink=0.8)
+        _draw_answers(answer, found.predicted, extent, class_names)
+    return plots.pixels_of(figure)
+
+
+def _draw_answers(axes, predicted, extent, class_names):
+    """Draws the most probable class at each place in a color of its own, with a legend of the most frequent."""
+    labels, counts = np.unique(predicted, return_counts=True)
+    order = labels[np.argsort(-counts, kind="stable")]
+    ranks = np.empty(len(class_names), int)
+    ranks[order] = np.minimum(np.arange(len(order)), len(_COLORS) - 1)
+    axes.imshow(ranks[predicted], extent=extent, cmap=ListedColormap(_COLORS), vmin=-0.5, vmax=len(_COLORS) - 0.5)
+    axes.set_title("the network's answer", fontsize=10)
+    names = [shorten(class_names[label]) for label in order[: len(_COLORS) - 1]]
+    names += ["others"] if len(order) >= len(_COLORS) else []
+    handles = [Patch(color=color, label=name) for color, name in zip(_COLORS, names, strict=False)]
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=8, frameon=False)

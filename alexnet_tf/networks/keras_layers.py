@@ -1,0 +1,113 @@
+"""The Keras layer of each kind of row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from alexnet_tf.layers import (
+    ColumnDense,
+    ColumnWise,
+    GroupedConv2D,
+    LocalResponseNormalization,
+    PaperDropout,
+    ReplicaDropout,
+    WithinMapNormalization,
+)
+from alexnet_tf.networks import rows
+
+
+def make_layer(
+    shape: rows.LayerShape,
+    num_columns: int,
+    merged: bool,
+    initializer: str | keras.initializers.Initializer | None,
+    devices: Sequence[str] | None,
+) -> keras.layers.Layer:
+    """Makes the Keras layer of a row.
+
+    Args:
+        shape: the row, and what is around it.
+        num_columns: columns of the network.
+        merged: whether a layer that is connected to every column is one for all of them.
+        initializer: see `model.build_alexnet`.
+        devices: None, or a device for each column; then each column is a tensor of its own from conv1 to the
+            classifier.
+
+    Raises:
+        ValueError: if the row is of no known kind.
+    """
+    row, placed = shape.row, {"devices": devices, "output_per_group": devices is not None}
+    # float32 at least: the paper's 1000 probabilities do not fit the 8 bits of bfloat16.
+    output_dtype = keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")
+    match row:
+        case rows.Conv():
+            return GroupedConv2D(
+                row.filters,
+                row.kernel_size,
+                strides=row.strides,
+                padding=row.padding,
+                groups=1 if merged and row.input_columns == "all" else num_columns,
+                input_columns=row.input_columns,
+                use_bias=rows.has_biases(row),
+                **_initial_weights(shape, initializer),
+                **placed,
+                name=row.name,
+            )
+        case rows.Dense(units=None):  # the classifier is one, on the first device, as in the original program: gpu=0
+            return ColumnDense(
+                shape.output_shape[-1],
+                groups=1,
+                input_columns=row.input_columns,
+                devices=devices and devices[:1],
+                **_initial_weights(shape, initializer),
+                dtype=output_dtype,
+                name=row.name,
+            )
+        case rows.Dense():
+            return ColumnDense(
+                shape.output_shape[-1],
+                groups=1 if merged and row.input_columns == "all" else num_columns,
+                input_columns=row.input_columns,
+                **_initial_weights(shape, initializer),
+                **placed,
+                name=row.name,
+            )
+        case rows.Dropout(rescaled=True):
+            return ReplicaDropout(row.rate, name=row.name)
+        case rows.Dropout():
+            return PaperDropout(row.rate, groups=num_columns, devices=devices, name=row.name)
+        case rows.BatchNorm():
+            return keras.layers.BatchNormalization(momentum=row.momentum, epsilon=row.epsilon, name=row.name)
+        case None:
+            return keras.layers.Softmax(dtype=output_dtype, name=shape.name)
+        case rows.LRN():
+            groups = num_columns if row.input_columns == "own" and devices is None else 1
+            constants = (row.k, row.n, row.alpha, row.beta, row.alpha_divided_by_n)
+            layer = LocalResponseNormalization(*constants, groups=groups, name=row.name)
+        case rows.WithinMapNorm():
+            layer = WithinMapNormalization(row.k, row.n, row.alpha, row.beta, name=row.name)
+        case rows.MaxPool():
+            layer = keras.layers.MaxPooling2D(row.pool_size, row.strides, padding=row.padding, name=row.name)
+        case rows.Activation(function="relu"):
+            layer = keras.layers.ReLU(name=row.name)
+        case rows.Activation():
+            layer = keras.layers.Activation(row.function, name=row.name)
+        case _:
+            raise ValueError(f"A variant's layers must be rows of `alexnet_tf.networks.rows`. Received: {row!r}")
+    return layer if devices is None else ColumnWise(layer, devices, name=row.name)
+
+
+def _initial_weights(shape, initializer):
+    """The initializers of a layer with weights, as keyword arguments."""
+    if initializer is not None:
+        return {"kernel_initializer": initializer, "bias_initializer": "zeros"}
+    if shape.row.std is None:
+        limit = 1 / shape.fan_in**0.5
+        uniform = keras.initializers.RandomUniform(-limit, limit)
+        return {"kernel_initializer": uniform, "bias_initializer": uniform}
+    return {
+        "kernel_initializer": keras.initializers.RandomNormal(stddev=shape.row.std),
+        "bias_initializer": keras.initializers.Constant(shape.row.bias or 0.0),
+    }

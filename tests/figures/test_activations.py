@@ -1,0 +1,102 @@
+"""The outputs of all layers: those that the network computes, column by column, and drawn where they belong."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from alexnet_tf.figures import activations
+from alexnet_tf.layers import device_placement
+from alexnet_tf.model import build_alexnet
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (3, 56, 56, 3)).astype("uint8")
+
+
+class TestActivations:
+    @pytest.mark.parametrize("merge_columns", [False, True])
+    def test_equals_calling_layer_after_layer(self, merge_columns, images):
+        model = build_alexnet("testing", 10, merge_columns=merge_columns, initializer="he_normal", input_scale=0.01)
+        found = activations.activations(model, images)
+        assert list(found) == [layer.name for layer in model.layers[1:]]
+        x = tf.constant(images)
+        for layer in model.layers[1:]:
+            x = layer(x)
+            assert len(found[layer.name]) == (1 if layer.name in ("mean_image", "fc8", "softmax") else 2)
+            assert found[layer.name][0].dtype == np.float32
+            np.testing.assert_allclose(np.concatenate(found[layer.name], axis=-1), x, rtol=1e-5, atol=1e-6)
+
+    def test_columns_are_the_columns_of_the_network(self, images):
+        model = build_alexnet("testing", 10, initializer="he_normal", input_scale=0.01)
+        before = activations.activations(model, images, ["conv1", "pool2", "conv3"])
+        kernel = model.get_layer("conv1").kernels[1]
+        kernel.assign(kernel + 0.1)
+        after = activations.activations(model, images, ["conv3", "pool2", "conv1"])
+        assert list(after) == ["conv1", "pool2", "conv3"]  # in the network's order
+        for name in ("conv1", "pool2"):
+            np.testing.assert_array_equal(before[name][0], after[name][0])
+            assert np.abs(before[name][1] - after[name][1]).max() > 0.01
+        assert np.abs(before["conv3"][0] - after["conv3"][0]).max() > 0.001  # which sees both
+
+    def test_columns_on_devices_and_one_column_give_the_same_form(self, images, monkeypatch):
+        monkeypatch.setattr(device_placement, "check_devices_exist", lambda devices: None)  # one serves for two here
+        placed = build_alexnet("testing", 10, column_devices=["CPU:0", "CPU:0"], initializer="he_normal")
+        shapes = {name: [x.shape for x in arrays] for name, arrays in activations.activations(placed, images).items()}
+        assert shapes["fc6"] == [(3, 16), (3, 16)] and shapes["fc8"] == [(3, 10)]
+        one = build_alexnet("one_column", 10, image_px=67, initializer="zeros", include_top=False)
+        found = activations.activations(one, np.zeros((1, 67, 67, 3), "uint8"))
+        assert {len(arrays) for arrays in found.values()} == {1}
+
+    def test_unknown_layer_is_refused(self, images):
+        model = build_alexnet("testing", 10, initializer="zeros")
+        with pytest.raises(ValueError, match=r"`layers` must be among mean_image, conv1.* Received: 'relu9'"):
+            activations.activations(model, images, ["relu1", "relu9"])
+
+
+class TestMosaic:
+    def test_maps_are_in_order_with_gaps_between_them(self):
+        maps = np.arange(5 * 2 * 3, dtype="float32").reshape(5, 2, 3).transpose(1, 2, 0)
+        picture = activations.mosaic(maps)
+        assert picture.shape == (2 * 3 - 1, 3 * 4 - 1)
+        np.testing.assert_array_equal(picture[:2, 4:7], maps[..., 1])
+        np.testing.assert_array_equal(picture[3:, :3], maps[..., 3])
+        assert np.isnan(picture[2]).all() and np.isnan(picture[:, 3]).all() and np.isnan(picture[3:, 8:]).all()
+
+    def test_units_are_squares_without_gaps(self):
+        picture = activations.mosaic(np.arange(7, dtype="float32"))
+        np.testing.assert_array_equal(picture, [[0, 1, 2], [3, 4, 5], [6, np.nan, np.nan]])
+
+
+class TestDrawActivations:
+    def test_a_bright_map_is_bright_where_it_belongs(self, images):
+        model = build_alexnet("testing", 10, initializer="zeros")
+        silent = activations.draw_activations(model, images[0], list("abcdefghij")).astype(int)
+        bias = model.get_layer("conv1").biases[1]  # of the lower column
+        values = np.zeros(bias.shape, "float32")
+        values[0] = 5.0
+        bias.assign(values)
+        drawn = activations.draw_activations(model, images[0], list("abcdefghij")).astype(int)
+        assert drawn.shape == silent.shape
+        changed = np.argwhere(np.abs(drawn - silent).max(axis=-1) > 100)
+        (top, left), (bottom, right) = changed.min(axis=0), changed.max(axis=0)
+        rows, columns, _ = drawn.shape
+        # A square in the lower half, where conv1 is: after the image, before conv2.
+        assert top > rows / 2 and left / columns > 3.0 / 35 and right < 7.5 * 100
+        assert 0.9 < (bottom - top) / (right - left) < 1.1
+        inside = drawn[top + 3 : bottom - 3, left + 3 : right - 3]
+        assert np.ptp(inside.reshape(-1, 3), axis=0).max() < 10  # a map of one value
+
+    def test_network_of_one_column_and_an_absent_class_name_are_drawn(self):
+        model = build_alexnet("four_layer", 2, initializer="he_normal", input_scale=0.01)
+        picture = activations.draw_activations(model, np.zeros((32, 32, 3), "uint8"), ["$\\frac{1}$", "玫瑰" * 20])
+        assert picture.shape[0] < picture.shape[1] and len(np.unique(picture)) > 50
+
+
+def test_weighted_layers_are_named_with_their_activations():
+    model = build_alexnet("paper", 10, initializer="zeros")
+    names = [(layer.name, activation) for layer, activation in activations.weighted_layers(model)]
+    assert names[0] == ("conv1", "relu1") and names[5] == ("fc6", "relu6") and names[-1] == ("fc8", "softmax")
+    assert len(names) == 8
+    assert not any(isinstance(layer, keras.layers.ReLU) for layer, _ in activations.weighted_layers(model))

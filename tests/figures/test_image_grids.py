@@ -1,0 +1,104 @@
+"""Grids of images, read back from their pixels."""
+
+import numpy as np
+import pytest
+
+from alexnet_tf.figures import image_grids
+from alexnet_tf.layers import GroupedConv2D
+
+NAMES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
+
+
+class TestKernelSheet:
+    def test_each_kernel_is_at_its_position_scaled_by_itself(self):
+        layer = GroupedConv2D(36, 2)
+        layer.build((None, 8, 8, 6))  # 3 channels for each of two groups
+        for group, kernel in enumerate(layer.kernels):
+            values = np.zeros(kernel.shape, "float32")
+            values[0, 1, group, :] = np.arange(1, 19)  # one color of one pixel, red or green
+            kernel.assign(values)
+        sheet = image_grids.kernel_sheet(layer.kernels, magnification=4)
+        cell = 2 * 4 + 2
+        assert sheet.dtype == np.uint8
+        assert sheet.shape == (4 * cell + 8, 16 * cell, 3)  # two rows for each group's 18 kernels, and a gap
+        for group in range(2):
+            for number in (0, 15, 17):
+                row, column = divmod(number, 16)
+                top = group * (2 * cell + 8) + row * cell + 1
+                left = column * cell + 1
+                bright = sheet[top, left + 4]
+                assert bright[group] == 255
+                assert bright[1 - group] == 128
+                np.testing.assert_array_equal(sheet[top + 4, left], 128)  # a zero is gray
+        np.testing.assert_array_equal(sheet[cell + 1, 3 * cell + 1], 255)  # no nineteenth kernel
+
+    def test_kernel_of_zeros_is_gray_and_not_a_division_by_zero(self):
+        layer = GroupedConv2D(2, 3, groups=1, kernel_initializer="zeros")
+        layer.build((None, 8, 8, 3))
+        sheet = image_grids.kernel_sheet(layer.kernels, magnification=1)
+        np.testing.assert_array_equal(sheet[1:4, 1:4], 128)
+
+
+class TestPredictionPanel:
+    def test_bar_of_the_true_class_has_another_color(self):
+        images = [np.full((32, 32, 3), 200, "uint8")] * 3
+        predictions = [(["Dress", "Coat"], np.array([0.9, 0.1]))] * 3
+        orange = np.array([0xF4, 0xA5, 0x82])
+        with_title = image_grids.prediction_panel(images, predictions, ["Dress"] * 3)
+        without = image_grids.prediction_panel(images, predictions)
+        assert np.any(np.all(with_title == orange, axis=-1))
+        assert not np.any(np.all(without == orange, axis=-1))
+
+    def test_bars_are_as_long_as_the_probabilities_and_say_them(self, figures):
+        images = [np.full((32, 32, 3), value, "uint8") for value in (200, 100)]
+        predictions = [(["Dress", "Coat"], np.array([0.8, 0.2])), (["Bag", "Coat"], np.array([0.6, 0.004]))]
+        panel = image_grids.prediction_panel(images, predictions, ["Dress", "Coat"])
+        # Below the names: the last rows of pixels of each bar.
+        half = panel.shape[1] // 2
+        orange, blue = np.array([0xF4, 0xA5, 0x82]), np.array([0x9E, 0xCA, 0xE1])
+        lengths = {}
+        for name, color in (("orange", orange), ("blue", blue)):
+            found = np.all(panel == color, axis=-1)
+            lengths[name] = [int(found[:, part].sum(axis=1).max()) for part in (slice(None, half), slice(half, None))]
+        assert lengths["orange"][0] / lengths["blue"][0] == pytest.approx(4, rel=0.05)
+        assert lengths["blue"][1] / lengths["orange"][0] == pytest.approx(0.6 / 0.8, rel=0.05)
+        pictures, bars = figures[0].axes[:2], figures[0].axes[2:]
+        assert [[text.get_text() for text in each.texts] for each in bars] == [
+            ["Dress", "80%", "Coat", "20%"],
+            ["Bag", "60%", "Coat", "0%"],
+        ]
+        assert [each.get_title() for each in pictures] == ["Dress", "Coat"]
+        for each, image in zip(pictures, images, strict=True):
+            np.testing.assert_array_equal(each.images[0].get_array(), image)
+
+    @pytest.mark.parametrize("count", [1, 4, 5, 9])
+    def test_any_number_of_images_fits(self, count):
+        images = [np.zeros((16, 16, 3), "uint8")] * count
+        panel = image_grids.prediction_panel(images, [(NAMES, np.full(5, 0.2))] * count)
+        assert panel.ndim == 3
+        assert panel.shape[1] >= 200 * min(4, count)
+
+
+class TestRows:
+    COLORS = np.array([[[200, 0, 0], [0, 200, 0], [0, 0, 200]], [[200, 200, 0], [0, 200, 200], [200, 0, 200]]], "uint8")
+
+    def places(self, picture):
+        """The mean row and column of each color."""
+        found = [np.argwhere(np.all(picture == color, axis=-1)) for color in self.COLORS.reshape(-1, 3)]
+        return np.array([places.mean(axis=0) for places in found]).reshape(2, 3, 2)
+
+    @pytest.mark.parametrize("kind", ["images", "patches"])
+    def test_images_are_in_their_rows_and_columns_with_their_names(self, kind, figures):
+        rows = [[np.tile(color, (8, 8, 1)) for color in row] for row in self.COLORS]
+        if kind == "images":
+            picture = image_grids.image_rows([[(image, "name") for image in row] for row in rows])
+        else:
+            picture = image_grids.patch_rows(rows, ["first", "second"])
+        places = self.places(picture)
+        assert np.ptp(places[..., 0], axis=1).max() < 2 and np.ptp(places[..., 1], axis=0).max() < 2
+        assert places[1, 0, 0] - places[0, 0, 0] > 50 and np.diff(places[0, :, 1]).min() > 50
+        axes = figures[0].axes
+        if kind == "images":
+            assert [each.get_title() for each in axes if each.get_title()] == ["name"] * 6
+        else:
+            assert [text.get_text() for each in axes for text in each.texts] == ["first", "second"]

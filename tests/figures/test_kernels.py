@@ -1,0 +1,81 @@
+"""The initial kernels of a run are kept once, and what training added stands out of them."""
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from programs import ENVIRONMENT
+
+from alexnet_tf.figures import image_grids, kernels
+from alexnet_tf.training import initial_kernels
+
+
+def _noise(seed, columns=2):
+    random = np.random.default_rng(seed)
+    return [random.normal(0, 0.07, (11, 11, 3, 4)).astype("float32") for _ in range(columns)]
+
+
+class TestInitialKernels:
+    def test_first_start_is_kept_and_found_from_checkpoints_and_files(self, tmp_path):
+        first = _noise(0)
+        initial_kernels.save_initial_kernels(tmp_path, first)
+        initial_kernels.save_initial_kernels(tmp_path, _noise(1))
+        for model in (tmp_path, tmp_path / "model.keras", tmp_path / "checkpoints" / "00000007"):
+            for found, expected in zip(initial_kernels.load_initial_kernels(model), first, strict=True):
+                np.testing.assert_array_equal(found, expected)
+
+    def test_folder_without_them_has_none(self, tmp_path):
+        assert initial_kernels.load_initial_kernels(tmp_path / "run" / "checkpoints" / "1") is None
+
+    @pytest.mark.slow
+    def test_run_keeps_what_its_seed_gives(self, run_dir):
+        settings = json.loads(next((run_dir / "checkpoints").glob("*/progress.json")).read_text())["settings"]
+        code = f"""
+import sys, numpy as np, keras
+from alexnet_tf.model import build_alexnet
+keras.utils.set_random_seed({settings["seed"]})
+model = build_alexnet("testing", 10, initializer="he_normal", input_scale=0.0125)
+np.savez(sys.stdout.buffer, *map(np.asarray, model.get_layer("conv1").kernels))
+"""
+        output = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, check=True).stdout
+        with np.load(io.BytesIO(output)) as arrays:
+            expected = list(arrays.values())
+        for found, initial in zip(initial_kernels.load_initial_kernels(run_dir), expected, strict=True):
+            np.testing.assert_array_equal(found, initial)
+
+
+class TestLearnedPart:
+    def test_shrunk_initial_values_leave_nothing_but_what_was_added(self):
+        initial = _noise(0)
+        edge = np.zeros((11, 11, 3, 1), "float32")
+        edge[:, :5], edge[:, 6:] = -0.01, 0.01
+        trained = [0.4 * each + edge for each in initial]
+        for found in kernels.learned_part(trained, initial):
+            assert np.corrcoef(found[..., 0].ravel(), edge[..., 0].ravel())[0, 1] > 0.99
+        for column in kernels.learned_part([0.4 * each for each in initial], initial):
+            np.testing.assert_allclose(column, 0, atol=1e-7)
+
+    def test_kernels_that_started_at_zero_are_learned_as_a_whole(self):
+        trained = _noise(0)
+        for found, whole in zip(kernels.learned_part(trained, [0 * each for each in trained]), trained, strict=True):
+            np.testing.assert_array_equal(found, whole)
+
+
+class TestDrawKernels:
+    def test_both_sheets_are_side_by_side(self):
+        initial = _noise(0)
+        trained = [each + 0.02 for each in initial]
+        picture = kernels.draw_kernels(trained, initial)
+        sheet = image_grids.kernel_sheet(trained)
+        assert picture.shape[1] > 2 * sheet.shape[1] and picture.shape[0] > sheet.shape[0]
+        middle = picture.shape[1] // 2
+        left, right = picture[25:, :middle].astype(int), picture[25:, middle:].astype(int)
+        # Noise at the left, and areas of one color, all brighter than gray, at the right.
+        assert np.abs(np.diff(left, axis=1)).mean() > 5 * np.abs(np.diff(right, axis=1)).mean()
+
+    def test_kernels_alone_are_figure_3(self):
+        trained = _noise(0)
+        np.testing.assert_array_equal(kernels.draw_kernels(trained), image_grids.kernel_sheet(trained))
