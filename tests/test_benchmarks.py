@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from programs import ENVIRONMENT
-from test_torch_reference import torch_parameters
+from torch_reference import torch_parameters
 
 from alexnet_tf.model import build_alexnet
 

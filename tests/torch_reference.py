@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import keras
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -242,3 +244,36 @@ def build(name: str, num_classes: int) -> nn.Module:
     if name not in _VARIANTS:
         raise ValueError(f"unknown variant {name!r}; known: {', '.join(NAMES)}")
     return AlexNet(_VARIANTS[name], num_classes)
+
+
+def torch_parameters(model, network):
+    """Yields, for each variable of the Keras model that learns, (variable, the PyTorch parameter that it is part of,
+    a function from an array of the parameter's shape to one of the variable's)."""
+    for layer in model.layers:
+        theirs = getattr(network, layer.name, None)
+        if isinstance(layer, keras.layers.BatchNormalization):
+            yield layer.gamma, theirs.weight, lambda array: array
+            yield layer.beta, theirs.bias, lambda array: array
+        elif hasattr(layer, "kernels"):
+            for column, kernel in enumerate(layer.kernels):
+                own = theirs[column] if isinstance(theirs, torch.nn.ModuleList) else theirs
+                parts, part = (1, 0) if own is not theirs else (len(layer.kernels), column)
+                yield kernel, own.weight, kernel_part(layer, parts, part)
+                if layer.biases:
+                    yield layer.biases[column], own.bias, lambda array, ps=parts, p=part: np.split(array, ps)[p]
+
+
+def kernel_part(layer, parts, part):
+    """From PyTorch's kernels, (kernels, channels, rows, columns) or (units, inputs), to a column's here."""
+
+    def convert(array):
+        array = np.split(array, parts)[part]
+        if array.ndim == 4:
+            return array.transpose(2, 3, 1, 0)
+        if len(layer.input.shape) == 4:  # PyTorch flattens maps first
+            _, rows, columns, maps = layer.input.shape
+            maps //= layer.groups if layer.input_columns == "own" else 1
+            return array.reshape(-1, maps, rows, columns).transpose(2, 3, 1, 0).reshape(array.shape[::-1])
+        return array.T
+
+    return convert
