@@ -286,7 +286,7 @@ class TestDescribe:
     @pytest.mark.skipif(not (ROOT / "docs").exists(), reason="a Bazel sandbox holds no docs")
     def test_tables_in_the_docs_are_current(self):
         text = (ROOT / "docs" / "variants.md").read_text(encoding="utf-8")
-        assert text.count("<!-- alexnet-describe") >= 5
+        assert text.count("<!-- alexnet-describe") >= 3
         assert layer_table.fill_in(text) == text
 
     def test_stale_table_is_updated(self):
