@@ -246,6 +246,19 @@ def kernel_shapes(variant: Variant, num_classes: int) -> dict[str, tuple[int, ..
     return shapes
 
 
+def connections(below: int, here: int, input_columns: str) -> list[tuple[int, int]]:
+    """The arrows of figure 2 between two layers: from which columns of one each column of the next takes its input.
+
+    Args:
+        below, here: columns of the two layers; 1 for the image and the classifier.
+        input_columns: of the upper layer: "own" or "all".
+
+    Returns: pairs (index of a column below, index of a column here).
+    """
+    everywhere = input_columns == "all" or below != here
+    return [(lower, upper) for upper in range(here) for lower in range(below) if everywhere or lower == upper]
+
+
 def has_biases(row: Conv | Dense) -> bool:
     """Whether a layer has biases: PyTorch's default initialization, `std` None, has its own."""
     return row.bias is not None or row.std is None
