@@ -54,6 +54,7 @@ setuptools.setup(
         "tensorflow>=2.21",
         "tensorflow-datasets>=4.9.9",
         "tqdm>=4.66",
+        "urllib3>=2",
     ],
     extras_require={
         # What benchmarks/ compares with.

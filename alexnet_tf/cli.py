@@ -114,6 +114,11 @@ def reason(error: Exception) -> str:
     return f"{first} [{len(lines) - 1} more lines with --debug]" if len(lines) > 1 else first
 
 
+def printable(text: str) -> str:
+    """Replaces the characters that a terminal would interpret instead of showing them."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+
+
 def _fail(message, status=EXIT_USAGE):
     print(f"{pathlib.Path(sys.argv[0]).stem}: error: {message}", file=sys.stderr)
     sys.exit(status)

@@ -1,4 +1,4 @@
-"""Classifies image files by a model on a server: a table or JSON lines, and a panel of pictures."""
+"""Classifies image files with a model on a server, and prints a table or JSON lines."""
 
 import json
 import sys
@@ -12,22 +12,30 @@ _MAX_IN_PANEL = 40
 
 
 def define_flags():
-    """Defines the flags. Not at import: then two programs could not be imported together."""
+    """Defines the flags. Not at import: two programs can then be imported together."""
     flags.DEFINE_string(
-        "server", "http://localhost:8501", "The server: grpc://, grpcs://, http:// or https://, host and port."
+        "server",
+        "http://localhost:8501",
+        "Server address: grpc://, grpcs://, http:// or https://, host and port. gRPC takes about five seconds to "
+        "start, because it imports TensorFlow.",
     )
-    flags.DEFINE_string("model", "alexnet", "The model's name on the server.")
-    flags.DEFINE_integer("version", None, "The model's version; by default the newest.", lower_bound=1)
-    flags.DEFINE_enum("signature", "serving_default", ["serving_default", "ten_view"], "Center crop, or ten views.")
+    flags.DEFINE_string("model", "alexnet", "Model name on the server.")
+    flags.DEFINE_integer("version", None, "Model version; by default the newest.", lower_bound=1)
+    flags.DEFINE_enum(
+        "signature", "serving_default", ["serving_default", "ten_view"], "Prediction from the center crop or ten views."
+    )
     flags.DEFINE_string(
-        "ca_certificate", None, "PEM file of the authority that signed the server's certificate; turns on TLS."
+        "ca_certificate", None, "PEM file of the authority that signed the server's certificate. Turns on TLS."
     )
     flags.DEFINE_integer(
-        "batch_size", 16, "Images in a request, at most; no more than the server's max_batch_size.", lower_bound=1
+        "batch_size",
+        16,
+        "Maximum number of images in a request. Must not exceed the server's max_batch_size.",
+        lower_bound=1,
     )
-    flags.DEFINE_float("deadline", 30.0, "Seconds for a request, all attempts included.", lower_bound=0.001)
-    flags.DEFINE_enum("format", "table", ["table", "jsonl"], "Output: a table, or a JSON object a line.")
-    flags.DEFINE_string("panel", None, "PNG file to write with the first 40 images and their classes.")
+    flags.DEFINE_float("deadline", 30.0, "Seconds for a request, including retries.", lower_bound=0.001)
+    flags.DEFINE_enum("format", "table", ["table", "jsonl"], "Output format: a table or JSON lines.")
+    flags.DEFINE_string("panel", None, "PNG file to write: the first 40 images with their predictions.")
     cli.define_overwrite()
 
 
@@ -54,13 +62,14 @@ def main(arguments):
             classes = [{"class": name, "probability": probability} for name, probability in best]
             print(json.dumps({"file": str(path), "classes": classes, "error": error}), flush=True)
         elif error:
-            print(f"{path}: {error}", file=sys.stderr, flush=True)
+            print(f"{cli.printable(str(path))}: {error}", file=sys.stderr, flush=True)
         else:
-            print(f"{path!s:<{width}}  " + "  ".join(f"{p:6.2%} {name}" for name, p in best), flush=True)
+            row = "  ".join(f"{p:6.2%} {name}" for name, p in best)
+            print(f"{cli.printable(str(path)):<{width}}  {row}", flush=True)
         if prediction and flag.panel and len(shown) < _MAX_IN_PANEL:
             shown.append((path.stem, content, prediction.class_names, prediction.probabilities))
     if shown:
-        from alexnet_tf.serving import prediction_panel  # not with the module: matplotlib takes half a second
+        from alexnet_tf.serving import prediction_panel  # Matplotlib takes half a second to import
 
         if prediction_panel.write_panel(flag.panel, [prediction_panel.ClassifiedImage(*each) for each in shown]):
             print(f"Written: {flag.panel}", file=sys.stderr)

@@ -1,8 +1,8 @@
-"""A small server of an exported model that speaks TF Serving's own protos, for the tests and benchmarks/serving.py.
+"""A small model server with TensorFlow Serving's protocols, for the tests and benchmarks/serving.py.
 
-TensorFlow Serving itself is in no Python package. This has what the tests need of it: PredictionService's Predict,
-Classify and GetModelMetadata by gRPC, and /v1/models/... by REST, for the newest version in a base path; TLS on
-request; and it batches concurrent requests, as TF Serving does with --enable_batching.
+No Python package contains TensorFlow Serving itself. This server implements PredictionService.Predict and
+/v1/models/MODEL:predict for the newest version in a base path. It batches concurrent requests, as TensorFlow Serving
+does with --enable_batching, and supports TLS.
 
     python tests/model_server.py BASE_PATH MODEL_NAME GRPC_PORT REST_PORT
 """
@@ -20,19 +20,13 @@ import threading
 import grpc
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow_serving.apis import (
-    classification_pb2,
-    get_model_metadata_pb2,
-    predict_pb2,
-    prediction_service_pb2_grpc,
-)
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 _MAX_BATCH_SIZE, _BATCH_WAIT_S = 32, 0.002
 
 
 class WrongRequest(Exception):
-    """A client's error, with the status codes that gRPC and HTTP have for it."""
+    """A client's error, with its gRPC and HTTP status codes."""
 
     def __init__(self, code, status, message):
         super().__init__(message)
@@ -62,7 +56,7 @@ class Model:
             raise WrongRequest(grpc.StatusCode.NOT_FOUND, 404, message)
 
     def run(self, signature, inputs):
-        """Runs a signature on NumPy arrays, in one batch with concurrent requests."""
+        """Runs a signature on NumPy arrays, batched with concurrent requests."""
         if signature not in self.saved.signatures:
             raise wrong(f"Serving signature name not found: {signature}")
         specs = self.saved.signatures[signature].structured_input_signature[1]
@@ -99,10 +93,10 @@ class Model:
 
 
 class ModelServer:
-    """Serves a `Model` on two ports of this machine, 0 for any free ones; a context manager.
+    """Serves a `Model` on two local ports (0: any free one) while the context manager is open.
 
-    The next `failures` requests fail with `failure`, by default UNAVAILABLE or 503; `requests` counts all. With
-    `certificate` and `key`, PEM files, both ports use TLS.
+    The next `failures` requests fail with `failure`, by default UNAVAILABLE or 503. `requests` counts all requests.
+    With the PEM files `certificate` and `key`, both ports use TLS.
     """
 
     def __init__(self, model, grpc_port=0, rest_port=0, certificate=None, key=None):
@@ -169,31 +163,6 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             response.outputs[name].CopyFrom(tf.make_tensor_proto(array))
         return response
 
-    def Classify(self, request, context):
-        response = classification_pb2.ClassificationResponse()
-        try:
-            signature = self._address(request, context)
-            examples = [example.SerializeToString() for example in request.input.example_list.examples]
-            outputs = self.owner.model.run(signature, {"inputs": np.array(examples, object)})
-        except WrongRequest as error:
-            context.abort(error.code, str(error))
-        for names, scores in zip(outputs["classes"], outputs["scores"], strict=True):
-            classifications = response.result.classifications.add()
-            for name, score in zip(names, scores, strict=True):
-                classifications.classes.add(label=name.decode(), score=score)
-        return response
-
-    def GetModelMetadata(self, request, context):
-        response = get_model_metadata_pb2.GetModelMetadataResponse()
-        try:
-            self._address(request, context)
-        except WrongRequest as error:
-            context.abort(error.code, str(error))
-        saved = saved_model_pb2.SavedModel.FromString((self.owner.model.folder / "saved_model.pb").read_bytes())
-        signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=saved.meta_graphs[0].signature_def)
-        response.metadata["signature_def"].Pack(signatures)
-        return response
-
 
 class _RestHandler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *arguments):
@@ -216,14 +185,6 @@ class _RestHandler(http.server.BaseHTTPRequestHandler):
         self.server.owner.model.check(parts[3], version)
         return verb
 
-    def do_GET(self):
-        try:
-            self._parts()
-        except WrongRequest as error:
-            return self._send(error.status, {"error": str(error)})
-        model = self.server.owner.model
-        return self._send(200, {"model_version_status": [{"version": str(model.version), "state": "AVAILABLE"}]})
-
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         try:
@@ -231,7 +192,9 @@ class _RestHandler(http.server.BaseHTTPRequestHandler):
             verb = self._parts()
             try:
                 content = json.loads(body)
-                response = {"predict": self._predict, "classify": self._classify}[verb](content)
+                if verb != "predict":
+                    raise wrong(f"Unknown method: {verb}")
+                response = self._predict(content)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise wrong(f"JSON Parse error: {error!r}") from error
         except WrongRequest as error:
@@ -255,18 +218,6 @@ class _RestHandler(http.server.BaseHTTPRequestHandler):
         if len(outputs) == 1:
             return {"predictions": next(iter(outputs.values()))}
         return {"predictions": [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]}
-
-    def _classify(self, content):
-        examples = []
-        for row in content["examples"]:
-            example = tf.train.Example()
-            for name, value in row.items():
-                example.features.feature[name].bytes_list.value.append(_decoded(value))
-            examples.append(example.SerializeToString())
-        signature = content.get("signature_name", "serving_default")
-        outputs = self.server.owner.model.run(signature, {"inputs": np.array(examples, object)})
-        rows = zip(_as_text(outputs["classes"].tolist()), outputs["scores"].tolist(), strict=True)
-        return {"results": [[list(pair) for pair in zip(*row, strict=True)] for row in rows]}
 
 
 def _decoded(value):

@@ -1,31 +1,32 @@
-"""alexnet-client, against a server that speaks TF Serving's protos and has an exported model."""
+"""alexnet-client and a server with TensorFlow Serving's protocols."""
 
 import concurrent.futures
 import contextlib
+import itertools
 import json
 import os
 import pathlib
 import socket
 import socketserver
 import subprocess
+import sys
 import threading
 import time
+import types
 
-import grpc
-import model_server
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags as absl_flags
 from PIL import Image
-from programs import image_files, in_background, run, run_well
-from tensorflow_serving.apis import (
-    classification_pb2,
-    get_model_metadata_pb2,
-    predict_pb2,
-    prediction_service_pb2_grpc,
-)
+from programs import image_files, in_background, run
 
+from alexnet_tf import client
 from alexnet_tf.serving import image_requests, remote_model
+
+grpc = pytest.importorskip("grpc")
+predict_pb2 = pytest.importorskip("tensorflow_serving.apis.predict_pb2")
+import model_server  # noqa: E402
 
 PROTOCOLS = ("grpc", "http")
 
@@ -38,7 +39,7 @@ def server(export_dir):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A folder of five images and a file that is none."""
+    """A folder of five images, two of them in a subfolder, and a text file."""
     folder = tmp_path_factory.mktemp("photos")
     (folder / "nested").mkdir()
     for number, path in enumerate(image_files(folder, 5)):
@@ -50,7 +51,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
-    """A certificate for localhost and its key, and one of somebody else, all of authorities of their own."""
+    """Self-signed certificates with their keys: two for localhost, one for another host."""
     folder = tmp_path_factory.mktemp("certificates")
     for name, host in (("ours", "localhost"), ("other", "localhost"), ("elsewhere", "elsewhere.test")):
         command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={host}"]
@@ -58,6 +59,11 @@ def certificates(tmp_path_factory):
         command += ["-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem"]
         subprocess.run(command, check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture(scope="module")
+def contents(photos):
+    return [path.read_bytes() for path in sorted(photos.rglob("*.png"))]
 
 
 def address(server, protocol):
@@ -71,29 +77,64 @@ def expected(saved, content, signature="serving_default"):
     return names, outputs["probabilities"].numpy()[0]
 
 
+@contextlib.contextmanager
+def unused_port():
+    """A port on which nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+@contextlib.contextmanager
+def rest_server(body):
+    """A server with the same response to every request; yields its address."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self):
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    with in_background(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)) as served:
+        yield f"http://127.0.0.1:{served.server_address[1]}"
+
+
+@contextlib.contextmanager
+def grpc_server(respond):
+    """A gRPC server whose Predict returns what `respond` does, a PredictResponse; yields its address."""
+    method = grpc.unary_unary_rpc_method_handler(
+        lambda request, context: respond(), response_serializer=lambda response: response.SerializeToString()
+    )
+    handler = grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", {"Predict": method})
+    served = grpc.server(concurrent.futures.ThreadPoolExecutor(2), handlers=[handler])
+    port = served.add_insecure_port("127.0.0.1:0")
+    served.start()
+    try:
+        yield f"grpc://127.0.0.1:{port}"
+    finally:
+        served.stop(None)
+
+
 class TestPredictWithRetries:
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     @pytest.mark.parametrize("signature", ["serving_default", "ten_view"])
-    def test_predictions_are_the_models(self, protocol, signature, server, saved, photos):
-        contents = [path.read_bytes() for path in sorted(photos.rglob("*.png"))]
+    def test_predictions_equal_the_models(self, protocol, signature, server, saved, contents):
         connection = remote_model.connect(address(server, protocol), "alexnet", signature=signature)
-        predictions = remote_model.predict_with_retries(connection, [*contents, b"no image"], 30)
-        for content, prediction in zip(contents, predictions, strict=False):
+        *predictions, last = remote_model.predict_with_retries(connection, [*contents, b"no image"], 30)
+        for content, prediction in zip(contents, predictions, strict=True):
             names, probabilities = expected(saved, content, signature)
             assert prediction.valid
             assert prediction.class_names == names
             np.testing.assert_allclose(prediction.probabilities, probabilities, rtol=1e-5)
-        assert predictions[-1] == remote_model.Prediction(False, (), ())
-        assert len(predictions) == len(contents) + 1
+        assert last == remote_model.Prediction(False, (), ())
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
-    def test_good_images_are_classified_among_bad_ones_of_other_clients(self, protocol, server, saved, photos):
-        contents = [path.read_bytes() for path in sorted(photos.rglob("*.png"))]
+    def test_concurrent_clients_get_their_own_predictions(self, protocol, server, saved, contents):
         rows = [expected(saved, content) for content in contents]
         bad = [b"", b"no image", contents[0][:100]]
+        connection = remote_model.connect(address(server, protocol), "alexnet")
 
         def predict(number):
-            connection = remote_model.connect(address(server, protocol), "alexnet")
             if number % 3 == 0:
                 (prediction,) = remote_model.predict_with_retries(connection, [bad[number // 3 % 3]], 60)
                 return not prediction.valid
@@ -105,24 +146,19 @@ class TestPredictWithRetries:
             assert all(pool.map(predict, range(96)))
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
-    def test_unavailable_server_is_retried_with_exponential_backoff(self, protocol, server, photos):
+    @pytest.mark.parametrize(
+        "code, status", [("UNAVAILABLE", 503), ("UNAVAILABLE", 429), ("RESOURCE_EXHAUSTED", 502), ("ABORTED", 504)]
+    )
+    def test_overloaded_server_is_retried_with_exponential_backoff(
+        self, protocol, code, status, server, contents, monkeypatch
+    ):
+        monkeypatch.setattr(server, "failure", (grpc.StatusCode[code], status))
         connection = remote_model.connect(address(server, protocol), "alexnet")
-        content = next(photos.glob("*.png")).read_bytes()
         waits, server.failures = [], 4
-        (prediction,) = remote_model.predict_with_retries(connection, [content], 30, sleep=waits.append)
+        (prediction,) = remote_model.predict_with_retries(connection, contents[:1], 30, sleep=waits.append)
         assert prediction.valid
         assert len(waits) == 4
         assert all(0.05 * 2**number <= wait <= 0.1 * 2**number for number, wait in enumerate(waits))
-
-    @pytest.mark.parametrize("protocol", PROTOCOLS)
-    @pytest.mark.parametrize("code, status", [("UNAVAILABLE", 429), ("RESOURCE_EXHAUSTED", 502), ("ABORTED", 504)])
-    def test_every_status_of_an_overloaded_server_is_retried(self, protocol, code, status, server, photos, monkeypatch):
-        monkeypatch.setattr(server, "failure", (grpc.StatusCode[code], status))
-        connection = remote_model.connect(address(server, protocol), "alexnet")
-        server.failures, waits = 2, []
-        content = next(photos.glob("*.png")).read_bytes()
-        assert remote_model.predict_with_retries(connection, [content], 30, sleep=waits.append)[0].valid
-        assert len(waits) == 2
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     @pytest.mark.parametrize(
@@ -134,7 +170,7 @@ class TestPredictWithRetries:
             ("alexnet", {"signature": "predict"}, "[Ii]nputs|JSON"),
         ],
     )
-    def test_errors_are_reported_and_not_retried(self, protocol, model, options, message, server):
+    def test_other_errors_are_not_retried(self, protocol, model, options, message, server):
         connection = remote_model.connect(address(server, protocol), model, **options)
         before = server.requests
         with pytest.raises(remote_model.RequestFailed, match=message) as failure:
@@ -142,90 +178,186 @@ class TestPredictWithRetries:
         assert not failure.value.transient
         assert server.requests == before + 1
 
+    def test_timeouts_shrink_to_the_deadline(self):
+        timeouts, seconds = [], [0.0]
+
+        class Slow:
+            def predict(self, encoded_images, timeout_s):
+                timeouts.append(timeout_s)
+                seconds[0] += min(timeout_s, 0.3)
+                raise remote_model.RequestFailed("slow", True, False)
+
+        def sleep(wait):
+            seconds[0] += wait
+
+        with pytest.raises(remote_model.RequestFailed, match=r"\d attempts, deadline 2 s"):
+            remote_model.predict_with_retries(Slow(), [b"x"], 2.0, lambda: seconds[0], sleep)
+        assert timeouts[0] == 2 and len(timeouts) > 3
+        for before, after in itertools.pairwise(timeouts):
+            assert 0.001 <= after <= before - 0.3
+        assert seconds[0] <= 2 + 0.3
+
     @pytest.mark.parametrize("protocol", PROTOCOLS)
-    def test_deadline_ends_the_retries(self, protocol):
-        with socket.socket() as unused:  # bound, but nobody listens there
-            unused.bind(("127.0.0.1", 0))
-            connection = remote_model.connect(f"{protocol}://127.0.0.1:{unused.getsockname()[1]}", "alexnet")
-            waits = []  # and no other time passes
-
-            def clock():
-                return sum(waits)
-
+    def test_unreachable_server_is_retried_until_the_deadline(self, protocol):
+        with unused_port() as port:
+            connection = remote_model.connect(f"{protocol}://127.0.0.1:{port}", "alexnet")
+            waits = []
             with pytest.raises(remote_model.RequestFailed, match=r"\d attempts, deadline 1 s"):
-                remote_model.predict_with_retries(connection, [b"x"], 1.0, clock, waits.append)
+                remote_model.predict_with_retries(connection, [b"x"], 1.0, lambda: sum(waits), waits.append)
             assert len(waits) >= 3 and sum(waits) < 1 < sum(waits) + 2 * waits[-1] + 0.1 * 2 ** len(waits)
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     @pytest.mark.parametrize("drips", [False, True])
-    def test_server_that_never_responds_does_not_block_the_client(self, protocol, drips):
+    def test_silent_server_does_not_block_past_the_deadline(self, protocol, drips):
         class Silent(socketserver.BaseRequestHandler):
             def handle(self):
-                try:
+                with contextlib.suppress(OSError):
                     while not over.wait(0.05):
                         if drips:
                             self.request.sendall(b"H")
-                except OSError:
-                    pass
 
         over = threading.Event()
-        with (
-            in_background(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Silent)) as silent,
-            contextlib.ExitStack() as end,
-        ):
-            end.callback(over.set)
+        with in_background(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Silent)) as silent:
             connection = remote_model.connect(f"{protocol}://127.0.0.1:{silent.server_address[1]}", "alexnet")
             begin = time.monotonic()
-            with pytest.raises(remote_model.RequestFailed):
-                remote_model.predict_with_retries(connection, [b"x"], 1.0)
-            assert time.monotonic() - begin < 30  # and not forever, however busy the machine
+            try:
+                with pytest.raises(remote_model.RequestFailed, match="deadline 1 s"):
+                    remote_model.predict_with_retries(connection, [b"x"], 1.0)
+            finally:
+                over.set()
+            assert 0.5 < time.monotonic() - begin < 30  # a busy machine may need longer than a second
+
+    def test_slow_grpc_server_does_not_block_past_the_deadline(self):
+        with grpc_server(lambda: time.sleep(3)) as slow:
+            begin = time.monotonic()
+            with pytest.raises(remote_model.RequestFailed, match="DEADLINE_EXCEEDED"):
+                remote_model.predict_with_retries(remote_model.connect(slow, "alexnet"), [b"x"], 0.5)
+            assert time.monotonic() - begin < 2.5
+
+
+ROW = {"valid": True, "class_names": ["a", "b"], "probabilities": [0.75, 0.25]}
+
+
+def rest_body(**changes):
+    return json.dumps({"predictions": [ROW | changes]}).encode()
+
+
+def grpc_response(**changes):
+    """The same row by gRPC."""
+    response = predict_pb2.PredictResponse()
+    arrays = {"valid": [True], "class_names": [[b"a", b"b"]], "probabilities": np.float32([[0.75, 0.25]])} | changes
+    for name, array in arrays.items():
+        if array is not None:
+            response.outputs[name].CopyFrom(tf.make_tensor_proto(array))
+    return response
+
+
+class TestResponses:
+    """Responses of servers that are broken or hostile."""
 
     @pytest.mark.parametrize(
         "body",
         [
-            *(b"", b"nonsense", b"[]", b"{}", b'{"predictions": []}', b'{"predictions": [{"valid": true}]}', b"\xff"),
-            b'{"predictions": [{"valid": true, "class_names": ["a", "b"], "probabilities": [0.5]}]}',
-            b"[" * 100_000,
+            *(b"", b"nonsense", b"[]", b"{}", b"\xff", b"[" * 100_000),
+            *(b'{"predictions": []}', b'{"predictions": [{"valid": true}]}', b'{"predictions": [1]}'),
+            rest_body(valid="false"),
+            rest_body(valid=1),
+            rest_body(probabilities=[0.5]),
+            rest_body(probabilities=[7.0, 0.25]),
+            rest_body(probabilities=[-0.5, 0.25]),
+            rest_body(probabilities=[float("nan"), 0.25]),
+            rest_body(probabilities=[10**400, 0.25]),
+            rest_body(probabilities=[True, 0.25]),
+            rest_body(probabilities=["0.75", "0.25"]),
+            rest_body(probabilities=0.5),
+            rest_body(class_names=["a", 1]),
+            rest_body(class_names="ab"),
+            json.dumps({"predictions": [ROW, ROW]}).encode(),
         ],
     )
-    def test_unexpected_responses_are_failures_and_no_crashes(self, body):
-        class Strange(socketserver.StreamRequestHandler):
-            def handle(self):
-                while self.rfile.readline().strip():
-                    pass
-                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-
-        with in_background(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Strange)) as strange:
-            connection = remote_model.connect(f"http://127.0.0.1:{strange.server_address[1]}", "alexnet")
-            with pytest.raises(
-                remote_model.RequestFailed, match=r"unexpected response|returned 0 predictions"
-            ) as failure:
+    def test_wrong_rest_response_is_refused_without_retry(self, body):
+        with rest_server(body) as strange:
+            connection = remote_model.connect(strange, "alexnet")
+            with pytest.raises(remote_model.RequestFailed, match="unexpected response") as failure:
                 remote_model.predict_with_retries(connection, [b"x"], 30)
             assert not failure.value.transient and failure.value.responded
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            *({"valid": None}, {"valid": [1]}, {"valid": [True, True]}, {"valid": [[True]]}),
+            *({"class_names": [["a"]]}, {"class_names": [[b"\xff", b"b"]]}, {"class_names": [[1.0, 2.0]]}),
+            *({"probabilities": [[7.0, 0.25]]}, {"probabilities": [[np.nan, 0.25]]}, {"probabilities": [[0.75]]}),
+        ],
+    )
+    def test_wrong_grpc_response_is_refused_without_retry(self, changes):
+        with grpc_server(lambda: grpc_response(**changes)) as strange:
+            connection = remote_model.connect(strange, "alexnet")
+            with pytest.raises(remote_model.RequestFailed, match="unexpected response") as failure:
+                remote_model.predict_with_retries(connection, [b"x"], 30)
+            assert not failure.value.transient and failure.value.responded
+
+    @pytest.mark.parametrize("shape", [[1, 3], [2, 2], [-1, 2], [1, -1], [1, 10**9], [10**9, 10**9], [2]])
+    def test_values_that_do_not_match_the_shape_take_no_memory(self, shape):
+        response = grpc_response()
+        del response.outputs["probabilities"].tensor_shape.dim[:]
+        for size in shape:
+            response.outputs["probabilities"].tensor_shape.dim.add(size=size)
+        with grpc_server(lambda: response) as strange:
+            connection = remote_model.connect(strange, "alexnet")
+            with pytest.raises(remote_model.RequestFailed, match="unexpected response"):
+                remote_model.predict_with_retries(connection, [b"x"], 30)
+
+    def test_every_form_of_a_tensor_is_read(self):
+        as_fields = grpc_response()
+        for name, field in (("probabilities", "float_val"), ("valid", "bool_val")):
+            values = tf.make_ndarray(as_fields.outputs[name]).ravel().tolist()
+            as_fields.outputs[name].ClearField("tensor_content")
+            getattr(as_fields.outputs[name], field)[:] = values
+        for response in (grpc_response(), as_fields):
+            with grpc_server(lambda response=response: response) as served:
+                connection = remote_model.connect(served, "alexnet")
+                assert connection.predict([b"x"], 30) == [remote_model.Prediction(True, ("a", "b"), (0.75, 0.25))]
+
+    def test_control_characters_are_replaced(self):
+        with rest_server(rest_body(class_names=["\x1b[31mred", "two\nlines"])) as strange:
+            (prediction,) = remote_model.connect(strange, "alexnet").predict([b"x"], 30)
+        assert prediction.class_names == ("\ufffd[31mred", "two\ufffdlines")
+
+    def test_control_characters_of_an_error_are_replaced(self, server):
+        connection = remote_model.connect(address(server, "http"), "alexnet", signature="\x1b[31m")
+        with pytest.raises(remote_model.RequestFailed, match=r"not found: \ufffd\[31m"):
+            connection.predict([b"x"], 30)
+
+    def test_huge_response_is_refused(self, monkeypatch):
+        monkeypatch.setattr(remote_model, "_MAX_RESPONSE_BYTES", 1000)
+        with rest_server(rest_body(class_names=["a" * 1000, "b"])) as strange:
+            with pytest.raises(remote_model.RequestFailed, match="more than 1000 bytes") as failure:
+                remote_model.connect(strange, "alexnet").predict([b"x"], 30)
+            assert not failure.value.transient
 
 
 class TestTransportSecurity:
     @pytest.mark.parametrize("scheme", ["grpcs", "https", "grpc", "http"])
-    def test_certificate_is_verified_by_default(self, scheme, server, certificates, photos):
-        content = next(photos.glob("*.png")).read_bytes()
+    def test_certificate_is_verified(self, scheme, server, certificates, contents):
         keys = {"certificate": certificates / "ours.pem", "key": certificates / "ours.key"}
         with model_server.ModelServer(server.model, **keys) as secure:
             trusting = remote_model.connect(
                 address(secure, scheme), "alexnet", ca_certificate=certificates / "ours.pem"
             )
-            assert remote_model.predict_with_retries(trusting, [content], 30)[0].valid
+            assert remote_model.predict_with_retries(trusting, contents[:1], 30)[0].valid
             for authority in (None, certificates / "other.pem"):
                 if authority is None and scheme in ("grpc", "http"):
-                    continue  # no TLS was required
+                    continue  # no TLS was requested
                 connection = remote_model.connect(address(secure, scheme), "alexnet", ca_certificate=authority)
                 before = secure.requests
                 with pytest.raises(remote_model.RequestFailed, match=r"(?i)certificate.verify.failed") as failure:
-                    remote_model.predict_with_retries(connection, [content], 10)
+                    remote_model.predict_with_retries(connection, contents[:1], 10)
                 assert not failure.value.transient
                 assert secure.requests == before
 
     @pytest.mark.parametrize("scheme", ["grpcs", "https"])
-    def test_certificate_of_another_name_is_refused(self, scheme, server, certificates):
+    def test_certificate_for_another_host_is_refused(self, scheme, server, certificates):
         keys = {"certificate": certificates / "elsewhere.pem", "key": certificates / "elsewhere.key"}
         with model_server.ModelServer(server.model, **keys) as secure:
             authority = certificates / "elsewhere.pem"
@@ -235,7 +367,7 @@ class TestTransportSecurity:
             assert secure.requests == 0
 
     @pytest.mark.parametrize("scheme", ["grpcs", "https"])
-    def test_plain_server_gets_no_image_if_tls_was_required_and_no_retry(self, scheme, server):
+    def test_server_without_tls_gets_no_image_and_no_retry(self, scheme, server):
         before = server.requests
         connection = remote_model.connect(address(server, scheme), "alexnet")
         with pytest.raises(remote_model.RequestFailed, match=r"has no TLS|WRONG_VERSION_NUMBER") as failure:
@@ -243,20 +375,34 @@ class TestTransportSecurity:
         assert not failure.value.responded
         assert server.requests == before
 
+    def test_redirects_and_proxies_get_no_image(self, server, contents, monkeypatch):
+        class Redirect(socketserver.StreamRequestHandler):
+            def handle(self):
+                location = f"{address(server, 'http')}/v1/models/alexnet:predict".encode()
+                self.wfile.write(b"HTTP/1.1 307 Moved\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % location)
+
+        before = server.requests
+        with in_background(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Redirect)) as redirecting:
+            port = redirecting.server_address[1]
+            with pytest.raises(remote_model.RequestFailed, match="returned 307"):
+                remote_model.connect(f"http://127.0.0.1:{port}", "alexnet").predict(contents[:1], 30)
+            assert server.requests == before
+            monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+            assert remote_model.connect(address(server, "http"), "alexnet").predict(contents[:1], 30)[0].valid
+
 
 class TestPredictFiles:
     @pytest.mark.parametrize("protocol", PROTOCOLS)
-    def test_server_that_is_down_ends_it_with_the_first_request(self, protocol, photos):
-        with socket.socket() as unused:
-            unused.bind(("127.0.0.1", 0))
-            connection = remote_model.connect(f"{protocol}://127.0.0.1:{unused.getsockname()[1]}", "alexnet")
+    def test_stops_at_a_server_that_is_down(self, protocol, photos):
+        with unused_port() as port:
+            connection = remote_model.connect(f"{protocol}://127.0.0.1:{port}", "alexnet")
             files = image_requests.find_files([photos])
             rows = list(image_requests.predict_files(connection, files, 2, 0.3))
         assert [row.path for row in rows] == files[:2]
         assert all(row.error for row in rows)
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
-    def test_server_that_is_overloaded_does_not(self, protocol, server, photos, monkeypatch):
+    def test_goes_on_after_a_failed_request(self, protocol, server, photos, monkeypatch):
         monkeypatch.setattr(server, "failures", 1)
         monkeypatch.setattr(server, "failure", (grpc.StatusCode.INTERNAL, 500))
         connection = remote_model.connect(address(server, protocol), "alexnet")
@@ -265,8 +411,8 @@ class TestPredictFiles:
         assert [row.path for row in rows] == files
         assert [row.prediction is not None for row in rows] == [False, False, True, True, True, False]
 
-    def test_what_is_no_image_is_not_read(self, tmp_path, photos):
-        os.mkfifo(tmp_path / "pipe")  # reading it would wait forever
+    def test_files_that_can_not_be_images_are_not_read(self, tmp_path, photos):
+        os.mkfifo(tmp_path / "pipe")  # reading it would block forever
         with (tmp_path / "video").open("wb") as file:
             file.truncate(1 << 40)
         (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
@@ -276,8 +422,8 @@ class TestPredictFiles:
         ((*rows,),) = image_requests.batch_files(files, 16)
         errors = [str(error) for _, error in rows]
         assert "No such file" in errors[0]
-        assert errors[1] == errors[2] == "it is no regular file"
-        assert errors[3] == "an image may have 160,000,000 bytes, and it has 1,099,511,627,776"
+        assert errors[1] == errors[2] == "not a regular file"
+        assert errors[3] == "images must have at most 160,000,000 bytes. Received: 1,099,511,627,776 bytes"
 
 
 class TestConnect:
@@ -286,20 +432,43 @@ class TestConnect:
         with pytest.raises(ValueError, match="`server` must be grpc://"):
             remote_model.connect(wrong, "alexnet")
 
-    def test_file_that_is_no_certificate_is_refused(self, tmp_path):
+    def test_wrong_certificate_file_is_refused(self, tmp_path):
         (tmp_path / "none.pem").write_text("no certificate")
         for name in ("none.pem", "missing.pem"):
             with pytest.raises(ValueError, match="`ca_certificate` must be a PEM file"):
                 remote_model.connect("https://localhost", "alexnet", ca_certificate=tmp_path / name)
 
+    def test_missing_extra_is_named(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+        with pytest.raises(ValueError, match=r"pip install 'alexnet-tf\[serving\]'"):
+            remote_model.connect("grpc://localhost", "alexnet")
+
 
 class TestProgram:
+    @pytest.fixture
+    def classify(self, monkeypatch, capsys):
+        """Runs alexnet-client in this process. Returns its exit status, stdout and stderr."""
+
+        def run_main(*paths, **changes):
+            values = {"server": "http://localhost:1", "model": "alexnet", "version": None, "ca_certificate": None}
+            values |= {"signature": "serving_default", "batch_size": 2, "deadline": 30, "format": "table"}
+            values |= {"panel": None, "overwrite": False} | changes
+            monkeypatch.setattr(absl_flags, "FLAGS", types.SimpleNamespace(**values))
+            status = 0
+            try:
+                client.main([str(path) for path in paths])
+            except SystemExit as end:
+                status = end.code
+            return status, *capsys.readouterr()
+
+        return run_main
+
     @pytest.mark.parametrize("protocol", PROTOCOLS)
-    def test_folders_become_json_lines_and_a_panel(self, protocol, server, saved, photos, tmp_path):
-        arguments = [f"--server={address(server, protocol)}", "--format=jsonl", "--batch_size=2"]
-        result = run("client", *arguments, f"--panel={tmp_path / 'panel.png'}", photos)
-        assert result.returncode == 1  # for the one that is no image
-        lines = [json.loads(line) for line in result.stdout.splitlines()]
+    def test_folder_gives_json_lines_and_a_panel(self, protocol, classify, server, saved, photos, tmp_path):
+        flags = {"server": address(server, protocol), "format": "jsonl", "panel": str(tmp_path / "panel.png")}
+        status, output, errors = classify(photos, **flags)
+        assert status == 1  # notes.txt is not an image
+        lines = [json.loads(line) for line in output.splitlines()]
         names = ["image-0.png", "image-2.png", "image-4.png", "nested/image-1.png", "nested/image-3.png", "notes.txt"]
         assert [line["file"] for line in lines] == [str(photos / name) for name in names]
         for line in lines[:-1]:
@@ -308,49 +477,21 @@ class TestProgram:
             assert [row["class"] for row in line["classes"]] == list(names)
             np.testing.assert_allclose([row["probability"] for row in line["classes"]], probabilities, rtol=1e-5)
         assert lines[-1]["classes"] == []
-        assert lines[-1]["error"] == "not an image that can be read"
-        assert "No prediction for 1 of 6 files" in result.stderr
+        assert lines[-1]["error"] == "not an image that the server can decode"
+        assert "No prediction for 1 of 6 files" in errors
         assert Image.open(tmp_path / "panel.png").size[0] > 500
 
-    def test_table_has_a_line_for_each_file(self, server, saved, photos):
+    def test_table_has_a_line_for_each_file(self, classify, server, saved, photos):
         path = photos / "image-0.png"
-        output = run_well("client", f"--server={address(server, 'http')}", "--signature=ten_view", path)
+        status, output, _ = classify(path, server=address(server, "http"), signature="ten_view")
         names, probabilities = expected(saved, path.read_bytes(), "ten_view")
         row = "  ".join(f"{p:6.2%} {name}" for name, p in zip(names, probabilities, strict=True))
-        assert output == f"{path}  {row}\n"
+        assert (status, output) == (0, f"{path}  {row}\n")
 
-    def test_missing_path_and_absent_server_are_errors(self, photos):
+    def test_program_names_missing_paths_and_absent_servers(self, photos):
         result = run("client", "--server=http://localhost:1", "nowhere")
         assert "There is no file or folder nowhere" in result.stderr
         result = run("client", "--server=http://localhost:1", "--deadline=0.5", "--batch_size=1", photos)
         assert result.returncode == 1
         assert "http://localhost:1 doesn't respond: 5 files were not sent." in result.stderr
         assert "No prediction for 6 of 6 files." in result.stderr
-
-
-class TestModelServer:
-    """The tests' server speaks as TF Serving does also where the client has no request for it."""
-
-    def test_classify_and_metadata_by_grpc(self, server, saved, photos):
-        content = (photos / "image-0.png").read_bytes()
-        with grpc.insecure_channel(f"localhost:{server.grpc_port}") as channel:
-            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-            request = classification_pb2.ClassificationRequest()
-            request.model_spec.name, request.model_spec.signature_name = "alexnet", "classify"
-            example = request.input.example_list.examples.add()
-            example.features.feature["image/encoded"].bytes_list.value.append(content)
-            (classes,) = stub.Classify(request, timeout=30).result.classifications
-            names, probabilities = expected(saved, content)
-            assert tuple(each.label for each in classes.classes) == names
-            np.testing.assert_allclose([each.score for each in classes.classes], probabilities, rtol=1e-5)
-            request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-            request.model_spec.name = "alexnet"
-            metadata = stub.GetModelMetadata(request, timeout=30).metadata["signature_def"]
-            signatures = get_model_metadata_pb2.SignatureDefMap()
-            assert metadata.Unpack(signatures)
-            assert signatures.signature_def["classify"].method_name == "tensorflow/serving/classify"
-            request = predict_pb2.PredictRequest()
-            request.model_spec.name = "alexnet"
-            request.inputs["images"].CopyFrom(tf.make_tensor_proto([1.0]))
-            with pytest.raises(grpc.RpcError, match="images must be"):
-                stub.Predict(request, timeout=30)

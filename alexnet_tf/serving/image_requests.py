@@ -1,4 +1,4 @@
-"""Requests about image files: from files and folders to batches, and from these to predictions."""
+"""Image files as requests to a server, and their predictions."""
 
 import os
 import pathlib
@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from alexnet_tf.serving import remote_model
 
-_MAX_REQUEST_BYTES = 32 * 1024 * 1024  # larger requests are sent as several
-_MAX_FILE_BYTES = 160_000_000  # the 50 million pixels that a server decodes, uncompressed; a video has more
+_MAX_REQUEST_BYTES = 32 * 1024 * 1024  # larger requests are split
+_MAX_FILE_BYTES = 160_000_000  # 50 million uncompressed pixels, the server's limit
 
 
 class FilePrediction(NamedTuple):
@@ -29,12 +29,12 @@ class FilePrediction(NamedTuple):
 
 
 def find_files(paths: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:
-    """Lists the files that paths name: files as they are, and all that folders hold, at any depth, sorted by name.
+    """Lists files, and all files in folders and their subfolders, sorted by name.
 
-    What begins with a dot in a folder is skipped. Links to folders are listed, not followed.
+    Hidden files and folders inside a folder are skipped. Links to folders are listed, but not followed.
 
     Raises:
-        ValueError: if there is nothing at a path, or no file at all.
+        ValueError: if a path does not exist, or there are no files.
         OSError: if a folder can't be read.
     """
     files, paths = [], [pathlib.Path(path) for path in paths]
@@ -60,21 +60,25 @@ def _raise(error: OSError) -> None:
 
 
 def read_file(path: pathlib.Path) -> bytes:
-    """Reads an image file. Raises OSError if it can't be, if it is no file but a pipe or a device, on which reading may
-    wait forever, or if it is larger than any image."""
+    """Reads an image file.
+
+    Raises:
+        OSError: if the file can't be read, is a pipe or a device (reading could block forever), or is larger than any
+            image.
+    """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise OSError("it is no regular file")
+        raise OSError("not a regular file")
     if status.st_size > _MAX_FILE_BYTES:
-        raise OSError(f"an image may have {_MAX_FILE_BYTES:,} bytes, and it has {status.st_size:,}")
+        raise OSError(f"images must have at most {_MAX_FILE_BYTES:,} bytes. Received: {status.st_size:,} bytes")
     return path.read_bytes()
 
 
 def batch_files(files: Iterable[pathlib.Path], batch_size: int) -> Iterator[list[tuple[pathlib.Path, bytes | OSError]]]:
     """Groups files into requests.
 
-    Yields: lists of (path, content), where the content is bytes, or the OSError that reading raised. A list has at most
-    `batch_size` files, and fewer if they are large.
+    Yields: lists of at most `batch_size` pairs (path, content), fewer if the files are large. The content is an OSError
+        if the file can't be read.
     """
     batch, size = [], 0
     for path in files:
@@ -93,17 +97,20 @@ def batch_files(files: Iterable[pathlib.Path], batch_size: int) -> Iterator[list
 
 
 def predict_files(
-    connection: remote_model.Connection, files: Iterable[pathlib.Path], batch_size: int, deadline_s: float
+    connection: remote_model.GrpcConnection | remote_model.RestConnection,
+    files: Iterable[pathlib.Path],
+    batch_size: int,
+    deadline_s: float,
 ) -> Iterator[FilePrediction]:
-    """Runs inference on files, in their order.
+    """Classifies files, in their order.
 
     Args:
         connection: from `remote_model.connect`.
-        files: the image files.
-        batch_size: images in a request, at most.
-        deadline_s: seconds for a request, with all its attempts.
+        files: image files.
+        batch_size: maximum number of images in a request.
+        deadline_s: seconds for each request, including retries.
 
-    Yields: a `FilePrediction` for each file, up to the first request to which the server does not respond at all.
+    Yields: a `FilePrediction` for each file. Stops after the first request to which the server does not respond.
     """
     for batch in batch_files(files, batch_size):
         readable = [content for _, content in batch if isinstance(content, bytes)]
@@ -117,11 +124,9 @@ def predict_files(
                 yield FilePrediction(path, None, None, f"can't be read: {content}")
             elif failure:
                 yield FilePrediction(path, content, None, failure)
+            elif (prediction := next(predictions)).valid:
+                yield FilePrediction(path, content, prediction, None)
             else:
-                prediction = next(predictions)
-                if prediction.valid:
-                    yield FilePrediction(path, content, prediction, None)
-                else:
-                    yield FilePrediction(path, content, None, "not an image that can be read")
+                yield FilePrediction(path, content, None, "not an image that the server can decode")
         if not responds:
             return

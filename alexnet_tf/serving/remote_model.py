@@ -1,8 +1,9 @@
-"""A model on a server that speaks TF Serving's gRPC or REST: requests with deadlines, retries and verified TLS."""
+"""A client of TensorFlow Serving's gRPC and REST APIs, with deadlines, retries and verified TLS."""
+
+from __future__ import annotations
 
 import base64
 import dataclasses
-import http.client
 import json
 import pathlib
 import queue
@@ -13,25 +14,27 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar
+from typing import Any
 
-# The server is down, restarting or overloaded. Any other error would be the same at the next attempt.
+from alexnet_tf import cli
+
+# The server is down, restarting or overloaded: a retry may succeed. It does not for any other status.
 _RETRIED_STATUS = (429, 502, 503, 504)
-# What gRPC says if it gets no response, and if it never will: the certificate is not trusted, or the port has no TLS.
+# gRPC's details when there is no response, and when a retry is in vain: no TLS on the port, no trusted certificate.
 _NO_RESPONSE = r"(?i)failed to connect|resolution failed|handshake|socket closed|connection reset|deadline exceeded"
 _NEVER_CONNECTS = "CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER"
 _FIRST_WAIT_S, _MAX_WAIT_S = 0.1, 5.0
 _MAX_RESPONSE_BYTES = 256 * 1024 * 1024
-
-_Result = TypeVar("_Result")
+_MAX_CLASSES = 1000  # in a prediction; the signatures return five
+_MAX_MESSAGE = 500  # characters of a server's error message
 
 
 class RequestFailed(Exception):
-    """A request that got no response, or an error as its response.
+    """A request failed, or the response was not a prediction.
 
     Attributes:
         transient: whether a retry may succeed.
-        responded: whether the server responded. If not even after all retries, it is down or is no such server.
+        responded: whether the server responded. If it did not after all retries, it is down.
     """
 
     def __init__(self, message: str, transient: bool, responded: bool = True):
@@ -45,21 +48,13 @@ class Prediction:
 
     Attributes:
         valid: whether the server could decode the image.
-        class_names: the most probable classes, the most probable first; empty if it could not.
+        class_names: the most probable classes, the most probable first; empty if the image is not valid.
         probabilities: their probabilities.
     """
 
     valid: bool
     class_names: tuple[str, ...]
     probabilities: tuple[float, ...]
-
-
-class Connection(Protocol):
-    """A connection to one signature of a served model."""
-
-    def predict(self, encoded_images: list[bytes], timeout_s: float) -> list[Prediction]:
-        """Sends one request. Raises `RequestFailed` if it fails or takes longer than `timeout_s` seconds."""
-        ...
 
 
 def connect(
@@ -69,23 +64,21 @@ def connect(
     version: int | None = None,
     signature: str = "serving_default",
     ca_certificate: str | pathlib.Path | None = None,
-) -> Connection:
-    """Makes a connection to a served model. Nothing is sent yet.
+) -> GrpcConnection | RestConnection:
+    """Prepares a connection to a served model. Nothing is sent yet.
 
     Args:
         address: `grpc://host:8500` or `http://host:8501`, or `grpcs://` and `https://` for TLS. The server's
             certificate must match its name and be signed by an authority that this machine trusts, or by
             `ca_certificate`.
         model: the model's name on the server.
-        version: the number of its version; None for the newest.
+        version: version number; None for the newest.
         signature: "serving_default" or "ten_view".
-        ca_certificate: None, or a PEM file with the authority that signed the server's certificate. The connection
-            then uses TLS with any address.
-
-    Returns: the connection.
+        ca_certificate: PEM file of the authority that signed the server's certificate. The connection then uses TLS
+            with any address.
 
     Raises:
-        ValueError: if the address is none of these, the certificate can't be read, or grpcio is not installed.
+        ValueError: if the address or the certificate is invalid, or gRPC's packages are not installed.
     """
     parts = urllib.parse.urlsplit(address)
     if parts.scheme not in ("grpc", "grpcs", "http", "https") or not parts.hostname or parts.path.strip("/"):
@@ -98,26 +91,27 @@ def connect(
         except (OSError, ValueError, ssl.SSLError) as error:
             raise ValueError(f"`ca_certificate` must be a PEM file. Received: {ca_certificate}: {error}") from error
     secure = parts.scheme in ("grpcs", "https") or certificate is not None
-    kind = _Grpc if parts.scheme.startswith("grpc") else _Rest
-    return kind(parts, model, version, signature, secure, certificate)
+    kind, default_port = (GrpcConnection, 8500) if parts.scheme.startswith("grpc") else (RestConnection, 8501)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return kind(f"{host}:{parts.port or default_port}", model, version, signature, secure, certificate)
 
 
 def predict_with_retries(
-    connection: Connection,
+    connection: GrpcConnection | RestConnection,
     encoded_images: list[bytes],
     deadline_s: float,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] = time.sleep,
 ) -> list[Prediction]:
-    """Runs inference on images, and retries transient failures with exponential backoff.
+    """Classifies images, and retries transient failures with exponential backoff.
 
     Args:
         connection: from `connect`.
-        encoded_images: encoded images, as files hold them.
+        encoded_images: contents of image files.
         deadline_s: seconds for all attempts together.
         clock, sleep: for tests.
 
-    Returns: the predictions, one for each image.
+    Returns: one prediction for each image.
 
     Raises:
         RequestFailed: if the deadline passed, or the server returned an error.
@@ -127,13 +121,9 @@ def predict_with_retries(
     while True:
         attempts += 1
         try:
-            predictions = connection.predict(encoded_images, max(end - clock(), 0.001))
-            if len(predictions) != len(encoded_images):
-                message = f"the server returned {len(predictions)} predictions for {len(encoded_images)} images"
-                raise RequestFailed(message, False)
-            return predictions
+            return connection.predict(encoded_images, max(end - clock(), 0.001))
         except RequestFailed as error:
-            jittered_s = wait_s * random.uniform(0.5, 1)  # so that clients that failed together don't retry together
+            jittered_s = wait_s * random.uniform(0.5, 1)  # clients that failed together should not retry together
             if not error.transient or clock() + jittered_s >= end:
                 count = "1 attempt" if attempts == 1 else f"{attempts} attempts"
                 message = f"{error} ({count}, deadline {deadline_s:g} s)"
@@ -142,141 +132,184 @@ def predict_with_retries(
         wait_s = min(2 * wait_s, _MAX_WAIT_S)
 
 
-class _Grpc:
-    """PredictionService.Predict."""
+class GrpcConnection:
+    """Calls PredictionService.Predict."""
 
     def __init__(
-        self,
-        parts: urllib.parse.SplitResult,
-        model: str,
-        version: int | None,
-        signature: str,
-        secure: bool,
-        certificate: bytes | None,
+        self, host: str, model: str, version: int | None, signature: str, secure: bool, certificate: bytes | None
     ):
         try:
-            import grpc  # not with the module: http:// works without it
+            import grpc
+            import tensorflow as tf
+            from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
         except ImportError as error:
-            raise ValueError("gRPC needs `pip install alexnet-tf[serving]`; http:// works without it.") from error
-        from alexnet_tf.serving import predict_messages
-
+            raise ValueError(
+                "`server` with grpc:// needs the extra packages of pip install 'alexnet-tf[serving]'; "
+                "http:// works without them."
+            ) from error
         options = [("grpc.max_receive_message_length", _MAX_RESPONSE_BYTES), ("grpc.max_send_message_length", -1)]
-        address = f"{_host(parts)}:{parts.port or 8500}"
         if secure:
-            channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(certificate), options)
+            channel = grpc.secure_channel(host, grpc.ssl_channel_credentials(certificate), options)
         else:
-            channel = grpc.insecure_channel(address, options)
-        self._messages, self._error = predict_messages, grpc.RpcError
-        self._call = channel.unary_unary(predict_messages.PREDICT_METHOD)
+            channel = grpc.insecure_channel(host, options)
+        self._predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+        self._request_class, self._tf, self._error = predict_pb2.PredictRequest, tf, grpc.RpcError
         self._transient = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.ABORTED)
-        self._address, self._model, self._version, self._signature = address, model, version, signature
+        self._host, self._model, self._version, self._signature = host, model, version, signature
 
     def predict(self, encoded_images: list[bytes], timeout_s: float) -> list[Prediction]:
-        request = self._messages.encode_request(self._model, self._version, self._signature, encoded_images)
+        """Sends one request. Raises `RequestFailed` if it fails or takes longer than `timeout_s` seconds."""
+        request = self._request_class()
+        request.model_spec.name, request.model_spec.signature_name = self._model, self._signature
+        if self._version is not None:
+            request.model_spec.version.value = self._version
+        images = self._tf.make_tensor_proto(encoded_images, self._tf.string, [len(encoded_images)])
+        request.inputs["images"].CopyFrom(images)
         try:
-            response = self._call(request, timeout=timeout_s)
+            response = self._predict(request, timeout=timeout_s)
         except self._error as error:
             details = error.details() or ""
             transient = error.code() in self._transient and not re.search(_NEVER_CONNECTS, details)
-            message = f"{self._address} returned {error.code().name}: {details}"
-            # gRPC has the same codes for what the server says and for what it makes up when there is none.
-            raise RequestFailed(message, transient, not re.search(_NO_RESPONSE, details)) from error
+            # gRPC uses the same codes for the server's own errors and for connections that failed.
+            responded = not re.search(_NO_RESPONSE, details)
+            raise _error_response(self._host, error.code().name, details, transient, responded) from error
+        count = len(encoded_images)
         try:
-            outputs = self._messages.decode_response(response)
-            rows = zip(outputs["valid"], outputs["class_names"], outputs["probabilities"], strict=True)
-            return [_prediction(valid, [name.decode() for name in names], best) for valid, names, best in rows]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RequestFailed(f"{self._address} returned an unexpected response: {error!r}", False) from error
+            columns = [
+                self._to_list(response, name, count, dims)
+                for name, dims in (("valid", 1), ("class_names", 2), ("probabilities", 2))
+            ]
+            rows = list(zip(*columns, strict=True))
+            return _check_predictions(
+                [(valid, [name.decode() for name in names], best) for valid, names, best in rows], count
+            )
+        except (TypeError, ValueError, AttributeError) as error:
+            raise _unexpected_response(self._host, error) from error
+
+    def _to_list(self, response: Any, name: str, count: int, dims: int) -> list:
+        """The values of an output. Its shape is checked before memory is allocated for it."""
+        if name not in response.outputs:
+            raise ValueError(f"there is no output {name}")
+        shape = [dim.size for dim in response.outputs[name].tensor_shape.dim]
+        if len(shape) != dims or shape[0] != count or not 0 <= shape[-1] <= max(count, _MAX_CLASSES):
+            raise ValueError(f"{name} has shape {shape} for {count} images")
+        return self._tf.make_ndarray(response.outputs[name]).tolist()
 
 
-class _Rest:
-    """POST /v1/models/MODEL:predict."""
+class RestConnection:
+    """Posts to /v1/models/MODEL:predict."""
 
     def __init__(
-        self,
-        parts: urllib.parse.SplitResult,
-        model: str,
-        version: int | None,
-        signature: str,
-        secure: bool,
-        certificate: bytes | None,
+        self, host: str, model: str, version: int | None, signature: str, secure: bool, certificate: bytes | None
     ):
-        self._host, self._port = parts.hostname or "", parts.port or 8501
+        import urllib3  # takes a tenth of a second, which --help need not wait for
+
+        context = None
+        if secure:  # verifies the certificate and the host's name
+            context = ssl.create_default_context(cadata=certificate.decode() if certificate else None)
+        self._pool, self._urllib3 = urllib3.PoolManager(ssl_context=context, maxsize=16), urllib3
+        self._address = f"{'https' if secure else 'http'}://{host}"
         path = f"/v1/models/{urllib.parse.quote(model, safe='')}"
-        self._path = path + (f"/versions/{version}" if version is not None else "") + ":predict"
+        self._url = self._address + path + (f"/versions/{version}" if version is not None else "") + ":predict"
         self._signature = signature
-        self._context = None
-        if secure:  # verifies the certificate and the name
-            self._context = ssl.create_default_context(cadata=certificate.decode() if certificate else None)
-        self._address = f"{'https' if secure else 'http'}://{_host(parts)}:{self._port}"
 
     def predict(self, encoded_images: list[bytes], timeout_s: float) -> list[Prediction]:
+        """Sends one request. Raises `RequestFailed` if it fails or takes longer than `timeout_s` seconds."""
         instances = [{"b64": base64.b64encode(image).decode()} for image in encoded_images]
-        body = json.dumps({"signature_name": self._signature, "instances": instances}).encode()
-        status, content = _within(timeout_s, lambda: self._post(body, timeout_s), self._address)
+        status, content = self._post({"signature_name": self._signature, "instances": instances}, timeout_s)
         try:
             if status != 200:
                 message = json.loads(content).get("error", "") if content.startswith(b"{") else ""
-                raise RequestFailed(f"{self._address} returned {status}: {message}", status in _RETRIED_STATUS)
-            return [
-                _prediction(row["valid"], row["class_names"], row["probabilities"])
-                for row in json.loads(content)["predictions"]
+                raise _error_response(self._address, status, str(message), status in _RETRIED_STATUS)
+            rows = [
+                (row["valid"], row["class_names"], row["probabilities"]) for row in json.loads(content)["predictions"]
             ]
+            return _check_predictions(rows, len(encoded_images))
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise RequestFailed(f"{self._address} returned an unexpected response: {error!r}", False) from error
+            raise _unexpected_response(self._address, error) from error
 
-    def _post(self, body: bytes, timeout_s: float) -> tuple[int, bytes]:
-        if self._context:
-            connection = http.client.HTTPSConnection(self._host, self._port, timeout=timeout_s, context=self._context)
-        else:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
-        try:
+    def _post(self, body: dict, timeout_s: float) -> tuple[int, bytes]:
+        """The status and the content of the response.
+
+        Runs in a thread of its own: a socket's timeout starts again with every byte, and the lookup of a host has none.
+        """
+        results = queue.SimpleQueue()
+
+        def work():
             try:
-                connection.connect()
-            except ssl.SSLError as error:
-                problem = "can't be verified" if isinstance(error, ssl.SSLCertVerificationError) else "has no TLS"
-                raise RequestFailed(f"{self._address} {problem}: {error}", False, False) from error
-            connection.request("POST", self._path, body, {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            content = response.read(_MAX_RESPONSE_BYTES + 1)
-            if len(content) > _MAX_RESPONSE_BYTES:
-                raise RequestFailed(f"{self._address} returned more than {_MAX_RESPONSE_BYTES} bytes", False)
-            return response.status, content
-        except (OSError, http.client.HTTPException) as error:
-            raise RequestFailed(f"{self._address} doesn't respond: {error!r}", True, False) from error
-        finally:
-            connection.close()
+                results.put((self._request(body, timeout_s), None))
+            except Exception as error:
+                results.put((None, error))
 
-
-def _host(parts: urllib.parse.SplitResult) -> str:
-    return f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-
-
-def _prediction(valid: bool, names: Iterable, probabilities: Iterable) -> Prediction:
-    if not valid:
-        return Prediction(False, (), ())
-    names, probabilities = tuple(map(str, names)), tuple(map(float, probabilities))
-    if len(names) != len(probabilities):
-        raise ValueError(f"{len(names)} names of {len(probabilities)} probabilities")
-    return Prediction(True, names, probabilities)
-
-
-def _within(timeout_s: float, function: Callable[[], _Result], address: str) -> _Result:
-    """Returns or raises what a function does, or raises RequestFailed after some seconds, whatever it waits for: a
-    socket's timeout starts again with each byte, and the lookup of a name has none."""
-    results = queue.SimpleQueue()
-
-    def work():
+        threading.Thread(target=work, daemon=True).start()
         try:
-            results.put((function(), None))
-        except BaseException as error:
-            results.put((None, error))
+            result, error = results.get(timeout=timeout_s)
+        except queue.Empty:
+            raise RequestFailed(f"{self._address} doesn't respond in time", True, False) from None
+        if error:
+            raise error
+        return result
 
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        result, error = results.get(timeout=timeout_s)
-    except queue.Empty:
-        raise RequestFailed(f"{address} doesn't respond in time", True, False) from None
-    if error:
-        raise error
-    return result
+    def _request(self, body: dict, timeout_s: float) -> tuple[int, bytes]:
+        errors = self._urllib3.exceptions
+        try:
+            response = self._pool.request(
+                "POST",
+                self._url,
+                json=body,
+                timeout=timeout_s,
+                retries=False,  # also no redirects: images go to this server only
+                preload_content=False,
+                decode_content=False,
+            )
+            content = response.read(_MAX_RESPONSE_BYTES + 1)
+        except errors.SSLError as error:
+            unverified = isinstance(error.args[0], ssl.SSLCertVerificationError)
+            problem = "can't be verified" if unverified else "has no TLS"
+            raise RequestFailed(f"{self._address} {problem}: {error}", False, False) from error
+        except (errors.HTTPError, OSError) as error:
+            raise RequestFailed(f"{self._address} doesn't respond: {error}", True, False) from error
+        if len(content) > _MAX_RESPONSE_BYTES:
+            response.close()
+            raise RequestFailed(f"{self._address} returned more than {_MAX_RESPONSE_BYTES} bytes", False)
+        response.release_conn()
+        return response.status, content
+
+
+def _error_response(
+    address: str, status: str | int, message: str, transient: bool, responded: bool = True
+) -> RequestFailed:
+    text = cli.printable(message[:_MAX_MESSAGE])
+    return RequestFailed(f"{address} returned {status}: {text}", transient, responded)
+
+
+def _unexpected_response(address: str, error: Exception) -> RequestFailed:
+    return RequestFailed(f"{address} returned an unexpected response: {repr(error)[:_MAX_MESSAGE]}", False)
+
+
+def _check_predictions(rows: Iterable[tuple[Any, Any, Any]], count: int) -> list[Prediction]:
+    """Validates a response: a row of `valid`, `class_names` and `probabilities` for each image.
+
+    Characters of names that a terminal would interpret are replaced.
+
+    Raises:
+        ValueError: if a value has another type or range.
+    """
+    predictions = []
+    for valid, names, probabilities in rows:
+        if not isinstance(valid, bool):
+            raise ValueError(f"`valid` must be true or false. Received: {valid!r}")
+        if not valid:
+            predictions.append(Prediction(False, (), ()))
+            continue
+        for value in probabilities:
+            # A softmax in float32 may exceed 1 by rounding.
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1.0001:
+                raise ValueError("`probabilities` must be from 0 to 1")
+        are_strings = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if not are_strings or len(names) != len(probabilities):
+            raise ValueError(f"`class_names` must be {len(probabilities)} strings")
+        predictions.append(Prediction(True, tuple(map(cli.printable, names)), tuple(map(float, probabilities))))
+    if len(predictions) != count:
+        raise ValueError(f"{len(predictions)} predictions for {count} images")
+    return predictions
