@@ -60,7 +60,6 @@ setuptools.setup(
         # What benchmarks/ compares with.
         "bench": ["onnx>=1.16", "onnxruntime>=1.19", "simplejpeg>=1.8", "torch==2.13.0"],
         "beam": ["apache-beam>=2.77"],  # alexnet-tfrecords --runner
-        "faiss": ["faiss-cpu>=1.11"],  # alexnet-neighbours among a million images
         "hub": ["huggingface_hub>=0.24"],  # models at hf://USER/NAME
         "ilsvrc": ["scipy>=1.11"],  # alexnet-tfrecords reads ImageNet's devkit
         "litert": ["ai-edge-litert>=2.1"],  # alexnet-export --format
@@ -73,7 +72,6 @@ setuptools.setup(
         "test": [
             "ai-edge-litert>=2.1",
             "apache-beam[dask]>=2.77",
-            "faiss-cpu>=1.11",
             "fonttools>=4.50",
             "grpcio>=1.70",
             "import-linter>=2.5",

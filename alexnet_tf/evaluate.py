@@ -48,22 +48,9 @@ def define_flags():
         "it. By default, for published weights on validation images, the published errors.",
     )
     flags.DEFINE_bool("ten_views", True, "Whether to measure ten views too, which takes ten times as long.")
-    flags.DEFINE_bool(
-        "search_weights",
-        False,
-        "With several models: whether to search the average's weights too, on every second image, and measure it on "
-        "the others.",
-    )
     flags.DEFINE_string(
         "save_predictions", None, "Folder for each model's probabilities, NAME.npz, which --model accepts."
     )
-    flags.DEFINE_string(
-        "submission",
-        None,
-        "Text file for the five most probable classes of each image, in the format of ILSVRC's evaluation server. "
-        "Needs --devkit.",
-    )
-    flags.DEFINE_string("devkit", None, "ILSVRC's devkit, ILSVRC2012_devkit_t12.tar.gz, which numbers the classes.")
     cli.define_overwrite()
     flags.DEFINE_enum(
         "strategy",
@@ -103,14 +90,8 @@ def _check_flags():
     expected = files.parse_expected(flag.expect)
     if not flag.ten_views and any(files.EXPECTED[name][0] == "ten_views" for name in expected):
         raise ValueError(f"`expect` of ten views needs `ten_views`. Received: {','.join(flag.expect)}")
-    if flag.search_weights and len(flag.model) == 1:
-        raise ValueError(f"`search_weights` needs several models. Received: --model={flag.model[0]}")
     if not flag.output_dir and (len(flag.model) > 1 or files.is_saved(flag.model[0])):
         raise ValueError("`output_dir` must be given for several models, or for saved predictions.")
-    if flag.submission:
-        if not flag.devkit:
-            raise ValueError("`submission` needs `devkit`, which numbers the classes in its own order.")
-        cli.check_outputs("submission", [flag.submission], flag.overwrite, [flag.devkit, *flag.model])
     if flag.output_dir:  # in a run's folder, its own results are replaced
         outputs = [pathlib.Path(flag.output_dir) / name for name in (*files.REPORT, files.KERNELS)]
         cli.check_outputs("output_dir", outputs, flag.overwrite, makes_folder=True)
@@ -132,7 +113,6 @@ def _evaluate(worker):
     strategy = strategies.make_strategy(flag.strategy, worker)
     description = schema.load_description(flag.data_dir)
     schema.split_of(description, flag.split)
-    numbers = predictions.devkit_numbers(flag.devkit, description.class_names) if flag.submission else None
     skipped = []
     if flag.on_bad_record == "skip":
         description, skipped = verify.skip_damaged_records(
@@ -160,28 +140,24 @@ def _evaluate(worker):
                 model.save(pathlib.Path(flag.save_predictions) / f"{name}.npz")
         models.append(model)
     strategies.check_workers_agree(strategy, worker, {"finished": True})  # then no worker waits for another any more
-    if worker.is_chief and not _write(models, len(skipped), numbers):
+    if worker.is_chief and not _write(models, len(skipped)):
         sys.exit(EXIT_WORSE)
 
 
-def _write(models, records_skipped, numbers):
+def _write(models, records_skipped):
     """Measures and writes what the flags ask for. Returns whether no error is larger than expected."""
-    from alexnet_tf.evaluation import metrics, predictions, report, results
+    from alexnet_tf.evaluation import report, results
     from alexnet_tf.figures import kernels, plots
     from alexnet_tf.model import load_model
     from alexnet_tf.training import initial_kernels
 
     flag = flags.FLAGS
-    result = results.evaluate_models(models, flag.search_weights, records_skipped)
+    result = results.evaluate_models(models, records_skipped)
     compared = results.compare(result, _expected(flag))
     if compared:
         result["expected"] = compared
     output_dir = pathlib.Path(flag.output_dir or files.run_folder(flag.model[0]))
     report.write(output_dir, result, models)
-    if flag.submission:
-        view = results.common_views(models)[-1]
-        probabilities = metrics.average([model.views[view] for model in models])
-        predictions.write_submission(flag.submission, probabilities, numbers)
     if len(flag.model) == 1 and not files.is_saved(flag.model[0]):
         conv1 = load_model(flag.model[0])[0].get_layer("conv1")
         initial = initial_kernels.load_initial_kernels(flag.model[0])

@@ -12,12 +12,6 @@ def define_flags():
     flags.DEFINE_string("features", None, "An .npz file of alexnet-features: the images to search.", required=True)
     flags.DEFINE_string("queries", None, "Another, of the images whose neighbors are searched.", required=True)
     flags.DEFINE_string("data_dir", None, "Folder of the TFRecords that both are of.", required=True)
-    flags.DEFINE_bool(
-        "approximate",
-        False,
-        "Whether only candidates that faiss finds are compared: for a million vectors. Needs "
-        "`pip install alexnet-tf[faiss]`.",
-    )
     flags.DEFINE_integer("count", 6, "Number of neighbors of each query.", lower_bound=1)
     flags.DEFINE_integer(
         "pictured", 5, "Number of queries in the picture: the first image of as many classes.", lower_bound=1
@@ -46,8 +40,7 @@ def main(arguments):
         raise ValueError(f"Both must be of one layer. Received: {searched.layer} and {queries.layer}")
     if searched.weights != queries.weights and searched.weights and queries.weights:
         raise ValueError(f"Both must be of one model. {flag.features} and {flag.queries} are of different ones.")
-    search = nearest_neighbors.approximate_search if flag.approximate else nearest_neighbors.exact_search
-    indices, distances = search(queries.vectors, searched.vectors, flag.count)
+    indices, distances = nearest_neighbors.exact_search(queries.vectors, searched.vectors, flag.count)
     picture = panels.draw_neighbors(queries, searched, indices, flag.data_dir, description, flag.pictured)
     plots.save_png(flag.output, picture)
     nearest_neighbors.save(table, indices, distances)

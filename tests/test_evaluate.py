@@ -30,7 +30,7 @@ def evaluated(data_dir, run_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluated")
     run_well("train", *train_flags(data_dir, folder / "short", "--epochs=1", "--seed=4"))
     models = f"--model={run_dir},{folder / 'short'}"
-    saved = [f"--save_predictions={folder / 'saved'}", f"--output_dir={folder / 'out'}", "--search_weights"]
+    saved = [f"--save_predictions={folder / 'saved'}", f"--output_dir={folder / 'out'}"]
     run_well("evaluate", models, f"--data_dir={data_dir}", *saved)
     return folder
 
@@ -99,12 +99,6 @@ class TestEvaluate:
             assert result[view]["top1_error"] == np.mean(mean.argmax(axis=1) != labels)
             ranks = (mean > mean[np.arange(len(labels)), labels][:, None]).sum(axis=1)
             assert result[view]["top5_error"] == pytest.approx(np.mean(ranks >= 5), abs=0.0015)
-            searched = result["searched"][view]
-            assert searched["images"] == 500
-            weighted = searched["weights"][0] * probabilities[0] + searched["weights"][1] * probabilities[1]
-            expected = np.mean(weighted[1::2].argmax(axis=1) != labels[1::2])
-            assert searched["searched_weights"]["top1_error"] == expected
-            assert searched["equal_weights"]["top1_error"] == np.mean(mean[1::2].argmax(axis=1) != labels[1::2])
         table = (evaluated / "out" / "evaluation.md").read_text()
         assert "| undisturbed | " in table and "| short | " in table and "| 2 averaged | " in table
         assert f"{100 * result['ten_views']['top1_error']:.2f} (" in table
@@ -170,8 +164,8 @@ class TestSeveralModels:
 
         def run(*models, **changes):
             values = {"data_dir": data_dir, "split": "validation", "output_dir": tmp_path / "out", "batch_size": 128}
-            values |= {"on_bad_record": "fail", "ten_views": False, "search_weights": False, "submission": None}
-            values |= {"save_predictions": tmp_path / "saved", "strategy": "one", "devkit": None, "expect": []}
+            values |= {"on_bad_record": "fail", "ten_views": False}
+            values |= {"save_predictions": tmp_path / "saved", "strategy": "one", "expect": []}
             values |= {"model": [tmp_path / name for name in models]} | changes
             monkeypatch.setattr(absl_flags, "FLAGS", types.SimpleNamespace(**values))
             evaluate._evaluate(workers.Worker())
@@ -252,10 +246,8 @@ class TestFlags:
     @pytest.mark.parametrize(
         "flags, message",
         [
-            (["--model=run", "--search_weights"], "`search_weights` needs several models"),
             (["--model=run,run"], "`output_dir` must be given"),
             (["--model=a/run,b/run", "--output_dir=out", "--save_predictions=out"], "runs of different names"),
-            (["--model=run", "--submission=a.txt"], "`submission` needs `devkit`"),
             (
                 ["--model=run", "--expect=top3=4"],
                 "names are top1, top5, ten_view_top1, ten_view_top5. Received: 'top3=4'",

@@ -102,7 +102,7 @@ class TestFeaturesOfOneModel:
         dataclasses.replace(saved, **changes).save(tmp_path / "queries.npz")
         paths = {name: str(tmp_path / f"{name}.npz") for name in ("features", "queries")}
         values = paths | {"features": str(tmp_path / "searched.npz"), "data_dir": str(data_dir), "overwrite": False}
-        values |= {"output": str(tmp_path / "n.png"), "count": 3, "pictured": 1, "approximate": False}
+        values |= {"output": str(tmp_path / "n.png"), "count": 3, "pictured": 1}
         monkeypatch.setattr(absl_flags, "FLAGS", types.SimpleNamespace(**values))
         with pytest.raises(ValueError, match=message):
             neighbours.main([])

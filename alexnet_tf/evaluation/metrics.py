@@ -133,43 +133,14 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
     }
 
 
-def average(
-    model_probabilities: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray | None = None
-) -> np.ndarray:
+def average(model_probabilities: Sequence[np.ndarray]) -> np.ndarray:
     """The average of the probabilities of several models.
 
     Args:
         model_probabilities: float (n, classes) of each model.
-        weights: one for each model, which sum to 1; None for equal weights.
 
     Returns: float64 (n, classes).
 
     Source: section 6: "averaging the predictions".
     """
-    if weights is None:
-        weights = [1 / len(model_probabilities)] * len(model_probabilities)
-    mean = np.zeros(model_probabilities[0].shape)
-    for weight, probabilities in zip(weights, model_probabilities, strict=True):
-        mean += weight * probabilities.astype("float64")
-    return mean
-
-
-def search_weights(model_probabilities: Sequence[np.ndarray], labels: np.ndarray, steps: int = 1000) -> np.ndarray:
-    """The weights of an average that give the true classes the highest likelihood.
-
-    Args:
-        model_probabilities: float (n, classes) of each model.
-        labels: int (n,).
-        steps: of expectation-maximization. The likelihood is concave in the weights, so it has no other maximum.
-
-    Returns: float64 (models,), non-negative, which sum to 1.
-
-    Deviation: the original program searched its ensembles' weights on validation images too, but does not say how.
-    """
-    likelihoods = np.stack([p[np.arange(len(labels)), labels].astype("float64") for p in model_probabilities])
-    likelihoods = np.maximum(likelihoods, 1e-30)
-    weights = np.full(len(model_probabilities), 1 / len(model_probabilities))
-    for _ in range(steps):
-        shares = weights[:, None] * likelihoods
-        weights = (shares / shares.sum(axis=0)).mean(axis=1)
-    return weights
+    return sum(probabilities.astype("float64") for probabilities in model_probabilities) / len(model_probabilities)

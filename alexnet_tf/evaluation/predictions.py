@@ -14,10 +14,9 @@ import tensorflow as tf
 from absl import logging
 
 from alexnet_tf.distribution import strategies, workers
-from alexnet_tf.evaluation import metrics
-from alexnet_tf.files import write_atomically, write_text
+from alexnet_tf.files import write_atomically
 from alexnet_tf.model import load_model, weights_checksum
-from alexnet_tf.tfrecords import crops, ilsvrc, reader, schema, verify
+from alexnet_tf.tfrecords import crops, reader, schema, verify
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,41 +187,3 @@ def load_matching(
             f"{len(saved.labels)} images of {saved.split} with the checksum {saved.images[:12]}, not {expected[:12]}"
         )
     return saved
-
-
-def devkit_numbers(devkit: str | pathlib.Path, class_names: Sequence[str]) -> np.ndarray:
-    """The numbers that an ILSVRC devkit gives to classes.
-
-    Args:
-        devkit: its tar file or folder; if its name contains 2010, of that year, else of 2012.
-        class_names: names in the order of the labels, each of which begins with its WordNet id.
-
-    Returns: int64 (classes,), in the order of the labels.
-
-    Raises:
-        ValueError: if it is not a complete devkit of that year, or a class is not in it.
-    """
-    devkit = pathlib.Path(devkit)
-    ids_by_number, _, _ = ilsvrc.read_devkit(devkit, "2010" if "2010" in devkit.name else "2012")
-    numbers = {class_id: number for number, class_id in ids_by_number.items()}
-    ids = [name.split()[0] for name in class_names]
-    unknown = [class_id for class_id in ids if class_id not in numbers]
-    if unknown:
-        raise ValueError(
-            f"The classes of a submission must be the devkit's WordNet ids. Received {len(unknown)} others: "
-            f"{unknown[:3]}"
-        )
-    return np.array([numbers[class_id] for class_id in ids])
-
-
-def write_submission(path: str | pathlib.Path, probabilities: np.ndarray, numbers: np.ndarray) -> None:
-    """Writes the five most probable classes of each image in the format of ILSVRC's evaluation server.
-
-    Args:
-        path: of the text file: a line for each image, in the order of the validation images, the most probable first.
-        probabilities: float (n, classes).
-        numbers: of the classes, in the order of the labels: what `devkit_numbers` returns.
-    """
-    best = numbers[metrics.top_k(probabilities, 5)]
-    lines = "".join(" ".join(map(str, row)) + "\n" for row in best)
-    write_text(path, lines)

@@ -29,18 +29,6 @@ def as_markdown(result: dict) -> str:
         lines.append(_errors_row(f"{len(result['models'])} averaged", [result[view] for view in views]))
     chance = [f"{100 * result['chance'][f'top{k}_error']:.2f}" for _ in views for k in (1, 5)]
     lines.append(f"| chance | {' | '.join(chance)} |")
-    if "searched" in result:
-        searched = [result["searched"][view] for view in views]
-        lines += ["", f"Weights searched on every second image; errors on the other {searched[0]['images']:,}:", ""]
-        lines += table_head
-        lines.append(_errors_row("equal weights", [of_view["equal_weights"] for of_view in searched]))
-        lines.append(_errors_row("searched weights", [of_view["searched_weights"] for of_view in searched]))
-        for view, of_view in zip(views, searched, strict=True):
-            weights = ", ".join(
-                f"{escape(model['name'])} {weight:.3f}"
-                for model, weight in zip(result["models"], of_view["weights"], strict=True)
-            )
-            lines.append(f"\nWeights, {view.replace('_', ' ')}: {weights}.")
     lines += ["", *_calibration_and_classes(result[views[-1]], views[-1])]
     return "\n".join(lines) + "\n"
 

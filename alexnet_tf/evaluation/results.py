@@ -26,40 +26,16 @@ def evaluate(models: Sequence[Predictions], view: str, class_names: Sequence[str
     }
 
 
-def search_ensemble(models: Sequence[Predictions], view: str) -> dict:
-    """Searches the weights of an average on every second image, and measures it on the others beside equal weights.
-
-    Args:
-        models: predictions of the same images by each of two or more models.
-        view: "center_crop" or "ten_views".
-
-    Returns: a JSON-serializable dict.
-
-    Source: the original program's notes: its ensembles' weights were searched on validation images.
-    """
-    labels = models[0].labels
-    searched_on, measured_on = slice(0, None, 2), slice(1, None, 2)
-    weights = metrics.search_weights([model.views[view][searched_on] for model in models], labels[searched_on])
-    held_out = [model.views[view][measured_on] for model in models]
-    return {
-        "weights": weights.tolist(),
-        "images": len(labels[measured_on]),
-        "searched_weights": metrics.errors(metrics.average(held_out, weights), labels[measured_on]),
-        "equal_weights": metrics.errors(metrics.average(held_out), labels[measured_on]),
-    }
-
-
 def common_views(models: Sequence[Predictions]) -> list[str]:
     """The views that all models predicted from, of "center_crop" and "ten_views" in this order."""
     return [view for view in ("center_crop", "ten_views") if all(view in model.views for model in models)]
 
 
-def evaluate_models(models: Sequence[Predictions], search_weights: bool = False, records_skipped: int = 0) -> dict:
+def evaluate_models(models: Sequence[Predictions], records_skipped: int = 0) -> dict:
     """Measures models and their average in every view that all of them have.
 
     Args:
         models: predictions of the same images by each model.
-        search_weights: whether to search the average's weights too, given two or more models.
         records_skipped: number of unreadable records of the split, for the report.
 
     Returns: the content of evaluation.json, a dict.
@@ -78,8 +54,6 @@ def evaluate_models(models: Sequence[Predictions], search_weights: bool = False,
         ],
     }
     result |= {view: evaluate(models, view, class_names) for view in views}
-    if search_weights:
-        result["searched"] = {view: search_ensemble(models, view) for view in views}
     return result
 
 

@@ -119,22 +119,7 @@ class TestCalibration:
         assert len(metrics.calibration(probabilities, (~correct).astype(int))["bins"]) == 4  # of 15
 
 
-class TestEnsembles:
-    def test_average_is_the_mean_or_the_weighted_mean(self):
+class TestAverage:
+    def test_average_is_the_mean_in_float64(self):
         of_models = [random_probabilities(seed)[0] for seed in range(3)]
         np.testing.assert_allclose(metrics.average(of_models), np.mean(np.float64(of_models), axis=0), rtol=1e-12)
-        weighted = metrics.average(of_models, [0.5, 0.5, 0])
-        np.testing.assert_allclose(weighted, np.mean(np.float64(of_models[:2]), axis=0), rtol=1e-12)
-
-    def test_searched_weights_beat_a_grid_and_rank_models_by_skill(self):
-        labels = random_probabilities(0)[1]
-        of_models = [random_probabilities(seed, skill=skill)[0] for seed, skill in ((1, 2.0), (2, 1.0), (3, 0.0))]
-        weights = metrics.search_weights(of_models, labels)
-        assert weights.sum() == pytest.approx(1)
-        assert weights[0] > weights[1] > weights[2]
-
-        def likelihood(weights):
-            return np.mean(np.log(metrics.average(of_models, weights)[np.arange(400), labels]))
-
-        grid = [(a / 50, b / 50, 1 - a / 50 - b / 50) for a in range(51) for b in range(51 - a)]
-        assert likelihood(weights) >= max(map(likelihood, grid)) - 1e-6

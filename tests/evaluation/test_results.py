@@ -29,7 +29,7 @@ def models():
 
 class TestEvaluateModels:
     def test_models_and_their_average_are_measured_in_the_views_that_all_have(self, models):
-        result = results.evaluate_models(models, search_weights=True, records_skipped=3)
+        result = results.evaluate_models(models, records_skipped=3)
         labels, (one, two) = models[0].labels, (model.views["center_crop"] for model in models)
         assert "ten_views" not in result
         assert [model["center_crop"]["top1_error"] for model in result["models"]] == [
@@ -39,23 +39,11 @@ class TestEvaluateModels:
         assert result["center_crop"]["top1_error"] == np.mean(mean.argmax(axis=1) != labels)
         assert result["chance"] == {"top1_error": pytest.approx(6 / 7), "top5_error": pytest.approx(2 / 7)}
         assert (result["split"], result["images"], result["records_left_out"]) == ("validation", 400, 3)
-        assert result["searched"]["center_crop"]["images"] == 200
         assert sum(row["images"] for row in result["center_crop"]["classes"]) == 400
 
     def test_one_model_is_measured_in_both_views(self, models):
         result = results.evaluate_models(models[:1])
         assert result["center_crop"].keys() == result["ten_views"].keys()
-        assert "searched" not in result
-
-    def test_weights_are_searched_on_every_second_image_and_measured_on_the_others(self, models):
-        searched = results.search_ensemble(models, "center_crop")
-        labels, views = models[0].labels, [model.views["center_crop"] for model in models]
-        weights = metrics.search_weights([view[::2] for view in views], labels[::2])
-        np.testing.assert_allclose(searched["weights"], weights)
-        assert searched["images"] == 200
-        for name, each in (("searched_weights", weights), ("equal_weights", [0.5, 0.5])):
-            mean = sum(weight * np.float64(view[1::2]) for weight, view in zip(each, views, strict=True))
-            assert searched[name]["top1_error"] == np.mean(mean.argmax(axis=1) != labels[1::2]), name
 
 
 class TestReport:
@@ -70,7 +58,7 @@ class TestReport:
         assert "The 20 worst of 25 classes; all are in evaluation.json." in page
 
     def test_files_hold_the_results(self, models, tmp_path):
-        result = results.evaluate_models(models, search_weights=True)
+        result = results.evaluate_models(models)
         report.write(tmp_path / "new", result, models)
         assert {path.name for path in (tmp_path / "new").iterdir()} == set(files.REPORT)
         assert json.loads((tmp_path / "new" / "evaluation.json").read_text()) == result
@@ -85,8 +73,7 @@ class TestReport:
         error = f"{100 * result['center_crop']['top1_error']:.2f} ("
         assert f"| 2 averaged | {error}" in table
         assert "| class | images | top-1 error, % | top-5 error, % | most often predicted as |" in table
-        assert "| searched weights | " in table
-        assert table.count("| model | top-1, center crop | top-5, center crop |\n|---|---|---|\n") == 2
+        assert "| model | top-1, center crop | top-5, center crop |\n|---|---|---|\n" in table
 
     def test_names_do_not_change_the_table_around_them(self, models):
         names = ("a|b", "<img src=x>", "R&D", *"defg")

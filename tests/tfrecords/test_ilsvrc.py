@@ -11,7 +11,6 @@ import tensorflow as tf
 from made_ilsvrc import DEVKIT, encode, image_of, make_ilsvrc, tar_of
 from programs import run, run_well
 
-from alexnet_tf.evaluation import predictions
 from alexnet_tf.tfrecords import dataset_builder, ilsvrc, make_imagenet_classes, reader, schema, sources, storage
 
 
@@ -144,34 +143,6 @@ class TestBuild:
 
     def test_alexnet_trains_on_it(self, ilsvrc_run):
         assert json.loads((ilsvrc_run / "training.json").read_text())["epochs"] == 2
-
-
-class TestSubmission:
-    def test_lines_are_the_devkits_numbers_of_the_five_most_probable(self, archives, tmp_path):
-        devkit = archives / "ILSVRC2012_devkit_t12.tar.gz"
-        _, _, truth = ilsvrc.read_devkit(devkit, "2012")
-        source = sources.open_source(f"ilsvrc2012:{archives}")
-        labels = [label for *_, label in source.read("validation", 0, source.count("validation"))]
-        certain = np.eye(4)[labels]  # the predictions of a perfect model
-        numbers = predictions.devkit_numbers(devkit, source.class_names)
-        predictions.write_submission(tmp_path / "submission.txt", certain, numbers)
-        lines = [line.split() for line in (tmp_path / "submission.txt").read_text().splitlines()]
-        assert [int(line[0]) for line in lines] == truth  # the ground truth that the server holds them against
-        assert all(sorted(line) == ["1", "2", "3", "4"] for line in lines)
-        with pytest.raises(ValueError, match=r"must be the devkit's WordNet ids. Received 1 others: \['cat'\]"):
-            predictions.devkit_numbers(devkit, ["cat", *source.class_names[1:]])
-
-    @pytest.mark.slow
-    def test_evaluation_writes_one(self, archives, ilsvrc_data_dir, ilsvrc_run, tmp_path):
-        evaluate = [
-            f"--model={ilsvrc_run}",
-            f"--data_dir={ilsvrc_data_dir}",
-            f"--submission={tmp_path / 's.txt'}",
-        ]
-        refused = run("evaluate", *evaluate)
-        assert "`submission` needs `devkit`" in refused.stderr
-        run_well("evaluate", *evaluate, f"--devkit={archives / 'ILSVRC2012_devkit_t12.tar.gz'}", "--noten_views")
-        assert len((tmp_path / "s.txt").read_text().splitlines()) == 12
 
 
 class TestRefusals:
