@@ -8,7 +8,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING
 
-from alexnet_tf import registration
+from alexnet_tf import quiet, registration
 
 if TYPE_CHECKING:  # what _MODULES says, for type checkers and editors
     from alexnet_tf.distribution.strategies import DistributedModel as DistributedModel
@@ -76,3 +76,6 @@ def __dir__() -> list[str]:
 
 
 registration.register_with_keras()
+# A program that silences TensorFlow sets this variable, which its worker processes inherit.
+if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") >= "2":
+    quiet.silence_tensorflow()

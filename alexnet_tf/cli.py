@@ -10,7 +10,9 @@ import re
 import sys
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
+
+from alexnet_tf import quiet
 
 flags.disclaim_key_flags()  # what is defined here counts as the calling program's, which --help then lists
 
@@ -49,7 +51,7 @@ def start(module, define_flags, main, arguments=""):
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal's encoding lacks is no reason to end
         sys.stdout.reconfigure(errors="backslashreplace")
     define_flags()
-    flags.DEFINE_bool("debug", False, "Whether an error shows its traceback.")
+    flags.DEFINE_bool("debug", False, "Show TensorFlow's log messages, and the traceback of an error.")
     # absl's --help lists the flags of the main module, which the program is not when a console script calls it.
     for flag in flags.FLAGS.get_flags_for_module(module):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
@@ -60,6 +62,9 @@ def start(module, define_flags, main, arguments=""):
             _fail(f"The program takes flags only. Received: {' '.join(given)}")
         if not given and arguments and not arguments.startswith("["):
             _fail(f"The program needs arguments: {arguments}")
+        if not flags.FLAGS.debug:
+            logging.set_verbosity(logging.WARNING)
+            quiet.silence_tensorflow()
         try:
             main(given)
         except KeyboardInterrupt:

@@ -113,7 +113,12 @@ def turn_upright(square: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """Turns a square (side, side, 3) upright."""
     for axis, values in enumerate((images.ROWS_REVERSED, images.COLUMNS_REVERSED)):
         square = tf.where(_is_one_of(orientation, values), tf.reverse(square, [axis]), square)
-    return tf.where(orientation > 4, tf.transpose(square, (1, 0, 2)), square)
+
+    def transposed():  # by index: on some processors TensorFlow logs an error about an operation that transposes bytes
+        numbers = tf.range(tf.shape(square)[0])
+        return tf.gather(tf.reshape(square, (-1, 3)), tf.size(numbers) * numbers[None] + numbers[:, None])
+
+    return tf.cond(orientation > 4, transposed, lambda: square)
 
 
 def _is_one_of(orientation, values):
