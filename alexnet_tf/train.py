@@ -96,7 +96,7 @@ def train(flag: flags.FlagValues, worker: workers.Worker) -> None:
             training, start.plateau, **given(flag, "schedule", "plateau_patience")
         )
         save_checkpoints = callbacks.SaveCheckpoints(
-            run_dir, training.network, flag.checkpoint_every_steps, settings, start.step, start.readers, schedule, chief
+            run_dir, training.network, flag.checkpoint_every_steps, settings, start.step, schedule, chief
         )
         input_clock = fit.InputClock()
         with verify.naming_damaged_shards(data.folder, data.description):
@@ -151,7 +151,6 @@ def _training_input(flag, worker, devices, data, start):
 
     return inputs.training_input(
         data,
-        readers=start.readers,
         start_number=strategies.number_of_this_start(devices.strategy, worker),
         **given(flag, "seed", "schedule", "color_noise", "color_noise_epochs", "images_per_crop"),
         **given(flag, "last_crop_offset", "data_service"),
@@ -169,7 +168,7 @@ def _restore(flag, worker, devices, data, training, settings):
     start = experiment.restore(pathlib.Path(flag.run_dir), training, settings, worker.is_chief, flag.allow_changed)
     # A machine may have its own path to the same disk.
     shared = [each.name for each in train_flags.own_flags(flag) if each.name not in ("data_dir", "run_dir")]
-    agreed = given(flag, *shared) | settings | {"step": start.step, "readers": start.readers, "data": data.fingerprint}
+    agreed = given(flag, *shared) | settings | {"step": start.step, "data": data.fingerprint}
     strategies.check_workers_agree(devices.strategy, worker, agreed)
     return start
 

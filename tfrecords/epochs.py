@@ -1,99 +1,49 @@
-"""The order of the training images, epoch after epoch, and what is drawn at random for each of them."""
+"""The order of the training images: one permutation per epoch, whatever the number of workers."""
 
 # TensorFlow's type stubs are wrong here.
 # pyright: reportArgumentType=false
 
 import dataclasses
-import functools
-import itertools
-import math
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from alexnet_tf.tfrecords import records
 
+# A window of the epoch is read while the previous one is decoded, so that memory holds two windows.
+WINDOW_IMAGES = 4096
+WINDOW_BYTES = 128e6
+# Consecutive records that stay together in a window. An object store sends TensorFlow 1 MB per request.
+RUN_IMAGES = 32
+RUN_BYTES = 1e6
+MIN_RUNS = 1024  # in an epoch: a small data set has shorter runs
+
 
 @dataclasses.dataclass(frozen=True)
-class Piece:
-    """Consecutive images of a worker's share of an epoch.
+class EpochOrder:
+    """The order in which an epoch reads the records.
+
+    1. The epoch is a random permutation of runs of consecutive records, laid end to end.
+    2. It is cut into windows of some steps, which are read one after another.
+    3. A window of n steps is cut into `batch_size` stretches of n records. Each step takes one record of each stretch,
+       in random order.
+
+    So a batch holds records from all over its window; and a worker, whose images are some of each batch, reads some of
+    the stretches and nothing else. The records after the last full batch are not read; they differ between epochs.
 
     Attributes:
-        worker, num_workers: whose share, and the number of shares.
-        first, end: the images from `first` to before `end`, counted in the order in which the share is read.
-    """
-
-    worker: int
-    num_workers: int
-    first: int
-    end: int
-
-
-def pieces_left(
-    readers: Sequence[tuple[int, int]], start_step: int, steps: int, batch_size: int, worker: int
-) -> list[Piece]:
-    """What a worker reads of an epoch from a step on, where the number of workers may have changed within the epoch.
-
-    When it changes, what each worker has not read is laid end to end and cut into as many equal parts as there are
-    workers now. So each image is still read once.
-
-    Args:
-        readers: (number of workers, their first step in the epoch), one after another, this worker among the last.
-            The numbers divide the batch size.
-        start_step: where to begin, at the last readers' first step or later.
-        steps: steps in the epoch.
+        count: number of records.
+        record_bytes: their mean size.
         batch_size: images in a step, of all workers together.
-        worker: number of the worker.
-
-    Returns: pieces of the shares that the first readers had, in the order in which they are read.
-    """
-    unit = math.gcd(*(batch_size // workers for workers, _ in readers))  # all that is cut is a multiple of it
-    left = np.arange(steps * batch_size // unit)  # the shares of the first readers, end to end
-    for (workers, begin), (_, end) in itertools.pairwise((*readers, (0, start_step))):
-        left = left.reshape(workers, -1)[:, (end - begin) * batch_size // workers // unit :]
-    own, shares = left[worker], readers[0][0]
-    size = steps * batch_size // shares // unit
-    breaks = np.flatnonzero((np.diff(own) != 1) | (own[1:] % size == 0)) + 1
-    bounds = [(int(each[0]), int(each[-1])) for each in np.split(own, breaks)]
-    return [Piece(first // size, shares, first % size * unit, (last % size + 1) * unit) for first, last in bounds]
-
-
-@dataclasses.dataclass(frozen=True)
-class Epochs:
-    """The images that one worker trains on, without end.
-
-    All randomness follows from the seed, the epoch and the image's place in it. So any place can be found without
-    reading what comes before it.
-
-    Attributes:
-        parts: the records of the training split.
-        count: images in the split.
         seed: any integer.
-        batch_size: images in a step, of all workers together.
-        worker: number of this worker, from 0.
-        num_workers: number of workers.
-        start_epoch, start_step: where to begin.
-        readers: who reads the start epoch, as `pieces_left` takes it.
-        color_noise: float32 (3, 3), which makes color offsets of three draws from N(0, 1).
-        color_noise_epochs: number of epochs, from the first, with color noise; None for all.
-        images_per_crop: number of consecutive images that share the place of the crop and the flip.
-        crop_draws: random numbers that a crop takes.
     """
 
-    parts: records.Parts
     count: int
-    seed: int
+    record_bytes: float
     batch_size: int
-    worker: int
-    num_workers: int
-    start_epoch: int
-    start_step: int
-    readers: Sequence[tuple[int, int]]
-    color_noise: np.ndarray
-    color_noise_epochs: int | None
-    images_per_crop: int
-    crop_draws: int = 2
+    seed: int
 
     @property
     def steps(self) -> int:
@@ -101,80 +51,95 @@ class Epochs:
         return self.count // self.batch_size
 
     @property
-    def local_batch(self) -> int:
-        """Images of this worker in a step."""
-        return self.batch_size // self.num_workers
+    def run_length(self) -> int:
+        """Records in a run."""
+        return max(1, min(RUN_IMAGES, int(RUN_BYTES / self.record_bytes), self.count // MIN_RUNS))
 
-    @functools.cached_property
+    @property
     def windows(self) -> int:
         """Windows in an epoch."""
-        return self.parts.windows_per_epoch()
+        images = min(WINDOW_IMAGES, int(WINDOW_BYTES / self.record_bytes))
+        return -(-self.steps // max(1, images // self.batch_size))
 
-    def read(self) -> tf.data.Dataset:
-        """Reads the images from the start on.
+    def first_step(self, window):
+        """The first step of a window; an integer or an int64 scalar, as `window`."""
+        return window * self.steps // self.windows
 
-        Returns: a `tf.data.Dataset` of (string scalar, a record; (float32 (crop_draws + 1,), float32 (3,))): draws from
-        0 to 1 for the crop and for the flip, and the color offset.
-        """
-        numbers = tf.data.Dataset.range(tf.int64.max)
-        return numbers.flat_map(functools.partial(self._read_window, self._windows_left()))
-
-    def _windows_left(self) -> np.ndarray:
-        """The windows of what this worker reads of the start epoch, int64 (windows, 7): the epoch, the window's number
-        in a share, a `Piece` of that share, and how many images this worker reads in the epoch before the piece."""
-        rows, place = [], self.start_step * self.local_batch
-        for piece in pieces_left(self.readers, self.start_step, self.steps, self.batch_size, self.worker):
-            share = self._share(piece.worker, piece.num_workers)
-            firsts = self.parts.before_windows(self._seed_of(self.start_epoch), *share).numpy()
-            windows = range(np.searchsorted(firsts, piece.first, "right") - 1, np.searchsorted(firsts, piece.end))
-            rows += [(self.start_epoch, window, *dataclasses.astuple(piece), place) for window in windows]
-            place += piece.end - piece.first
-        return np.array(rows, "int64")
-
-    def _seed_of(self, epoch):
+    def key(self, epoch: tf.Tensor) -> tf.Tensor:
+        """The key of an epoch's random numbers, int64 (2,)."""
         return tf.random.fold_in(tf.constant([self.seed, 0], tf.int64), tf.cast(epoch, tf.int64))
 
-    def _share(self, worker, num_workers):
-        """The images of an epoch that are a worker's share, as `records.Parts.window` takes them."""
-        return self.count * worker // num_workers, self.count * (worker + 1) // num_workers
+    def step_key(self, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """The key of a step's random numbers, int64 (2,)."""
+        return tf.random.fold_in(self.key(epoch), self.windows + step)
 
-    def _read_window(self, left, number):
-        """The elements of `read` in a window; `number` counts the rows of `left`, then the windows of later epochs."""
-        # The seed of this graph, which holds the operations of one window: without it the program's global seed would
-        # change the order of the images, and a global seed of 0 fails.
-        tf.compat.v1.set_random_seed(None)
-        later = number - len(left)
-        epoch, window = self.start_epoch + 1 + later // self.windows, later % self.windows
-        whole = tf.stack([epoch, window, self.worker, self.num_workers, 0, self.steps * self.local_batch, 0])
-        row = tf.where(later < 0, tf.gather(left, tf.minimum(number, len(left) - 1)), whole)
-        epoch, window, worker, num_workers, first, end, place = tf.unstack(row)
-        epoch_seed = self._seed_of(epoch)
-        before, slices = self.parts.window(epoch_seed, *self._share(worker, num_workers), window)
-        encoded = tf.data.Dataset.from_tensor_slices(slices).interleave(
-            records.read_records,
-            cycle_length=records.SHARDS_IN_WINDOW,
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
+    def window(self, epoch: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+        """The numbers of the records in a window, int64 (steps, batch_size), eagerly or in a graph.
+
+        Args:
+            epoch: int64 scalar.
+            window: int64 scalar, number of the window in the epoch.
+        """
+        key, window = self.key(epoch), tf.cast(window, tf.int64)
+        first, end = self.first_step(window), self.first_step(window + 1)
+        stretches_key, steps_key = tf.unstack(tf.random.split(tf.random.fold_in(key, window)))
+        numbers = self._numbers(tf.range(first * self.batch_size, end * self.batch_size), key)
+        stretches = tf.reshape(numbers, (self.batch_size, -1))
+        stretches = tf.random.experimental.stateless_shuffle(stretches, stretches_key)
+        steps = tf.argsort(tf.random.stateless_uniform(tf.shape(stretches), steps_key))
+        return tf.transpose(tf.gather(stretches, steps, batch_dims=1))
+
+    def _numbers(self, places, key):
+        """The numbers of the records at places of the epoch."""
+        firsts = np.arange(0, self.count, self.run_length)
+        lengths = np.minimum(self.run_length, self.count - firsts)  # the last run may be shorter
+        runs = tf.random.experimental.stateless_shuffle(tf.range(len(firsts)), key)
+        begins = tf.cumsum(tf.gather(lengths, runs), exclusive=True)
+        found = tf.searchsorted(begins, places, side="right") - 1
+        return tf.gather(tf.gather(firsts, runs), found) + places - tf.gather(begins, found)
+
+
+def read_epochs(
+    order: EpochOrder,
+    found: records.Records,
+    draw: Callable[[tf.Tensor, tf.Tensor], Any],
+    columns: slice,
+    start_epoch: int,
+    start_step: int,
+) -> tf.data.Dataset:
+    """Reads one worker's records, epoch after epoch, without end.
+
+    Args:
+        order: the order of all workers' records.
+        found: the records.
+        draw: a function from the epoch and the step, int64 scalars, to the random numbers of this worker's images in
+            the step: tensors (images, ...).
+        columns: this worker's part of each batch.
+        start_epoch, start_step: where to begin.
+
+    Returns: a `tf.data.Dataset` of (string scalar, a record; its part of what `draw` returns).
+    """
+
+    def read_window(number):
+        epoch, window = number // order.windows, number % order.windows
+        first = order.first_step(window)
+        skipped = tf.where(epoch == start_epoch, tf.maximum(start_step - first, 0), tf.constant(0, tf.int64))
+        numbers = order.window(epoch, window)[skipped:, columns]
+        flat = tf.reshape(numbers, (-1,))
+        in_files = tf.argsort(flat)
+        runs = tf.data.Dataset.from_tensor_slices(found.runs(tf.gather(flat, in_files)))
+        encoded = records.interleave(runs, lambda *run: records.read_records(*run).batch(run[-1]))
+        places = tf.reshape(tf.math.invert_permutation(in_files), tf.shape(numbers))
+        steps = first + skipped + tf.range(tf.shape(numbers, tf.int64)[0])
+        encoded = encoded.unbatch().batch(tf.size(flat, tf.int64))
+        return encoded.map(lambda encoded: (encoded, epoch, steps, places))
+
+    def read_steps(encoded, epoch, steps, places):
+        # Copies one step's records at a time: in order, the whole window would be in memory twice.
+        return tf.data.Dataset.from_tensor_slices((steps, places)).map(
+            lambda step, places: (tf.gather(encoded, places), draw(epoch, step))
         )
-        order = tf.random.stateless_uniform((), tf.random.fold_in(epoch_seed, window), None, None, tf.int64)
-        buffer_size = self.parts.window_size + records.SHARDS_IN_WINDOW
-        encoded = encoded.shuffle(buffer_size, seed=order, reshuffle_each_iteration=False)
-        # The first window of a piece begins before it, the last ends behind it: images of other steps or workers, or
-        # those that don't fill a batch.
-        skipped, place = tf.maximum(first - before, 0), place + tf.maximum(before - first, 0)
-        steps = tf.data.Dataset.range(place // self.local_batch, self.steps)
-        draws = steps.flat_map(functools.partial(self._draw, epoch, epoch_seed)).skip(place % self.local_batch)
-        return tf.data.Dataset.zip(encoded.take(tf.maximum(end - before, 0)).skip(skipped), draws)
 
-    def _draw(self, epoch, epoch_seed, step):
-        """The random draws of a step: for all workers' images at once, since image by image it took longer."""
-        crop_seed, noise_seed = tf.unstack(tf.random.split(tf.random.fold_in(epoch_seed, self.windows + step)))
-        own = slice(self.worker * self.local_batch, (self.worker + 1) * self.local_batch)
-        first_of_crop = np.arange(self.batch_size) // self.images_per_crop * self.images_per_crop
-        shape = (self.batch_size, self.crop_draws + 1)
-        crops = tf.gather(tf.random.stateless_uniform(shape, crop_seed), first_of_crop[own])
-        offsets = tf.random.stateless_normal((self.batch_size, 3), noise_seed)
-        if self.color_noise_epochs is not None:
-            offsets = tf.cast(epoch < self.color_noise_epochs, tf.float32) * offsets
-        offsets = offsets @ self.color_noise.T
-        return tf.data.Dataset.from_tensor_slices((crops, offsets[own]))
+    start = start_epoch * order.windows + sum(order.first_step(each + 1) <= start_step for each in range(order.windows))
+    windows = tf.data.Dataset.range(start, tf.int64.max).flat_map(read_window)
+    return windows.prefetch(1).flat_map(read_steps).unbatch()

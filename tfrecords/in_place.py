@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from alexnet_tf import files
 from alexnet_tf.cpus import available_cpus
 from alexnet_tf.tfrecords import (
     dataset_builder,
+    epochs,
     images,
     reader,
     record_files,
@@ -28,7 +28,7 @@ from alexnet_tf.tfrecords import (
 STATISTICS_IMAGES = 10_000
 _BATCH = 128  # in which classes are counted
 _LEAST_MIXED = 0.97  # classes in a batch, by those in a random order, below which a warning is printed
-_WINDOWS_LOOKED_AT = 32
+_WINDOWS_COUNTED = 32
 
 
 def index_in_place(
@@ -150,7 +150,8 @@ def _index(
         settings=settings,
         checksums={records.INDEX_FILE: saved},
     )
-    _warn_if_sorted(data_dir, description, labels["train"])
+    found = records.Records.open(data_dir, description, "train")
+    _warn_if_sorted(description, found, labels["train"])
     checksum = _compute_statistics(data_dir, description).save(data_dir)
     checksums = description.checksums | {statistics.STATISTICS_FILE: checksum}
     description = dataclasses.replace(description, checksums=checksums)
@@ -198,39 +199,26 @@ def _compute_statistics(data_dir: pathlib.Path, description: schema.DatasetDescr
     return statistics.Statistics.of(sums)
 
 
-def _warn_if_sorted(data_dir: pathlib.Path, description: schema.DatasetDescription, labels: np.ndarray) -> None:
-    """Prints a warning if the order in which the records are read leaves fewer classes in a batch than a random one."""
-    parts = records.Parts.of(data_dir, description, "train")
-    in_windows, random = classes_in_batch(parts, labels)
-    if in_windows < _LEAST_MIXED * random:
+def _warn_if_sorted(description: schema.DatasetDescription, found: records.Records, labels: np.ndarray) -> None:
+    """Prints a warning if the batches of training have fewer classes than those of a random order."""
+    read, random = classes_in_batch(found, labels)
+    if read < _LEAST_MIXED * random:
         print(
-            f"Warning: the images are sorted by class: a batch of {_BATCH} has images of {in_windows:.1f} classes, and "
-            f"of {random:.1f} in random order. `alexnet-tfrecords --source={description.settings['source']}` without "
+            f"Warning: the images are sorted by class. A batch of {_BATCH} has images from {read:.1f} classes; in "
+            f"random order it has {random:.1f}. `alexnet-tfrecords --source={description.settings['source']}` without "
             "--in_place makes a data set in random order."
         )
 
 
-def classes_in_batch(parts: records.Parts, labels: np.ndarray) -> tuple[float, float]:
-    """How many classes a batch of 128 images has on average: as `epochs.Epochs` reads them, and in random order.
+def classes_in_batch(found: records.Records, labels: np.ndarray) -> tuple[float, float]:
+    """The mean number of classes in a batch of 128 training images: as they are read, and in random order.
 
     Args:
-        parts: of the training split.
-        labels: int (records,), of all its records.
+        found: the records of the training split.
+        labels: int (records,), their labels.
     """
-
-    def expected(of_some):
-        return np.sum(1 - (1 - np.bincount(of_some) / len(of_some)) ** _BATCH)
-
-    files_of = zip(parts.paths.numpy(), parts.firsts.numpy(), parts.counts.numpy(), strict=True)
-    places = {path: np.arange(first, first + count) for path, first, count in files_of}
-    offsets, windows = parts.offsets.numpy(), []
-    for number in range(_WINDOWS_LOOKED_AT):  # the windows of an epoch are in random order
-        epoch, window = divmod(number, parts.windows_per_epoch())
-        slices = parts.window(tf.constant([0, epoch], tf.int64), 0, len(labels), tf.constant(window, tf.int64))[1]
-        of_window = []
-        for path, offset, count in zip(*(each.numpy() for each in slices), strict=True):
-            begin = np.searchsorted(offsets[places[path]], offset)
-            of_window.append(labels[places[path][begin : begin + count]])
-        windows += [np.concatenate(of_window)] if of_window else []
-    sizes = [len(window) for window in windows]
-    return float(np.average([expected(window) for window in windows], weights=sizes)), float(expected(labels))
+    batch = min(_BATCH, found.count)
+    order = epochs.EpochOrder(found.count, found.mean_bytes, batch, seed=0)
+    windows = [order.window(*divmod(number, order.windows)).numpy() for number in range(_WINDOWS_COUNTED)]
+    read = np.mean([len(np.unique(step)) for step in labels[np.concatenate(windows)]])
+    return float(read), float(np.sum(1 - (1 - np.bincount(labels) / len(labels)) ** batch))

@@ -23,20 +23,15 @@ from alexnet_tf.tfrecords import data_service as tf_data_service
 class Share:
     """The part of a data set that one of several workers reads. All workers together read each image once.
 
-    Each epoch distributes the shards again; the images of one shard go to two workers if their shares meet within it.
-
     Attributes:
         worker: number of this worker, from 0.
         num_workers: number of workers.
         replicas: devices that each worker feeds: they take its batches in turn.
-        readers: who reads the epoch that is begun with, if the number of workers changes within it: (number of workers,
-            their first step in it), one after another up to those of now. A data service ignores it.
     """
 
     worker: int = 0
     num_workers: int = 1
     replicas: int = 1
-    readers: tuple[tuple[int, int], ...] = ()
 
     @property
     def all_replicas(self) -> int:
@@ -133,32 +128,26 @@ def make_training_dataset(
     description = description or schema.load_description(data_dir)
     _check_training_arguments(description, batch_size, crop_px, images_per_crop, start_epoch, start_step, share)
     crop = random_crops.RandomCrop(crop_px, last_offset, crop_scale, crop_ratio)
-    parts = records.Parts.of(data_dir, description, "train")
+    found = records.Records.open(data_dir, description, "train")
     noise = statistics.Statistics.load(data_dir).color_noise(color_noise)
     if data_service:
         share, data_service_job = _share_of_service(data_service, data_service_job, share)
-    order = epochs.Epochs(
-        parts=parts,
-        count=description.splits["train"].count,
-        seed=seed,
-        batch_size=batch_size,
-        worker=share.worker,
-        num_workers=share.num_workers,
-        start_epoch=start_epoch,
-        start_step=start_step,
-        readers=share.readers or ((share.num_workers, 0),),
-        color_noise=noise,
-        color_noise_epochs=color_noise_epochs,
-        images_per_crop=images_per_crop,
-        crop_draws=crop.num_draws,
-    )
-    return _make_batches(order, description, crop, share.replicas, data_service, data_service_job, num_parallel_calls)
+    order = epochs.EpochOrder(found.count, found.mean_bytes, batch_size, seed)
+    local_batch = batch_size // share.num_workers
+    columns = slice(share.worker * local_batch, (share.worker + 1) * local_batch)
 
+    def draw(epoch, step):
+        """The random numbers of this worker's images in a step, cut from those of all images: image by image it took
+        longer."""
+        crop_key, noise_key = tf.unstack(tf.random.split(order.step_key(epoch, step)))
+        crops = tf.random.stateless_uniform((batch_size, crop.num_draws + 1), crop_key)
+        crops = tf.gather(crops, np.arange(batch_size) // images_per_crop * images_per_crop)
+        offsets = tf.random.stateless_normal((batch_size, 3), noise_key)
+        if color_noise_epochs is not None:
+            offsets = tf.cast(epoch < color_noise_epochs, tf.float32) * offsets
+        return crops[columns], (offsets @ noise.T)[columns]
 
-def _make_batches(order, description, crop, replicas, data_service, data_service_job, num_parallel_calls):
-    """The images of an `epochs.Epochs`, decoded and augmented, in batches of one replica."""
-    # While one window is consumed the next one is read, across the ends of epochs too: decoding never waits for it.
-    dataset = order.read().prefetch(max(1, order.parts.window_size // 2))
+    dataset = epochs.read_epochs(order, found, draw, columns, start_epoch, start_step)
     # The service's machines may have more cores than this one.
     # Twice the number of cores was measured to be faster than AUTOTUNE.
     calls = num_parallel_calls or (tf.data.AUTOTUNE if data_service else 2 * available_cpus())
@@ -167,10 +156,10 @@ def _make_batches(order, description, crop, replicas, data_service, data_service
         num_parallel_calls=calls,
         deterministic=True,
     )
-    dataset = dataset.batch(order.local_batch // replicas, drop_remainder=True)
+    dataset = dataset.batch(local_batch // share.replicas, drop_remainder=True)
     if data_service:
         dataset = dataset.apply(tf_data_service.distribute(data_service, data_service_job))
-    return dataset.prefetch(2 * replicas)
+    return dataset.prefetch(2 * share.replicas)
 
 
 def make_evaluation_dataset(
@@ -209,14 +198,14 @@ def make_evaluation_dataset(
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
     description = description or schema.load_description(data_dir)
-    parts = records.Parts.of(data_dir, description, split)
+    found = records.Records.open(data_dir, description, split)
     crops.check_crop_px(crop_px, description.image_px)
     count, replicas = description.splits[split].count, share.all_replicas
     local_batch = _evaluation_batch(description, batch_size, split, replicas)
     datasets = []
     for replica in range(share.worker * share.replicas, (share.worker + 1) * share.replicas):
         begin, end = count * replica // replicas, count * (replica + 1) // replicas
-        slices = tf.data.Dataset.from_tensor_slices(parts.between(begin, end))
+        slices = tf.data.Dataset.from_tensor_slices(found.runs(tf.range(begin, end, dtype=tf.int64)))
         dataset = slices.flat_map(records.read_records).apply(tf.data.experimental.assert_cardinality(end - begin))
         dataset = dataset.map(
             lambda record: _decode_views(record, description, crop_px, views),
@@ -231,9 +220,9 @@ def make_evaluation_dataset(
 
 def read_labels(data_dir: str | pathlib.Path, description: schema.DatasetDescription, split: str) -> np.ndarray:
     """The labels of a split in the order of `make_evaluation_dataset`, int32 (n,). No image is decoded."""
-    parts = records.Parts.of(data_dir, description, split)
-    slices = tf.data.Dataset.from_tensor_slices(parts.between(0, description.splits[split].count))
-    labels = slices.flat_map(records.read_records).map(lambda record: records.parse_record(record, description)[2])
+    found = records.Records.open(data_dir, description, split)
+    runs = tf.data.Dataset.from_tensor_slices(found.runs(tf.range(found.count, dtype=tf.int64)))
+    labels = runs.flat_map(records.read_records).map(lambda record: records.parse_record(record, description)[2])
     return np.fromiter(labels.as_numpy_iterator(), "int32")
 
 
@@ -261,11 +250,10 @@ def read_squares(
     numbers: Sequence[int] | np.ndarray,
 ) -> tf.data.Dataset:
     """As `read_images`, one image after another: a `tf.data.Dataset` of uint8 (image_px, image_px, 3)."""
-    parts = records.Parts.of(data_dir, description, split)
+    found = records.Records.open(data_dir, description, split)
 
     def read_one(number):
-        slices = tf.data.Dataset.from_tensor_slices(parts.between(number, number + 1))
-        return slices.flat_map(records.read_records)
+        return tf.data.Dataset.from_tensor_slices(found.runs(number[None])).flat_map(records.read_records)
 
     dataset = records.interleave(tf.data.Dataset.from_tensor_slices(np.asarray(numbers, "int64")), read_one)
     return dataset.map(
@@ -324,17 +312,6 @@ def _check_training_arguments(description, batch_size, crop_px, images_per_crop,
     if batch_size % share.all_replicas:
         raise ValueError(
             f"`batch_size` must be a multiple of the number of replicas, {share.all_replicas}. Received: {batch_size}"
-        )
-    _check_readers(share, batch_size, start_step)
-
-
-def _check_readers(share, batch_size, start_step):
-    numbers, firsts = zip(*(share.readers or ((share.num_workers, 0),)), strict=True)
-    in_order = firsts[0] == 0 and list(firsts) == sorted(firsts) and firsts[-1] <= start_step
-    if numbers[-1] != share.num_workers or not in_order or any(batch_size % number for number in numbers):
-        raise ValueError(
-            "`readers` must be pairs of a number of workers that divides `batch_size` and their first step, from step "
-            f"0 to `start_step`, {start_step}, the last of {share.num_workers} workers. Received: {share.readers}"
         )
 
 

@@ -19,11 +19,7 @@ INDEX_FILE = "index.npz"
 FRAME_BYTES = 16  # that TFRecord adds to each record: its length and two checksums
 _BUFFER_BYTES = 256 * 1024  # read at once from a shard
 
-# An epoch is read in windows: slices of up to so many shards, together so many images or bytes, in random order. So
-# any place in an epoch is found by arithmetic, and memory is bounded. The builder has shuffled the images once.
-SHARDS_IN_WINDOW = 16
-WINDOW = 4096
-_WINDOW_BYTES = 256e6
+READS_AT_ONCE = 16  # an object store takes a while to answer
 
 
 def save_index(data_dir: str | pathlib.Path, record_bytes: Mapping[str, Sequence[Any]]) -> str:
@@ -106,146 +102,70 @@ def read_records(path: tf.Tensor, offset: tf.Tensor, count: tf.Tensor) -> tf.dat
 
 
 def interleave(places: tf.data.Dataset, read: Callable[..., tf.data.Dataset]) -> tf.data.Dataset:
-    """Reads one record of each place, in their order: several at once, since an object store takes a while to answer.
+    """Reads several places at once, and returns what is read in the order of the places.
 
     Args:
         places: elements that `read` takes.
-        read: a function to a data set of one record, such as `read_records` makes.
+        read: a function to a dataset of one element, such as one record or one batch of records.
     """
-    at_once = SHARDS_IN_WINDOW
-    return places.interleave(read, cycle_length=at_once, num_parallel_calls=at_once, deterministic=True)
+    return places.interleave(read, cycle_length=READS_AT_ONCE, num_parallel_calls=READS_AT_ONCE, deterministic=True)
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
-    """The records of a split that are read, as runs of consecutive records: one per shard, unless records are skipped.
+class Records:
+    """Where the records of a split are. They are numbered in the order of the files, without those that are skipped.
 
     Attributes:
-        paths: string (parts,), paths of the shards.
-        firsts: int64 (parts,), index in `offsets` of each part's first record.
-        counts: int64 (parts,), number of records in each part.
-        offsets: int64 (records,), offsets of the records of all shards, in bytes from each shard's beginning.
-        window_size: approximate number of records in a window.
+        paths: string (shards,).
+        shards: int32 (records,), index in `paths` of the file that holds each record.
+        begins, ends: int64 (records,), offsets of each record's first byte and of the byte after its last.
     """
 
     paths: tf.Tensor
-    firsts: tf.Tensor
-    counts: tf.Tensor
-    offsets: tf.Tensor
-    window_size: int
+    shards: tf.Tensor
+    begins: tf.Tensor
+    ends: tf.Tensor
 
     @classmethod
-    def of(cls, data_dir: str | pathlib.Path, description: schema.DatasetDescription, split: str) -> Self:
-        """The parts of a split. Raises ValueError if it is damaged, or all its records are skipped."""
+    def open(cls, data_dir: str | pathlib.Path, description: schema.DatasetDescription, split: str) -> Self:
+        """Finds the records of a split. Raises ValueError if it is damaged, or if all its records are skipped."""
         shards = schema.split_of(description, split).shards
-        # TFRecordDataset does not notice a shard cut between two records.
+        # TFRecordDataset does not notice a shard that was cut between two records.
         schema.check_shard_sizes(data_dir, description.splits[split])
-        offsets = np.concatenate(load_index(data_dir, description)[split])
-        parts, first = [], 0
-        for shard in shards:
-            begin = 0
-            for end in (*shard.left_out, shard.count):
-                if end > begin:
-                    parts.append((storage.join(data_dir, shard.name), first + begin, end - begin))
-                begin = end + 1
-            first += shard.count
-        if not parts:
-            raise ValueError(f"The split {split!r} of {data_dir} must have a record. All {len(offsets)} are skipped.")
-        paths, firsts, counts = zip(*parts, strict=True)
-        record_bytes = sum(shard.bytes for shard in shards) / len(offsets)
+        begins = load_index(data_dir, description)[split]
+        ends = [np.append(begin[1:], shard.bytes) for shard, begin in zip(shards, begins, strict=True)]
+        kept = [np.delete(np.arange(shard.count), shard.left_out) for shard in shards]
+        if not sum(map(len, kept)):
+            total = sum(shard.count for shard in shards)
+            raise ValueError(f"The split {split!r} of {data_dir} must have a record. All {total} are skipped.")
         return cls(
-            paths=tf.constant(paths),
-            firsts=tf.constant(firsts, tf.int64),
-            counts=tf.constant(counts, tf.int64),
-            offsets=tf.constant(offsets, tf.int64),
-            window_size=max(1, min(WINDOW, int(_WINDOW_BYTES / record_bytes))),
+            paths=tf.constant([storage.join(data_dir, shard.name) for shard in shards]),
+            shards=tf.constant(np.repeat(np.arange(len(shards)), list(map(len, kept))), tf.int32),
+            begins=tf.constant(np.concatenate([begin[k] for begin, k in zip(begins, kept, strict=True)]), tf.int64),
+            ends=tf.constant(np.concatenate([end[k] for end, k in zip(ends, kept, strict=True)]), tf.int64),
         )
 
-    def between(self, begin, end) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The records from `begin` to before `end`, counted over all parts; integers or int64 scalars.
+    @property
+    def count(self) -> int:
+        return len(self.begins)
 
-        Returns: (paths, offsets of the first record, counts) for `read_records`, of the parts that are not empty.
-        """
-        skipped, taken = _clip(self.counts, begin, end)
-        return self._slices(tf.range(tf.size(self.paths)), skipped, taken)
+    @property
+    def mean_bytes(self) -> float:
+        return float(np.mean(self.ends - self.begins))
 
-    def windows_per_epoch(self) -> int:
-        """Number of windows in an epoch, the same in each epoch and for each worker."""
-        groups, windows = self._groups_and_windows()
-        return len(groups) * windows
-
-    def _groups_and_windows(self):
-        """The parts of an epoch, in its random order, as groups of nearly equal size that are read together.
-
-        Returns: (int (groups, parts of a group), the places of the parts in the epoch's order, -1 where a group has
-        one part less; the number of windows of each group).
-        """
-        parts = len(self.paths)
-        count = -(-parts // SHARDS_IN_WINDOW)
-        bounds = np.arange(count + 1) * parts // count
-        places = bounds[:-1, None] + np.arange(np.diff(bounds).max())
-        largest = np.sort(self.counts.numpy())[::-1][: places.shape[1]]
-        return np.where(places < bounds[1:, None], places, -1), int(-(-largest.sum() // self.window_size))
-
-    def window(self, epoch_seed: tf.Tensor, begin: int, end: int, window: tf.Tensor):
-        """One window of a worker's share of an epoch, eagerly or in a graph.
+    def runs(self, numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Splits records into runs that are contiguous in a file.
 
         Args:
-            epoch_seed: int64 (2,).
-            begin, end: the share: the records from `begin` to before `end` of the epoch, in its order of parts;
-                integers or int64 scalars.
-            window: int64 scalar, number of the window in the epoch.
+            numbers: int64 (n,), numbers of records, n > 0.
 
-        Returns: (first, slices): the number of records of the share before the window, and its content as `between`
-        returns it.
+        Returns: (paths, offsets, counts) of the runs, as `read_records` takes them; string, int64 and int64 (runs,).
         """
-        firsts, in_turn, order, skipped, from_, to = self._cut(epoch_seed, begin, end)
-        places, _ = self._groups_and_windows()
-        number, group = in_turn[window] // len(places), in_turn[window] % len(places)
-        # In the epoch's order; the place of a missing part has an empty slice.
-        numbers = tf.gather(np.maximum(places, 0), group)
-        from_, to = from_[number, group], to[number, group]
-        return firsts[window], self._slices(tf.gather(order, numbers), tf.gather(skipped, numbers) + from_, to - from_)
-
-    def before_windows(self, epoch_seed: tf.Tensor, begin: int, end: int) -> tf.Tensor:
-        """For each window of a share of an epoch the number of records before it; int64 (windows,).
-
-        Args:
-            epoch_seed, begin, end: as `window` takes them.
-        """
-        return self._cut(epoch_seed, begin, end)[0]
-
-    def _cut(self, epoch_seed, begin, end):
-        """A share cut into slices and windows.
-
-        Returns: (what `before_windows` returns; the order of the windows; that of the parts; for each part the records
-        before the share; the begin and the end of each slice in its part, (windows, groups, parts)).
-        """
-        order_seed, slices_seed, windows_seed = tf.unstack(tf.random.split(epoch_seed, 3))
-        order = tf.random.experimental.stateless_shuffle(tf.range(tf.size(self.paths)), order_seed)
-        skipped, taken = _clip(tf.gather(self.counts, order), begin, end)
-        places, windows = self._groups_and_windows()
-        in_group = tf.where(places < 0, tf.constant(0, tf.int64), tf.gather(taken, np.maximum(places, 0)))
-        # Each part is cut into as many slices as there are windows. Which slices share a window differs from epoch to
-        # epoch, and so does the order of the windows.
-        turns = tf.random.stateless_uniform(places.shape, slices_seed, 0, windows, tf.int64)
-        slices = (tf.range(windows, dtype=tf.int64)[:, None, None] + turns) % windows  # (windows, groups, parts)
-        from_, to = in_group * slices // windows, in_group * (slices + 1) // windows
-        sizes = tf.reshape(tf.reduce_sum(to - from_, axis=2), (-1,))
-        in_turn = tf.random.experimental.stateless_shuffle(tf.range(tf.size(sizes)), windows_seed)
-        return tf.cumsum(tf.gather(sizes, in_turn), exclusive=True), in_turn, order, skipped, from_, to
-
-    def _slices(self, numbers, skipped, taken):
-        numbers, skipped, taken = (tf.boolean_mask(tensor, taken > 0) for tensor in (numbers, skipped, taken))
-        offsets = tf.gather(self.offsets, tf.gather(self.firsts, numbers) + skipped)
-        return tf.gather(self.paths, numbers), offsets, taken
-
-
-def _clip(counts, begin, end):
-    """The records of each part, laid end to end, that are before `begin`, and those from there to before `end`."""
-    before = tf.cumsum(counts, exclusive=True)
-    skipped = tf.clip_by_value(begin - before, 0, counts)
-    return skipped, tf.clip_by_value(end - before, 0, counts) - skipped
+        shards, begins, ends = (tf.gather(each, numbers) for each in (self.shards, self.begins, self.ends))
+        continues = (shards[1:] == shards[:-1]) & (begins[1:] == ends[:-1])
+        firsts = tf.where(tf.concat([[True], ~continues], axis=0))[:, 0]
+        counts = tf.concat([firsts[1:], [tf.size(numbers, tf.int64)]], axis=0) - firsts
+        return tf.gather(self.paths, tf.gather(shards, firsts)), tf.gather(begins, firsts), counts
 
 
 def parse_record(record: tf.Tensor, description: schema.DatasetDescription) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

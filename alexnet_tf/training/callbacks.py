@@ -2,7 +2,6 @@
 
 import pathlib
 import signal
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -122,7 +121,6 @@ class SaveCheckpoints(keras.callbacks.Callback):
         settings: what a resumed run must have in common with this one, a dict that JSON can hold.
         first_step: steps done before this start. (Not the optimizer's count, which excludes the steps whose gradients
             overflowed in half precision.)
-        readers: who has read the epoch so far and reads on, as `reader.Share` takes it.
         schedule: None or the callback of the schedule. A plateau's state is saved: it must come earlier in the list of
             callbacks, so that the checkpoint of an epoch holds what the epoch's validation error changed.
         writes: whether this process writes, or another worker.
@@ -135,7 +133,6 @@ class SaveCheckpoints(keras.callbacks.Callback):
         every_steps: int,
         settings: dict,
         first_step: int = 0,
-        readers: Sequence[tuple[int, int]] = ((1, 0),),
         schedule: DivideRateOnPlateau | FollowOriginalSchedule | None = None,
         writes: bool = True,
     ):
@@ -145,7 +142,6 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.every_steps = every_steps
         self.settings = settings
         self.step = first_step
-        self.readers = readers
         self.schedule = schedule
         self.writes = writes
         self.has_begun = False
@@ -183,7 +179,6 @@ class SaveCheckpoints(keras.callbacks.Callback):
         if not self.writes:
             return
         progress = {"step": self.step, "settings": self.settings, "validation_due": validation_due}
-        progress["readers"] = self.readers
         if isinstance(self.schedule, DivideRateOnPlateau):
             progress["schedule"] = self.schedule.state
         checkpoints.save(self.run_dir, self.inference_model, self.model, progress)
@@ -211,7 +206,6 @@ class SaveCheckpoints(keras.callbacks.Callback):
             raise Stopped(on_all_workers=True)
 
     def on_epoch_end(self, epoch, logs=None):
-        self.readers = ((self.readers[-1][0], 0),)  # of the next epoch
         self._save()
         if self._stop_agreed():
             raise Stopped(on_all_workers=True)

@@ -37,8 +37,6 @@ _FILES_OF_A_RUN = ("model.keras", "training.json", schema.DATASET_FILE, statisti
 _CHECKPOINTS_KEPT = 2
 _NUMBER = "checkpoint_number"  # in progress.json
 _NEVER_CHANGED = ("variant", "classes", "optimizer")
-# With the number of workers these decide which images each step has.
-_OF_THE_ORDER = ("seed", "batch_size", "steps_per_epoch", "records_left_out", "data.checksum")
 
 
 def save(
@@ -228,24 +226,6 @@ def _newest_settings(run_dir) -> dict[str, Any]:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             return json.loads((folder / "progress.json").read_text())["settings"]
     return {}
-
-
-def readers_now(progress: dict[str, Any], settings: dict[str, Any]) -> tuple[tuple[int, int], ...]:
-    """Who has read the epoch that a checkpoint is in, and reads on.
-
-    Args:
-        progress: the checkpoint's.
-        settings: those of the run that it is restored in.
-
-    Returns: as `reader.Share` takes it. The workers of now alone if the epoch has another order now.
-    """
-    before, workers = progress["settings"], settings["workers"]
-    step = progress["step"] % settings["steps_per_epoch"]
-    if not step or any(name in before and before[name] != settings[name] for name in _OF_THE_ORDER):
-        return ((workers, 0),)
-    # Earlier versions did not save it: one number of workers read the epoch.
-    readers = tuple((number, first) for number, first in progress.get("readers", [(before.get("workers", 1), 0)]))
-    return readers if readers[-1][0] == workers else (*readers, (workers, step))
 
 
 def _state(training_model) -> dict[str, Any]:

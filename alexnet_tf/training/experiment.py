@@ -199,14 +199,12 @@ class Start:
         resumed: whether from a checkpoint.
         validation_due: whether the validation of the epoch that the step ended is still to be done.
         plateau: None, or the state of the plateau schedule.
-        readers: who has read the epoch so far and reads on, as `reader.Share` takes it.
     """
 
     step: int = 0
     resumed: bool = False
     validation_due: bool = False
     plateau: dict[str, Any] | None = None
-    readers: tuple[tuple[int, int], ...] = ((1, 0),)
 
 
 def restore(
@@ -223,7 +221,7 @@ def restore(
     Args:
         run_dir: the run's folder.
         training: from `compile_training`.
-        settings: those that the next checkpoints will name, "steps_per_epoch" and "workers" among them. If the
+        settings: those that the next checkpoints will name, "steps_per_epoch" among them. If the
             checkpoint's steps per epoch differ, the run resumes after the same fraction of its epochs.
         publish, allow_changed: as `checkpoints.restore_newest` takes them.
 
@@ -232,15 +230,14 @@ def restore(
     """
     progress = checkpoints.restore_newest(run_dir, training.network, training.model, publish, allow_changed)
     if progress is None:
-        return Start(readers=((settings["workers"], 0),))
+        return Start()
     if not isinstance(training.optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
         training.optimizer.learning_rate = training.learning_rate
     step, steps_before, steps = progress["step"], progress["settings"]["steps_per_epoch"], settings["steps_per_epoch"]
     if steps_before != steps:
         step = step * steps // steps_before
         training.optimizer.iterations.assign(step)
-    readers = checkpoints.readers_now(progress, settings)
-    return Start(step, True, progress["validation_due"], progress.get("schedule"), readers)
+    return Start(step, True, progress["validation_due"], progress.get("schedule"))
 
 
 def set_rate_multipliers(

@@ -159,7 +159,6 @@ def training_input(
     crop_scale: tuple[float, float] | None = None,
     crop_ratio: tuple[float, float] = random_crops.RATIO,
     data_service: str | None,
-    readers: tuple[tuple[int, int], ...],
     start_number: int,
 ) -> Callable[[int, reader.Share], tf.data.Dataset]:
     """Makes the function from a step and a worker's share to the training images from there on, as `fit.fit` takes it.
@@ -171,7 +170,6 @@ def training_input(
         schedule: the learning-rate schedule; the original program's had an end of the color noise too.
         color_noise_epochs: how many epochs have color noise; None for as many as the schedule has.
         last_crop_offset: whether crops may touch the right and the bottom edge.
-        readers: who has read the epoch that the run resumes in, as `reader.Share` takes it.
         start_number: the same on all workers, different in each start of a run.
     """
     if color_noise_epochs is None and schedule == "original":
@@ -193,8 +191,7 @@ def training_input(
             crop_ratio=crop_ratio,
             start_epoch=epoch,
             start_step=step,
-            # A whole epoch is read by the workers of now alone.
-            share=dataclasses.replace(share, readers=readers if step else ()),
+            share=share,
             data_service=data_service,
             data_service_job=f"{start_number} {first_step}",
         )

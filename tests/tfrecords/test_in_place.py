@@ -11,7 +11,7 @@ from made_photos import encoded, photo
 from made_records import feature, state, write_records
 from programs import run, run_well
 
-from alexnet_tf.tfrecords import dataset_builder, in_place, reader, records, schema, verify
+from alexnet_tf.tfrecords import dataset_builder, epochs, in_place, reader, records, schema, verify
 from alexnet_tf.tfrecords import statistics as pixel_statistics
 
 IMAGE_PX, CROP_PX = 64, 56
@@ -251,7 +251,8 @@ class TestOrder:
     @pytest.mark.slow
     @pytest.mark.parametrize("order", ["sorted over all files", "sorted in each file", "random"])
     def test_classes_in_a_batch_are_those_that_are_read(self, order, tmp_path, monkeypatch, capsys):
-        monkeypatch.setattr(records, "WINDOW", 1000)
+        monkeypatch.setattr(epochs, "WINDOW_IMAGES", 1000)
+        monkeypatch.setattr(epochs, "MIN_RUNS", 8)
         monkeypatch.setattr(in_place, "STATISTICS_IMAGES", 20)
         content = encoded(photo(8, 8), "PNG")
         of_files = np.random.default_rng(0).permutation(np.arange(4000) % 50).reshape(8, 500)
@@ -261,11 +262,11 @@ class TestOrder:
             write_records(tmp_path / "others" / f"train-{number}", [(content, label) for label in of_file])
         write_records(tmp_path / "others" / "validation-0", [(content, label) for label in range(50)])
         description = index(tmp_path / "others", tmp_path / "index", image_px=8, label_offset=0)
-        parts = records.Parts.of(tmp_path / "index", description, "train")
-        in_windows, random = in_place.classes_in_batch(parts, of_files.ravel())
+        found = records.Records.open(tmp_path / "index", description, "train")
+        in_windows, random = in_place.classes_in_batch(found, of_files.ravel())
         batches = reader.make_training_dataset(tmp_path / "index", 128, 8).take(8 * (4000 // 128))
-        found = np.mean([len(set(labels.numpy())) for _, labels in batches])
-        assert abs(in_windows - found) < 0.08 * found and abs(random - 46.2) < 0.1
+        counted = np.mean([len(set(labels.numpy())) for _, labels in batches])
+        assert abs(in_windows - counted) < 0.08 * counted and abs(random - 46.2) < 0.1
         assert ("the images are sorted by class: a batch" in capsys.readouterr().out) == (order != "random")
         assert (in_windows < 0.97 * random) == (order != "random")
 

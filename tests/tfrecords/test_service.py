@@ -15,7 +15,7 @@ import pytest
 from programs import ENVIRONMENT, program, run, run_well, train_flags
 
 from alexnet_tf.tfrecords import data_service as tf_data_service
-from alexnet_tf.tfrecords import reader, records
+from alexnet_tf.tfrecords import epochs, reader
 
 
 def free_port():
@@ -55,8 +55,7 @@ def workers_of(process):
 class TestService:
     @pytest.mark.slow
     def test_images_are_those_read_here_and_none_comes_twice(self, tiny_data_dir, monkeypatch):
-        monkeypatch.setattr(records, "WINDOW", 8)
-        monkeypatch.setattr(records, "SHARDS_IN_WINDOW", 2)
+        monkeypatch.setattr(epochs, "WINDOW_IMAGES", 10)
 
         def images(count, **arguments):
             dataset = reader.make_training_dataset(tiny_data_dir, 5, 32, **arguments)

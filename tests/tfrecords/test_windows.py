@@ -1,7 +1,5 @@
 """Reading by windows: starting anywhere, skipping records, images that are not square."""
 
-import dataclasses
-import itertools
 import pathlib
 import shutil
 
@@ -11,9 +9,7 @@ import tensorflow as tf
 from batches import CROP_PX, assert_equal_batches, numbers_in, training_batches
 from PIL import Image
 
-from alexnet_tf.tfrecords import dataset_builder, reader, records, schema, statistics, verify
-
-SKIPPED = ((0, 3), (2, 5), (4, 1), (4, 8))  # (shard, record)
+from alexnet_tf.tfrecords import dataset_builder, epochs, reader, records, schema, statistics, verify
 
 
 @pytest.fixture
@@ -22,128 +18,27 @@ def data_dir(tiny_data_dir, tmp_path):
     return shutil.copytree(tiny_data_dir, tmp_path / "data")
 
 
+def damage(data_dir, name, record):
+    description = schema.load_description(data_dir)
+    split = name.partition("-")[0]
+    names = [shard.name for shard in description.splits[split].shards]
+    offset = records.load_index(data_dir, description)[split][names.index(name)][record]
+    content = bytearray((data_dir / name).read_bytes())
+    content[offset + 30] ^= 1
+    (data_dir / name).write_bytes(content)
+
+
 class TestWindows:
-    """A data set larger than what is shuffled at once."""
-
-    @pytest.fixture(autouse=True)
-    def small_windows(self, monkeypatch):
-        monkeypatch.setattr(records, "WINDOW", 8)
-        monkeypatch.setattr(records, "SHARDS_IN_WINDOW", 2)
-
-    def test_epoch_holds_each_image_at_most_once_and_all_but_the_rest(self, tiny_data_dir):
-        batches = training_batches(tiny_data_dir, 12)
-        for first in (0, 4, 8):
-            numbers = [n for images, _, _ in batches[first : first + 4] for n in numbers_in(images)]
-            assert len(numbers) == len(set(numbers)) == 40
-
-    def test_shards_are_mixed_and_the_mixture_is_another_in_each_epoch(self, tiny_data_dir):
-        shard_of = {number: name for name, _, number in self.places(tiny_data_dir)}
-        batches = [numbers_in(images) for images, _, _ in training_batches(tiny_data_dir, 12)]
-        changes = [
-            sum(shard_of[one] != shard_of[other] for one, other in itertools.pairwise(batch)) for batch in batches
-        ]
-        assert np.mean(changes) > 4  # of nine neighbors; read one after another it would be one or two
-        epochs = [[frozenset(batch) for batch in batches[first : first + 4]] for first in (0, 4, 8)]
-        assert not set(epochs[0]) & set(epochs[1])
-        assert len({frozenset().union(*epoch) for epoch in epochs}) == 3  # the six skipped ones are others
-
-    def test_any_slices_of_two_shards_may_share_a_window(self, tiny_data_dir):
-        description = schema.load_description(tiny_data_dir)
-        parts = records.Parts.of(tiny_data_dir, description, "train")
-        index = records.load_index(tiny_data_dir, description)["train"]
-        begins = {
-            (str(tiny_data_dir / shard.name), int(offset)): number / shard.count
-            for shard, offsets in zip(description.splits["train"].shards, index, strict=True)
-            for number, offset in enumerate(offsets)
-        }
-        pairs = []
-        for epoch in range(10):
-            seed = tf.constant([epoch, 0], tf.int64)
-            for window in range(parts.windows_per_epoch()):
-                _, slices = parts.window(seed, 0, 46, tf.constant(window, tf.int64))
-                places = [
-                    begins[path.decode(), int(offset)] for path, offset in zip(*map(np.array, slices[:2]), strict=True)
-                ]
-                pairs += [tuple(place >= 0.4 for place in places)] if len(places) == 2 else []
-        # A shard has three slices: were they taken in their order, the first would share a window with the first alone.
-        assert len(pairs) > 30 and len(set(pairs)) == 4
-
-    @pytest.mark.parametrize(
-        "share, skipped",
-        [
-            (reader.Share(), SKIPPED),
-            pytest.param(reader.Share(1, 2), (), marks=pytest.mark.slow),
-            pytest.param(reader.Share(), (), marks=pytest.mark.slow),
-            pytest.param(reader.Share(1, 2), SKIPPED, marks=[pytest.mark.slow, pytest.mark.long]),
-            pytest.param(reader.Share(2, 3), (), marks=[pytest.mark.slow, pytest.mark.long]),
-            pytest.param(reader.Share(2, 3), SKIPPED, marks=pytest.mark.slow),
-        ],
-        ids=str,
-    )
-    def test_started_at_any_step_the_batches_are_the_rest_of_all(self, tiny_data_dir, skipped, share):
-        # With skipped records the parts are of all sizes.
-        description = schema.load_description(tiny_data_dir)
-        split = description.splits["train"]
-        shards = tuple(
-            dataclasses.replace(shard, left_out=tuple(record for number, record in skipped if number == index))
-            for index, shard in enumerate(split.shards)
-        )
-        split = dataclasses.replace(split, count=46 - len(skipped), shards=shards)
-        description = dataclasses.replace(description, splits=description.splits | {"train": split})
-        steps = reader.steps_per_epoch(description, 6)
-
-        def batches(count, **arguments):
-            dataset = reader.make_training_dataset(
-                tiny_data_dir, 6, CROP_PX, description=description, share=share, **arguments
-            )
-            return [(i["image"], i["color_offset"], labels) for i, labels in itertools.islice(dataset, count)]
-
-        complete = batches(3 * steps)
-        for epoch, step in itertools.product(range(2), range(steps)):
-            begun = batches(2, start_epoch=epoch, start_step=step)
-            assert_equal_batches(begun, complete[steps * epoch + step :][:2])
-
-    def test_windows_are_of_one_size_whatever_the_number_of_parts(self, tiny_data_dir):
-        parts = records.Parts.of(tiny_data_dir, schema.load_description(tiny_data_dir), "train")
-        sizes = []
-        for window in range(parts.windows_per_epoch()):
-            seed = tf.constant([3, 4], tf.int64)
-            _, (paths, _, counts) = parts.window(seed, 0, 46, tf.constant(window, tf.int64))
-            assert len(set(paths.numpy())) <= 2
-            sizes.append(int(tf.reduce_sum(counts)))
-        assert sum(sizes) == 46  # of 9 or 10 in a shard, two shards or one at a time
-        assert min(sizes) >= 3 and max(sizes) <= 8
-
-    @pytest.mark.parametrize("epoch, step", [(0, 2), (1, 1)])
-    def test_shares_of_two_workers_are_the_rest_of_all_too(self, tiny_data_dir, epoch, step):
-        for worker in range(2):
-            share = reader.Share(worker, 2)
-            complete = training_batches(tiny_data_dir, 12, share=share)
-            begun = training_batches(
-                tiny_data_dir, 12 - 4 * epoch - step, start_epoch=epoch, start_step=step, share=share
-            )
-            assert_equal_batches(begun, complete[4 * epoch + step :])
-
-    def test_nothing_before_the_window_of_the_start_is_read(self, data_dir):
-        # Which records the last batch of the epoch is from, before any is damaged.
-        (last,) = training_batches(data_dir, 1, start_step=3)
-        description = schema.load_description(data_dir)
-        needed = {(name, record) for name, record, number in self.places(data_dir) if number in numbers_in(last[0])}
-        damaged = 0
-        for shard, offsets in zip(
-            description.splits["train"].shards, records.load_index(data_dir, description)["train"], strict=True
-        ):
-            content = bytearray((data_dir / shard.name).read_bytes())
-            first_needed = min((record for name, record in needed if name == shard.name), default=shard.count)
-            # Of the same window may be what comes up to 4 records before.
-            for record in range(max(0, first_needed - 4)):
-                content[offsets[record] + 20] ^= 1
-                damaged += 1
-            (data_dir / shard.name).write_bytes(content)
-        assert damaged > 5
-        assert_equal_batches(training_batches(data_dir, 1, start_step=3), [last])
+    def test_nothing_before_the_window_of_the_start_is_read(self, data_dir, monkeypatch):
+        monkeypatch.setattr(epochs, "WINDOW_IMAGES", 20)  # two steps
+        batches = training_batches(data_dir, 4)
+        before = {number for images, _, _ in batches[:2] for number in numbers_in(images)}
+        for name, record, number in list(self.places(data_dir)):
+            if number in before:
+                damage(data_dir, name, record)
+        assert_equal_batches(training_batches(data_dir, 1, start_step=3), batches[3:])
         with pytest.raises(tf.errors.DataLossError):
-            training_batches(data_dir, 4)
+            training_batches(data_dir, 1)
 
     @staticmethod
     def places(data_dir):
@@ -155,19 +50,10 @@ class TestWindows:
 
 
 class TestSkippedRecords:
-    def damage(self, data_dir, name, record):
-        description = schema.load_description(data_dir)
-        split = name.partition("-")[0]
-        names = [shard.name for shard in description.splits[split].shards]
-        offset = records.load_index(data_dir, description)[split][names.index(name)][record]
-        content = bytearray((data_dir / name).read_bytes())
-        content[offset + 30] ^= 1
-        (data_dir / name).write_bytes(content)
-
     def test_all_but_the_damaged_are_read(self, data_dir):
         before = {number: (name, record) for name, record, number in TestWindows.places(data_dir)}
         for place in [("train-00001-of-00005", 0), ("train-00001-of-00005", 4), ("train-00003-of-00005", 8)]:
-            self.damage(data_dir, *place)
+            damage(data_dir, *place)
         cut = data_dir / "train-00004-of-00005"
         cut.write_bytes(cut.read_bytes()[:-3])  # the tenth of ten records
         description, problems = verify.skip_damaged_records(data_dir, schema.load_description(data_dir), 4)
@@ -200,19 +86,19 @@ class TestSkippedRecords:
             reader.make_evaluation_dataset(data_dir, 10, CROP_PX, description=description)
 
     def test_other_errors_are_not_blamed_on_skipped_records(self, data_dir):
-        self.damage(data_dir, "train-00001-of-00005", 3)
+        damage(data_dir, "train-00001-of-00005", 3)
         description, _ = verify.skip_damaged_records(data_dir, schema.load_description(data_dir), 1)
         error = tf.errors.InvalidArgumentError(None, None, "of the model")
         with pytest.raises(tf.errors.InvalidArgumentError), verify.naming_damaged_shards(data_dir, description):
             raise error
 
     def test_more_than_allowed_are_refused_and_named(self, data_dir):
-        self.damage(data_dir, "train-00001-of-00005", 3)
+        damage(data_dir, "train-00001-of-00005", 3)
         with pytest.raises(ValueError, match=r"At most 0 .*Found: 1\. The first: .*train-00001-of-00005, record 3:"):
             verify.skip_damaged_records(data_dir, schema.load_description(data_dir), 0)
 
     def test_description_with_them_can_be_saved(self, data_dir, tmp_path):
-        self.damage(data_dir, "train-00001-of-00005", 3)
+        damage(data_dir, "train-00001-of-00005", 3)
         description, _ = verify.skip_damaged_records(data_dir, schema.load_description(data_dir), 1)
         description.save(tmp_path)
         assert schema.load_description(tmp_path) == description

@@ -88,36 +88,3 @@ class TestOrder:
         save(tmp_path, 30)
         newest = checkpoints.complete_checkpoints(tmp_path)[-1]
         assert newest.name == "00000030"
-
-
-# Steps 8 to 11 are an epoch.
-SETTINGS = {"steps_per_epoch": 4, "batch_size": 12, "seed": 0, "data.checksum": "01234567", "records_left_out": []}
-
-
-class TestReaders:
-    @pytest.mark.parametrize(
-        "saved, step, workers, expected",
-        [
-            ([[2, 0]], 10, 2, ((2, 0),)),
-            ([[2, 0]], 10, 3, ((2, 0), (3, 2))),
-            ([[2, 0], [3, 2]], 11, 3, ((2, 0), (3, 2))),
-            ([[2, 0], [3, 2]], 11, 2, ((2, 0), (3, 2), (2, 3))),
-            ([[2, 0]], 12, 3, ((3, 0),)),
-        ],
-    )
-    def test_other_number_of_workers_is_added_within_an_epoch(self, saved, step, workers, expected):
-        progress = {"step": step, "readers": saved, "settings": SETTINGS | {"workers": saved[-1][0]}}
-        assert checkpoints.readers_now(progress, SETTINGS | {"workers": workers}) == expected
-
-    @pytest.mark.parametrize("before, expected", [({"workers": 2}, ((2, 0), (3, 1))), ({}, ((1, 0), (3, 1)))])
-    def test_checkpoint_without_them_is_of_an_epoch_of_one_number(self, before, expected):
-        progress = {"step": 9, "settings": {"steps_per_epoch": 4} | before}
-        assert checkpoints.readers_now(progress, SETTINGS | {"workers": 3}) == expected
-
-    @pytest.mark.parametrize(
-        "name, value",
-        [("batch_size", 11), ("seed", 1), ("data.checksum", "89abcdef"), ("records_left_out", ["a, record 1"])],
-    )
-    def test_epoch_of_another_order_is_read_by_the_workers_of_now_alone(self, name, value):
-        progress = {"step": 9, "readers": [[2, 0]], "settings": SETTINGS | {"workers": 2}}
-        assert checkpoints.readers_now(progress, SETTINGS | {"workers": 3, name: value}) == ((3, 0),)

@@ -226,15 +226,13 @@ class TestCompileTraining:
             assert loss == pytest.approx(probabilities[:, 0].mean(), rel=1e-5)
 
 
-def settings(steps_per_epoch, workers=1):
-    return {"steps_per_epoch": steps_per_epoch, "workers": workers}
+def settings(steps_per_epoch):
+    return {"steps_per_epoch": steps_per_epoch}
 
 
 class TestRestore:
     def test_run_without_a_checkpoint_starts_at_its_beginning(self, data, tmp_path):
-        assert experiment.restore(tmp_path, compile_training(data), settings(4, workers=3), publish=True) == (
-            experiment.Start(readers=((3, 0),))
-        )
+        assert experiment.restore(tmp_path, compile_training(data), settings(4), publish=True) == (experiment.Start())
 
     def test_weights_step_and_plateau_come_back(self, data, tmp_path):
         saved = compile_training(data, initializer="he_normal")

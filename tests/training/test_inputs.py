@@ -25,7 +25,6 @@ def batches(folder, count=1, first_step=0, **changes):
         "images_per_crop": 1,
         "last_crop_offset": False,
         "data_service": None,
-        "readers": ((1, 0),),
         "start_number": 1,
     }
     make = inputs.training_input(open_data(folder), **arguments | changes)
