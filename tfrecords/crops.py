@@ -1,4 +1,4 @@
-"""The crops of an image that a network is evaluated on: the center crop, and the paper's ten views."""
+"""The crops on which a network is evaluated: the center crop, and the paper's ten views."""
 
 import numpy as np
 
@@ -10,23 +10,21 @@ def check_crop_px(crop_px: int, image_px: int) -> None:
 
 
 def center_offset(length, crop_px):
-    """The first row or column of a center crop: half a pixel up or left if it can't be exactly central.
+    """The first row or column of a center crop, half a pixel above or left of the center if the margin is odd.
 
     Args:
-        length: rows or columns of the image, in pixels: an integer, or an array or tensor of them.
+        length: rows or columns of the image, in pixels; an integer, or an array or tensor of integers.
         crop_px: side of the crop, in pixels.
-
-    Returns: as `length`.
     """
     return (length - crop_px) // 2
 
 
 def center_crop(images, crop_px: int):
-    """The squares of `crop_px` pixels in the center of images.
+    """The center crops of images.
 
     Args:
-        images: array or tensor (..., rows, columns, channels), whose rows and columns are known statically.
-        crop_px: side of the squares, in pixels.
+        images: array or tensor (..., rows, columns, channels) whose rows and columns are static.
+        crop_px: side of the crops, in pixels.
 
     Returns: array or tensor (..., crop_px, crop_px, channels).
 
@@ -40,11 +38,11 @@ def center_crop(images, crop_px: int):
 
 
 def ten_views(images, crop_px: int):
-    """The paper's ten views: crops at the four corners (top left, top right, bottom left, bottom right) and in the
-    center, then the mirror images of these five in the same order.
+    """The paper's ten views: the four corners (top left, top right, bottom left, bottom right) and the center, then
+    their mirror images in the same order.
 
     Args:
-        images: array or tensor (..., rows, columns, channels), whose rows and columns are known statically.
+        images: array or tensor (..., rows, columns, channels) whose rows and columns are static.
         crop_px: side of the views, in pixels.
 
     Returns: array or tensor (..., 10, crop_px, crop_px, channels).
@@ -63,7 +61,7 @@ def ten_views(images, crop_px: int):
     if isinstance(images, np.ndarray):
         views = np.stack(crops, axis=-4)
         return np.concatenate([views, views[..., ::-1, :]], axis=-4)
-    import tensorflow as tf  # not with the module: on arrays all of this works without TensorFlow
+    import tensorflow as tf  # only here: arrays don't need TensorFlow
 
     views = tf.stack(crops, axis=-4)
     return tf.concat([views, tf.reverse(views, [-2])], axis=-4)

@@ -1,4 +1,4 @@
-"""The dispatcher and the workers of a tf.data service, and the data sets that read through them."""
+"""A tf.data service: its dispatcher and workers, and datasets that read through it."""
 
 import ctypes
 import multiprocessing
@@ -13,38 +13,40 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-# The dispatcher drops a worker that has not been heard of for so long, and trainers stop reading from it.
-_WORKER_TIMEOUT_MS = 20_000
-_PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>: the signal that a process gets when its parent ends
+from alexnet_tf.tfrecords import epochs
+
 _HEARTBEAT_MS = 2_000
-# A worker that ends within so many seconds never served. After so many of these in a row none ever will.
+# The dispatcher drops a worker after this time without a heartbeat, and trainers stop reading from it.
+_WORKER_TIMEOUT_MS = 20_000
+_PR_SET_PDEATHSIG = 1  # in <sys/prctl.h>: the signal that a process gets when its parent ends
+# A worker that ends sooner than this has failed to start; the program gives up after that many failures in a row.
 _START_SECONDS = 30
 _MAX_FAILURES = 5
 
 
 def distribute(address: str, job_name: str | None = None) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
-    """Returns the transformation, for `Dataset.apply`, that moves the work of a data set to a tf.data service.
+    """Returns the transformation, for `Dataset.apply`, that moves a dataset's work to a tf.data service.
 
-    Each element of the data set's source, a window of an epoch, goes to the first worker that is free.
+    Each element of the dataset's source, a window of an epoch, goes to the first free worker.
 
     Args:
         address: "host:port" of the dispatcher.
-        job_name: name under which several trainers share the elements; None for a trainer that reads all.
+        job_name: name under which several trainers share the elements; None if one trainer reads them all.
     """
     return tf.data.experimental.service.distribute(
         processing_mode=tf.data.experimental.service.ShardingPolicy.DYNAMIC,
         service=f"grpc://{address}",
         job_name=job_name,
-        compression=None,  # of pixels it costs more than it saves
+        compression=None,  # compressing pixels costs more time than it saves
     )
 
 
 def check_reachable(address: str, seconds: float = 30) -> None:
-    """Raises ValueError if nothing listens at an address: TensorFlow would wait for ever without a message.
+    """Raises ValueError if nothing listens at an address. TensorFlow would wait forever, without a message.
 
     Args:
         address: "host:port" of the dispatcher.
-        seconds: how long it may take to start.
+        seconds: how long to wait for it.
     """
     host, _, port = address.rpartition(":")
     deadline = time.monotonic() + seconds
@@ -57,8 +59,8 @@ def check_reachable(address: str, seconds: float = 30) -> None:
         except OSError as error:
             if time.monotonic() > deadline:
                 raise ValueError(
-                    f"`data_service` must be the address of a running dispatcher (alexnet-data-service). Nothing "
-                    f"listens at {address}: {error}"
+                    "`data_service` must be the address of a running dispatcher (alexnet-data-service). Received: "
+                    f"{address}, where nothing listens: {error}"
                 ) from error
             time.sleep(1)
 
@@ -67,16 +69,14 @@ def start_dispatcher(port: int, work_dir: str | None = None) -> tf.data.experime
     """Starts a dispatcher in this process.
 
     Args:
-        port: the port it listens on; 0 for any free one.
-        work_dir: folder of its journal, from which a restarted dispatcher resumes; None for no journal.
-
-    Returns: a `tf.data.experimental.service.DispatchServer`.
+        port: the port to listen on; 0 for any free port.
+        work_dir: folder of the journal from which a restarted dispatcher resumes; None for no journal.
 
     Raises:
         ValueError: if the port is in use. (TensorFlow would share it.)
     """
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just released is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just released counts as free
         try:
             probe.bind(("", port))
             probe.listen()
@@ -94,14 +94,14 @@ def start_dispatcher(port: int, work_dir: str | None = None) -> tf.data.experime
 
 
 def run_worker(dispatcher: str, host: str) -> None:
-    """Serves images until the process ends: to be called in a process of its own.
+    """Serves images until this process ends. Call it in a process of its own.
 
     Args:
         dispatcher: "host:port" of the dispatcher.
         host: name under which trainers reach this machine.
     """
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if sys.platform == "linux":  # a thread may wait: a worker was seen to hang whose dispatcher ended as it registered
+    if sys.platform == "linux":  # the thread may not run: a worker hung when its dispatcher ended while it registered
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     server = tf.data.experimental.service.WorkerServer(
@@ -123,14 +123,14 @@ def _end_with_parent():
 
 
 def keep_workers(dispatcher: str, host: str, num_workers: int) -> None:
-    """Runs worker processes until this process ends. One that dies is reported and restarted.
+    """Runs worker processes until this process ends. Reports and restarts a worker that dies.
 
     Args:
         dispatcher, host: see `run_worker`.
         num_workers: number of processes.
 
     Raises:
-        RuntimeError: if workers keep dying right after their start.
+        RuntimeError: if workers keep failing to start.
     """
     context = multiprocessing.get_context("spawn")
 
@@ -142,7 +142,8 @@ def keep_workers(dispatcher: str, host: str, num_workers: int) -> None:
     workers = [start() for _ in range(num_workers)]
     started, failures = [time.monotonic()] * num_workers, 0
     while True:
-        multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout=1)  # signals are seen, too
+        # The timeout lets Python handle signals.
+        multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout=1)
         for number, worker in enumerate(workers):
             if worker.exitcode is None:
                 continue
@@ -154,8 +155,7 @@ def keep_workers(dispatcher: str, host: str, num_workers: int) -> None:
                 )
             print(
                 f"Worker {number} (process {worker.pid}) ended with status {worker.exitcode}; restarting it. "
-                "Images that it had read but not delivered are missing from this epoch: at most two windows, 8,192 "
-                "images.",
+                f"This epoch lacks the images that it had read but not delivered: at most {2 * epochs.WINDOW_IMAGES}.",
                 file=sys.stderr,
                 flush=True,
             )

@@ -1,4 +1,4 @@
-"""A data set for Keras: `model.fit`, `model.evaluate` and loops take it as it is."""
+"""A dataset for Keras: `model.fit`, `model.evaluate` and loops take it as it is."""
 
 import pathlib
 
@@ -16,25 +16,25 @@ def make_dataset(
     seed: int = 0,
     views: int = 1,
 ) -> tf.data.Dataset:
-    """Makes a data set that `model.fit`, `model.evaluate` and a `for` loop take as it is.
+    """Makes a dataset that `model.fit`, `model.evaluate` and `for` loops take as it is.
 
     Args:
-        data_dir: folder of TFRecords made by alexnet-tfrecords.
-        split: "train": endless, in random order, with random crops, flips and color noise; pass `steps_per_epoch` to
-            `fit`. "validation": the center crop of each image once, in the order of the files.
+        data_dir: folder of a data set made by alexnet-tfrecords.
+        split: "train" for endless batches in random order with random crops, flips and color noise (pass
+            `steps_per_epoch` to `fit`); "validation" for the center crop of each image once, in the order of the files.
         batch_size: images in a batch.
         crop_px: side of the network's input, in pixels.
-        seed: seed of all randomness.
+        seed: seed of all random choices.
         views: 10 for the paper's ten views of each image, in the order of the files.
 
     Returns: a `tf.data.Dataset` of (images, int32 labels (batch,)). Images are RGB from 0 to 255, (batch, crop_px,
-    crop_px, 3): float32 for training, where color noise may lead outside of this range, else uint8; ten views are
-    (batch, 10, crop_px, crop_px, 3).
+    crop_px, 3): float32 for training, where color noise may exceed this range, otherwise uint8. Ten views are (batch,
+    10, crop_px, crop_px, 3).
 
     Raises:
         ValueError: if an argument is out of range, or the data set is missing or damaged.
 
-    Source: section 4.1. alexnet-train adds the noise on the device instead, which is faster.
+    Source: section 4.1. (alexnet-train adds the noise on the device, which is faster.)
     """
     if split == "train" and views == 1:
         dataset = reader.make_training_dataset(data_dir, batch_size, crop_px, seed=seed)
