@@ -1,6 +1,6 @@
-"""Measures the errors of trained models, alone and averaged, from center crops and from the paper's ten views.
+"""Measures the errors of trained models and of their average, on center crops and on the paper's ten views.
 
-The exit status is 1 if they are larger than expected.
+The exit status is 1 if an error is larger than expected.
 """
 
 import contextlib
@@ -14,40 +14,41 @@ from alexnet_tf import cli
 from alexnet_tf.evaluation import files
 
 EXIT_WORSE = 1  # an error is larger than expected
+_ILSVRC_IMAGES = 50_000  # validation images, which published errors refer to
 
 
 def define_flags():
-    """Defines the flags. Not at import: then two programs could not be imported together."""
+    """Defines the flags. Not at import, so that two programs can be imported together."""
     flags.DEFINE_list(
         "model",
         None,
-        "One or several, which are averaged: a run's folder (the --run_dir of alexnet-train), a folder of its "
-        "checkpoints, a .keras file in one, the name of published weights, or an .npz file of --save_predictions.",
+        "One or several models, which are averaged: the folder of a run (the --run_dir of alexnet-train) or of a "
+        "checkpoint, a .keras file, the name of published weights, or an .npz file from --save_predictions.",
         required=True,
     )
     flags.DEFINE_string("data_dir", None, "Folder of TFRecords made by alexnet-tfrecords.", required=True)
-    flags.DEFINE_string("split", "validation", "Which images: train or validation.")
+    flags.DEFINE_string("split", "validation", "train or validation.")
     flags.DEFINE_string(
         "output_dir",
         None,
-        "Where evaluation.json, evaluation.md and the pictures go: beside a single model by default.",
+        "Folder for evaluation.json, evaluation.md and the pictures. Default: the model's folder.",
     )
-    flags.DEFINE_integer("batch_size", 128, "Images in a batch; of ten views, a tenth as many.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 128, "Global batch size; a tenth of it for ten views.", lower_bound=1)
     flags.DEFINE_enum(
         "on_bad_record",
         "fail",
         ["fail", "skip"],
-        "What to do about images that can't be read: stop and name them, or check all images first and skip those.",
+        "What to do about unreadable images: stop and name the first, or check all images first and skip those.",
     )
-    flags.DEFINE_integer("max_bad_records", 100, "Number of records that may be skipped.", lower_bound=0)
+    flags.DEFINE_integer("max_bad_records", 100, "Maximum number of skipped records.", lower_bound=0)
     flags.DEFINE_list(
         "expect",
         [],
-        f"Errors in percent that are expected, such as top1=43.45,top5=20.9; names: {', '.join(files.EXPECTED)}. The "
-        "status is 1 if one is exceeded by more than chance explains: if the 95% interval of the measured one is above "
-        "it. By default, for published weights on validation images, the published errors.",
+        f"Expected errors in percent, such as top1=43.45,top5=20.9; names: {', '.join(files.EXPECTED)}. The exit "
+        "status is 1 if one is below the measured error's 95% interval. Default: the published errors, for published "
+        "weights on ImageNet's validation images.",
     )
-    flags.DEFINE_bool("ten_views", True, "Whether to measure ten views too, which takes ten times as long.")
+    flags.DEFINE_bool("ten_views", True, "Also measure ten views, which takes ten times as long.")
     flags.DEFINE_string(
         "save_predictions", None, "Folder for each model's probabilities, NAME.npz, which --model accepts."
     )
@@ -56,60 +57,58 @@ def define_flags():
         "strategy",
         "auto",
         ["auto", "one", "mirrored", "multi_worker"],
-        "Devices, as in alexnet-train; under multi_worker, each worker uses one.",
+        "Devices, as in alexnet-train. With multi_worker, each worker uses one device.",
     )
     flags.DEFINE_integer(
-        "num_local_workers", 1, "Workers to start on this machine, to try multi_worker.", lower_bound=1
+        "num_local_workers", 1, "Number of workers to start on this machine, to try multi_worker.", lower_bound=1
     )
 
 
 def main(arguments):
     flag = flags.FLAGS
-    _check_flags()
+    _check_flags(flag)
     if flag.num_local_workers > 1:
         from alexnet_tf.distribution import local_workers
 
         command = [sys.executable, "-m", "alexnet_tf.evaluate", *sys.argv[1:], "--num_local_workers=1"]
         sys.exit(local_workers.run_workers(command, flag.num_local_workers, max_restarts=0))
 
-    # Not with the module: TensorFlow takes seconds to import, which --help and mistakes in flags need not wait for.
+    # Imported after the checks, because TensorFlow takes seconds to import.
     from alexnet_tf.distribution import workers
 
     worker = workers.this_worker()
-    # The chief alone reports; the others only print what goes wrong.
+    # Only the chief reports; the other workers print only errors.
     with (
         pathlib.Path(os.devnull).open("w") as nowhere,
         contextlib.redirect_stdout(sys.stdout if worker.is_chief else nowhere),
     ):
-        _evaluate(worker)
+        _evaluate(flag, worker)
 
 
-def _check_flags():
-    """Raises ValueError if flags exclude one another, or a file exists that would be written."""
-    flag = flags.FLAGS
+def _check_flags(flag):
+    """Raises ValueError if flags contradict each other, or an output file exists."""
     expected = files.parse_expected(flag.expect)
     if not flag.ten_views and any(files.EXPECTED[name][0] == "ten_views" for name in expected):
-        raise ValueError(f"`expect` of ten views needs `ten_views`. Received: {','.join(flag.expect)}")
+        raise ValueError(f"`expect` of ten views requires `ten_views`. Received: {','.join(flag.expect)}")
     if not flag.output_dir and (len(flag.model) > 1 or files.is_saved(flag.model[0])):
-        raise ValueError("`output_dir` must be given for several models, or for saved predictions.")
-    if flag.output_dir:  # in a run's folder, its own results are replaced
+        raise ValueError("`output_dir` is required for several models and for saved predictions.")
+    if flag.output_dir:  # without it, earlier results in the model's folder are replaced
         outputs = [pathlib.Path(flag.output_dir) / name for name in (*files.REPORT, files.KERNELS)]
         cli.check_outputs("output_dir", outputs, flag.overwrite, makes_folder=True)
     if flag.save_predictions:
         names = [files.model_name(path) for path in flag.model if not files.is_saved(path)]
         if len(set(names)) < len(names):
-            raise ValueError(f"`model` must name runs of different names, to save their predictions. Received: {names}")
+            raise ValueError(f"`save_predictions` requires runs with different names. Received: {names}")
         outputs = [pathlib.Path(flag.save_predictions) / f"{name}.npz" for name in names]
         cli.check_outputs("save_predictions", outputs, flag.overwrite, flag.model, makes_folder=True)
 
 
-def _evaluate(worker):
-    """Predicts on all workers; the chief measures and writes."""
+def _evaluate(flag, worker):
+    """Predicts on all workers; the chief measures and writes the results."""
     from alexnet_tf.distribution import strategies
     from alexnet_tf.evaluation import predictions
     from alexnet_tf.tfrecords import schema, verify
 
-    flag = flags.FLAGS
     strategy = strategies.make_strategy(flag.strategy, worker)
     description = schema.load_description(flag.data_dir)
     schema.split_of(description, flag.split)
@@ -121,7 +120,7 @@ def _evaluate(worker):
         for problem in skipped:
             print(f"Skipped: {problem}")
     data = (flag.data_dir, description, flag.split)
-    # All are opened before the first predicts, which takes minutes: a mistake in the last costs none of them.
+    # All are opened before the first predicts, so that a mistake in the last is found at once.
     with strategy.scope() if len(worker.addresses) == 1 else contextlib.nullcontext():
         opened = [
             predictions.load_matching(path, *data)
@@ -139,21 +138,20 @@ def _evaluate(worker):
             if flag.save_predictions and worker.is_chief:
                 model.save(pathlib.Path(flag.save_predictions) / f"{name}.npz")
         models.append(model)
-    strategies.check_workers_agree(strategy, worker, {"finished": True})  # then no worker waits for another any more
-    if worker.is_chief and not _write(models, len(skipped)):
+    strategies.check_workers_agree(strategy, worker, {"finished": True})  # from here on, no worker waits for another
+    if worker.is_chief and not _report(flag, models, len(skipped)):
         sys.exit(EXIT_WORSE)
 
 
-def _write(models, records_skipped):
-    """Measures and writes what the flags ask for. Returns whether no error is larger than expected."""
+def _report(flag, models, records_skipped):
+    """Measures the errors, writes and prints them. Returns whether no error is larger than expected."""
     from alexnet_tf.evaluation import report, results
     from alexnet_tf.figures import kernels, plots
     from alexnet_tf.model import load_model
     from alexnet_tf.training import initial_kernels
 
-    flag = flags.FLAGS
     result = results.evaluate_models(models, records_skipped)
-    compared = results.compare(result, _expected(flag))
+    compared = results.compare(result, _expected(flag, len(models[0].labels)))
     if compared:
         result["expected"] = compared
     output_dir = pathlib.Path(flag.output_dir or files.run_folder(flag.model[0]))
@@ -169,12 +167,12 @@ def _write(models, records_skipped):
     return all(row["passed"] for row in compared)
 
 
-def _expected(flag):
-    """The errors to compare with, in percent: those of the flag, or the published ones of published weights."""
+def _expected(flag, num_images):
+    """The errors to compare with, in percent: those in --expect, or the published errors of published weights."""
     from alexnet_tf.weights import pretrained, published
 
     name = pretrained.published_name(flag.model[0]) if len(flag.model) == 1 else None
-    if flag.expect or name is None or flag.split != "validation":
+    if flag.expect or name is None or flag.split != "validation" or num_images != _ILSVRC_IMAGES:
         return files.parse_expected(flag.expect)
     return {"top1": published.PUBLISHED[name].top1_error, "top5": published.PUBLISHED[name].top5_error}
 

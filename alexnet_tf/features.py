@@ -1,4 +1,4 @@
-"""Writes the outputs of layers for each image of a split: for nearest neighbors, or for another classifier."""
+"""Writes the outputs of layers for each image of a split: for nearest neighbors, or to train another classifier."""
 
 import pathlib
 
@@ -8,26 +8,25 @@ from alexnet_tf import cli
 
 
 def define_flags():
-    """Defines the flags. Not at import: then two programs could not be imported together."""
+    """Defines the flags. Not at import, so that two programs can be imported together."""
     flags.DEFINE_string(
-        "model", None, "A run's folder (the --run_dir of alexnet-train) or a .keras file.", required=True
+        "model", None, "Folder of a run (the --run_dir of alexnet-train), or a .keras file.", required=True
     )
     flags.DEFINE_string("data_dir", None, "Folder of TFRecords made by alexnet-tfrecords.", required=True)
-    flags.DEFINE_string("split", "validation", "Which images: train or validation.")
+    flags.DEFINE_string("split", "validation", "train or validation.")
     flags.DEFINE_list(
         "layers",
         ["relu7"],
-        "Whose outputs: relu7 is fc7 as the classifier sees it, before dropout's factor; relu6 fc6.",
+        "Layers whose outputs are written. relu7 is fc7 before dropout, the input of the classifier; relu6 is fc6.",
     )
-    flags.DEFINE_alias("layer", "layers")
     flags.DEFINE_string(
         "output",
         None,
-        "File to write: .npz, which alexnet-neighbours reads, or .tfrecord. Of several layers each has a file, a.npz "
-        "with the layer's name in it: a_relu7.npz.",
+        "File to write: .npz, which alexnet-neighbours reads, or .tfrecord. For several layers, one file each, with "
+        "the layer's name: a_relu7.npz for a.npz.",
         required=True,
     )
-    flags.DEFINE_integer("batch_size", 128, "Images in a batch.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 128, "Batch size.", lower_bound=1)
     cli.define_overwrite()
 
 
@@ -41,7 +40,7 @@ def main(arguments):
         paths = [output.with_stem(f"{output.stem}_{layer}") for layer in flag.layers]
     cli.check_outputs("output", paths, flag.overwrite)
 
-    # Not with the module: TensorFlow takes seconds to import, which --help and mistakes in flags need not wait for.
+    # Imported after the checks, because TensorFlow takes seconds to import.
     from alexnet_tf.evaluation import features
     from alexnet_tf.model import load_model
     from alexnet_tf.tfrecords import schema
@@ -50,10 +49,11 @@ def main(arguments):
     description = schema.load_description(flag.data_dir)
     schema.split_of(description, flag.split)
     extracted = features.extract(model, flag.layers, flag.data_dir, description, flag.split, flag.batch_size)
-    for of_layer, path in zip(extracted, paths, strict=True):
-        (of_layer.save if path.suffix == ".npz" else of_layer.save_tfrecord)(path)
-        count, units = of_layer.vectors.shape
-        print(f"{of_layer.layer}: {count:,} vectors of {units:,} numbers. Written: {path}")
+    for layer_features, path in zip(extracted, paths, strict=True):
+        save = layer_features.save if path.suffix == ".npz" else layer_features.save_tfrecord
+        save(path)
+        count, units = layer_features.vectors.shape
+        print(f"{layer_features.layer}: {count:,} vectors of {units:,} numbers. Written: {path}")
 
 
 def run():

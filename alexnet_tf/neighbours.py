@@ -1,4 +1,4 @@
-"""Finds the training images nearest to others in the space of a layer's features: figure 4, right."""
+"""Finds the training images that are nearest to other images in the feature space of a layer: figure 4, right."""
 
 import pathlib
 
@@ -8,16 +8,19 @@ from alexnet_tf import cli
 
 
 def define_flags():
-    """Defines the flags. Not at import: then two programs could not be imported together."""
-    flags.DEFINE_string("features", None, "An .npz file of alexnet-features: the images to search.", required=True)
-    flags.DEFINE_string("queries", None, "Another, of the images whose neighbors are searched.", required=True)
-    flags.DEFINE_string("data_dir", None, "Folder of the TFRecords that both are of.", required=True)
-    flags.DEFINE_integer("count", 6, "Number of neighbors of each query.", lower_bound=1)
+    """Defines the flags. Not at import, so that two programs can be imported together."""
+    flags.DEFINE_string("features", None, "Features to search: an .npz file from alexnet-features.", required=True)
+    flags.DEFINE_string("queries", None, "Features of the query images: another such file.", required=True)
+    flags.DEFINE_string("data_dir", None, "Folder of the TFRecords with both files' images.", required=True)
+    flags.DEFINE_integer("count", 6, "Number of neighbors per query.", lower_bound=1)
     flags.DEFINE_integer(
-        "pictured", 5, "Number of queries in the picture: the first image of as many classes.", lower_bound=1
+        "pictured", 5, "Number of queries in the picture: the first image of that many classes.", lower_bound=1
     )
     flags.DEFINE_string(
-        "output", None, "A .png file for the picture; a table of indices and distances goes beside it.", required=True
+        "output",
+        None,
+        "A .png file for the picture. Indices and distances go into an .npz file next to it.",
+        required=True,
     )
     cli.define_overwrite()
 
@@ -29,7 +32,7 @@ def main(arguments):
     table = pathlib.Path(flag.output).with_suffix(".npz")
     cli.check_outputs("output", [flag.output, table], flag.overwrite, [flag.features, flag.queries])
 
-    # Not with the module: TensorFlow takes seconds to import, which --help and mistakes in flags need not wait for.
+    # Imported after the checks, because TensorFlow takes seconds to import.
     from alexnet_tf.evaluation import features, nearest_neighbors, panels
     from alexnet_tf.figures import plots
     from alexnet_tf.tfrecords import schema
@@ -37,16 +40,17 @@ def main(arguments):
     description = schema.load_description(flag.data_dir)
     searched, queries = (features.load_matching(p, flag.data_dir, description) for p in (flag.features, flag.queries))
     if searched.layer != queries.layer:
-        raise ValueError(f"Both must be of one layer. Received: {searched.layer} and {queries.layer}")
+        raise ValueError(f"Both files must be of the same layer. Received: {searched.layer} and {queries.layer}")
     if searched.weights != queries.weights and searched.weights and queries.weights:
-        raise ValueError(f"Both must be of one model. {flag.features} and {flag.queries} are of different ones.")
+        raise ValueError(f"Both files must be of the same model. Received: {flag.features} and {flag.queries}")
     indices, distances = nearest_neighbors.exact_search(queries.vectors, searched.vectors, flag.count)
     picture = panels.draw_neighbors(queries, searched, indices, flag.data_dir, description, flag.pictured)
     plots.save_png(flag.output, picture)
     nearest_neighbors.save(table, indices, distances)
     agreement = (searched.labels[indices[:, 0]] == queries.labels).mean()
     print(
-        f"The nearest of {len(searched.labels):,} is of the same class for {agreement:.1%} of {len(indices):,} images."
+        f"The nearest of {len(searched.labels):,} images is of the same class for {agreement:.1%} of "
+        f"{len(indices):,} images."
     )
     print(f"Written: {flag.output}, {table}")
 

@@ -1,4 +1,4 @@
-"""Draws the paper's figures from a trained model, and what it sees: architecture, kernels, activations, predictions."""
+"""Draws the paper's figures from a trained model, and what it responds to."""
 
 import pathlib
 
@@ -8,26 +8,26 @@ from alexnet_tf import cli
 from alexnet_tf.tfrecords import schema
 
 FIGURES = {
-    "relu_against_tanh": "figure 1: the training error of two four-layer networks by epoch; trains both",
+    "relu_against_tanh": "figure 1: training error of two four-layer networks by epoch; trains both",
     "architecture": "figure 2, as SVG and PNG",
-    "kernels": "figure 3: the first layer's kernels, column by column, and what training added to them",
-    "activations": "figure 2 with an image's feature maps in it",
+    "kernels": "figure 3: the first layer's kernels by column, and what training added to them",
+    "activations": "figure 2 with an image's feature maps",
     "strongest": "the images that activate some feature maps of each layer most",
-    "optimized": "the inputs that excite some feature maps of each layer most, found by gradient ascent",
-    "occlusion": "the network's answers while a gray square covers one part of an image after the other",
-    "panel": "figure 4, left: eight validation images and their five most probable classes",
-    "neighbours": "figure 4, right: validation images and the training images nearest in fc7's space",
+    "optimized": "synthetic inputs that activate some feature maps of each layer most, by gradient ascent",
+    "occlusion": "the predictions while a gray square covers one part of an image after another",
+    "panel": "figure 4, left: eight validation images with their five most probable classes",
+    "neighbours": "figure 4, right: validation images with the training images nearest in fc7's feature space",
 }
 _OF_A_MODEL = tuple(name for name in FIGURES if name != "relu_against_tanh")
-_OF_IMAGES = ("activations", "occlusion")  # the user's, or a data set's
+_OF_IMAGES = ("activations", "occlusion")  # from --image or from the data set
 _OF_A_DATA_SET = ("strongest", "panel", "neighbours", "relu_against_tanh")
 
 
 def define_flags():
-    """Defines the flags. Not at import: then two programs could not be imported together."""
+    """Defines the flags. Not at import, so that two programs can be imported together."""
     described = "; ".join(f"{name}: {text}" for name, text in FIGURES.items())
-    flags.DEFINE_multi_enum("figure", list(_OF_A_MODEL), list(FIGURES), f"Which; may be repeated. {described}.")
-    flags.DEFINE_string("model", None, "A run's folder (the --run_dir of alexnet-train) or a .keras file in one.")
+    flags.DEFINE_multi_enum("figure", list(_OF_A_MODEL), list(FIGURES), f"Figure to draw; repeatable. {described}.")
+    flags.DEFINE_string("model", None, "Folder of a run (the --run_dir of alexnet-train), or a .keras file in it.")
     flags.DEFINE_string(
         "data_dir",
         None,
@@ -37,20 +37,16 @@ def define_flags():
     flags.DEFINE_multi_string(
         "image",
         None,
-        "occlusion, and the first of them activations: an image file; may be repeated. The default are three "
-        "validation images.",
+        "Image file for occlusion and, the first one, for activations; repeatable. Default: three validation images.",
     )
     flags.DEFINE_string("output_dir", None, "Folder for the pictures.", required=True)
-    flags.DEFINE_list("layers", ["conv1", "conv3", "conv5", "fc8"], "strongest, optimized: of which layers.")
-    flags.DEFINE_integer("maps", 8, "strongest, optimized: feature maps of each layer.", lower_bound=1)
-    flags.DEFINE_integer("images", 9, "strongest: number of images for each feature map.", lower_bound=1)
-    flags.DEFINE_enum("split", "train", schema.SPLITS, "strongest: of which images.")
-    flags.DEFINE_list("learning_rates", ["0.001", "0.002"], "relu_against_tanh: rates tried with both networks.")
-    flags.DEFINE_float("goal_error", 0.25, "relu_against_tanh: the training error at which a training ends.")
-    flags.DEFINE_integer(
-        "max_epochs", 60, "relu_against_tanh: epochs after which a training is stopped.", lower_bound=1
-    )
-    flags.DEFINE_alias("most_epochs", "max_epochs")
+    flags.DEFINE_list("layers", ["conv1", "conv3", "conv5", "fc8"], "Layers for strongest and optimized.")
+    flags.DEFINE_integer("maps", 8, "Feature maps per layer for strongest and optimized.", lower_bound=1)
+    flags.DEFINE_integer("images", 9, "Images per feature map for strongest.", lower_bound=1)
+    flags.DEFINE_enum("split", "train", schema.SPLITS, "Split for strongest.")
+    flags.DEFINE_list("learning_rates", ["0.001", "0.002"], "Learning rates for relu_against_tanh, for both networks.")
+    flags.DEFINE_float("goal_error", 0.25, "Training error at which relu_against_tanh stops.")
+    flags.DEFINE_integer("max_epochs", 60, "Maximum number of epochs for relu_against_tanh.", lower_bound=1)
     cli.define_overwrite()
 
 
@@ -60,16 +56,17 @@ def main(arguments):
     needed = {"model": _OF_A_MODEL, "data_dir": _OF_A_DATA_SET + (() if flag.image else _OF_IMAGES)}
     for name, which in needed.items():
         if not flag[name].value and any(figure in which for figure in figures):
-            raise ValueError(f"`{name}` must be given for {', '.join(which)}. --figure chooses others.")
+            raise ValueError(f"`{name}` is required for {', '.join(which)}. Choose other figures with --figure.")
     try:
         rates = [float(rate) for rate in flag.learning_rates]
     except ValueError as error:
         raise ValueError(f"`learning_rates` must be numbers. Received: {flag.learning_rates}") from error
     folder = pathlib.Path(flag.output_dir)
-    outputs = [folder / name for figure in figures for name in _files_of(figure, flag.layers)]
+    paths = {figure: [folder / name for name in _file_names(figure, flag.layers)] for figure in figures}
+    outputs = [path for of_figure in paths.values() for path in of_figure]
     cli.check_outputs("output_dir", outputs, flag.overwrite, makes_folder=True)
 
-    # Not with the module: TensorFlow takes seconds to import, which --help and mistakes in flags need not wait for.
+    # Imported after the checks, because TensorFlow takes seconds to import.
     from alexnet_tf.model import load_model
 
     description = schema.load_description(flag.data_dir) if flag.data_dir else None
@@ -77,12 +74,13 @@ def main(arguments):
     folder.mkdir(parents=True, exist_ok=True)
     for figure in figures:
         if figure in _OF_A_MODEL:
-            _draw(figure, model, description or own_description, folder)
+            _draw(figure, model, description or own_description, paths[figure])
+            print(f"Written: {', '.join(map(str, paths[figure]))}", flush=True)
     if "relu_against_tanh" in figures:
         _compare_relu_and_tanh(folder, rates)
 
 
-def _files_of(figure, layers):
+def _file_names(figure, layers):
     if figure == "architecture":
         return ["architecture.svg", "architecture.png"]
     if figure in ("strongest", "optimized"):
@@ -90,54 +88,49 @@ def _files_of(figure, layers):
     return ["conv1_kernels.png" if figure == "kernels" else f"{figure}.png"]
 
 
-def _draw(figure, model, description, folder):
+def _draw(figure, model, description, paths):
     """Writes a figure of a model."""
+    from alexnet_tf.figures import architecture, plots
+    from alexnet_tf.model import variant_name
+
+    if figure == "architecture":
+        for path in paths:
+            architecture.save_architecture(path, variant_name(model), model.output_shape[-1])
+        return
+    for path, picture in zip(paths, _pictures(figure, model, description), strict=True):
+        plots.save_png(path, picture)
+
+
+def _pictures(figure, model, description):
+    """The pictures of a figure: one, or one for each layer."""
     from alexnet_tf.evaluation import panels
-    from alexnet_tf.figures import (
-        activations,
-        architecture,
-        kernels,
-        occlusion,
-        optimized_inputs,
-        plots,
-        top_activations,
-    )
+    from alexnet_tf.figures import activations, kernels, occlusion, optimized_inputs, strongest_images
+    from alexnet_tf.training import initial_kernels
 
     flag, names = flags.FLAGS, description.class_names
-    paths = [folder / name for name in _files_of(figure, flag.layers)]
+    data = (flag.data_dir, description)
     match figure:
-        case "architecture":
-            for path in paths:
-                architecture.save_architecture(path, model.name.removeprefix("alexnet_"), model.output_shape[-1])
         case "kernels":
-            from alexnet_tf.training import initial_kernels
-
             initial = initial_kernels.load_initial_kernels(flag.model)
-            plots.save_png(paths[0], kernels.draw_kernels(model.get_layer("conv1").kernels, initial))
+            return [kernels.draw_kernels(model.get_layer("conv1").kernels, initial)]
         case "activations":
-            image = _images(model, description, count=1)[0]
-            plots.save_png(paths[0], activations.draw_activations(model, image, names))
+            return [activations.draw_activations(model, _images(model, description, 1)[0], names)]
         case "strongest":
-            for layer, path in zip(flag.layers, paths, strict=True):
-                picture = top_activations.draw_top_activations(
-                    model, layer, flag.data_dir, description, flag.split, flag.maps, flag.images
-                )
-                plots.save_png(path, picture)
+            return strongest_images.draw_strongest_images(
+                model, flag.layers, *data, flag.split, flag.maps, flag.images
+            ).values()
         case "optimized":
-            for layer, path in zip(flag.layers, paths, strict=True):
-                plots.save_png(path, optimized_inputs.draw_optimized_inputs(model, layer, flag.maps, names))
+            return (optimized_inputs.draw_optimized_inputs(model, layer, flag.maps, names) for layer in flag.layers)
         case "occlusion":
-            images = _images(model, description, count=3)
-            plots.save_png(paths[0], occlusion.draw_occlusion(model, images, names))
+            return [occlusion.draw_occlusion(model, _images(model, description, 3), names)]
         case "panel":
-            plots.save_png(paths[0], panels.draw_predictions(model, flag.data_dir, description))
+            return [panels.draw_predictions(model, *data)]
         case "neighbours":
-            plots.save_png(paths[0], panels.draw_nearest_training_images(model, flag.data_dir, description))
-    print(f"Written: {', '.join(map(str, paths))}", flush=True)
+            return [panels.draw_nearest_training_images(model, *data)]
 
 
 def _images(model, description, count):
-    """The images of --image, or some spread evenly over the validation split, as the network sees them."""
+    """The images of --image, or images spread evenly over the validation split, preprocessed for the network."""
     import numpy as np
 
     from alexnet_tf import notebook

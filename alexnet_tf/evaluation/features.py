@@ -1,4 +1,4 @@
-"""The output of a layer for each image of a split: for nearest neighbors, or for another classifier."""
+"""Features of the images of a split, the outputs of a layer: for nearest neighbors, or to train another classifier."""
 
 import dataclasses
 import json
@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from alexnet_tf.evaluation import predictions
 from alexnet_tf.files import write_atomically
-from alexnet_tf.model import layer_output, weights_checksum
+from alexnet_tf.model import weights_checksum
+from alexnet_tf.networks import structure
 from alexnet_tf.tfrecords import reader, schema, verify
 
 
@@ -21,13 +22,13 @@ class Features:
     """Feature vectors of the images of a split, in the order of its shards.
 
     Attributes:
-        layer: name of the layer whose output they are.
+        layer: name of the layer whose outputs the vectors are.
         class_names: names in the order of the labels.
         split: "train" or "validation".
         images: checksum of the split's shards, as in `predictions.Predictions`.
         labels: int32 (n,).
         vectors: float32 (n, units).
-        weights: `model.weights_checksum` of the model; empty if it was not saved with them.
+        weights: `model.weights_checksum` of the model; empty if unknown.
     """
 
     layer: str
@@ -38,10 +39,15 @@ class Features:
     vectors: np.ndarray
     weights: str = ""
 
+    def __post_init__(self):
+        if not np.isfinite(self.vectors).all():
+            raise ValueError(
+                f"Features must be finite numbers. Received NaN or infinity in the outputs of {self.layer}"
+            )
+
     def save(self, path: str | pathlib.Path) -> None:
         """Writes an .npz file: arrays `vectors` and `labels`, and `about`, the rest as JSON."""
-        about = {"layer": self.layer, "class_names": self.class_names, "split": self.split, "images": self.images}
-        about["weights"] = self.weights
+        about = {name: getattr(self, name) for name in ("layer", "class_names", "split", "images", "weights")}
         arrays: dict[str, Any] = {"vectors": self.vectors, "labels": self.labels, "about": np.array(json.dumps(about))}
         write_atomically(path, lambda file: np.savez(file, **arrays))
 
@@ -53,8 +59,8 @@ class Features:
                 about = json.loads(str(arrays["about"]))
                 names = tuple(about.pop("class_names"))
                 return cls(class_names=names, labels=arrays["labels"], vectors=arrays["vectors"], **about)
-        except Exception as error:  # a damaged archive raises one of half a dozen kinds
-            raise ValueError(f"{path} must hold features that alexnet-features saved: {error!r}") from error
+        except Exception as error:  # damaged archives raise many kinds of errors
+            raise ValueError(f"{path} must hold features saved by alexnet-features. Received: {error!r}") from error
 
     def save_tfrecord(self, path: str | pathlib.Path) -> None:
         """Writes a TFRecord file of tf.train.Example: "features", floats, and "image/class/label"."""
@@ -86,32 +92,28 @@ def extract(
 
     Args:
         model: from RGB pixels (batch, side, side, 3) to probabilities.
-        layers: names of some of its layers, whose output for an image is flattened to one vector.
+        layers: names of its layers. The output for an image is flattened to one vector.
         data_dir: folder of the data set.
-        description: its `schema.DatasetDescription`.
+        description: description of the data set.
         split: "train" or "validation".
         batch_size: images in a batch.
 
     Returns: the `Features` of each layer.
 
     Raises:
-        ValueError: if the model has no such layer.
+        ValueError: if the model has no such layer, or an output is not finite.
 
     Source: section 6.1: "the feature activations induced by an image at the last, 4096-dimensional hidden layer".
     """
-    names = [each.name for each in model.layers]
-    for layer in layers:
-        if layer not in names:
-            raise ValueError(f"`layer` must be one of {', '.join(names)}. Received: layer={layer!r}")
-    outputs = {layer: keras.layers.Flatten()(layer_output(model, layer)) for layer in layers}
+    extractor = structure.feature_extractor(model, layers)
+    flat = {layer: keras.layers.Flatten()(output) for layer, output in extractor.output.items()}
     dataset = reader.make_evaluation_dataset(
         data_dir, batch_size, model.input_shape[1], description=description, split=split
     )
     with verify.naming_damaged_shards(data_dir, description):
-        vectors = keras.Model(model.input, outputs).predict(dataset.map(lambda images, _: images))
+        vectors = keras.Model(extractor.input, flat).predict(dataset.map(lambda images, _: images))
     labels = reader.read_labels(data_dir, description, split)
-    checksum = predictions.checksum(description, split)
-    weights = weights_checksum(model)
+    checksum, weights = predictions.checksum(description, split), weights_checksum(model)
     return [
         Features(layer, description.class_names, split, checksum, labels, vectors[layer].astype("float32"), weights)
         for layer in layers
@@ -126,12 +128,12 @@ def load_matching(
     Args:
         path: an .npz file that `Features.save` wrote.
         data_dir: folder of the data set, for errors.
-        description: its `schema.DatasetDescription`.
+        description: description of the data set.
 
     Raises:
         ValueError: if the file is damaged, or holds features of other images.
     """
     features = Features.load(path)
     if features.images != predictions.checksum(description, features.split):
-        raise ValueError(f"{path} must hold features of the images in {data_dir}. It holds those of others.")
+        raise ValueError(f"{path} must hold features of the images in {data_dir}. Received: features of other images")
     return features

@@ -1,11 +1,11 @@
-"""Names of the files and of the errors of an evaluation. Imports nothing heavy: a program checks them at its start."""
+"""Names of an evaluation's files and errors. Imports nothing heavy, so that programs check them at their start."""
 
 import pathlib
 from collections.abc import Sequence
 
 REPORT = ("evaluation.json", "evaluation.md", "confusion_matrix.png", "calibration.png")
 KERNELS = "conv1_kernels.png"
-EXPECTED = {  # names of --expect to views and errors
+EXPECTED = {  # names in --expect to views and errors
     "top1": ("center_crop", "top1"),
     "top5": ("center_crop", "top5"),
     "ten_view_top1": ("ten_views", "top1"),
@@ -14,34 +14,41 @@ EXPECTED = {  # names of --expect to views and errors
 
 
 def parse_expected(items: Sequence[str]) -> dict[str, float]:
-    """Returns {"top1": 43.45} for ["top1=43.45"]. Raises ValueError if an item is not of that form."""
+    """Returns {"top1": 43.45} for ["top1=43.45"].
+
+    Raises:
+        ValueError: if an item is not of that form, or a name occurs twice.
+    """
     expected = {}
     for item in items:
         name, _, value = item.partition("=")
         try:
-            expected[name] = float(value)
+            percent = float(value)
         except ValueError:
-            expected[name] = -1.0
-        if name not in EXPECTED or not 0 <= expected[name] <= 100:
+            percent = -1.0
+        if name not in EXPECTED or not 0 <= percent <= 100:
             raise ValueError(
                 f"`expect` must be errors in percent by name, such as top1=43.45. The names are {', '.join(EXPECTED)}. "
                 f"Received: {item!r}"
             )
+        if name in expected:
+            raise ValueError(f"`expect` must name each error once. Received: {','.join(items)}")
+        expected[name] = percent
     return expected
 
 
 def run_folder(path: str | pathlib.Path) -> pathlib.Path:
-    """The run's folder of a model: `path` itself, or the folder that holds the .keras or .h5 file at `path`."""
+    """The folder of a model: `path` itself, or the folder of the .keras or .h5 file at `path`."""
     path = pathlib.Path(path)
     return path.parent if path.suffix in (".keras", ".h5") and not path.is_dir() else path
 
 
 def model_name(path: str | pathlib.Path) -> str:
-    """The name of a model: that of its run's folder, and of a checkpoint in one the step too, as in "demo-00000150"."""
+    """The name of a model: the name of its run's folder, with the step if it is a checkpoint ("demo-00000150")."""
     folder = run_folder(pathlib.Path(path).absolute())
     return f"{folder.parents[1].name}-{folder.name}" if folder.parent.name == "checkpoints" else folder.name
 
 
 def is_saved(path: str | pathlib.Path) -> bool:
-    """Whether a path is one of saved predictions and not of a model."""
+    """Whether a path names saved predictions instead of a model."""
     return pathlib.Path(path).suffix == ".npz"

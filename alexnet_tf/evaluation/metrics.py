@@ -1,16 +1,16 @@
-"""Metrics of predicted probabilities: top-k errors, errors by class, calibration, and averages of several models."""
+"""Metrics of predicted probabilities: top-k errors, errors by class, calibration; and averages of several models."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-_Z_95 = 1.959964  # 95 % of a normal distribution lie within so many standard deviations of its mean
+_Z_95 = 1.959964  # a normal distribution has 95% of its mass within this many standard deviations of the mean
 
 
 def top_k(probabilities: np.ndarray, k: int) -> np.ndarray:
     """The labels of the k most probable classes, the most probable first.
 
-    Among equal probabilities the class with the lower label comes first.
+    Among equal probabilities, the class with the lower label comes first.
 
     Args:
         probabilities: float (..., classes).
@@ -22,12 +22,12 @@ def top_k(probabilities: np.ndarray, k: int) -> np.ndarray:
 
 
 def top_k_wrong(probabilities: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-    """Whether each image's class is not among the k most probable.
+    """Whether each image's class is not among the k most probable classes.
 
     Args:
         probabilities: float (n, classes).
         labels: int (n,).
-        k: number of classes that count; all if there are fewer.
+        k: number of classes; all if there are fewer.
 
     Returns: bool (n,).
 
@@ -37,10 +37,10 @@ def top_k_wrong(probabilities: np.ndarray, labels: np.ndarray, k: int) -> np.nda
 
 
 def interval_95(wrong: np.ndarray) -> list[float]:
-    """Wilson's 95 % confidence interval of an error rate. It holds for rates near 0 and for few images too.
+    """Wilson's 95% confidence interval of an error rate, which also holds for rates near 0 and for few images.
 
     Args:
-        wrong: bool (n,); or whether each is correct, for the interval of an accuracy.
+        wrong: bool (n,), whether each image is misclassified; or whether it is correct, for an accuracy's interval.
 
     Returns: [low, high], floats in [0, 1].
     """
@@ -51,21 +51,41 @@ def interval_95(wrong: np.ndarray) -> list[float]:
 
 
 def errors(probabilities: np.ndarray, labels: np.ndarray) -> dict:
-    """Top-1 and top-5 error with their confidence intervals, as a JSON-serializable dict.
+    """Top-1 and top-5 error with their confidence intervals, and the class-mean error.
 
     Args:
         probabilities: float (n, classes).
         labels: int (n,).
 
-    Returns: a dict with "top1_error" and "top5_error", floats in [0, 1], and "top1_error_interval_95" and
-    "top5_error_interval_95", as `interval_95` returns them.
+    Returns: a JSON-serializable dict: "top1_error" and "top5_error", floats in [0, 1]; "top1_error_interval_95" and
+    "top5_error_interval_95", as returned by `interval_95`; "class_mean_error", the mean of the classes' top-1 errors,
+    where each class counts the same, whatever its number of images.
     """
     result = {}
     for k in (1, 5):
         wrong = top_k_wrong(probabilities, labels, k)
         result[f"top{k}_error"] = float(np.mean(wrong))
         result[f"top{k}_error_interval_95"] = interval_95(wrong)
+    wrong = top_k_wrong(probabilities, labels, 1)
+    result["class_mean_error"] = float(np.mean([wrong[labels == label].mean() for label in np.unique(labels)]))
     return result
+
+
+def baselines(labels: np.ndarray, num_classes: int) -> dict[str, dict]:
+    """The errors of predictions that do not depend on the images.
+
+    Args:
+        labels: int (n,).
+        num_classes: number of classes.
+
+    Returns: a JSON-serializable dict with the "top1_error" and "top5_error" of "chance", random predictions, and of
+    "most_frequent_class", which always predicts the classes with the most images.
+    """
+    counts = np.sort(np.bincount(labels, minlength=num_classes))[::-1]
+    return {
+        "chance": {f"top{k}_error": 1 - min(k, num_classes) / num_classes for k in (1, 5)},
+        "most_frequent_class": {f"top{k}_error": float(1 - counts[:k].sum() / len(labels)) for k in (1, 5)},
+    }
 
 
 def errors_by_class(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> list[dict]:
@@ -76,8 +96,8 @@ def errors_by_class(probabilities: np.ndarray, labels: np.ndarray, class_names: 
         labels: int (n,).
         class_names: names in the order of the labels.
 
-    Returns: a list of dicts: "name", "images", "top1_error", "top5_error", and "taken_for", the class most often
-    predicted for its misclassified images, or None if there are none.
+    Returns: a list of dicts: "name", "images", "top1_error", "top5_error", and "taken_for", the class predicted most
+    often for its misclassified images, or None if there are none.
     """
     predictions = probabilities.argmax(axis=1)
     wrong = {k: top_k_wrong(probabilities, labels, k) for k in (1, 5)}
@@ -98,16 +118,16 @@ def errors_by_class(probabilities: np.ndarray, labels: np.ndarray, class_names: 
 
 
 def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> dict:
-    """How well confidence, the largest probability of an image, matches accuracy.
+    """How well an image's confidence, its largest probability, matches the accuracy.
 
     Args:
         probabilities: float (n, classes).
         labels: int (n,).
         bins: number of equal ranges of confidence.
 
-    Returns: a dict: "bins", a list of dicts with "images", "confidence" and "accuracy" (means over a range) and
-    "accuracy_interval_95", without empty ranges; "expected_calibration_error", the mean of the absolute difference of
-    the two, weighted by images; and "negative_log_likelihood", the mean over all images.
+    Returns: a JSON-serializable dict: "bins", a list with a dict for each range that has images: "images", the means
+    "confidence" and "accuracy", and "accuracy_interval_95"; "expected_calibration_error", the mean absolute difference
+    between confidence and accuracy, weighted by images; and "negative_log_likelihood", the mean over all images.
 
     Source: Guo et al., On Calibration of Modern Neural Networks (2017).
     """

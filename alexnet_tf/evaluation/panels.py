@@ -7,6 +7,7 @@ import numpy as np
 
 from alexnet_tf.evaluation import features, metrics, nearest_neighbors
 from alexnet_tf.figures import image_grids
+from alexnet_tf.networks import structure
 from alexnet_tf.tfrecords import crops, reader, schema
 
 
@@ -17,7 +18,7 @@ def draw_predictions(
 
     Args:
         model: from RGB pixels (batch, side, side, 3) to probabilities.
-        data_dir, description: of the images.
+        data_dir, description: the images.
         count: number of images.
 
     Returns: uint8 (rows, columns, 3).
@@ -43,13 +44,13 @@ def draw_neighbors(
     description: schema.DatasetDescription,
     num_queries: int,
 ) -> np.ndarray:
-    """Draws images beside their nearest neighbors.
+    """Draws images next to their nearest neighbors.
 
     Args:
         queries, searched: features of the images of one data set.
         indices: int (queries, count), the neighbors found by `nearest_neighbors.exact_search`.
-        data_dir, description: of the data set.
-        num_queries: number of queries to draw: the first image of as many classes.
+        data_dir, description: the data set.
+        num_queries: number of queries to draw: the first image of that many classes.
 
     Returns: uint8 (rows, columns, 3).
 
@@ -71,16 +72,19 @@ def draw_neighbors(
 def draw_nearest_training_images(
     model: keras.Model, data_dir: str | pathlib.Path, description: schema.DatasetDescription
 ) -> np.ndarray:
-    """Draws five validation images beside the six training images nearest in fc7's space; uint8 (rows, columns, 3).
+    """Draws five validation images next to the six training images nearest in the last hidden layer's feature space.
 
     Args:
-        model: from RGB pixels (batch, side, side, 3) to probabilities, with a layer `relu7`.
-        data_dir, description: of the images.
+        model: from RGB pixels (batch, side, side, 3) to probabilities.
+        data_dir, description: the images.
+
+    Returns: uint8 (rows, columns, 3).
 
     Source: figure 4, right.
     """
+    layers = [structure.last_hidden_layer(model)]
     searched, queries = (
-        features.extract(model, ["relu7"], data_dir, description, split, batch_size=128)[0]
+        features.extract(model, layers, data_dir, description, split, batch_size=128)[0]
         for split in ("train", "validation")
     )
     indices, _ = nearest_neighbors.exact_search(queries.vectors, searched.vectors, 6)

@@ -1,4 +1,4 @@
-"""Predicted class probabilities of the images of a split: computed, saved, loaded."""
+"""Predicted class probabilities for the images of a split: computed, saved, loaded."""
 
 import dataclasses
 import hashlib
@@ -18,19 +18,25 @@ from alexnet_tf.files import write_atomically
 from alexnet_tf.model import load_model, weights_checksum
 from alexnet_tf.tfrecords import crops, reader, schema, verify
 
+VIEWS = ("center_crop", "ten_views")
+_WORDNET_ID = re.compile(r"n\d{8}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Class probabilities of all images of a split, in the order of its shards.
+    """Class probabilities for all images of a split, in the order of its shards.
 
     Attributes:
-        name: of the model, for tables.
+        name: name of the model, for tables.
         class_names: names in the order of the labels.
         split: "train" or "validation".
-        images: checksum of the split's shards, equal if two predictions are of the same images.
+        images: checksum of the split's shards, which is equal if two predictions are of the same images.
         labels: int32 (n,).
         views: a dict from "center_crop" and, if they were computed, "ten_views" to float32 (n, classes).
-        weights: `model.weights_checksum` of the model; empty if it was not saved with them.
+        weights: `model.weights_checksum` of the model; empty if unknown.
+
+    Raises:
+        ValueError: if a probability is not finite.
     """
 
     name: str
@@ -41,10 +47,18 @@ class Predictions:
     views: dict[str, np.ndarray]
     weights: str = ""
 
+    def __post_init__(self):
+        for view, probabilities in self.views.items():
+            wrong = int((~np.isfinite(probabilities)).any(axis=1).sum())
+            if wrong:
+                raise ValueError(
+                    f"Probabilities must be finite. Received: NaN or infinity from {self.name} for {wrong:,} of "
+                    f"{len(probabilities):,} images ({view}). The model's weights are probably not finite."
+                )
+
     def save(self, path: str | pathlib.Path) -> None:
         """Writes an .npz file: arrays `labels`, `center_crop`, `ten_views`, and `about`, the rest as JSON."""
-        about = {"name": self.name, "class_names": self.class_names, "split": self.split, "images": self.images}
-        about["weights"] = self.weights
+        about = {name: getattr(self, name) for name in ("name", "class_names", "split", "images", "weights")}
         arrays: dict[str, Any] = self.views | {"labels": self.labels, "about": np.array(json.dumps(about))}
         write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
 
@@ -53,18 +67,16 @@ class Predictions:
         """Reads a file that `save` wrote. Raises ValueError if it is damaged or something else."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                views = {name: arrays[name] for name in ("center_crop", "ten_views") if name in arrays.files}
+                views = {name: arrays[name] for name in VIEWS if name in arrays.files}
                 about = json.loads(str(arrays["about"]))
                 names = tuple(about.pop("class_names"))
                 return cls(class_names=names, labels=arrays["labels"], views=views, **about)
-        except Exception as error:  # a damaged archive raises one of half a dozen kinds
-            raise ValueError(
-                f"{path} must hold predictions that alexnet-evaluate saved. Reading it failed: {error!r}"
-            ) from error
+        except Exception as error:  # damaged archives raise many kinds of errors
+            raise ValueError(f"{path} must hold predictions saved by alexnet-evaluate. Received: {error!r}") from error
 
 
 def checksum(description: schema.DatasetDescription, split: str) -> str:
-    """A checksum of the images of a split: of its shards and of the records that are skipped in them."""
+    """A checksum of the images of a split: its shards and the records that are skipped in them."""
     content = [(shard.sha256, shard.left_out) for shard in description.splits[split].shards]
     return hashlib.sha256(repr(content).encode()).hexdigest()
 
@@ -72,36 +84,55 @@ def checksum(description: schema.DatasetDescription, split: str) -> str:
 def load_model_for(
     path: str | pathlib.Path, data_dir: str | pathlib.Path, description: schema.DatasetDescription
 ) -> keras.Model:
-    """Opens a model that is to predict the images of a data set.
+    """Opens a model to predict the images of a data set.
 
     Args:
-        path: a run's folder, a checkpoint in one, or a .keras file in one.
-        data_dir: folder of the data set, for errors.
-        description: its `schema.DatasetDescription`.
+        path: a run's folder, a checkpoint in it, a .keras file, or the name of published weights.
+        data_dir: folder of the data set, for messages.
+        description: description of the data set.
+
+    Returns: a model from RGB pixels to the probabilities of the data set's classes, in their order. If these are only
+        some of the model's classes, as in ImageNet-A, the model's probabilities for them are divided by their sum.
 
     Raises:
-        ValueError: if there is no model, it was trained on other classes, or its input is larger than the images.
+        ValueError: if there is no model, it was not trained on the classes, or its input is larger than the images.
     """
-    model, learned = load_model(path)
-    if learned.resize != description.resize:
+    model, trained_on = load_model(path)
+    if trained_on.resize != description.resize:
         logging.warning(
-            "The images of %s were resized by %s, those that %s was trained on by %s: alexnet-tfrecords --resize=%s.",
-            *(data_dir, description.resize, path, learned.resize, learned.resize),
-        )
-    if _class_ids(learned.class_names) != _class_ids(description.class_names):
-        raise ValueError(
-            f"The model must have been trained on the classes of the data. {path} knows {len(learned.class_names)} "
-            f"({', '.join(learned.class_names[:3])}, ...); {data_dir} holds {len(description.class_names)} "
-            f"({', '.join(description.class_names[:3])}, ...)."
+            "%s was trained on images resized by %s, but those in %s were resized by %s. Build the data set with "
+            "alexnet-tfrecords --resize=%s.",
+            *(path, trained_on.resize, data_dir, description.resize, trained_on.resize),
         )
     crops.check_crop_px(model.input_shape[1], description.image_px)
-    return model
+    known, wanted = _class_ids(trained_on.class_names), _class_ids(description.class_names)
+    if _are_imagenet_labels(wanted) and len(known) == len(wanted) and _WORDNET_ID.fullmatch(known[0]):
+        print(f"{data_dir}: the classes are numbers, as in ImageNet-V2, and taken as ImageNet's labels.")
+        wanted = [sorted(known)[int(number)] for number in wanted]
+    if wanted == known:
+        return model
+    if not set(wanted) <= set(known) or len(set(known)) < len(known):
+        raise ValueError(
+            f"The model must have been trained on the classes of the data set. Received: {path} with {len(known)} "
+            f"classes ({', '.join(trained_on.class_names[:3])}, ...), and {data_dir} with {len(wanted)} "
+            f"({', '.join(description.class_names[:3])}, ...)."
+        )
+    if set(wanted) < set(known):
+        print(f"{data_dir} has {len(wanted):,} of the {len(known):,} classes of {path}: only these are predicted.")
+    chosen = keras.ops.take(model.output, np.array([known.index(each) for each in wanted]), axis=-1)
+    probabilities = chosen / keras.ops.sum(chosen, axis=-1, keepdims=True)
+    return keras.Model(model.input, probabilities, name=model.name)
 
 
 def _class_ids(names: Sequence[str]) -> list[str]:
-    """The WordNet ids of classes whose names all begin with one, else their names."""
+    """The WordNet ids of classes if all names begin with one; the names otherwise."""
     ids = [name.split(" ")[0] for name in names]
-    return ids if all(re.fullmatch(r"n\d{8}", each) for each in ids) else list(names)
+    return ids if all(map(_WORDNET_ID.fullmatch, ids)) else list(names)
+
+
+def _are_imagenet_labels(names: Sequence[str]) -> bool:
+    """Whether the names are the numbers of ImageNet's 1,000 classes, in any order."""
+    return len(names) == 1000 and set(names) == set(map(str, range(1000)))
 
 
 def predict(
@@ -119,15 +150,15 @@ def predict(
 
     Args:
         model: from `load_model_for`, in the strategy's scope unless there are several workers.
-        name: of the model, for tables.
+        name: name of the model, for tables.
         data_dir: folder of the data set.
-        description: its `schema.DatasetDescription`.
+        description: description of the data set.
         split: "train" or "validation".
-        batch_size: images in a batch, on all devices together; of ten views, a tenth as many.
-        ten_views: whether to predict from the ten views too.
-        strategy: the `tf.distribute.Strategy` whose devices are used. With several workers, each predicts its share of
-            the images, on one of its devices.
-        worker: the `workers.Worker` that this process is; None for the only one.
+        batch_size: global batch size; a tenth of it for ten views.
+        ten_views: whether to predict ten views as well.
+        strategy: the `tf.distribute.Strategy` whose devices are used. If there are several workers, each predicts its
+            share of the images, on one of its devices.
+        worker: the worker that this process is; None if it is the only one.
 
     Returns: `Predictions`.
 
@@ -142,12 +173,12 @@ def predict(
     own_count = count * (worker.number + 1) // num_workers - count * worker.number // num_workers
 
     def as_batch(images, _):
-        """Images or views as one batch, the last padded with its first so that no replica gets an empty one."""
+        """Images or views as one batch, padded with its first image so that no replica gets an empty batch."""
         batch = tf.reshape(images, (-1, side, side, 3))
         return tf.concat([batch, tf.repeat(batch[:1], tf.math.floormod(-tf.shape(batch)[0], replicas), axis=0)], axis=0)
 
     views = {}
-    for view, number in [("center_crop", 1), ("ten_views", 10)][: 2 if ten_views else 1]:
+    for view, number in list(zip(VIEWS, (1, 10), strict=True))[: 2 if ten_views else 1]:
         images_in_batch = -(-max(1, batch_size // number) // replicas) * replicas
         dataset = reader.make_evaluation_dataset(
             data_dir, images_in_batch, side, description=description, split=split, views=number, share=share
@@ -173,7 +204,7 @@ def load_matching(
     Args:
         path: an .npz file that `Predictions.save` wrote.
         data_dir: folder of the data set, for errors.
-        description: its `schema.DatasetDescription`.
+        description: description of the data set.
         split: "train" or "validation".
 
     Raises:

@@ -1,4 +1,4 @@
-"""What every layer makes of an image: as arrays, and as a picture laid out as figure 2."""
+"""The outputs of every layer for an image: as arrays, and as a picture laid out as figure 2."""
 
 from collections.abc import Sequence
 
@@ -8,82 +8,55 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from alexnet_tf.figures import architecture, image_grids, plots
-from alexnet_tf.layers import ColumnDense, ColumnWise, GroupedConv2D
+from alexnet_tf.figures import columns, image_grids, plots
+from alexnet_tf.networks import structure
 
 _BOX = 3.0  # side of a mosaic, in inches
-_STEP = 3.8  # from one layer's mosaics to the next
+_STEP = 3.8  # distance between the mosaics of two layers
+_DISTANCE = _BOX + 1.0  # distance between two columns
 
 
 def activations(
     model: keras.Model, images: np.ndarray, layers: Sequence[str] | None = None
 ) -> dict[str, list[np.ndarray]]:
-    """Computes the outputs of layers for images, all in one pass, as they are when the network is tested.
+    """Computes the outputs of layers for images, in one pass and without dropout.
 
     Args:
-        model: from `model.build_alexnet`.
-        images: uint8 or float32 (n, side, side, 3), RGB from 0 to 255, as `preprocess` returns. A few: the outputs of
-            all layers for one take 10 MB. `evaluation.features.extract` is for data sets.
+        model: a network from `build_alexnet`, or a model that contains one.
+        images: uint8 or float32 (n, side, side, 3), RGB from 0 to 255, from `preprocess`. Only a few: the outputs of
+            all layers take 10 MB per image. For whole data sets, use `evaluation.features.extract`.
         layers: names of layers of the model, such as ["relu1", "pool5"]; None for all.
 
     Returns:
-        A dict from the layers' names, in the network's order, to lists: an array for each column, float32 (n, rows,
-        columns, feature maps) or, of a fully-connected layer, (n, units). What belongs to no column, the subtraction
-        of the mean image, the classifier and its softmax, is a list of one array.
+        A dict from the layers' names, in the order of computation, to lists with an array for each column: float32 (n,
+        rows, columns, feature maps) or, for a fully-connected layer, (n, units). Layers that belong to no column are
+        lists of one array: the subtraction of the mean image, the classifier, its softmax, and a user's own layers.
 
     Raises:
         ValueError: if the model has no such layer.
 
     Source: figure 2.
     """
-    names = [layer.name for layer in model.layers[1:]]
-    for name in names if layers is None else layers:
-        if name not in names:
-            raise ValueError(f"`layers` must be among {', '.join(names)}. Received: {name!r}")
-    chosen = [name for name in names if layers is None or name in layers]
-    outputs = keras.Model(model.input, {name: model.get_layer(name).output for name in chosen})(images, training=False)
-    columns = num_columns(model)
-    classifier = _classifier(model)
-    shared = {names[0], *(names[names.index(classifier) :] if classifier else ())}
+    known = [layer.name for layer in structure.network_layers(model)]
+    structure.check_layers(model, layers or ())
+    chosen = [name for name in known if layers is None or name in layers]
+    outputs = structure.feature_extractor(model, chosen)(images, training=False)
+    num_columns = structure.output_columns(model)
     result = {}
     for name in chosen:
-        output = outputs[name]
-        if not isinstance(output, list):
-            output = keras.ops.split(output, 1 if name in shared else columns, axis=-1)
-        result[name] = [np.float32(keras.ops.convert_to_numpy(column)) for column in output]
+        output = np.float32(keras.ops.convert_to_numpy(outputs[name]))
+        result[name] = np.split(output, num_columns[name], axis=-1)
     return result
 
 
-def num_columns(model: keras.Model) -> int:
-    """The number of the network's columns: the paper's GPUs."""
-    return max((layer.groups for layer in model.layers if isinstance(layer, GroupedConv2D)), default=1)
-
-
-def _classifier(model: keras.Model) -> str | None:
-    """The name of the last fully-connected layer."""
-    return next((layer.name for layer in reversed(model.layers) if isinstance(layer, ColumnDense)), None)
-
-
-def weighted_layers(model: keras.Model) -> list[tuple[GroupedConv2D | ColumnDense, str]]:
-    """The convolutional and fully-connected layers, each with the name of the layer that has its activations: the
-    nonlinearity after it or, after the classifier, the softmax."""
-    found = []
-    for layer in model.layers:
-        inner = layer.layer if isinstance(layer, ColumnWise) else layer
-        if isinstance(layer, GroupedConv2D | ColumnDense):
-            found.append((layer, layer.name))
-        elif isinstance(inner, keras.layers.ReLU | keras.layers.Activation | keras.layers.Softmax):
-            found[-1] = (found[-1][0], layer.name)
-    return found
-
-
 def mosaic(maps: np.ndarray) -> np.ndarray:
-    """Lays feature maps side by side in a near-square, with gaps that are NaN.
+    """Arranges feature maps in a near-square.
 
     Args:
-        maps: float (rows, columns, feature maps), or (units,), whose units are squares without gaps.
+        maps: float (rows, columns, feature maps); or (units,), where each unit becomes a square.
 
-    Returns: float (rows, columns).
+    Returns: float (rows, columns). Gaps of one row or column between feature maps, and positions without a feature map
+    or unit, are NaN.
     """
     maps = np.atleast_3d(maps.astype("float32")).transpose(2, 0, 1) if maps.ndim == 3 else maps.reshape(-1, 1, 1)
     across = int(np.ceil(len(maps) ** 0.5))
@@ -96,52 +69,41 @@ def mosaic(maps: np.ndarray) -> np.ndarray:
 
 
 def draw_activations(model: keras.Model, image: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """Draws an image's way through a network: its feature maps, column by column, and the most probable classes.
+    """Draws the feature maps of each layer for an image, column by column, and the most probable classes.
 
     Args:
-        model: from `model.build_alexnet`, with a softmax.
-        image: uint8 (side, side, 3), as `preprocess` returns.
+        model: a network from `build_alexnet`, or a model that contains one, with a softmax.
+        image: uint8 (side, side, 3), from `preprocess`.
         class_names: names in the order of the labels.
 
-    Returns: uint8 (rows, columns, 3). Feature maps are those after the nonlinearity, a layer's on one scale: black is 0
-    or less, white the largest 0.1 %, and the color goes with the root, for weak activations to be seen.
+    Returns: uint8 (rows, columns, 3). It shows the feature maps after the nonlinearity, with one scale for each layer:
+    black is 0 or less, and the brightest color is the 99.9th percentile of the column where it is largest. Colors
+    follow the square root, which makes weak activations visible.
 
     Source: figure 2.
     """
-    layers = weighted_layers(model)
-    outputs = activations(model, image[None], [name for _, name in layers])
-    columns = num_columns(model)
-    heights = [(_BOX + 1.0) * (columns - 1 - column) for column in range(columns)]
-    middle = sum(heights) / columns
-    width, height = _STEP * len(layers) + _BOX + 0.2, heights[0] + _BOX + 1.2
+    stages = structure.stages(model)
+    outputs = activations(model, image[None], [stage.activation for stage in stages])
+    centers = columns.box_centers([1, *(stage.boxes for stage in stages)], _STEP, _DISTANCE)
+    middle = centers[0][0][1]
+    width, height = _STEP * len(stages) + _BOX + 0.2, 2 * middle + _BOX + 1.2
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    axes.set(xlim=(-_BOX / 2 - 0.1, width - _BOX / 2 - 0.1), ylim=(-_BOX / 2 - 0.2, heights[0] + _BOX / 2 + 1.0))
-    _draw_box(axes, image, 0, middle, f"image: {image.shape[0]} x {image.shape[1]}")
-    below = [middle]
-    for position, (layer, name) in enumerate(layers, 1):
-        x, arrays = _STEP * position, [array[0] for array in outputs[name]]
-        here = heights if len(arrays) > 1 else [middle]
-        connected = getattr(layer, "input_columns", "own") == "all"
-        for index, y in enumerate(here):
-            for other, from_y in enumerate(below):
-                if connected or len(below) == 1 or len(here) == 1 or other == index:
-                    start, end = (x - _STEP + _BOX / 2, from_y), (x - _BOX / 2, y)
-                    architecture.draw_arrow(axes, start, end, between_columns=len(below) > 1 and other != index, lw=2)
-        if position < len(layers):
+    axes.set(xlim=(-_BOX / 2 - 0.1, width - _BOX / 2 - 0.1), ylim=(-_BOX / 2 - 0.2, 2 * middle + _BOX / 2 + 1.0))
+    _draw_box(axes, image, *centers[0][0], f"image: {image.shape[0]} x {image.shape[1]}")
+    for position, stage in enumerate(stages, 1):
+        here, arrays = centers[position], [array[0] for array in outputs[stage.activation]]
+        columns.draw_arrows(axes, centers[position - 1], here, stage.connections, _BOX, linewidth=2)
+        if position < len(stages):
             largest = max(np.percentile(array, 99.9) for array in arrays)
-            for array, y in zip(arrays, here, strict=True):
+            for array, center in zip(arrays, here, strict=True):
                 size = " x ".join(map(str, array.shape)) if array.ndim > 1 else f"{len(array)} units"
-                _draw_box(axes, mosaic(array), x, y, f"{layer.name}: {size}", float(largest))
+                _draw_box(axes, mosaic(array), *center, f"{stage.layer.name}: {size}", float(largest))
         else:
-            best = np.argsort(-arrays[0], kind="stable")[:5]
-            axes.text(x, middle + _BOX / 4 + 0.1, layer.name, ha="center", va="bottom", fontsize=17)
-            bars = axes.inset_axes((x - _BOX / 2, middle - _BOX / 4, _BOX, _BOX / 2), transform=axes.transData)
-            image_grids.draw_bars(bars, [class_names[int(index)] for index in best], arrays[0][best], fontsize=15)
-        below = here
-    for index, y in enumerate(heights if columns > 1 else ()):
-        axes.text(_STEP - _BOX / 2, y + _BOX / 2 + 0.5, f"column {index + 1}", fontsize=20, weight="bold")
+            _draw_classes(axes, arrays[0], *here[0], stage.layer.name, class_names)
+    for index, (x, y) in enumerate(centers[1] if len(centers[1]) > 1 else ()):
+        axes.text(x - _BOX / 2, y + _BOX / 2 + 0.5, f"column {index + 1}", fontsize=20, weight="bold")
     return plots.pixels_of(figure)
 
 
@@ -158,3 +120,11 @@ def _draw_box(axes: Axes, pixels: np.ndarray, x: float, y: float, title: str, la
         aspect="auto",
     )
     axes.text(x, y + half_height + 0.08, title, ha="center", va="bottom", fontsize=17)
+
+
+def _draw_classes(axes: Axes, probabilities: np.ndarray, x: float, y: float, title: str, class_names) -> None:
+    """Draws the five most probable classes as bars, in half a box."""
+    best = np.argsort(-probabilities, kind="stable")[:5]
+    axes.text(x, y + _BOX / 4 + 0.1, title, ha="center", va="bottom", fontsize=17)
+    bars = axes.inset_axes((x - _BOX / 2, y - _BOX / 4, _BOX, _BOX / 2), transform=axes.transData)
+    image_grids.draw_bars(bars, [class_names[int(index)] for index in best], probabilities[best], fontsize=15)

@@ -13,13 +13,13 @@ _KERNELS_PER_ROW = 16  # figure 3: 48 kernels of a column in three rows
 
 
 def kernel_sheet(kernels: Sequence[Any], magnification: int = 4) -> np.ndarray:
-    """The kernels of a layer whose input is RGB pixels: one block of rows for each column of the network.
+    """Draws the kernels of a layer whose input is RGB pixels: one block of rows for each column of the network.
 
     Args:
         kernels: an array or variable (side, side, 3, filters) for each column, such as `layers.GroupedConv2D.kernels`.
         magnification: side of a kernel's pixel in the picture, in pixels.
 
-    Returns: uint8 (rows, columns, 3). Each kernel is scaled by itself to 0...255, with 0 in gray.
+    Returns: uint8 (rows, columns, 3). Each kernel is scaled separately to 0...255, where gray is zero.
 
     Source: figure 3.
     """
@@ -48,13 +48,13 @@ def prediction_panel(
     predictions: Sequence[tuple[Sequence[str], np.ndarray]],
     titles: Sequence[str | None] | None = None,
 ) -> np.ndarray:
-    """Images above bars of their most probable classes, with the probabilities in percent.
+    """Draws images above bars of their most probable classes, with the probabilities in percent.
 
     Args:
         images: uint8 arrays (rows, columns, 3), or one (n, rows, columns, 3).
-        predictions: for each image (names, probabilities) of its most probable classes, the most probable first.
-        titles: the text above each image, or None. If it is the name of a class, that bar is orange. (A file's name has
-            "_" for a class's "/".)
+        predictions: for each image the (names, probabilities) of its most probable classes, the most probable first.
+        titles: the text above each image, or None. If it is the name of a class, the bar of that class is orange. A
+            "/" in the name may be "_" in the title, as in file names.
 
     Returns: uint8 (rows, columns, 3).
 
@@ -79,7 +79,7 @@ def prediction_panel(
 
 
 def shorten(name: str, characters: int = 23) -> str:
-    """A class's name, cut to a number of characters if it has more."""
+    """Shortens a class's name to a number of characters."""
     return name if len(name) <= characters else name[: characters - 2] + "…"
 
 
@@ -90,7 +90,7 @@ def draw_bars(
     colors: Sequence[str] | str = "#9ecae1",
     fontsize: float = 8,
 ) -> None:
-    """Draws classes as bars, the first on top, with their names and the probabilities in percent."""
+    """Draws classes as bars, the first at the top, with their names and the probabilities in percent."""
     axes.set_axis_off()
     axes.barh(range(len(names)), probabilities, color=colors)
     axes.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6))
@@ -100,7 +100,7 @@ def draw_bars(
 
 
 def image_rows(rows: Sequence[Sequence[tuple[np.ndarray, str]]]) -> np.ndarray:
-    """Rows of captioned images, with a gap after the first of each row.
+    """Draws rows of captioned images, with a gap after the first image of each row.
 
     Args:
         rows: lists of equal length of (uint8 (rows, columns, 3), caption).
@@ -123,11 +123,11 @@ def image_rows(rows: Sequence[Sequence[tuple[np.ndarray, str]]]) -> np.ndarray:
 
 
 def patch_rows(rows: Sequence[Sequence[np.ndarray]], names: Sequence[str]) -> np.ndarray:
-    """Rows of small images without captions, each row with its name at the left.
+    """Draws rows of small images without captions, with the name of each row at the left.
 
     Args:
         rows: lists of equal length of uint8 (side, side, 3).
-        names: the name of each row, of one or several lines.
+        names: the name of each row, which may have several lines.
 
     Returns: uint8 (rows, columns, 3).
     """

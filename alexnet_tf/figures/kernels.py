@@ -1,4 +1,4 @@
-"""The first layer's kernels, and what training has made of them: random initial weights hide it for a long time."""
+"""The first layer's kernels, and what training added to them, which random initial weights hide for a long time."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,9 +10,9 @@ from alexnet_tf.figures import image_grids, plots
 
 
 def learned_part(kernels: Sequence[Any], initial: Sequence[Any]) -> list[np.ndarray]:
-    """The part of kernels that is not their initial values: what is left without the projection on them.
+    """What training added to kernels: each kernel without its projection on its initial values.
 
-    The projection, and not the initial kernel itself, since weight decay shrinks what was there in the beginning.
+    The initial kernel itself can't be subtracted, because weight decay shrinks it during training.
 
     Args:
         kernels, initial: an array or variable (side, side, 3, filters) for each column.
@@ -28,15 +28,17 @@ def learned_part(kernels: Sequence[Any], initial: Sequence[Any]) -> list[np.ndar
 
 
 def draw_kernels(kernels: Sequence[Any], initial: Sequence[Any] | None = None) -> np.ndarray:
-    """Draws kernels as figure 3 does and, if the initial ones are known, beside them what was learned.
+    """Draws kernels as in figure 3 and, if their initial values are known, what training added to them.
 
     Args:
         kernels, initial: an array or variable (side, side, 3, filters) for each column; `initial` may be None.
 
     Returns: uint8 (rows, columns, 3).
 
-    Source: figure 3. Deviation: the learned part is not in the paper, whose kernels, after 90 epochs on 1.2 million
-    images, show no trace of their initial values.
+    Source: figure 3.
+
+    Deviation: the paper does not show the learned part. Its kernels were trained for 90 epochs on 1.2 million images,
+    and show no trace of their initial values.
     """
     if initial is None:
         return image_grids.kernel_sheet(kernels)

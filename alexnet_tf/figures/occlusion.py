@@ -1,4 +1,4 @@
-"""Which part of an image a network looks at: its answer while a gray square covers one place after the other."""
+"""Which part of an image a network depends on: its predictions while a gray square covers one part after another."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,9 +9,10 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from alexnet_tf.figures import activations, plots
+from alexnet_tf.figures import plots
 from alexnet_tf.figures.image_grids import shorten
-from alexnet_tf.model import layer_output
+from alexnet_tf.layers import GroupedConv2D
+from alexnet_tf.networks import structure
 
 _GRAY = 128
 _COLORS = ("#9ecae1", "#fdae6b", "#a1d99b", "#bcbddc", "#fa9fb5", "#d9d9d9")  # the last: all other classes
@@ -19,15 +20,15 @@ _COLORS = ("#9ecae1", "#fdae6b", "#a1d99b", "#bcbddc", "#fa9fb5", "#d9d9d9")  # 
 
 @dataclasses.dataclass(frozen=True)
 class OcclusionMaps:
-    """A network's answers with a square at each place of a grid.
+    """A network's predictions with a square at each position of a grid.
 
     Attributes:
-        label: the class whose probability is followed: the most probable one of the image as it is.
-        feature_map: index of the feature map followed: that with the largest sum in the image as it is.
-        probability: float32 (rows, columns), of that class.
-        strength: float32 (rows, columns), the sum of that feature map's activations.
+        label: the most probable class of the uncovered image.
+        feature_map: index of the feature map with the largest sum of activations for the uncovered image.
+        probability: float32 (rows, columns), the probability of `label`.
+        strength: float32 (rows, columns), the sum of activations of `feature_map`.
         predicted: int (rows, columns), the most probable class.
-        probability_without, strength_without: of the image without a square.
+        probability_without, strength_without: `probability` and `strength` of the uncovered image.
     """
 
     label: int
@@ -47,16 +48,15 @@ def occlude(
     step_px: int | None = None,
     batch_size: int = 32,
 ) -> OcclusionMaps:
-    """Covers an image with a gray square, place by place, and asks the network each time.
+    """Covers one part of an image after another with a gray square, and predicts its class each time.
 
     Args:
         model: from RGB pixels (batch, side, side, 3) to probabilities.
-        image: uint8 (side, side, 3), as `preprocess` returns.
-        layer: name of a layer with feature maps, one of which is followed: the activations of the last convolution in
-            the source.
-        square_px: side of the square; None for a quarter of the image's.
-        step_px: from one place to the next; None for a quarter of the square's side. Squares are centered on a grid,
-            and reach over the edges.
+        image: uint8 (side, side, 3), from `preprocess`.
+        layer: name of a layer with feature maps; in the source, the activations of the last convolution.
+        square_px: side of the square; None for a quarter of the image's side.
+        step_px: distance between two positions; None for a quarter of the square's side. The squares are centered on
+            a grid and may reach over the image's edges.
         batch_size: images in a batch.
 
     Returns: `OcclusionMaps`.
@@ -65,8 +65,10 @@ def occlude(
         ValueError: if the layer has no feature maps, or `square_px` or `step_px` is not from 1 to the image's side.
 
     Source: M. Zeiler and R. Fergus, "Visualizing and Understanding Convolutional Networks", 2013, section 4.2 and
-    figure 7. Deviation: they follow the probability of the correct class; here it is that of the network's own answer,
-    which is known for any photograph. The sizes of their square and step are not in the paper.
+    figure 7.
+
+    Deviation: the source shows the probability of the correct class. Here it is that of the predicted class, which is
+    known for any photograph. The source does not give the sizes of its square and step.
     """
     side = int(image.shape[0])
     square_px = square_px or max(side // 4, 1)
@@ -75,17 +77,19 @@ def occlude(
     for name, value in sizes.items():
         if not 1 <= value <= side:
             raise ValueError(f"`{name}` must be from 1 to the image's side, {side}. Received: {name}={value}")
-    output = layer_output(model, layer)
+    last = structure.network_layers(model)[-1].name
+    network = structure.feature_extractor(model, [layer, last])
+    output = network.output[layer]
     if len(output.shape) != 4:
         raise ValueError(f"`layer` must have feature maps. Received: layer={layer!r}, whose output is {output.shape}")
     sums = keras.ops.sum(output, axis=(1, 2))
-    both = keras.Model(model.input, [model.output, sums])
+    both = keras.Model(network.input, [network.output[last], sums])
     (probabilities,), (strengths,) = both.predict(image[None], verbose=0)
     label, feature_map = int(probabilities.argmax()), int(strengths.argmax())
 
     centers = np.arange(step_px // 2, side, step_px)
     lows, highs = np.maximum(centers - square_px // 2, 0), centers - square_px // 2 + square_px
-    covered = np.repeat(image[None], len(centers), axis=0)  # of one row of places at a time
+    covered = np.repeat(image[None], len(centers), axis=0)  # one row of positions
     answers = []
     for top, bottom in zip(lows, highs, strict=True):
         covered[:] = image
@@ -107,23 +111,20 @@ def occlude(
 def draw_occlusion(
     model: keras.Model, images: Sequence[np.ndarray] | np.ndarray, class_names: Sequence[str]
 ) -> np.ndarray:
-    """Draws a row for each image: itself, the strongest feature map of the last convolution while a square covers
-    each place, the probability of the network's answer, and the answer it then gives.
+    """Draws a row for each image: the image; then, for each position of a square that covers it, the sum of the last
+    convolution's strongest feature map, the probability of the predicted class, and the class predicted instead.
 
     Args:
-        model: from `model.build_alexnet`, with a softmax.
-        images: uint8 (side, side, 3) each, as `preprocess` returns.
+        model: from RGB pixels (batch, side, side, 3) to probabilities.
+        images: uint8 (side, side, 3) each, from `preprocess`.
         class_names: names in the order of the labels.
 
     Returns: uint8 (rows, columns, 3).
 
     Source: figure 7 of Zeiler and Fergus, 2013.
     """
-    layer = next(
-        activation
-        for weighted, activation in reversed(activations.weighted_layers(model))
-        if len(weighted.kernels[0].shape) == 4
-    )
+    convolutions = (keras.layers.Conv2D, GroupedConv2D)
+    *_, layer = (stage.activation for stage in structure.stages(model) if isinstance(stage.layer, convolutions))
     figure = Figure(figsize=(13, 3.3 * len(images)), layout="constrained")
     panels = figure.subplots(len(images), 4, squeeze=False)
     for panel in panels.flat:
@@ -146,7 +147,7 @@ def draw_occlusion(
 
 
 def _draw_answers(axes, predicted, extent, class_names):
-    """Draws the most probable class at each place in a color of its own, with a legend of the most frequent."""
+    """Draws the most probable class at each position, with a legend of the most frequent classes."""
     labels, counts = np.unique(predicted, return_counts=True)
     order = labels[np.argsort(-counts, kind="stable")]
     ranks = np.empty(len(class_names), int)

@@ -1,4 +1,4 @@
-"""What excites a feature map most, of all inputs there could be: found by gradient ascent, from noise."""
+"""Synthetic inputs that excite feature maps most, found by gradient ascent from noise."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 
 from alexnet_tf.figures import plots
 from alexnet_tf.figures.image_grids import shorten
-from alexnet_tf.figures.top_activations import receptive_field
-from alexnet_tf.model import layer_output
+from alexnet_tf.networks import structure
 
 _GRAY = 127.5
 
@@ -51,13 +50,13 @@ def optimize_inputs(
     Source: K. Simonyan, A. Vedaldi and A. Zisserman, "Deep Inside Convolutional Networks", 2013, section 2; the random
     shifts are from A. Mordvintsev and others, "Inceptionism", 2015.
     """
-    receptive_field(model, layer)  # raises if there is no such layer
-    output = layer_output(model, layer)
+    network = structure.feature_extractor(model, [layer])
+    output = network.output[layer]
     chosen = np.array(feature_maps)
     if not all(0 <= index < output.shape[-1] for index in chosen):
         raise ValueError(f"`feature_maps` must be from 0 to {output.shape[-1] - 1}. Received: {list(feature_maps)}")
     means = keras.ops.mean(output, axis=tuple(range(1, len(output.shape) - 1)))
-    excitation = keras.Model(model.input, means)
+    excitation = keras.Model(network.input, means)
     side = model.input_shape[1]
     jitter_px = side // 28 if jitter_px is None else jitter_px
     random = np.random.default_rng(seed)
@@ -99,14 +98,13 @@ def draw_optimized_inputs(
     Raises:
         ValueError: as `optimize_inputs`.
     """
-    size = receptive_field(model, layer)[0]
-    units, side = layer_output(model, layer).shape[-1], model.input_shape[1]
+    size = structure.receptive_field(model, layer).size
+    units, side = structure.feature_extractor(model, [layer]).output[layer].shape[-1], model.input_shape[1]
     feature_maps = np.unique(np.linspace(0, units - 1, num_feature_maps).round().astype(int))
     images, _ = optimize_inputs(model, layer, feature_maps)
     shown = min(2 * size, side)
     first = (side - shown) // 2
     images = images[:, first : first + shown, first : first + shown]
-    is_classifier = layer in (each.name for each in model.layers[-2:])  # fc8 and softmax: a unit for each class
     per_row = min(4, len(images))
     rows = -(-len(images) // per_row)
     figure = Figure(figsize=(2.4 * per_row, 2.65 * rows), layout="constrained")
@@ -115,6 +113,6 @@ def draw_optimized_inputs(
         panel.set_axis_off()
     for panel, image, index in zip(panels.flat, images, feature_maps, strict=False):
         panel.imshow(image, interpolation="nearest")
-        title = class_names[int(index)] if is_classifier else f"{layer}, feature map {index}"
+        title = class_names[int(index)] if layer in structure.class_layers(model) else f"{layer}, feature map {index}"
         panel.set_title(shorten(title, 30), fontsize=9)
     return plots.pixels_of(figure)

@@ -16,13 +16,13 @@ from alexnet_tf import files, fonts
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """How often each class (rows) was predicted as each (columns), as a share of the row.
+    """The share of the images of each class (rows) that was predicted as each class (columns).
 
     Args:
         labels, predictions: int arrays (n,).
         class_names: names in the order of the labels.
 
-    Returns: uint8 (rows, columns, 3). With more than 30 classes, names and numbers are omitted.
+    Returns: uint8 (rows, columns, 3). If there are more than 30 classes, names and numbers are omitted.
     """
     classes = len(class_names)
     counts = np.zeros((classes, classes), "int64")
@@ -46,10 +46,10 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, class_names: S
 
 
 def reliability_diagram(calibration: dict) -> np.ndarray:
-    """Accuracy and its 95 % interval against confidence, the largest probability; below, the number of images.
+    """Accuracy and its 95% interval against confidence, the largest probability; below, the number of images.
 
     Args:
-        calibration: what `metrics.calibration` returns.
+        calibration: the dict that `evaluation.metrics.calibration` returns.
 
     Returns: uint8 (rows, columns, 3).
     """
@@ -66,7 +66,7 @@ def reliability_diagram(calibration: dict) -> np.ndarray:
         ylabel="accuracy",
         title=f"Expected calibration error {calibration['expected_calibration_error']:.1%}",
     )
-    figure.legend(loc="outside upper center", ncols=2)  # a point may be anywhere in the axes
+    figure.legend(loc="outside upper center", ncols=2)  # outside, because points may be anywhere in the axes
     lower.bar(confidences, images, width=0.04, color="#9ecae1")
     lower.set(xlabel="confidence (largest probability)", ylabel="images")
     return pixels_of(figure)
@@ -75,13 +75,13 @@ def reliability_diagram(calibration: dict) -> np.ndarray:
 def training_curves(
     curves: Sequence[Sequence[float]], labels: Sequence[str], goal_error: float, title: str
 ) -> np.ndarray:
-    """Training error by epoch of several trainings, with the epoch in which each reached a goal.
+    """Training error by epoch for several training runs, with the epoch in which each reached a goal.
 
     Args:
-        curves: the training error after each epoch of each training.
-        labels: names of the trainings.
-        goal_error: the error at which a horizontal line is drawn.
-        title: of the picture.
+        curves: the training error after each epoch of each run.
+        labels: names of the runs.
+        goal_error: error at which a horizontal line is drawn.
+        title: title of the picture.
 
     Returns: uint8 (rows, columns, 3).
 
@@ -102,23 +102,23 @@ def training_curves(
 
 
 def save_png(path: str | pathlib.Path, pixels: np.ndarray) -> None:
-    """Writes uint8 (rows, columns, 3) as a PNG file, under a temporary name first."""
+    """Writes uint8 (rows, columns, 3) as a PNG file, atomically."""
     files.write_atomically(path, lambda file: Image.fromarray(pixels).save(file, format="PNG"))
 
 
 def pixels_of(figure: Figure) -> np.ndarray:
-    """Renders a matplotlib figure at 100 pixels per inch, its text as it is written; uint8 (rows, columns, 3)."""
+    """Renders a Matplotlib figure at 100 pixels per inch, without math in its text; uint8 (rows, columns, 3)."""
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(100)
-    _show_text_as_written(figure)
+    _show_text_literally(figure)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of each, where one warning is enough
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # one per character; `fonts` warns once
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _show_text_as_written(figure: Figure) -> None:
-    """No mathematics: "$x^2$" is a class's name. And no boxes, where this machine has a font with the characters."""
+def _show_text_literally(figure: Figure) -> None:
+    """Turns off math, because "$x^2$" may be the name of a class, and adds fonts for characters of other scripts."""
     texts = figure.findobj(Text)
     _, *others = fonts.font_files("".join(text.get_text() for text in texts))
     for path in others:

@@ -7,10 +7,11 @@ import keras
 import numpy as np
 from PIL import Image
 
-from alexnet_tf.figures import top_activations
+from alexnet_tf.figures import strongest_images
 from alexnet_tf.files import write_json
 from alexnet_tf.layers import GroupedConv2D
 from alexnet_tf.model import count_parameters, layer_output, variant_name
+from alexnet_tf.networks import structure
 from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.serving import browser_runtime, conversion, parity
 from alexnet_tf.tfrecords import images as image_files
@@ -89,7 +90,7 @@ def write(
 def _describe_layer(model, name, output):
     """What the page needs to know of a layer: its maps, and the pixels that a unit of it depends on."""
     layer, shape = model.get_layer(name), layer_output(model, output).shape
-    size, step, start = top_activations.receptive_field(model, output)
+    size, step, start = structure.receptive_field(model, output)
     return {
         "name": name,
         "output": output,
@@ -147,7 +148,7 @@ def _write_strongest(folder, model, layers, data_dir, description, num_images):
         else:
             field = tuple(described["field"].values())
             patches = [
-                top_activations.crop_receptive_field(images[number], field, row, column)
+                strongest_images.crop_receptive_field(images[number], field, row, column)
                 for number, row, column in zip(numbers.ravel(), rows.ravel(), columns.ravel(), strict=True)
             ]
             name, cells, cell_px = described["name"], np.arange(numbers.size), min(_PATCH_PX, field[0])
@@ -168,7 +169,7 @@ def _write_strongest(folder, model, layers, data_dir, description, num_images):
 def _find_strongest(model, outputs, images):
     """For each output: (numbers, rows, columns), ints (maps, images): the images that excite its maps most, and where.
 
-    `top_activations.find_top_activations` would run the network once for each layer.
+    As `strongest_images.find_strongest_images`.
     """
     network = keras.Model(model.input, [layer_output(model, output) for output in outputs])
     peaks = []

@@ -1,0 +1,157 @@
+"""The images of a data set that activate the feature maps of layers most, and where in the image."""
+
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from alexnet_tf.figures import image_grids
+from alexnet_tf.networks import structure
+from alexnet_tf.tfrecords import crops, reader, schema, verify
+
+_BATCH_SIZE = 128
+_FLAT = 8  # gray levels by which an area of one color varies, because of JPEG
+
+
+class StrongestImages(NamedTuple):
+    """The images with the largest activations in each feature map of a layer: arrays (feature maps, count).
+
+    Attributes:
+        indices: of the images, those with the largest activations first.
+        values: the largest activation of the feature map in each image.
+        rows, columns: position of that activation; 0 and 0 in a fully-connected layer.
+    """
+
+    indices: np.ndarray
+    values: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+
+
+def find_strongest_images(
+    model: keras.Model, layers: Sequence[str], batches: Iterable[np.ndarray], count: int
+) -> dict[str, StrongestImages]:
+    """Finds the images that activate the feature maps of layers most, in one pass.
+
+    Args:
+        model: from RGB pixels (batch, side, side, 3) to probabilities.
+        layers: names of its layers.
+        batches: the images, uint8 or float32 (batch, side, side, 3).
+        count: number of images for each feature map.
+
+    Returns: a dict from the layers' names to `StrongestImages`. Among equal activations, earlier images come first.
+
+    Raises:
+        ValueError: if there is no such layer, or there are fewer images.
+    """
+    outputs = structure.feature_extractor(model, layers).output
+    widths = {name: output.shape[2] if len(output.shape) == 4 else 1 for name, output in outputs.items()}
+    peaks = {}
+    for name, output in outputs.items():
+        flat = keras.ops.reshape(output, (-1, int(np.prod(output.shape[1:-1])), output.shape[-1]))
+        peaks[name] = keras.ops.max(flat, axis=1), keras.ops.argmax(flat, axis=1)
+    network = keras.Model(model.input, peaks)
+    found: dict[str, tuple[np.ndarray, ...]] = {}
+    first = 0
+    for images in batches:
+        for name, (values, positions) in network.predict_on_batch(images).items():
+            indices = np.broadcast_to(first + np.arange(len(values))[:, None], values.shape)
+            candidates = (indices, values, positions)
+            if name in found:  # the best so far come first, because equal activations are sorted by index
+                candidates = tuple(np.concatenate(pair) for pair in zip(found[name], candidates, strict=True))
+            best = np.argsort(-candidates[1], axis=0, kind="stable")[:count]
+            found[name] = tuple(np.take_along_axis(array, best, axis=0) for array in candidates)
+        first += len(images)
+    if not 1 <= count <= first:
+        raise ValueError(f"`count` must be from 1 to the number of images, {first}. Received: count={count}")
+    result = {}
+    for name, arrays in found.items():
+        indices, values, positions = (array.T for array in arrays)
+        result[name] = StrongestImages(indices, values, positions // widths[name], positions % widths[name])
+    return result
+
+
+def crop_receptive_field(image: np.ndarray, field: structure.ReceptiveField, row: int, column: int) -> np.ndarray:
+    """Crops an image to the receptive field of a unit, with gray outside of the image.
+
+    Args:
+        image: uint8 (side, side, 3), the network's input.
+        field: receptive field of the unit's layer, from `structure.receptive_field`.
+        row, column: the unit's position in its feature map.
+
+    Returns: uint8 (size, size, 3).
+    """
+    size, step, start = field
+    padded = np.pad(image, ((size, size), (size, size), (0, 0)), constant_values=128)
+    top, left = (size + start + position * step for position in (row, column))
+    return padded[top : top + size, left : left + size]
+
+
+def _is_flat(image: np.ndarray, field: structure.ReceptiveField, row: int, column: int) -> bool:
+    """Whether the part of a receptive field that is inside the image has one color."""
+    size, step, start = field
+    top, left = (start + position * step for position in (row, column))
+    inside = image[max(top, 0) : top + size, max(left, 0) : left + size]
+    return int(np.ptp(inside, axis=(0, 1)).max()) <= _FLAT
+
+
+def draw_strongest_images(
+    model: keras.Model,
+    layers: Sequence[str],
+    data_dir: str | pathlib.Path,
+    description: schema.DatasetDescription,
+    split: str,
+    num_feature_maps: int,
+    count: int,
+) -> dict[str, np.ndarray]:
+    """Draws the receptive fields of the largest activations in some feature maps of layers, one row per feature map.
+
+    Args:
+        model: from RGB pixels (batch, side, side, 3) to probabilities.
+        layers: names of its layers.
+        data_dir, description, split: the images.
+        num_feature_maps: number of feature maps, spread evenly over each layer; all if it has fewer. Feature maps that
+            are strongest on areas of one color, such as a black background, are skipped.
+        count: number of images for each feature map.
+
+    Returns: a dict from the layers' names to uint8 (rows, columns, 3).
+
+    Raises:
+        ValueError: as `find_strongest_images`.
+    """
+    side = model.input_shape[1]
+    dataset = reader.make_evaluation_dataset(data_dir, _BATCH_SIZE, side, description=description, split=split)
+    with verify.naming_damaged_shards(data_dir, description):
+        batches = (images for images, _ in dataset.as_numpy_iterator())
+        found = find_strongest_images(model, layers, batches, count)
+    pictures = {}
+    for layer, strongest in found.items():
+        candidates = _spread(len(strongest.indices), 2 * num_feature_maps)  # some may be skipped
+        strongest = StrongestImages(*(array[candidates] for array in strongest))
+        images = reader.read_images(data_dir, description, split, strongest.indices.ravel())
+        images = crops.center_crop(images, side).reshape(*strongest.indices.shape, side, side, 3)
+        pictures[layer] = _draw(model, layer, candidates, strongest, images, num_feature_maps, description.class_names)
+    return pictures
+
+
+def _spread(length: int, count: int) -> np.ndarray:
+    """At most `count` indices, spread evenly from 0 to `length` - 1."""
+    return np.unique(np.linspace(0, length - 1, count).round().astype(int))
+
+
+def _draw(model, layer, candidates, strongest, images, num_feature_maps, class_names):
+    """Draws the feature maps of one layer. `images` are those of `strongest`: (feature maps, count, side, side, 3)."""
+    field = structure.receptive_field(model, layer)
+    units = [list(zip(*of_map, strict=True)) for of_map in zip(images, strongest.rows, strongest.columns, strict=True)]
+    flat = [np.mean([_is_flat(image, field, row, column) for image, row, column in of_map]) > 0.5 for of_map in units]
+    shown = np.flatnonzero(~np.array(flat)) if not all(flat) else np.arange(len(candidates))
+    shown = shown[_spread(len(shown), num_feature_maps)]
+    patches = [[crop_receptive_field(image, field, row, column) for image, row, column in units[m]] for m in shown]
+    names = []
+    for m in shown:
+        index = candidates[m]
+        title = class_names[index] if layer in structure.class_layers(model) else f"feature map {index}"
+        names.append(f"{layer}\n{title}\n{strongest.values[m, 0]:.3g}")
+    return image_grids.patch_rows(patches, names)
