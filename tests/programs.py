@@ -1,11 +1,14 @@
 """Runs the programs as a user does, in processes of their own, and servers for them in a thread of this one."""
 
 import contextlib
+import importlib
+import io
 import os
 import subprocess
 import sys
 import threading
 
+from absl import flags
 from PIL import Image
 
 from alexnet_tf.tfrecords import sources
@@ -38,6 +41,21 @@ TRAIN_FLAGS = (
     "--learning_rate=0.1",
     "--seed=3",
 )
+
+
+def call(module, *arguments):
+    """Runs a program's main function in this process; returns its stdout. A user's mistake raises an exception."""
+    program_module = importlib.import_module(f"alexnet_tf.{module}")
+    defined, stdout = set(flags.FLAGS), io.StringIO()
+    try:
+        program_module.define_flags()
+        others = flags.FLAGS([module, *map(str, arguments)])[1:]
+        with contextlib.redirect_stdout(stdout):
+            program_module.main(others)
+    finally:
+        for name in set(flags.FLAGS) - defined:
+            delattr(flags.FLAGS, name)
+    return stdout.getvalue()
 
 
 def train_flags(data_dir, run_dir, *others):

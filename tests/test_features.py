@@ -1,16 +1,14 @@
 """alexnet-features and alexnet-neighbours: the vectors are the layer's, and the nearest are the nearest."""
 
 import dataclasses
-import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags as absl_flags
 from PIL import Image
-from programs import run, run_well
+from programs import call, run_well
 
-from alexnet_tf import activations, neighbours
+from alexnet_tf import activations
 from alexnet_tf.evaluation import features, panels, predictions
 from alexnet_tf.model import load_model
 from alexnet_tf.tfrecords import reader, schema
@@ -18,23 +16,22 @@ from alexnet_tf.tfrecords import reader, schema
 
 @pytest.fixture(scope="module")
 def features_dir(run_dir, data_dir, tmp_path_factory):
-    """relu7's and pool5's features of both splits."""
+    """Features of relu7 and pool5 for both splits."""
     folder = tmp_path_factory.mktemp("features")
-    for split in schema.SPLITS:
+    for split, program in (("train", call), ("validation", run_well)):
         flags = ["--layers=pool5,relu7", f"--split={split}", f"--output={folder / split}.npz"]
-        output = run_well("features", f"--model={run_dir}", f"--data_dir={data_dir}", *flags)
+        output = program("features", f"--model={run_dir}", f"--data_dir={data_dir}", *flags)
         assert f"relu7: {3000 if split == 'train' else 1000:,} vectors of" in output
     return folder
 
 
 @pytest.mark.slow  # a model is trained, and run on all images
 class TestFeatures:
-    def test_vectors_are_what_the_classifier_sees(self, features_dir, run_dir, data_dir):
+    def test_vectors_are_the_classifiers_inputs(self, features_dir, run_dir, data_dir):
         found = features.Features.load(features_dir / "validation_relu7.npz")
         model, description = load_model(run_dir)
         assert found.class_names == description.class_names
-        dataset = reader.make_evaluation_dataset(data_dir, 100, model.input_shape[1])
-        pixels, labels = next(iter(dataset))
+        pixels, labels = next(iter(reader.make_evaluation_dataset(data_dir, 100, model.input_shape[1])))
         np.testing.assert_array_equal(found.labels[:100], labels)
         # By hand from there on: dropout's half at test time, fc8, softmax.
         (kernel,), (bias,) = model.get_layer("fc8").kernels, model.get_layer("fc8").biases
@@ -43,7 +40,7 @@ class TestFeatures:
         expected = model.predict(pixels, verbose=0)
         np.testing.assert_allclose(exponents / exponents.sum(axis=1, keepdims=True), expected, rtol=1e-4, atol=1e-6)
 
-    def test_layers_of_one_run_are_each_layers_own(self, features_dir, run_dir, data_dir):
+    def test_each_layer_has_its_own_file(self, features_dir, run_dir, data_dir):
         found = features.Features.load(features_dir / "validation_pool5.npz")
         model, _ = load_model(run_dir)
         pixels, _ = next(iter(reader.make_evaluation_dataset(data_dir, 100, model.input_shape[1])))
@@ -52,69 +49,20 @@ class TestFeatures:
         np.testing.assert_allclose(found.vectors[:100], expected, rtol=1e-4, atol=1e-5)
         assert found.layer == "pool5"
 
-    def test_tfrecord_holds_the_same(self, features_dir, run_dir, data_dir, tmp_path):
+    def test_tfrecord(self, features_dir, run_dir, data_dir, tmp_path):
         path = tmp_path / "validation.tfrecord"
-        run_well("features", f"--model={run_dir}", f"--data_dir={data_dir}", f"--output={path}")
+        call("features", f"--model={run_dir}", f"--data_dir={data_dir}", f"--output={path}")
         found = features.Features.load(features_dir / "validation_relu7.npz")
         examples = [tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
-        assert len(examples) == 1000
         vectors = np.float32([example.features.feature["features"].float_list.value for example in examples])
         np.testing.assert_array_equal(vectors, found.vectors)
         labels = [example.features.feature[schema.LABEL].int64_list.value[0] for example in examples]
         np.testing.assert_array_equal(labels, found.labels)
 
-    def test_missing_layer_is_refused(self, run_dir, data_dir, tmp_path):
-        output = f"--output={tmp_path / 'a.npz'}"
-        result = run("features", f"--model={run_dir}", f"--data_dir={data_dir}", output, "--layer=fc9")
-        assert result.returncode == 2
-        assert "`layer` must be one of image, " in result.stderr
-
-
-class TestFlags:
-    @pytest.mark.parametrize(
-        "program, flags, message",
-        [
-            ("features", ["--model=run", "--output=a.csv"], "`output` must end in .npz or .tfrecord"),
-            ("neighbours", ["--features=a.npz", "--queries=b.npz", "--output=a.csv"], "`output` must end in .png"),
-        ],
-    )
-    def test_outputs_of_unknown_formats_are_refused(self, program, flags, message):
-        result = run(program, *flags, "--data_dir=data")
-        assert result.returncode == 2
-        assert message in result.stderr
-
-
-class TestFeaturesOfOneModel:
-    @pytest.mark.parametrize(
-        "changes, message",
-        [
-            ({"weights": "other"}, r"Both must be of one model\. .*searched\.npz and .*queries\.npz"),
-            ({"layer": "relu6"}, r"Both must be of one layer\. Received: relu7 and relu6"),
-            ({"images": "other"}, "It holds those of others"),
-        ],
-    )
-    def test_what_can_not_be_compared_is_refused(self, changes, message, data_dir, tmp_path, monkeypatch):
-        description = schema.load_description(data_dir)
-        images = predictions.checksum(description, "validation")
-        labels, vectors = np.zeros(8, "int32"), np.eye(8, dtype="float32")
-        saved = features.Features("relu7", description.class_names, "validation", images, labels, vectors, "one")
-        saved.save(tmp_path / "searched.npz")
-        dataclasses.replace(saved, **changes).save(tmp_path / "queries.npz")
-        paths = {name: str(tmp_path / f"{name}.npz") for name in ("features", "queries")}
-        values = paths | {"features": str(tmp_path / "searched.npz"), "data_dir": str(data_dir), "overwrite": False}
-        values |= {"output": str(tmp_path / "n.png"), "count": 3, "pictured": 1}
-        monkeypatch.setattr(absl_flags, "FLAGS", types.SimpleNamespace(**values))
-        with pytest.raises(ValueError, match=message):
-            neighbours.main([])
-        assert not (tmp_path / "n.png").exists()
-
-
-@pytest.mark.slow  # a model is trained, and run on all images
-class TestNeighbours:
-    def test_picture_and_table_are_of_the_nearest(self, features_dir, data_dir, tmp_path):
+    def test_picture_and_table_of_neighbors(self, features_dir, data_dir, tmp_path):
         flags = [f"--features={features_dir / 'train_relu7.npz'}", f"--queries={features_dir / 'validation_relu7.npz'}"]
-        flags += ["--count=4", "--pictured=3"]
-        output = run_well("neighbours", *flags, f"--data_dir={data_dir}", f"--output={tmp_path / 'n.png'}")
+        flags += ["--count=4", "--pictured=3", f"--data_dir={data_dir}", f"--output={tmp_path / 'n.png'}"]
+        output = run_well("neighbours", *flags)
         searched, queries = (features.Features.load(features_dir / f"{split}_relu7.npz") for split in schema.SPLITS)
         with np.load(tmp_path / "n.npz") as table:
             numbers = table["numbers"]
@@ -124,12 +72,47 @@ class TestNeighbours:
             np.testing.assert_allclose(table["distances"][7], np.linalg.norm(differences, axis=1), rtol=1e-4)
         assert f"of the same class for {agree:.1%} of 1,000 images" in output
         assert agree > 0.3  # chance is 0.1
-        description = schema.load_description(data_dir)
-        expected = panels.draw_neighbors(queries, searched, numbers, data_dir, description, 3)
+        expected = panels.draw_neighbors(queries, searched, numbers, data_dir, schema.load_description(data_dir), 3)
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "n.png")), expected)
 
-    def test_features_of_other_images_are_refused(self, features_dir, tiny_data_dir, tmp_path):
-        flags = [f"--features={features_dir / 'train_relu7.npz'}", f"--queries={features_dir / 'validation_relu7.npz'}"]
-        result = run("neighbours", *flags, f"--data_dir={tiny_data_dir}", f"--output={tmp_path / 'n.png'}")
-        assert result.returncode != 0
-        assert "It holds those of others" in result.stderr
+
+class TestMistakes:
+    def test_missing_layer(self, untrained_dir, data_dir, tmp_path):
+        flags = [f"--model={untrained_dir}", f"--data_dir={data_dir}", f"--output={tmp_path / 'a.npz'}", "--layers=fc9"]
+        with pytest.raises(ValueError, match="Layers must be among mean_image, "):
+            call("features", *flags)
+
+    @pytest.mark.parametrize(
+        "program, flags, message",
+        [
+            ("features", ["--model=run", "--output=a.csv"], r"`output` must end in \.npz or \.tfrecord"),
+            ("neighbours", ["--features=a.npz", "--queries=b.npz", "--output=a.csv"], r"`output` must end in \.png"),
+        ],
+    )
+    def test_unknown_format(self, program, flags, message):
+        with pytest.raises(ValueError, match=message):
+            call(program, *flags, "--data_dir=data")
+
+    @pytest.mark.parametrize(
+        "changes, message",
+        [
+            ({"weights": "other"}, r"must be of the same model\. .*searched\.npz and .*queries\.npz"),
+            ({"layer": "relu6"}, r"must be of the same layer\. Received: relu7 and relu6"),
+            ({"images": "other"}, "Received: features of other images"),
+        ],
+    )
+    def test_features_that_can_not_be_compared(self, changes, message, data_dir, tmp_path):
+        description = schema.load_description(data_dir)
+        images = predictions.checksum(description, "validation")
+        labels, vectors = np.zeros(8, "int32"), np.eye(8, dtype="float32")
+        saved = features.Features("relu7", description.class_names, "validation", images, labels, vectors, "one")
+        saved.save(tmp_path / "searched.npz")
+        dataclasses.replace(saved, **changes).save(tmp_path / "queries.npz")
+        flags = [f"--features={tmp_path / 'searched.npz'}", f"--queries={tmp_path / 'queries.npz'}", "--count=3"]
+        with pytest.raises(ValueError, match=message):
+            call("neighbours", *flags, f"--data_dir={data_dir}", f"--output={tmp_path / 'n.png'}")
+        assert not (tmp_path / "n.png").exists()
+
+    def test_features_that_are_not_finite(self):
+        with pytest.raises(ValueError, match=r"must be finite numbers\. Received: NaN or infinity in .* relu7"):
+            features.Features("relu7", ("a",), "train", "", np.zeros(1), np.array([[0, np.nan]]))

@@ -105,34 +105,38 @@ def load_model_for(
             *(path, trained_on.resize, data_dir, description.resize, trained_on.resize),
         )
     crops.check_crop_px(model.input_shape[1], description.image_px)
-    known, wanted = _class_ids(trained_on.class_names), _class_ids(description.class_names)
-    if _are_imagenet_labels(wanted) and len(known) == len(wanted) and _WORDNET_ID.fullmatch(known[0]):
-        print(f"{data_dir}: the classes are numbers, as in ImageNet-V2, and taken as ImageNet's labels.")
-        wanted = [sorted(known)[int(number)] for number in wanted]
-    if wanted == known:
-        return model
-    if not set(wanted) <= set(known) or len(set(known)) < len(known):
+    known, wanted = trained_on.class_names, description.class_names
+    columns = _class_columns(known, wanted)
+    if columns is None:
         raise ValueError(
             f"The model must have been trained on the classes of the data set. Received: {path} with {len(known)} "
-            f"classes ({', '.join(trained_on.class_names[:3])}, ...), and {data_dir} with {len(wanted)} "
-            f"({', '.join(description.class_names[:3])}, ...)."
+            f"classes ({', '.join(known[:3])}, ...), and {data_dir} with {len(wanted)} ({', '.join(wanted[:3])}, ...)."
         )
-    if set(wanted) < set(known):
-        print(f"{data_dir} has {len(wanted):,} of the {len(known):,} classes of {path}: only these are predicted.")
-    chosen = keras.ops.take(model.output, np.array([known.index(each) for each in wanted]), axis=-1)
+    if columns == list(range(len(known))):
+        return model
+    print(f"{path} predicts only the classes of {data_dir}: {len(wanted):,} of {len(known):,}.")
+    chosen = keras.ops.take(model.output, np.array(columns), axis=-1)
     probabilities = chosen / keras.ops.sum(chosen, axis=-1, keepdims=True)
     return keras.Model(model.input, probabilities, name=model.name)
+
+
+def _class_columns(known: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """The labels that a model which knows some classes has for other classes, or None if it doesn't know all of them.
+
+    Classes are the same if their WordNet ids are, or their names. ImageNet-V2 numbers ImageNet's classes.
+    """
+    known, wanted = _class_ids(known), _class_ids(wanted)
+    if len(known) == 1000 and _WORDNET_ID.fullmatch(known[0]) and set(wanted) == set(map(str, range(1000))):
+        wanted = [sorted(known)[int(number)] for number in wanted]
+    if wanted != known and (len(set(known)) < len(known) or not set(wanted) <= set(known)):
+        return None
+    return list(range(len(known))) if wanted == known else [known.index(each) for each in wanted]
 
 
 def _class_ids(names: Sequence[str]) -> list[str]:
     """The WordNet ids of classes if all names begin with one; the names otherwise."""
     ids = [name.split(" ")[0] for name in names]
     return ids if all(map(_WORDNET_ID.fullmatch, ids)) else list(names)
-
-
-def _are_imagenet_labels(names: Sequence[str]) -> bool:
-    """Whether the names are the numbers of ImageNet's 1,000 classes, in any order."""
-    return len(names) == 1000 and set(names) == set(map(str, range(1000)))
 
 
 def predict(

@@ -46,13 +46,13 @@ def find_strongest_images(
     Raises:
         ValueError: if there is no such layer, or there are fewer images.
     """
-    outputs = structure.feature_extractor(model, layers).output
-    widths = {name: output.shape[2] if len(output.shape) == 4 else 1 for name, output in outputs.items()}
-    peaks = {}
-    for name, output in outputs.items():
+    extractor = structure.feature_extractor(model, layers)
+    peaks, widths = {}, {}
+    for name, output in extractor.output.items():
+        widths[name] = output.shape[2] if len(output.shape) == 4 else 1
         flat = keras.ops.reshape(output, (-1, int(np.prod(output.shape[1:-1])), output.shape[-1]))
         peaks[name] = keras.ops.max(flat, axis=1), keras.ops.argmax(flat, axis=1)
-    network = keras.Model(model.input, peaks)
+    network = keras.Model(extractor.input, peaks)
     found: dict[str, tuple[np.ndarray, ...]] = {}
     first = 0
     for images in batches:

@@ -1,4 +1,4 @@
-"""Metrics of probabilities, beside plain recomputations."""
+"""Metrics of probabilities, compared with plain recomputations."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def random_probabilities(seed, images=400, classes=7, skill=1.0):
 
 
 class TestTopK:
-    def test_most_probable_come_first_and_equally_probable_ones_by_label(self):
+    def test_order_and_ties(self):
         probabilities = np.array([[0.1, 0.4, 0.4, 0.1], [0.2, 0.1, 0.3, 0.4]])
         assert metrics.top_k(probabilities, 3).tolist() == [[1, 2, 0], [3, 2, 0]]
         assert metrics.top_k(probabilities[0], 2).tolist() == [1, 2]
@@ -24,35 +24,35 @@ class TestTopK:
 
 
 class TestTopKWrong:
-    def test_image_is_wrong_if_its_class_is_not_among_the_most_probable(self):
+    def test_wrong_unless_among_the_k_most_probable(self):
         probabilities = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.2, 0.5, 0.3], [0.4, 0.3, 0.3]])
         labels = np.array([0, 0, 2, 1])
         assert metrics.top_k_wrong(probabilities, labels, 1).tolist() == [False, True, True, True]
         assert metrics.top_k_wrong(probabilities, labels, 2).tolist() == [False, True, False, False]
         assert not metrics.top_k_wrong(probabilities, labels, 5).any()
 
-    def test_equal_probabilities_are_not_counted_as_correct(self):
+    def test_ties_are_not_counted_as_correct(self):
         assert metrics.top_k_wrong(np.full((10, 10), 0.1), np.arange(10), 1).mean() == 0.9
 
 
 class TestInterval95:
     @pytest.mark.parametrize("wrong, count", [(0, 20), (3, 20), (407, 1000), (20, 20)])
-    def test_bounds_are_where_a_test_at_5_percent_turns(self, wrong, count):
+    def test_bounds_solve_wilsons_equation(self, wrong, count):
         low, high = metrics.interval_95(np.arange(count) < wrong)
         assert 0 <= low <= wrong / count <= high <= 1
-        for bound in (low, high):  # the share whose own deviation just reaches the one measured
+        for bound in (low, high):  # the rate whose deviation is just the one measured
             if 0 < bound < 1:
                 deviations = abs(wrong / count - bound) / np.sqrt(bound * (1 - bound) / count)
                 assert deviations == pytest.approx(1.959964, rel=1e-6)
 
-    def test_it_contains_the_true_share_in_95_of_100_draws(self):
+    def test_coverage(self):
         draws = np.random.default_rng(0).random((4000, 150)) < 0.1
         held = [low <= 0.1 <= high for low, high in map(metrics.interval_95, draws)]
         assert 0.93 < np.mean(held) < 0.97
 
 
 class TestErrors:
-    def test_top_1_and_top_5_are_shares_of_wrong_images_with_their_intervals(self):
+    def test_top_1_top_5_and_intervals(self):
         # The true class is the most probable in 6 of 10 images, the fifth in 2, and the sixth of seven in 2.
         order = np.array([0.4, 0.2, 0.15, 0.1, 0.08, 0.05, 0.02])
         probabilities = np.stack([np.roll(order, -place) for place in [0] * 6 + [4] * 2 + [5] * 2])
@@ -61,9 +61,26 @@ class TestErrors:
         assert result["top1_error_interval_95"] == metrics.interval_95(np.arange(10) < 4)
         assert result["top5_error_interval_95"] == metrics.interval_95(np.arange(10) < 2)
 
+    def test_class_mean_counts_each_class_the_same(self):
+        labels = np.repeat([0, 1, 3], [90, 8, 2])
+        predicted = np.eye(4)[np.where(labels == 3, 0, labels)]
+        predicted[:9] = np.eye(4)[2]
+        result = metrics.errors(predicted, labels)
+        assert result["top1_error"] == pytest.approx(0.11)
+        assert result["class_mean_error"] == pytest.approx((0.1 + 0 + 1) / 3)
+
+
+class TestBaselines:
+    def test_chance_and_most_frequent_class(self):
+        labels = np.repeat([0, 1, 2, 3, 4, 5, 6], [5, 60, 10, 10, 10, 3, 2])
+        result = metrics.baselines(labels, 10)
+        assert result["chance"] == {"top1_error": 0.9, "top5_error": 0.5}
+        assert result["most_frequent_class"] == {"top1_error": pytest.approx(0.4), "top5_error": pytest.approx(0.05)}
+        assert metrics.baselines(labels[labels < 3], 3)["most_frequent_class"]["top5_error"] == 0
+
 
 class TestErrorsByClass:
-    def test_rows_are_counted_class_by_class(self):
+    def test_counts_of_each_class(self):
         probabilities, labels = random_probabilities(1)
         names = [f"class {label}" for label in range(7)]
         rows = metrics.errors_by_class(probabilities, labels, names)
@@ -80,13 +97,13 @@ class TestErrorsByClass:
             most = max(wrong.count(label) for label in range(7))
             assert wrong.count(int(row["taken_for"].split()[1])) == most
 
-    def test_class_without_errors_was_predicted_as_no_other(self):
+    def test_class_without_errors_is_not_taken_for_another(self):
         rows = metrics.errors_by_class(np.eye(3), np.array([0, 1, 1]), ["a", "b", "c"])
         assert [(row["name"], row["taken_for"]) for row in rows] == [("b", "c"), ("a", None)]
 
 
 class TestCalibration:
-    def test_network_whose_accuracy_equals_its_confidence_has_no_error(self):
+    def test_calibrated_network(self):
         random = np.random.default_rng(3)
         confidences = random.uniform(0.5, 1, 40_000)
         probabilities = np.stack([confidences, 1 - confidences], axis=1)
@@ -97,7 +114,7 @@ class TestCalibration:
         expected = -np.mean(np.log(probabilities[np.arange(40_000), labels]))
         assert result["negative_log_likelihood"] == pytest.approx(expected)
 
-    def test_network_of_confidence_1_and_accuracy_one_half_has_error_one_half(self):
+    def test_overconfident_network(self):
         probabilities = np.tile([1.0, 0.0], (100, 1))
         result = metrics.calibration(probabilities, np.arange(100) % 2)
         assert result["expected_calibration_error"] == 0.5
@@ -105,7 +122,7 @@ class TestCalibration:
         assert row.pop("accuracy_interval_95") == pytest.approx(metrics.interval_95(np.arange(100) < 50))
         assert row == {"images": 100, "confidence": 1.0, "accuracy": 0.5}
 
-    def test_bins_are_equal_ranges_and_the_error_is_weighted_by_their_images(self):
+    def test_bins_and_weights(self):
         confidences = np.array([0.61, 0.62, 0.65, 0.79, 0.81, 1.0, 0.99, 0.98])
         correct = np.array([True, False, False, True, True, True, True, False])
         probabilities = np.stack([confidences, 1 - confidences], axis=1)
@@ -120,6 +137,6 @@ class TestCalibration:
 
 
 class TestAverage:
-    def test_average_is_the_mean_in_float64(self):
+    def test_mean_in_float64(self):
         of_models = [random_probabilities(seed)[0] for seed in range(3)]
         np.testing.assert_allclose(metrics.average(of_models), np.mean(np.float64(of_models), axis=0), rtol=1e-12)

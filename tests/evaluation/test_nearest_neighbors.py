@@ -1,4 +1,4 @@
-"""The search of nearest neighbors, beside all differences in float64."""
+"""Nearest neighbors, compared with all differences in float64."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from alexnet_tf.evaluation import nearest_neighbors
 
 
 class TestExactSearch:
-    def test_equals_all_differences_in_float64(self, monkeypatch):
+    def test_equals_brute_force(self, monkeypatch):
         monkeypatch.setattr(nearest_neighbors, "_BLOCK", 64)  # so that there are several, the last short
         random = np.random.default_rng(0)
         vectors, queries = (random.normal(size=(size, 20)).astype("float32") for size in (500, 30))
@@ -16,7 +16,7 @@ class TestExactSearch:
         np.testing.assert_array_equal(indices, np.argsort(expected, axis=1)[:, :7])
         np.testing.assert_allclose(distances, np.sort(expected, axis=1)[:, :7], rtol=1e-6)
 
-    def test_vector_is_nearest_to_itself_and_equal_vectors_come_in_order(self):
+    def test_ties_are_in_order(self):
         vectors = np.float32(np.random.default_rng(1).normal(size=(50, 8))) * 1000
         vectors[40] = vectors[3]
         indices, distances = nearest_neighbors.exact_search(vectors[[3, 20]], vectors, 2)
@@ -24,7 +24,7 @@ class TestExactSearch:
         assert indices[1, 0] == 20
         assert np.all(distances[:, 0] < 1e-2)
 
-    @pytest.mark.parametrize("units, count, message", [(7, 1, "one length"), (8, 0, "`count`"), (8, 51, "`count`")])
-    def test_vectors_of_another_length_and_impossible_counts_are_refused(self, units, count, message):
+    @pytest.mark.parametrize("units, count, message", [(7, 1, "same length"), (8, 0, "`count`"), (8, 51, "`count`")])
+    def test_impossible_arguments(self, units, count, message):
         with pytest.raises(ValueError, match=message):
             nearest_neighbors.exact_search(np.zeros((1, units), "float32"), np.zeros((50, 8), "float32"), count)

@@ -7,7 +7,7 @@ from alexnet_tf.tfrecords import crops, reader, schema
 
 
 class TestDrawPredictions:
-    def test_panel_shows_the_true_class_of_each_image(self, untrained, data_dir, monkeypatch):
+    def test_images_titles_and_predictions(self, untrained, data_dir, monkeypatch):
         model, _ = untrained
         description = schema.load_description(data_dir)
         drawn = {}
@@ -25,7 +25,7 @@ class TestDrawPredictions:
 
 
 class TestDrawNeighbors:
-    def test_queries_of_several_classes_stand_beside_their_own_neighbors(self, tiny_data_dir, monkeypatch):
+    def test_queries_of_several_classes_with_their_neighbors(self, tiny_data_dir, monkeypatch):
         description = schema.load_description(tiny_data_dir)
         sets = {}
         for split in ("train", "validation"):

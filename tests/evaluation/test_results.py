@@ -28,7 +28,7 @@ def models():
 
 
 class TestEvaluateModels:
-    def test_models_and_their_average_are_measured_in_the_views_that_all_have(self, models):
+    def test_models_and_their_average_in_common_views(self, models):
         result = results.evaluate_models(models, records_skipped=3)
         labels, (one, two) = models[0].labels, (model.views["center_crop"] for model in models)
         assert "ten_views" not in result
@@ -41,9 +41,24 @@ class TestEvaluateModels:
         assert (result["split"], result["images"], result["records_left_out"]) == ("validation", 400, 3)
         assert sum(row["images"] for row in result["center_crop"]["classes"]) == 400
 
-    def test_one_model_is_measured_in_both_views(self, models):
+    def test_one_model_in_both_views(self, models):
         result = results.evaluate_models(models[:1])
         assert result["center_crop"].keys() == result["ten_views"].keys()
+
+
+RESULT = {"center_crop": {"top1_error": 0.4, "top1_error_interval_95": [0.37, 0.43]}}
+
+
+class TestCompare:
+    @pytest.mark.parametrize("percent, passed", [(36.9, False), (37, True), (38, True), (42, True), (50, True)])
+    def test_passes_unless_the_interval_is_above_the_expected_error(self, percent, passed):
+        (row,) = results.compare(RESULT, {"top1": percent})
+        assert row["passed"] is passed
+        assert (row["name"], row["expected"], row["measured"]) == ("center crop, top-1", percent / 100, 0.4)
+
+    def test_view_that_was_not_measured(self):
+        with pytest.raises(ValueError, match="views that were measured"):
+            results.compare(RESULT, {"ten_view_top1": 4})
 
 
 class TestReport:
@@ -57,7 +72,7 @@ class TestReport:
         assert rows[1:] == [row["name"] for row in result["center_crop"]["classes"][:20]]
         assert "The 20 worst of 25 classes; all are in evaluation.json." in page
 
-    def test_files_hold_the_results(self, models, tmp_path):
+    def test_files(self, models, tmp_path):
         result = results.evaluate_models(models)
         report.write(tmp_path / "new", result, models)
         assert {path.name for path in (tmp_path / "new").iterdir()} == set(files.REPORT)
@@ -70,27 +85,28 @@ class TestReport:
         for name, picture in expected.items():
             np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "new" / name)), picture)
         table = (tmp_path / "new" / "evaluation.md").read_text()
-        error = f"{100 * result['center_crop']['top1_error']:.2f} ("
-        assert f"| 2 averaged | {error}" in table
-        assert "| class | images | top-1 error, % | top-5 error, % | most often predicted as |" in table
-        assert "| model | top-1, center crop | top-5, center crop |\n|---|---|---|\n" in table
+        errors = result["center_crop"]
+        assert f"| 2 averaged | {100 * errors['top1_error']:.2f} (" in table
+        assert f" | {100 * errors['class_mean_error']:.2f} |\n| chance | 85.71 | 28.57 |  |\n| most frequent" in table
 
-    def test_names_do_not_change_the_table_around_them(self, models):
+    def test_special_characters_in_names(self, models):
         names = ("a|b", "<img src=x>", "R&D", *"defg")
         renamed = [dataclasses.replace(model, name="two\nlines|", class_names=names) for model in models]
         lines = report.as_markdown(results.evaluate_models(renamed)).splitlines()
         rows = [line for line in lines if line.startswith("| ")]
-        assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4, 6}  # two tables
+        assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5, 6}  # two tables
         assert any(row.startswith("| &lt;img src=x> |") for row in rows)
         assert any(row.startswith("| a\\|b |") for row in rows)
         assert any(row.startswith("| two lines\\| |") for row in rows)
 
-    def test_text_names_views_and_chance(self, models):
-        result = results.evaluate_models(models[:1])
-        heading, *rows = report.as_text(result).splitlines()
-        assert heading.startswith("400 images of validation")
-        assert [row.split("  ")[1] for row in rows] == ["center crop", "ten views", "chance"]
-        assert f"{result['ten_views']['top1_error']:.2%}" in rows[1]
+    def test_text_of_imbalanced_data(self):
+        labels = np.repeat([0, 1], [97, 3])
+        always_first = Predictions("", ("a", "b"), "train", "", labels, {"center_crop": np.float32([[0.9, 0.1]] * 100)})
+        heading, *rows = report.as_text(results.evaluate_models([always_first])).splitlines()
+        assert "100 images of train" in heading and heading.endswith("class-mean error")
+        assert rows[0].split() == ["center", "crop", "3.00%", "(1.03%", "to", "8.45%)", "0.00%", "50.00%"]
+        assert rows[1].split() == ["chance", "50.00%", "0.00%"]
+        assert rows[2].split() == ["most", "frequent", "class", "3.00%", "0.00%"]
 
 
 class TestFiles:
@@ -101,3 +117,17 @@ class TestFiles:
             assert files.model_name(path) == "run"
             assert files.run_folder(path) == tmp_path / "run"
         assert files.is_saved("run.npz") and not files.is_saved("run")
+
+    @pytest.mark.parametrize(
+        "items, message",
+        [
+            (["top3=4"], "names are top1, top5, ten_view_top1, ten_view_top5. Received: 'top3=4'"),
+            (["top1=x"], "Received: 'top1=x'"),
+            (["top1=nan"], "Received: 'top1=nan'"),
+            (["top1=101"], "Received: 'top1=101'"),
+            (["top1=5", "top5=4", "top1=90"], "each error once. Received: top1=5,top5=4,top1=90"),
+        ],
+    )
+    def test_wrong_expected_errors(self, items, message):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            files.parse_expected(items)

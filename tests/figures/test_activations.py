@@ -1,4 +1,4 @@
-"""The outputs of all layers: those that the network computes, column by column, and drawn where they belong."""
+"""The outputs of all layers, column by column, and drawn as figure 2."""
 
 import keras
 import numpy as np
@@ -9,6 +9,8 @@ from alexnet_tf.figures import activations
 from alexnet_tf.layers import device_placement
 from alexnet_tf.model import build_alexnet
 
+NAMES = list("abcdefghij")
+
 
 @pytest.fixture(scope="module")
 def images():
@@ -17,7 +19,7 @@ def images():
 
 class TestActivations:
     @pytest.mark.parametrize("merge_columns", [False, True])
-    def test_equals_calling_layer_after_layer(self, merge_columns, images):
+    def test_equals_calling_the_layers_in_turn(self, merge_columns, images):
         model = build_alexnet("testing", 10, merge_columns=merge_columns, initializer="he_normal", input_scale=0.01)
         found = activations.activations(model, images)
         assert list(found) == [layer.name for layer in model.layers[1:]]
@@ -28,7 +30,7 @@ class TestActivations:
             assert found[layer.name][0].dtype == np.float32
             np.testing.assert_allclose(np.concatenate(found[layer.name], axis=-1), x, rtol=1e-5, atol=1e-6)
 
-    def test_columns_are_the_columns_of_the_network(self, images):
+    def test_arrays_are_the_networks_columns(self, images):
         model = build_alexnet("testing", 10, initializer="he_normal", input_scale=0.01)
         before = activations.activations(model, images, ["conv1", "pool2", "conv3"])
         kernel = model.get_layer("conv1").kernels[1]
@@ -38,9 +40,9 @@ class TestActivations:
         for name in ("conv1", "pool2"):
             np.testing.assert_array_equal(before[name][0], after[name][0])
             assert np.abs(before[name][1] - after[name][1]).max() > 0.01
-        assert np.abs(before["conv3"][0] - after["conv3"][0]).max() > 0.001  # which sees both
+        assert np.abs(before["conv3"][0] - after["conv3"][0]).max() > 0.001  # connected to both columns
 
-    def test_columns_on_devices_and_one_column_give_the_same_form(self, images, monkeypatch):
+    def test_columns_on_devices_and_single_column(self, images, monkeypatch):
         monkeypatch.setattr(device_placement, "check_devices_exist", lambda devices: None)  # one serves for two here
         placed = build_alexnet("testing", 10, column_devices=["CPU:0", "CPU:0"], initializer="he_normal")
         shapes = {name: [x.shape for x in arrays] for name, arrays in activations.activations(placed, images).items()}
@@ -49,14 +51,27 @@ class TestActivations:
         found = activations.activations(one, np.zeros((1, 67, 67, 3), "uint8"))
         assert {len(arrays) for arrays in found.values()} == {1}
 
-    def test_unknown_layer_is_refused(self, images):
+    def test_unknown_layer(self, images):
         model = build_alexnet("testing", 10, initializer="zeros")
-        with pytest.raises(ValueError, match=r"`layers` must be among mean_image, conv1.* Received: 'relu9'"):
+        with pytest.raises(ValueError, match=r"among mean_image, conv1.* Received: 'relu9'"):
             activations.activations(model, images, ["relu1", "relu9"])
 
 
+@pytest.mark.parametrize("classes", [10, 5])
+@pytest.mark.parametrize("nested", [False, True])
+def test_own_head_is_not_split_into_columns(nested, classes, images):
+    base = build_alexnet("testing", include_top=False, pooling="avg", initializer="he_normal", input_scale=0.01)
+    head = keras.layers.Dense(classes, activation="softmax", name="head")
+    model = keras.Sequential([base, head]) if nested else keras.Model(base.input, head(base.output))
+    found = activations.activations(model, images)
+    assert [array.shape for array in found["head"]] == [(3, classes)]
+    assert len(found["conv1"]) == 2
+    np.testing.assert_allclose(found["head"][0], model.predict(images, verbose=0), rtol=1e-4)
+    assert activations.draw_activations(model, images[0], NAMES).ndim == 3
+
+
 class TestMosaic:
-    def test_maps_are_in_order_with_gaps_between_them(self):
+    def test_maps_in_order_with_gaps(self):
         maps = np.arange(5 * 2 * 3, dtype="float32").reshape(5, 2, 3).transpose(1, 2, 0)
         picture = activations.mosaic(maps)
         assert picture.shape == (2 * 3 - 1, 3 * 4 - 1)
@@ -70,14 +85,12 @@ class TestMosaic:
 
 
 class TestDrawActivations:
-    def test_a_bright_map_is_bright_where_it_belongs(self, images):
+    def test_bright_map_is_bright_at_its_position(self, images):
         model = build_alexnet("testing", 10, initializer="zeros")
-        silent = activations.draw_activations(model, images[0], list("abcdefghij")).astype(int)
+        silent = activations.draw_activations(model, images[0], NAMES).astype(int)
         bias = model.get_layer("conv1").biases[1]  # of the lower column
-        values = np.zeros(bias.shape, "float32")
-        values[0] = 5.0
-        bias.assign(values)
-        drawn = activations.draw_activations(model, images[0], list("abcdefghij")).astype(int)
+        bias.assign(np.eye(1, bias.shape[0])[0] * 5.0)
+        drawn = activations.draw_activations(model, images[0], NAMES).astype(int)
         assert drawn.shape == silent.shape
         changed = np.argwhere(np.abs(drawn - silent).max(axis=-1) > 100)
         (top, left), (bottom, right) = changed.min(axis=0), changed.max(axis=0)
@@ -88,15 +101,15 @@ class TestDrawActivations:
         inside = drawn[top + 3 : bottom - 3, left + 3 : right - 3]
         assert np.ptp(inside.reshape(-1, 3), axis=0).max() < 10  # a map of one value
 
-    def test_network_of_one_column_and_an_absent_class_name_are_drawn(self):
+    def test_scale_ends_at_the_99_9th_percentile(self, images, figures):
+        model = build_alexnet("testing", 10, initializer="he_normal", input_scale=0.01)
+        activations.draw_activations(model, images[0], NAMES)
+        mosaics = [image for image in figures[0].axes[0].images if image.get_array().ndim == 2]
+        found = activations.activations(model, images[:1], ["relu1", "relu2"])
+        expected = [max(np.percentile(column, 99.9) for column in columns) for columns in found.values()]
+        np.testing.assert_allclose([each.norm.vmax for each in mosaics[:4]], np.repeat(expected, 2), rtol=1e-5)
+
+    def test_single_column_and_unusual_class_names(self):
         model = build_alexnet("four_layer", 2, initializer="he_normal", input_scale=0.01)
         picture = activations.draw_activations(model, np.zeros((32, 32, 3), "uint8"), ["$\\frac{1}$", "玫瑰" * 20])
         assert picture.shape[0] < picture.shape[1] and len(np.unique(picture)) > 50
-
-
-def test_weighted_layers_are_named_with_their_activations():
-    model = build_alexnet("paper", 10, initializer="zeros")
-    names = [(layer.name, activation) for layer, activation in activations.weighted_layers(model)]
-    assert names[0] == ("conv1", "relu1") and names[5] == ("fc6", "relu6") and names[-1] == ("fc8", "softmax")
-    assert len(names) == 8
-    assert not any(isinstance(layer, keras.layers.ReLU) for layer, _ in activations.weighted_layers(model))

@@ -1,4 +1,4 @@
-"""Grids of images, read back from their pixels."""
+"""Grids of images, checked by their pixels."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ NAMES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
 
 
 class TestKernelSheet:
-    def test_each_kernel_is_at_its_position_scaled_by_itself(self):
+    def test_position_and_scale_of_each_kernel(self):
         layer = GroupedConv2D(36, 2)
         layer.build((None, 8, 8, 6))  # 3 channels for each of two groups
         for group, kernel in enumerate(layer.kernels):
@@ -32,7 +32,7 @@ class TestKernelSheet:
                 np.testing.assert_array_equal(sheet[top + 4, left], 128)  # a zero is gray
         np.testing.assert_array_equal(sheet[cell + 1, 3 * cell + 1], 255)  # no nineteenth kernel
 
-    def test_kernel_of_zeros_is_gray_and_not_a_division_by_zero(self):
+    def test_kernel_of_zeros_is_gray(self):
         layer = GroupedConv2D(2, 3, groups=1, kernel_initializer="zeros")
         layer.build((None, 8, 8, 3))
         sheet = image_grids.kernel_sheet(layer.kernels, magnification=1)
@@ -40,7 +40,7 @@ class TestKernelSheet:
 
 
 class TestPredictionPanel:
-    def test_bar_of_the_true_class_has_another_color(self):
+    def test_bar_of_the_titles_class_is_orange(self):
         images = [np.full((32, 32, 3), 200, "uint8")] * 3
         predictions = [(["Dress", "Coat"], np.array([0.9, 0.1]))] * 3
         orange = np.array([0xF4, 0xA5, 0x82])
@@ -49,7 +49,7 @@ class TestPredictionPanel:
         assert np.any(np.all(with_title == orange, axis=-1))
         assert not np.any(np.all(without == orange, axis=-1))
 
-    def test_bars_are_as_long_as_the_probabilities_and_say_them(self, figures):
+    def test_length_and_text_of_bars(self, figures):
         images = [np.full((32, 32, 3), value, "uint8") for value in (200, 100)]
         predictions = [(["Dress", "Coat"], np.array([0.8, 0.2])), (["Bag", "Coat"], np.array([0.6, 0.004]))]
         panel = image_grids.prediction_panel(images, predictions, ["Dress", "Coat"])
@@ -72,7 +72,7 @@ class TestPredictionPanel:
             np.testing.assert_array_equal(each.images[0].get_array(), image)
 
     @pytest.mark.parametrize("count", [1, 4, 5, 9])
-    def test_any_number_of_images_fits(self, count):
+    def test_number_of_images(self, count):
         images = [np.zeros((16, 16, 3), "uint8")] * count
         panel = image_grids.prediction_panel(images, [(NAMES, np.full(5, 0.2))] * count)
         assert panel.ndim == 3
@@ -82,21 +82,21 @@ class TestPredictionPanel:
 class TestRows:
     COLORS = np.array([[[200, 0, 0], [0, 200, 0], [0, 0, 200]], [[200, 200, 0], [0, 200, 200], [200, 0, 200]]], "uint8")
 
-    def places(self, picture):
+    def centers(self, picture):
         """The mean row and column of each color."""
         found = [np.argwhere(np.all(picture == color, axis=-1)) for color in self.COLORS.reshape(-1, 3)]
-        return np.array([places.mean(axis=0) for places in found]).reshape(2, 3, 2)
+        return np.array([pixels.mean(axis=0) for pixels in found]).reshape(2, 3, 2)
 
     @pytest.mark.parametrize("kind", ["images", "patches"])
-    def test_images_are_in_their_rows_and_columns_with_their_names(self, kind, figures):
+    def test_position_and_name_of_each_image(self, kind, figures):
         rows = [[np.tile(color, (8, 8, 1)) for color in row] for row in self.COLORS]
         if kind == "images":
             picture = image_grids.image_rows([[(image, "name") for image in row] for row in rows])
         else:
             picture = image_grids.patch_rows(rows, ["first", "second"])
-        places = self.places(picture)
-        assert np.ptp(places[..., 0], axis=1).max() < 2 and np.ptp(places[..., 1], axis=0).max() < 2
-        assert places[1, 0, 0] - places[0, 0, 0] > 50 and np.diff(places[0, :, 1]).min() > 50
+        centers = self.centers(picture)
+        assert np.ptp(centers[..., 0], axis=1).max() < 2 and np.ptp(centers[..., 1], axis=0).max() < 2
+        assert centers[1, 0, 0] - centers[0, 0, 0] > 50 and np.diff(centers[0, :, 1]).min() > 50
         axes = figures[0].axes
         if kind == "images":
             assert [each.get_title() for each in axes if each.get_title()] == ["name"] * 6

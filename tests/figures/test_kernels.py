@@ -1,4 +1,4 @@
-"""The initial kernels of a run are kept once, and what training added stands out of them."""
+"""The initial kernels of a run, and what training added to them."""
 
 import io
 import json
@@ -19,7 +19,7 @@ def _noise(seed, columns=2):
 
 
 class TestInitialKernels:
-    def test_first_start_is_kept_and_found_from_checkpoints_and_files(self, tmp_path):
+    def test_first_start_is_kept_for_checkpoints_and_files(self, tmp_path):
         first = _noise(0)
         initial_kernels.save_initial_kernels(tmp_path, first)
         initial_kernels.save_initial_kernels(tmp_path, _noise(1))
@@ -27,7 +27,7 @@ class TestInitialKernels:
             for found, expected in zip(initial_kernels.load_initial_kernels(model), first, strict=True):
                 np.testing.assert_array_equal(found, expected)
 
-    def test_folder_without_them_has_none(self, tmp_path):
+    def test_folder_without_initial_kernels(self, tmp_path):
         assert initial_kernels.load_initial_kernels(tmp_path / "run" / "checkpoints" / "1") is None
 
     @pytest.mark.slow
@@ -48,24 +48,26 @@ np.savez(sys.stdout.buffer, *map(np.asarray, model.get_layer("conv1").kernels))
 
 
 class TestLearnedPart:
-    def test_shrunk_initial_values_leave_nothing_but_what_was_added(self):
+    def test_only_the_added_part_remains_when_initial_values_shrink(self):
         initial = _noise(0)
         edge = np.zeros((11, 11, 3, 1), "float32")
         edge[:, :5], edge[:, 6:] = -0.01, 0.01
-        trained = [0.4 * each + edge for each in initial]
+        shrunk = [each * [0.9, 0.6, 0.4, 0.1] for each in initial]  # each filter differently
+        trained = [each + edge for each in shrunk]
         for found in kernels.learned_part(trained, initial):
-            assert np.corrcoef(found[..., 0].ravel(), edge[..., 0].ravel())[0, 1] > 0.99
-        for column in kernels.learned_part([0.4 * each for each in initial], initial):
+            for index in range(4):
+                assert np.corrcoef(found[..., index].ravel(), edge[..., 0].ravel())[0, 1] > 0.99
+        for column in kernels.learned_part(shrunk, initial):
             np.testing.assert_allclose(column, 0, atol=1e-7)
 
-    def test_kernels_that_started_at_zero_are_learned_as_a_whole(self):
+    def test_kernels_that_started_at_zero_are_unchanged(self):
         trained = _noise(0)
         for found, whole in zip(kernels.learned_part(trained, [0 * each for each in trained]), trained, strict=True):
             np.testing.assert_array_equal(found, whole)
 
 
 class TestDrawKernels:
-    def test_both_sheets_are_side_by_side(self):
+    def test_learned_part_is_beside_the_kernels(self):
         initial = _noise(0)
         trained = [each + 0.02 for each in initial]
         picture = kernels.draw_kernels(trained, initial)
@@ -76,6 +78,6 @@ class TestDrawKernels:
         # Noise at the left, and areas of one color, all brighter than gray, at the right.
         assert np.abs(np.diff(left, axis=1)).mean() > 5 * np.abs(np.diff(right, axis=1)).mean()
 
-    def test_kernels_alone_are_figure_3(self):
+    def test_only_the_kernels_without_initial_values(self):
         trained = _noise(0)
         np.testing.assert_array_equal(kernels.draw_kernels(trained), image_grids.kernel_sheet(trained))

@@ -1,4 +1,4 @@
-"""Gradient ascent: what it finds excites the map more than photographs and noise do, and is what must excite it."""
+"""Synthetic inputs activate their feature maps more than photographs and noise do."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Charts, read back from their pixels."""
+"""Charts, checked by their pixels."""
 
 import matplotlib
 import numpy as np
@@ -14,16 +14,16 @@ NAMES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
 
 
 def color_at(pixels, axes, x, y):
-    """The color of a picture at a place of a figure's axes."""
+    """The color of a picture at a point of a figure's axes."""
     column, row = axes.transData.transform((x, y)).round().astype(int)
     return pixels[len(pixels) - row, column]
 
 
 class TestConfusionMatrix:
-    def test_darkness_and_number_of_a_cell_are_the_share_of_its_row(self, figures):
+    def test_cells_show_shares_of_rows(self, figures):
         labels = np.repeat(np.arange(5), 10)
         predictions = labels.copy()
-        predictions[20:26] = 4  # six of ten of class 2, and all of class 3 are taken for others
+        predictions[20:26] = 4  # six of ten of class 2 and all of class 3 are misclassified
         predictions[30:40] = 0
         pixels = plots.confusion_matrix(labels, predictions, NAMES)
         (axes,) = figures[0].axes
@@ -32,19 +32,19 @@ class TestConfusionMatrix:
         for true in range(5):
             for predicted in range(5):
                 expected = matplotlib.colormaps["Blues"](shares[true, predicted], bytes=True)[:3]
-                shown = color_at(pixels, axes, predicted - 0.4, true + 0.4)  # beside the number
+                shown = color_at(pixels, axes, predicted - 0.4, true + 0.4)  # next to the number
                 np.testing.assert_allclose(np.int32(shown), expected, atol=3)
         numbers = {(x, y): text.get_text() for text in axes.texts for x, y in [text.get_position()]}
         assert numbers == {(0, 0): "1", (1, 1): "1", (2, 2): ".40", (4, 2): ".60", (0, 3): "1", (4, 4): "1"}
         assert [label.get_text() for label in axes.get_yticklabels()] == NAMES
 
-    def test_thousand_classes_have_no_names(self):
+    def test_thousand_classes(self):
         labels = np.arange(1000)
         assert plots.confusion_matrix(labels, labels, [str(c) for c in labels]).shape[1] > 500
 
 
 class TestReliabilityDiagram:
-    def test_points_intervals_and_bars_are_the_bins_and_nothing_hides_them(self, figures):
+    def test_points_intervals_and_bars_are_the_bins(self, figures):
         rows = [
             {"images": 10, "confidence": 0.05, "accuracy": 0.95, "accuracy_interval_95": [0.7, 0.99]},
             {"images": 40, "confidence": 0.9, "accuracy": 0.5, "accuracy_interval_95": [0.4, 0.65]},
@@ -64,7 +64,7 @@ class TestReliabilityDiagram:
 
 
 class TestTrainingCurves:
-    def test_lines_are_the_errors_and_labels_the_epochs_to_the_goal(self, figures):
+    def test_lines_and_labels(self, figures):
         plots.training_curves([[0.5, 0.3, 0.2], [0.6, 0.5]], ["ReLU", "tanh"], 0.25, "CIFAR-10")
         (axes,) = figures[0].axes
         lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
@@ -74,7 +74,7 @@ class TestTrainingCurves:
 
 
 class TestSavePng:
-    def test_file_holds_the_same_pixels(self, tmp_path):
+    def test_round_trip(self, tmp_path):
         pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype("uint8")
         plots.save_png(tmp_path / "a.png", pixels)
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), pixels)
@@ -90,7 +90,7 @@ def drawn(text, **arguments):
 class TestText:
     @pytest.fixture
     def other_fonts(self, monkeypatch):
-        """A function that sets the fonts that this machine has besides Matplotlib's own."""
+        """A function that sets the fonts installed in addition to Matplotlib's own."""
 
         def set_fonts(*paths):
             monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [*paths, "/nowhere.ttf"])
@@ -99,11 +99,11 @@ class TestText:
         yield set_fonts
         fonts._files_with.cache_clear()
 
-    def test_mathematics_is_text(self):
+    def test_math_is_drawn_as_text(self):
         assert not np.array_equal(drawn("$x$"), drawn("x"))
         np.testing.assert_array_equal(drawn("$x^2$"), drawn("$x^2$", parse_math=False))
 
-    def test_every_chart_takes_names_that_are_no_mathematics(self):
+    def test_every_chart_draws_invalid_math(self):
         names, images = [r"$\frac{1}$", "$x^2$", "a$", "\\", "{"], np.zeros((5, 8, 8, 3), "uint8")
         plots.confusion_matrix(np.arange(5), np.arange(5), names)
         plots.training_curves([[0.5, 0.1]], names[:1], 0.2, names[0])
@@ -111,18 +111,18 @@ class TestText:
         image_grids.image_rows([list(zip(images, names, strict=True))])
         image_grids.patch_rows([images] * 5, names)
 
-    def test_other_scripts_are_drawn_in_a_font_of_this_machine(self, other_fonts, made_font, caplog):
+    def test_other_scripts_use_an_installed_font(self, other_fonts, made_font, caplog):
         path = made_font("猫")
         other_fonts(path)
         (usual,) = fonts.font_files("cat\n")
         assert fonts.font_files("a猫\n") == [usual, path]
         cat = drawn("猫")
-        # The made font's glyph is a black square of its size, 30 points.
+        # The font's glyph is a black square of its size, 30 points.
         assert np.sum(np.all(cat == 0, axis=-1)) == pytest.approx((30 / 72 * 100) ** 2, rel=0.1)
         np.testing.assert_array_equal(drawn("x"), drawn("x", family="DejaVu Sans"))
         assert not caplog.records
 
-    def test_font_that_is_missing_is_named_once(self, other_fonts, caplog, recwarn):
+    def test_missing_font_is_reported_once(self, other_fonts, caplog, recwarn):
         other_fonts()
         for _ in range(2):
             drawn("ab犬猫")
