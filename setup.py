@@ -106,7 +106,7 @@ setuptools.setup(
             "alexnet-convert = alexnet_tf.convert:run",
             "alexnet-describe = alexnet_tf.describe:run",
             "alexnet-evaluate = alexnet_tf.evaluate:run",
-            "alexnet-features = alexnet_tf.features:run",
+            "alexnet-features = alexnet_tf.extract_features:run",
             "alexnet-figures = alexnet_tf.paper_figures:run",
             "alexnet-neighbours = alexnet_tf.neighbours:run",
             "alexnet-export = alexnet_tf.export:run",

@@ -1,4 +1,4 @@
-"""Files that are complete or not there: no crash leaves half of one, and no reader sees one while it is written."""
+"""Atomic writes: a file is complete or does not exist, also after a crash."""
 
 import contextlib
 import fcntl

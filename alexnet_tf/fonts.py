@@ -1,4 +1,4 @@
-"""Fonts of this machine that have the characters of a text, for class names in any script."""
+"""Installed fonts with the characters of a text, for class names in any script."""
 
 import functools
 
@@ -9,9 +9,9 @@ from matplotlib import font_manager
 def font_files(text: str) -> list[str]:
     """Finds fonts that together have the characters of a text.
 
-    Warns, once for the same characters, if this machine has no font for some, and names the packages that have one.
+    If no installed font has some characters, a warning names packages of fonts, once for the same characters.
 
-    Returns: the paths of Matplotlib's usual font and of further ones, none if that suffices.
+    Returns: the paths of Matplotlib's default font and of further fonts, if they are needed.
     """
     usual = font_manager.findfont(font_manager.FontProperties())
     missing = set(filter(str.isprintable, text)).difference(map(chr, font_manager.get_font(usual).get_charmap()))
@@ -21,7 +21,7 @@ def font_files(text: str) -> list[str]:
 @functools.cache
 def _files_with(characters: frozenset[str]) -> tuple[str, ...]:
     files, missing = [], set(characters)
-    # The files themselves: Matplotlib's own list may be older than a font that was installed since.
+    # The files themselves, because Matplotlib's list may be older than a font.
     paths = font_manager.findSystemFonts() if missing else []
     for path in sorted(paths, key=lambda path: ("Regular" not in path, path)):
         try:
@@ -29,14 +29,14 @@ def _files_with(characters: frozenset[str]) -> tuple[str, ...]:
         except (OSError, RuntimeError):
             continue  # not a font that Matplotlib can read
         found = missing.intersection(map(chr, font.get_charmap()))
-        # Fonts of bitmaps, such as those of emojis, can't be drawn in any size; the "last resort" consists of boxes.
+        # Bitmap fonts, such as those of emojis, have one size; the "last resort" font consists of boxes.
         if found and font.scalable and "LastResort" not in path:
             files.append(path)
             missing -= found
     if missing:
         logging.warning(
-            "This machine has no font for %s: pictures show boxes instead. The package fonts-noto-cjk has Chinese, "
-            "Japanese and Korean, fonts-noto-core most other scripts.",
+            "No installed font has %s: pictures show boxes instead. Install fonts-noto-cjk for Chinese, Japanese and "
+            "Korean, and fonts-noto-core for most other scripts.",
             "".join(sorted(missing)[:20]),
         )
     return tuple(files)

@@ -203,7 +203,7 @@ class TestFlags:
         assert result.returncode == 2
         assert "names are top1, top5, ten_view_top1, ten_view_top5. Received: 'top3=4'" in result.stderr
 
-    @pytest.mark.parametrize("program", ["evaluate", "features", "neighbours", "paper_figures", "demo"])
+    @pytest.mark.parametrize("program", ["evaluate", "extract_features", "neighbours", "paper_figures", "demo"])
     def test_help_imports_no_tensorflow(self, program):
         command = [sys.executable, "-X", "importtime", "-m", f"alexnet_tf.{program}", "--help"]
         result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)

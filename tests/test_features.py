@@ -20,7 +20,7 @@ def features_dir(run_dir, data_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("features")
     for split, program in (("train", call), ("validation", run_well)):
         flags = ["--layers=pool5,relu7", f"--split={split}", f"--output={folder / split}.npz"]
-        output = program("features", f"--model={run_dir}", f"--data_dir={data_dir}", *flags)
+        output = program("extract_features", f"--model={run_dir}", f"--data_dir={data_dir}", *flags)
         assert f"relu7: {3000 if split == 'train' else 1000:,} vectors of" in output
     return folder
 
@@ -51,7 +51,7 @@ class TestFeatures:
 
     def test_tfrecord(self, features_dir, run_dir, data_dir, tmp_path):
         path = tmp_path / "validation.tfrecord"
-        call("features", f"--model={run_dir}", f"--data_dir={data_dir}", f"--output={path}")
+        call("extract_features", f"--model={run_dir}", f"--data_dir={data_dir}", f"--output={path}")
         found = features.Features.load(features_dir / "validation_relu7.npz")
         examples = [tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
         vectors = np.float32([example.features.feature["features"].float_list.value for example in examples])
@@ -80,12 +80,12 @@ class TestMistakes:
     def test_missing_layer(self, untrained_dir, data_dir, tmp_path):
         flags = [f"--model={untrained_dir}", f"--data_dir={data_dir}", f"--output={tmp_path / 'a.npz'}", "--layers=fc9"]
         with pytest.raises(ValueError, match="Layers must be among mean_image, "):
-            call("features", *flags)
+            call("extract_features", *flags)
 
     @pytest.mark.parametrize(
         "program, flags, message",
         [
-            ("features", ["--model=run", "--output=a.csv"], r"`output` must end in \.npz or \.tfrecord"),
+            ("extract_features", ["--model=run", "--output=a.csv"], r"`output` must end in \.npz or \.tfrecord"),
             ("neighbours", ["--features=a.npz", "--queries=b.npz", "--output=a.csv"], r"`output` must end in \.png"),
         ],
     )

@@ -124,7 +124,7 @@ class TestOutputs:
             ("evaluate", "--output_dir={}", "evaluation.json"),
             ("evaluate", "--save_predictions={}", "run.npz"),
             ("paper_figures", "--output_dir={}", "strongest_conv3.png"),
-            ("features", "--output={}/vectors.npz", "vectors.npz"),
+            ("extract_features", "--output={}/vectors.npz", "vectors.npz"),
             ("describe", "--picture={}/picture.svg", "picture.svg"),
         ],
     )

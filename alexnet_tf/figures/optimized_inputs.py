@@ -1,4 +1,4 @@
-"""Synthetic inputs that excite feature maps most, found by gradient ascent from noise."""
+"""Synthetic inputs that activate units most, found by gradient ascent from noise."""
 
 from collections.abc import Sequence
 
@@ -11,107 +11,144 @@ from alexnet_tf.figures import plots
 from alexnet_tf.figures.image_grids import shorten
 from alexnet_tf.networks import structure
 
-_GRAY = 127.5
+# Principal components of the RGB values of ImageNet's pixels, one per row, each times its standard deviation.
+# Source: section 4.1 defines them; the numbers were published with soumith/imagenet-multiGPU.torch.
+_COLORS = np.sqrt([[0.2175], [0.0188], [0.0045]]) * np.array(
+    [[-0.5675, -0.5808, -0.5836], [0.7192, -0.0045, -0.6948], [0.4009, -0.8140, 0.4203]]
+)
+_LEARNING_RATE, _INITIAL_NOISE, _CONTRAST = 0.05, 0.01, 2.0  # as in Lucid, whose contrast follows from the image's size
+_MAX_ROTATION = np.deg2rad(5)
+_MAX_SCALING = 0.1
+_SHIFTS_PER_FIELD = 16  # a 16th of a receptive field is the largest shift
 
 
 def optimize_inputs(
-    model: keras.Model,
-    layer: str,
-    feature_maps: Sequence[int] | np.ndarray,
-    steps: int = 256,
-    step_size: float = 4.0,
-    decay: float = 0.02,
-    jitter_px: int | None = None,
-    seed: int = 0,
+    model: keras.Model, layer: str, feature_maps: Sequence[int] | np.ndarray, steps: int = 256, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds inputs that excite feature maps most.
+    """Finds inputs that activate units of a layer most: in each feature map the unit in the middle.
 
-    Each step moves an image, starting from noise, by a random shift, so that no pixel's place is favored, goes up the
-    gradient of the mean over the feature map, and draws the pixels towards gray.
+    Adam maximizes the activation from noise. It changes the amplitudes of an image's frequencies and principal colors,
+    weighted as in photographs, because changes of single pixels end in high frequencies that no photograph contains.
+    Each step shifts, rotates and scales the image randomly, which removes patterns that only work at one position.
 
     Args:
-        model: from `model.build_alexnet`.
-        layer: name of one of its layers, better before the nonlinearity than after: fc8 rather than softmax, conv5
-            rather than relu5, whose gradient is zero where a map is silent.
-        feature_maps: indices of its feature maps, or of its units if it is fully-connected.
+        model: a network from `build_alexnet`, or a model that contains one.
+        layer: name of one of its layers. Choose one before the nonlinearity: fc8 instead of softmax, and conv5 instead
+            of relu5, whose gradient is zero for silent units.
+        feature_maps: indices of its feature maps, or of its units if it is fully connected.
         steps: number of steps.
-        step_size: root mean square of a step, in gray levels.
-        decay: share of a pixel's distance to gray that is lost in a step.
-        jitter_px: largest shift in each direction, in pixels; None for a 28th of the image's side.
-        seed: of the noise and the shifts.
+        seed: of the noise and the transformations.
 
     Returns:
-        (images, values): uint8 (feature maps, side, side, 3), and float32 (feature maps), the mean over the map that
-        each reaches.
+        (images, activations): uint8 (feature maps, side, side, 3), and float32 (feature maps,), the unit's activation
+        for each image.
 
     Raises:
         ValueError: if the layer or a feature map does not exist.
 
-    Source: K. Simonyan, A. Vedaldi and A. Zisserman, "Deep Inside Convolutional Networks", 2013, section 2; the random
-    shifts are from A. Mordvintsev and others, "Inceptionism", 2015.
+    Source: C. Olah, A. Mordvintsev and L. Schubert, "Feature Visualization", 2017, and their program Lucid.
+    Deviation: Lucid's colors are those of the paper's section 4.1 here, and shifts are smaller for small receptive
+    fields: shifts of 8 pixels would blur the kernels of conv1.
     """
-    network = structure.feature_extractor(model, [layer])
-    output = network.output[layer]
+    extractor = structure.feature_extractor(model, [layer])
+    output = extractor.output[layer]
     chosen = np.array(feature_maps)
     if not all(0 <= index < output.shape[-1] for index in chosen):
         raise ValueError(f"`feature_maps` must be from 0 to {output.shape[-1] - 1}. Received: {list(feature_maps)}")
-    means = keras.ops.mean(output, axis=tuple(range(1, len(output.shape) - 1)))
-    excitation = keras.Model(network.input, means)
-    side = model.input_shape[1]
-    jitter_px = side // 28 if jitter_px is None else jitter_px
-    random = np.random.default_rng(seed)
+    middle = tuple(length // 2 for length in output.shape[1:-1])
+    units = keras.Model(extractor.input, output[(slice(None), *middle)])
     own = tf.stack([tf.range(len(chosen)), tf.constant(chosen, tf.int32)], axis=1)
+    side = model.input_shape[1]
+    max_shift_px = structure.receptive_field(model, layer).size / _SHIFTS_PER_FIELD
+    random = np.random.default_rng(seed)
+    spectrum = keras.Variable(
+        random.normal(0, _INITIAL_NOISE, (2, len(chosen), 3, side, side // 2 + 1)), dtype="float32"
+    )
+    optimizer = keras.optimizers.Adam(_LEARNING_RATE)
+    optimizer.build([spectrum])
 
     @tf.function
-    def step(images, shift):
+    def step(transformation):
         with tf.GradientTape() as tape:
-            tape.watch(images)
-            values = tf.gather_nd(excitation(tf.roll(images, shift, (1, 2)), training=False), own)
-        gradient = tape.gradient(values, images)
-        gradient /= tf.sqrt(tf.reduce_mean(gradient**2, axis=(1, 2, 3), keepdims=True)) + 1e-20
-        images = _GRAY + (1 - decay) * (images + step_size * gradient - _GRAY)
-        return tf.clip_by_value(images, 0.0, 255.0)
+            images = _transform(_pixels(spectrum.value), transformation)
+            loss = -tf.reduce_sum(tf.gather_nd(units(images, training=False), own))
+        optimizer.apply([tape.gradient(loss, spectrum.value)], [spectrum])
 
-    noise = random.normal(_GRAY, 10.0, (len(chosen), side, side, 3))
-    images = tf.constant(noise, tf.float32)
     for _ in range(steps):
-        shift = random.integers(-jitter_px, jitter_px, 2, endpoint=True)
-        images = step(images, tf.constant(shift, tf.int32))
-    pixels = np.round(images.numpy()).astype("uint8")
-    values = tf.gather_nd(excitation(tf.constant(pixels, tf.float32), training=False), own)
-    return pixels, np.asarray(values, "float32")
+        step(tf.constant(_random_transformation(random, side, max_shift_px), tf.float32))
+    images = np.round(_pixels(spectrum.value).numpy()).astype("uint8")
+    return images, np.float32(tf.gather_nd(units(images, training=False), own))
+
+
+def _pixels(spectrum: tf.Tensor) -> tf.Tensor:
+    """Images from 0 to 255 from the amplitudes of their frequencies and principal colors.
+
+    Args:
+        spectrum: float32 (2, n, 3, side, side // 2 + 1), real and imaginary parts. Equal amplitudes give an image whose
+            frequencies f have amplitudes of 1 / f, as those of photographs have.
+
+    Returns: float32 (n, side, side, 3).
+    """
+    side = spectrum.shape[-2]
+    frequencies = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
+    amplitudes = 1 / np.maximum(frequencies, 1 / side)
+    amplitudes *= _CONTRAST / np.sqrt(2 * np.mean(amplitudes**2)) * side  # contrast of noise with variance 1
+    colors = tf.signal.irfft2d(tf.complex(*tf.unstack(spectrum * amplitudes.astype("float32"))), [side, side])
+    rgb = tf.einsum("ncxy,cd->nxyd", colors, tf.constant(_COLORS / np.abs(_COLORS).max(), tf.float32))
+    return 255 * tf.sigmoid(rgb)
+
+
+def _random_transformation(random: np.random.Generator, side: int, max_shift_px: float) -> np.ndarray:
+    """A random shift, rotation and scaling around the middle of an image, as `_transform` takes it."""
+    angle, shift = random.uniform(-_MAX_ROTATION, _MAX_ROTATION), random.uniform(-max_shift_px, max_shift_px, 2)
+    scale = random.uniform(1 - _MAX_SCALING, 1 + _MAX_SCALING)
+    matrix = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    middle = np.full(2, (side - 1) / 2)
+    offset = middle - matrix @ middle + shift
+    return np.array([*matrix[0], offset[0], *matrix[1], offset[1], 0, 0])
+
+
+def _transform(images: tf.Tensor, transformation: tf.Tensor) -> tf.Tensor:
+    """Transforms images (n, side, side, 3) by an affine transformation (8,), mirrored at the edges."""
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=transformation[None],
+        output_shape=tf.shape(images)[1:3],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+    )
 
 
 def draw_optimized_inputs(
     model: keras.Model, layer: str, num_feature_maps: int, class_names: Sequence[str]
 ) -> np.ndarray:
-    """Draws the inputs that excite feature maps most, of maps spread evenly over a layer.
+    """Draws the inputs that activate feature maps most.
 
     Args:
-        model: from `model.build_alexnet`.
+        model: a network from `build_alexnet`, or a model that contains one.
         layer: name of one of its layers.
-        num_feature_maps: number of feature maps; all if the layer has fewer.
-        class_names: names of the classes, which are the titles of the classifier's units.
+        num_feature_maps: number of feature maps, spread evenly over the layer; all if it has fewer.
+        class_names: names of the classes, the titles of the classifier's units.
 
-    Returns: uint8 (rows, columns, 3). Of a convolution the middle of each input is drawn, two receptive fields wide.
+    Returns: uint8 (rows, columns, 3). For a convolution, only the receptive field of the unit in the middle is shown.
 
     Raises:
         ValueError: as `optimize_inputs`.
     """
-    size = structure.receptive_field(model, layer).size
-    units, side = structure.feature_extractor(model, [layer]).output[layer].shape[-1], model.input_shape[1]
-    feature_maps = np.unique(np.linspace(0, units - 1, num_feature_maps).round().astype(int))
+    field, side = structure.receptive_field(model, layer), model.input_shape[1]
+    output = structure.feature_extractor(model, [layer]).output[layer]
+    feature_maps = np.unique(np.linspace(0, output.shape[-1] - 1, num_feature_maps).round().astype(int))
     images, _ = optimize_inputs(model, layer, feature_maps)
-    shown = min(2 * size, side)
-    first = (side - shown) // 2
-    images = images[:, first : first + shown, first : first + shown]
+    first = field.start + field.step * (output.shape[1] // 2) if len(output.shape) == 4 else 0
+    first, end = max(first, 0), min(first + field.size, side)
     per_row = min(4, len(images))
     rows = -(-len(images) // per_row)
     figure = Figure(figsize=(2.4 * per_row, 2.65 * rows), layout="constrained")
     panels = figure.subplots(rows, per_row, squeeze=False)
     for panel in panels.flat:
         panel.set_axis_off()
-    for panel, image, index in zip(panels.flat, images, feature_maps, strict=False):
+    for panel, image, index in zip(panels.flat, images[:, first:end, first:end], feature_maps, strict=False):
         panel.imshow(image, interpolation="nearest")
         title = class_names[int(index)] if layer in structure.class_layers(model) else f"{layer}, feature map {index}"
         panel.set_title(shorten(title, 30), fontsize=9)

@@ -1,43 +1,59 @@
-"""Synthetic inputs activate their feature maps more than photographs and noise do."""
+"""Synthetic inputs activate their units more than photographs and noise do."""
 
 import numpy as np
 import pytest
 
 from alexnet_tf.figures import activations, optimized_inputs
 from alexnet_tf.model import build_alexnet
+from alexnet_tf.networks import structure
 from alexnet_tf.tfrecords import reader, schema
 
 
-class TestOptimizeInputs:
-    def test_known_kernels_give_the_colors_and_edges_that_excite_them(self):
-        model = build_alexnet("testing", 10, initializer="zeros", input_scale=0.01)
-        kernel = np.zeros(model.get_layer("conv1").kernels[0].shape, "float32")
-        half = kernel.shape[1] // 2
-        kernel[:, :, 0, 0], kernel[:, :, 2, 0] = 1, -1  # red without blue
-        kernel[:, :half, :, 1], kernel[:, -half:, :, 1] = -1, 1  # dark at the left, bright at the right
-        model.get_layer("conv1").kernels[0].assign(kernel)
-        images, values = optimized_inputs.optimize_inputs(model, "conv1", [0, 1], steps=60)
-        assert images.shape == (2, 56, 56, 3) and images.dtype == np.uint8
-        red, green, blue = images[0].reshape(-1, 3).mean(axis=0)
-        assert red > green + 50 > blue + 100
-        (found,) = activations.activations(model, images, ["conv1"]).values()
-        np.testing.assert_allclose(values, [found[0][i, ..., i].mean() for i in range(2)], rtol=1e-4)
-        assert values[0] > 0
+def _middle(model, images, layer):
+    """The activations of the units in the middle, (images, feature maps)."""
+    values = structure.feature_extractor(model, [layer]).predict(images, verbose=0)[layer]
+    return values[:, values.shape[1] // 2, values.shape[2] // 2] if values.ndim == 4 else values
 
-    def test_excites_units_more_than_any_image_of_the_data(self, untrained, data_dir):
+
+class TestOptimizeInputs:
+    def test_kernels_of_conv1_are_recovered(self):
+        model = build_alexnet("testing", 10, initializer="zeros", input_scale=0.01)
+        size = structure.receptive_field(model, "conv1")[0]
+        middle, x, y = (size - 1) / 2, *np.mgrid[:size, :size]
+        waves = [np.sin(2 * np.pi * (x - middle) / 4), np.sin(2 * np.pi * (y - middle) / 4)]  # as fast as the stride
+        kernel = np.zeros(model.get_layer("conv1").kernels[0].shape, "float32")
+        for index, wave in enumerate(waves):
+            kernel[..., index] = wave[..., None]
+        kernel[..., 0, 2], kernel[..., 2, 2] = 1, -1  # red without blue
+        model.get_layer("conv1").kernels[0].assign(kernel)
+        images, values = optimized_inputs.optimize_inputs(model, "conv1", [0, 1, 2], steps=60)
+        assert images.shape == (3, 56, 56, 3) and images.dtype == np.uint8
+        np.testing.assert_allclose(values, np.diag(_middle(model, images, "conv1")[:, :3]), rtol=1e-4)
+        field, position = structure.receptive_field(model, "conv1"), activations.activations(model, images, ["conv1"])
+        first = field.start + field.step * (position["conv1"][0].shape[1] // 2)
+        for index in range(3):
+            patch = images[index, first : first + size, first : first + size].astype(float)
+            assert np.corrcoef((patch - patch.mean()).ravel(), kernel[..., index].ravel())[0, 1] > 0.7
+        assert (values > 0.4 * 127 * 0.01 * np.abs(kernel).sum(axis=(0, 1, 2))[:3]).all()
+
+    def test_units_are_activated_more_than_by_photographs(self, untrained, data_dir):
         model, _ = untrained
         description = schema.load_description(data_dir)
-        images, values = optimized_inputs.optimize_inputs(model, "fc7", [3, 20], steps=80)
         pixels, _ = next(iter(reader.make_evaluation_dataset(data_dir, 250, 56, description=description)))
-        (columns,) = activations.activations(model, pixels, ["fc7"]).values()
-        photographs = np.concatenate(columns, axis=-1)[:, [3, 20]]
-        assert (values > photographs.max(axis=0)).all()
-        again, _ = optimized_inputs.optimize_inputs(model, "fc7", [3, 20], steps=80)
-        np.testing.assert_array_equal(images, again)
+        for layer in ("conv3", "fc7"):
+            _, values = optimized_inputs.optimize_inputs(model, layer, [3, 20], steps=80)
+            assert (values > _middle(model, pixels, layer)[:, [3, 20]].max(axis=0)).all()
+
+    def test_seed_decides_the_images(self, untrained):
+        first, again, other = (
+            optimized_inputs.optimize_inputs(untrained[0], "conv2", [3], steps=5, seed=seed)[0] for seed in (1, 1, 2)
+        )
+        np.testing.assert_array_equal(first, again)
+        assert (first != other).mean() > 0.5
 
     @pytest.mark.parametrize(
-        "layer, maps, message", [("conv9", [0], "`layer` must be one of"), ("conv1", [400], "`feature_maps` must be")]
+        "layer, maps, message", [("conv9", [0], "Layers must be among"), ("conv1", [400], "`feature_maps` must be")]
     )
-    def test_missing_layers_and_maps_are_refused(self, layer, maps, message):
+    def test_missing_layers_and_maps(self, layer, maps, message):
         with pytest.raises(ValueError, match=message):
             optimized_inputs.optimize_inputs(build_alexnet("testing", 10, initializer="zeros"), layer, maps)

@@ -127,6 +127,6 @@ class TestText:
         for _ in range(2):
             drawn("ab犬猫")
         (record,) = caplog.records
-        assert "no font for 犬猫: pictures show boxes" in record.getMessage()
+        assert "No installed font has 犬猫: pictures show boxes" in record.getMessage()
         assert "fonts-noto-cjk" in record.getMessage()
         assert not recwarn.list
