@@ -20,6 +20,7 @@ FIGURES = {
 }
 _OF_A_MODEL = tuple(name for name in FIGURES if name != "relu_against_tanh")
 _OF_IMAGES = ("activations", "occlusion")  # from --image or from the data set
+_OCCLUDED = 3  # images of the data set
 _OF_A_DATA_SET = ("strongest", "panel", "neighbours", "relu_against_tanh")
 
 
@@ -37,7 +38,8 @@ def define_flags():
     flags.DEFINE_multi_string(
         "image",
         None,
-        "Image file for occlusion and, the first one, for activations; repeatable. Default: three validation images.",
+        "Image file for occlusion and, the first one, for activations; repeatable. Default: validation images, for "
+        "occlusion three that the network is not sure of.",
     )
     flags.DEFINE_string("output_dir", None, "Folder for the pictures.", required=True)
     flags.DEFINE_list("layers", ["conv1", "conv3", "conv5", "fc8"], "Layers for strongest and optimized.")
@@ -114,7 +116,7 @@ def _pictures(figure, model, description):
             initial = initial_kernels.load_initial_kernels(flag.model)
             return [kernels.draw_kernels(model.get_layer("conv1").kernels, initial)]
         case "activations":
-            return [activations.draw_activations(model, _images(model, description, 1)[0], names)]
+            return [activations.draw_activations(model, _images(model, description)[0], names)]
         case "strongest":
             return strongest_images.draw_strongest_images(
                 model, flag.layers, *data, flag.split, flag.maps, flag.images
@@ -122,15 +124,17 @@ def _pictures(figure, model, description):
         case "optimized":
             return (optimized_inputs.draw_optimized_inputs(model, layer, flag.maps, names) for layer in flag.layers)
         case "occlusion":
-            return [occlusion.draw_occlusion(model, _images(model, description, 3), names)]
+            images = _images(model, description)
+            chosen = images if flag.image else occlusion.doubtful_images(model, images, _OCCLUDED)
+            return [occlusion.draw_occlusion(model, chosen, names)]
         case "panel":
             return [panels.draw_predictions(model, *data)]
         case "neighbours":
             return [panels.draw_nearest_training_images(model, *data)]
 
 
-def _images(model, description, count):
-    """The images of --image, or images spread evenly over the validation split, preprocessed for the network."""
+def _images(model, description):
+    """The images of --image, or 100 spread evenly over the validation split, preprocessed for the network."""
     import numpy as np
 
     from alexnet_tf import notebook
@@ -140,7 +144,7 @@ def _images(model, description, count):
     if flag.image:
         upright = bool(description.exif_orientation)
         return notebook.preprocess(flag.image, model, image_px=description.image_px, exif_orientation=upright)
-    indices = np.linspace(0, description.splits["validation"].count - 1, count).round().astype(int)
+    indices = np.unique(np.linspace(0, description.splits["validation"].count - 1, 100).round().astype(int))
     images = reader.read_images(flag.data_dir, description, "validation", indices)
     return crops.center_crop(images, model.input_shape[1])
 

@@ -116,7 +116,7 @@ def saved(export_dir):
 def figures(monkeypatch):
     """The Matplotlib figures that are made into pixels, whose parts a test can look up."""
     made, pixels_of = [], plots.pixels_of
-    monkeypatch.setattr(plots, "pixels_of", lambda figure: made.append(figure) or pixels_of(figure))
+    monkeypatch.setattr(plots, "pixels_of", lambda figure, **dpi: made.append(figure) or pixels_of(figure, **dpi))
     return made
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import keras
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
@@ -11,9 +12,10 @@ from matplotlib.figure import Figure
 from alexnet_tf.figures import columns, image_grids, plots
 from alexnet_tf.networks import structure
 
-_BOX = 3.0  # side of a mosaic, in inches
+_BOX = 3.0  # width of a mosaic, in inches; its height if there are two columns
 _STEP = 3.8  # distance between the mosaics of two layers
 _DISTANCE = _BOX + 1.0  # distance between two columns
+_COLORS = matplotlib.colormaps["inferno"].with_extremes(bad="#505050")  # gaps, darker than bright activations
 
 
 def activations(
@@ -49,17 +51,18 @@ def activations(
     return result
 
 
-def mosaic(maps: np.ndarray) -> np.ndarray:
-    """Arranges feature maps in a near-square.
+def mosaic(maps: np.ndarray, height: float = 1.0) -> np.ndarray:
+    """Arranges feature maps in a near-square, or in another rectangle.
 
     Args:
         maps: float (rows, columns, feature maps); or (units,), where each unit becomes a square.
+        height: approximate height of the rectangle divided by its width.
 
     Returns: float (rows, columns). Gaps of one row or column between feature maps, and positions without a feature map
     or unit, are NaN.
     """
     maps = np.atleast_3d(maps.astype("float32")).transpose(2, 0, 1) if maps.ndim == 3 else maps.reshape(-1, 1, 1)
-    across = int(np.ceil(len(maps) ** 0.5))
+    across = int(np.ceil((len(maps) / height) ** 0.5))
     down = -(-len(maps) // across)
     gap = int(maps.shape[1] > 1)
     maps = np.pad(maps, ((0, across * down - len(maps)), (0, gap), (0, gap)), constant_values=np.nan)
@@ -86,11 +89,13 @@ def draw_activations(model: keras.Model, image: np.ndarray, class_names: Sequenc
     outputs = activations(model, image[None], [stage.activation for stage in stages])
     centers = columns.box_centers([1, *(stage.boxes for stage in stages)], _STEP, _DISTANCE)
     middle = centers[0][0][1]
-    width, height = _STEP * len(stages) + _BOX + 0.2, 2 * middle + _BOX + 1.2
-    figure = Figure(figsize=(width, height))
+    tall = _BOX if middle else _BOX + _DISTANCE  # a single column is as tall as two
+    below, above = _BOX / 2 + 0.2 + (tall - _BOX) / 2, 2 * middle + _BOX / 2 + 1.0 + (tall - _BOX) / 2
+    width = _STEP * len(stages) + _BOX + 0.2
+    figure = Figure(figsize=(width, below + above))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    axes.set(xlim=(-_BOX / 2 - 0.1, width - _BOX / 2 - 0.1), ylim=(-_BOX / 2 - 0.2, 2 * middle + _BOX / 2 + 1.0))
+    axes.set(xlim=(-_BOX / 2 - 0.1, width - _BOX / 2 - 0.1), ylim=(-below, above))
     _draw_box(axes, image, *centers[0][0], f"image: {image.shape[0]} x {image.shape[1]}")
     for position, stage in enumerate(stages, 1):
         here, arrays = centers[position], [array[0] for array in outputs[stage.activation]]
@@ -99,7 +104,8 @@ def draw_activations(model: keras.Model, image: np.ndarray, class_names: Sequenc
             largest = max(np.percentile(array, 99.9) for array in arrays)
             for array, center in zip(arrays, here, strict=True):
                 size = " x ".join(map(str, array.shape)) if array.ndim > 1 else f"{len(array)} units"
-                _draw_box(axes, mosaic(array), *center, f"{stage.layer.name}: {size}", float(largest))
+                pixels = mosaic(array, tall / _BOX)
+                _draw_box(axes, pixels, *center, f"{stage.layer.name}: {size}", float(largest), tall)
         else:
             _draw_classes(axes, arrays[0], *here[0], stage.layer.name, class_names)
     for index, (x, y) in enumerate(centers[1] if len(centers[1]) > 1 else ()):
@@ -107,16 +113,19 @@ def draw_activations(model: keras.Model, image: np.ndarray, class_names: Sequenc
     return plots.pixels_of(figure)
 
 
-def _draw_box(axes: Axes, pixels: np.ndarray, x: float, y: float, title: str, largest: float | None = None) -> None:
-    """Draws a picture, or a mosaic of activations from 0 to `largest`, in a square box with a title above it."""
+def _draw_box(
+    axes: Axes, pixels: np.ndarray, x: float, y: float, title: str, largest: float = 1.0, height: float = _BOX
+) -> None:
+    """Draws a picture, or a mosaic of activations from 0 to `largest`, in a box with a title above it."""
     rows, columns = pixels.shape[:2]
-    half_height, half_width = (_BOX / 2 * side / max(rows, columns) for side in (rows, columns))
+    inches_per_pixel = min(height / rows, _BOX / columns)
+    half_height, half_width = inches_per_pixel * rows / 2, inches_per_pixel * columns / 2
     axes.imshow(
         pixels,
         extent=(x - half_width, x + half_width, y - half_height, y + half_height),
-        cmap="inferno",
+        cmap=_COLORS,
         norm=PowerNorm(0.5, vmin=0, vmax=largest or 1.0, clip=True),
-        interpolation="nearest" if max(rows, columns) < 100 * _BOX else "antialiased",
+        interpolation="nearest" if inches_per_pixel > 0.01 else "antialiased",
         aspect="auto",
     )
     axes.text(x, y + half_height + 0.08, title, ha="center", va="bottom", fontsize=17)

@@ -1,5 +1,6 @@
 """Grids of images: kernels, predictions, and images in rows. Each is an RGB array, uint8 (rows, columns, 3)."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,14 +73,15 @@ def prediction_panel(
         picture, bars = panels[2 * row, column], panels[2 * row + 1, column]
         picture.imshow(image)
         if title:
-            picture.set_title(title, fontsize=9)
+            picture.set_title(shorten(title, 30), fontsize=9)
         colors = ["#f4a582" if title in (name, name.replace("/", "_")) else "#9ecae1" for name in names]
         draw_bars(bars, names, probabilities, colors)
-    return plots.pixels_of(figure)
+    return plots.pixels_of(figure, dpi=200)
 
 
 def shorten(name: str, characters: int = 23) -> str:
-    """Shortens a class's name to a number of characters."""
+    """Shortens a class's name to a number of characters, without a WordNet id."""
+    name = re.sub(r"^n\d{8} ", "", name)
     return name if len(name) <= characters else name[: characters - 2] + "…"
 
 
@@ -122,22 +124,23 @@ def image_rows(rows: Sequence[Sequence[tuple[np.ndarray, str]]]) -> np.ndarray:
     return plots.pixels_of(figure)
 
 
-def patch_rows(rows: Sequence[Sequence[np.ndarray]], names: Sequence[str]) -> np.ndarray:
-    """Draws rows of small images without captions, with the name of each row at the left.
+def patch_rows(rows: Sequence[Sequence[tuple[np.ndarray, str]]], names: Sequence[str]) -> np.ndarray:
+    """Draws rows of small images with captions, with the name of each row at the left.
 
     Args:
-        rows: lists of equal length of uint8 (side, side, 3).
+        rows: lists of equal length of (uint8 (side, side, 3), caption).
         names: the name of each row, which may have several lines.
 
     Returns: uint8 (rows, columns, 3).
     """
     columns = len(rows[0])
-    figure = Figure(figsize=(1.1 * columns + 0.9, 1.12 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(1.1 * columns + 0.9, 1.3 * len(rows)), layout="constrained")
     panels = figure.subplots(len(rows), columns + 1, squeeze=False, width_ratios=[0.8] + [1] * columns)
     for panel in panels.flat:
         panel.set_axis_off()
     for row, (patches, name) in enumerate(zip(rows, names, strict=True)):
         panels[row, 0].text(0.95, 0.5, name, ha="right", va="center", fontsize=8, transform=panels[row, 0].transAxes)
-        for panel, patch in zip(panels[row, 1:], patches, strict=True):
+        for panel, (patch, caption) in zip(panels[row, 1:], patches, strict=True):
             panel.imshow(patch, interpolation="nearest")
+            panel.set_title(caption, fontsize=7, y=-0.02, va="top")
     return plots.pixels_of(figure)

@@ -15,6 +15,7 @@ from alexnet_tf.layers import GroupedConv2D
 from alexnet_tf.networks import structure
 
 _GRAY = 128
+_DOUBTFUL = 0.7
 _COLORS = ("#9ecae1", "#fdae6b", "#a1d99b", "#bcbddc", "#fa9fb5", "#d9d9d9")  # the last: all other classes
 
 
@@ -106,6 +107,20 @@ def occlude(
         float(probabilities[label]),
         float(strengths[feature_map]),
     )
+
+
+def doubtful_images(model: keras.Model, images: np.ndarray, count: int) -> np.ndarray:
+    """Chooses the images of whose class a network is neither sure nor ignorant: occlusion changes these predictions.
+
+    Args:
+        model: from RGB pixels (batch, side, side, 3) to probabilities.
+        images: uint8 (n, side, side, 3).
+        count: number of images.
+
+    Returns: uint8 (count, side, side, 3), the images whose largest probability is nearest to 70%, in their order.
+    """
+    confidences = model.predict(images, verbose=0).max(axis=1)
+    return images[np.sort(np.argsort(np.abs(confidences - _DOUBTFUL), kind="stable")[:count])]
 
 
 def draw_occlusion(

@@ -106,10 +106,17 @@ def save_png(path: str | pathlib.Path, pixels: np.ndarray) -> None:
     files.write_atomically(path, lambda file: Image.fromarray(pixels).save(file, format="PNG"))
 
 
-def pixels_of(figure: Figure) -> np.ndarray:
-    """Renders a Matplotlib figure at 100 pixels per inch, without math in its text; uint8 (rows, columns, 3)."""
+def pixels_of(figure: Figure, dpi: int = 100) -> np.ndarray:
+    """Renders a Matplotlib figure, without math in its text.
+
+    Args:
+        figure: the figure.
+        dpi: pixels per inch.
+
+    Returns: uint8 (rows, columns, 3).
+    """
     canvas = FigureCanvasAgg(figure)
-    figure.set_dpi(100)
+    figure.set_dpi(dpi)
     _show_text_literally(figure)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # one per character; `fonts` warns once

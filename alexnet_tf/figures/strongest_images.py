@@ -74,19 +74,18 @@ def find_strongest_images(
 
 
 def crop_receptive_field(image: np.ndarray, field: structure.ReceptiveField, row: int, column: int) -> np.ndarray:
-    """Crops an image to the receptive field of a unit, with gray outside of the image.
+    """Crops an image to the receptive field of a unit, moved into the image if a part of it is outside.
 
     Args:
         image: uint8 (side, side, 3), the network's input.
         field: receptive field of the unit's layer, from `structure.receptive_field`.
         row, column: the unit's position in its feature map.
 
-    Returns: uint8 (size, size, 3).
+    Returns: uint8 (size, size, 3); the whole image if it is smaller.
     """
-    size, step, start = field
-    padded = np.pad(image, ((size, size), (size, size), (0, 0)), constant_values=128)
-    top, left = (size + start + position * step for position in (row, column))
-    return padded[top : top + size, left : left + size]
+    size = min(field.size, len(image))
+    top, left = (min(max(field.start + x * field.step, 0), len(image) - size) for x in (row, column))
+    return image[top : top + size, left : left + size]
 
 
 def _is_flat(image: np.ndarray, field: structure.ReceptiveField, row: int, column: int) -> bool:
@@ -107,6 +106,8 @@ def draw_strongest_images(
     count: int,
 ) -> dict[str, np.ndarray]:
     """Draws the receptive fields of the largest activations in some feature maps of layers, one row per feature map.
+
+    The value of each activation is below its image.
 
     Args:
         model: from RGB pixels (batch, side, side, 3) to probabilities.
@@ -144,14 +145,14 @@ def _spread(length: int, count: int) -> np.ndarray:
 def _draw(model, layer, candidates, strongest, images, num_feature_maps, class_names):
     """Draws the feature maps of one layer. `images` are those of `strongest`: (feature maps, count, side, side, 3)."""
     field = structure.receptive_field(model, layer)
-    units = [list(zip(*of_map, strict=True)) for of_map in zip(images, strongest.rows, strongest.columns, strict=True)]
-    flat = [np.mean([_is_flat(image, field, row, column) for image, row, column in of_map]) > 0.5 for of_map in units]
-    shown = np.flatnonzero(~np.array(flat)) if not all(flat) else np.arange(len(candidates))
+    rows, flat = [], []
+    for of_map, values, *positions in zip(images, strongest.values, strongest.rows, strongest.columns, strict=True):
+        units = list(zip(of_map, *positions, strict=True))
+        patches = [crop_receptive_field(image, field, row, column) for image, row, column in units]
+        rows.append([(patch, f"{value:.3g}") for patch, value in zip(patches, values, strict=True)])
+        flat.append(np.mean([_is_flat(image, field, row, column) for image, row, column in units]) > 0.5)
+    shown = np.flatnonzero(np.invert(flat)) if not all(flat) else np.arange(len(candidates))
     shown = shown[_spread(len(shown), num_feature_maps)]
-    patches = [[crop_receptive_field(image, field, row, column) for image, row, column in units[m]] for m in shown]
-    names = []
-    for m in shown:
-        index = candidates[m]
-        title = class_names[index] if layer in structure.class_layers(model) else f"feature map {index}"
-        names.append(f"{layer}\n{title}\n{strongest.values[m, 0]:.3g}")
-    return image_grids.patch_rows(patches, names)
+    is_class = layer in structure.class_layers(model)
+    names = [class_names[index] if is_class else f"feature map {index}" for index in candidates[shown]]
+    return image_grids.patch_rows([rows[m] for m in shown], [f"{layer}\n{image_grids.shorten(n)}" for n in names])

@@ -89,16 +89,15 @@ class TestRows:
 
     @pytest.mark.parametrize("kind", ["images", "patches"])
     def test_position_and_name_of_each_image(self, kind, figures):
-        rows = [[np.tile(color, (8, 8, 1)) for color in row] for row in self.COLORS]
+        rows = [[(np.tile(color, (8, 8, 1)), "name") for color in row] for row in self.COLORS]
         if kind == "images":
-            picture = image_grids.image_rows([[(image, "name") for image in row] for row in rows])
+            picture = image_grids.image_rows(rows)
         else:
             picture = image_grids.patch_rows(rows, ["first", "second"])
         centers = self.centers(picture)
         assert np.ptp(centers[..., 0], axis=1).max() < 2 and np.ptp(centers[..., 1], axis=0).max() < 2
         assert centers[1, 0, 0] - centers[0, 0, 0] > 50 and np.diff(centers[0, :, 1]).min() > 50
         axes = figures[0].axes
-        if kind == "images":
-            assert [each.get_title() for each in axes if each.get_title()] == ["name"] * 6
-        else:
+        assert [each.get_title() for each in axes if each.get_title()] == ["name"] * 6
+        if kind == "patches":
             assert [text.get_text() for each in axes for text in each.texts] == ["first", "second"]

@@ -109,7 +109,7 @@ class TestText:
         plots.training_curves([[0.5, 0.1]], names[:1], 0.2, names[0])
         image_grids.prediction_panel(images, [(names, np.full(5, 0.2))] * 5, names)
         image_grids.image_rows([list(zip(images, names, strict=True))])
-        image_grids.patch_rows([images] * 5, names)
+        image_grids.patch_rows([list(zip(images, names, strict=True))] * 5, names)
 
     def test_other_scripts_use_an_installed_font(self, other_fonts, made_font, caplog):
         path = made_font("猫")
