@@ -87,6 +87,7 @@ def main(arguments):
 
 def _check_flags(flag):
     """Raises ValueError if flags contradict each other, or an output file exists."""
+    files.check_unique("model", flag.model)
     expected = files.parse_expected(flag.expect)
     if not flag.ten_views and any(files.EXPECTED[name][0] == "ten_views" for name in expected):
         raise ValueError(f"`expect` of ten views requires `ten_views`. Received: {','.join(flag.expect)}")
@@ -157,9 +158,9 @@ def _report(flag, models, records_skipped):
     output_dir = pathlib.Path(flag.output_dir or files.run_folder(flag.model[0]))
     report.write(output_dir, result, models)
     if len(flag.model) == 1 and not files.is_saved(flag.model[0]):
-        conv1 = load_model(flag.model[0])[0].get_layer("conv1")
         initial = initial_kernels.load_initial_kernels(flag.model[0])
-        plots.save_png(output_dir / files.KERNELS, kernels.draw_kernels(conv1.kernels, initial))
+        picture = kernels.draw_kernels(kernels.first_kernels(load_model(flag.model[0])[0]), initial)
+        plots.save_png(output_dir / files.KERNELS, picture)
     print(f"\n{report.as_text(result)}")
     if compared:
         print(report.comparison(compared))

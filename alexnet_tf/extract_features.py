@@ -5,6 +5,7 @@ import pathlib
 from absl import flags
 
 from alexnet_tf import cli
+from alexnet_tf.evaluation import files
 
 
 def define_flags():
@@ -35,6 +36,7 @@ def main(arguments):
     output = pathlib.Path(flag.output)
     if output.suffix not in (".npz", ".tfrecord"):
         raise ValueError(f"`output` must end in .npz or .tfrecord. Received: {flag.output}")
+    files.check_unique("layers", flag.layers)
     paths = [output]
     if len(flag.layers) > 1:
         paths = [output.with_stem(f"{output.stem}_{layer}") for layer in flag.layers]

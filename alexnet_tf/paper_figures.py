@@ -5,6 +5,7 @@ import pathlib
 from absl import flags
 
 from alexnet_tf import cli
+from alexnet_tf.evaluation import files
 from alexnet_tf.tfrecords import schema
 
 FIGURES = {
@@ -63,19 +64,23 @@ def main(arguments):
         rates = [float(rate) for rate in flag.learning_rates]
     except ValueError as error:
         raise ValueError(f"`learning_rates` must be numbers. Received: {flag.learning_rates}") from error
+    files.check_unique("layers", flag.layers)
     folder = pathlib.Path(flag.output_dir)
     paths = {figure: [folder / name for name in _file_names(figure, flag.layers)] for figure in figures}
     outputs = [path for of_figure in paths.values() for path in of_figure]
     cli.check_outputs("output_dir", outputs, flag.overwrite, makes_folder=True)
 
     # Imported after the checks, because TensorFlow takes seconds to import.
-    from alexnet_tf.model import load_model
+    from alexnet_tf.model import load_model, variant_name
+    from alexnet_tf.networks.variants import VARIANTS
 
     description = schema.load_description(flag.data_dir) if flag.data_dir else None
     model, own_description = load_model(flag.model) if flag.model else (None, None)
     folder.mkdir(parents=True, exist_ok=True)
     for figure in figures:
-        if figure in _OF_A_MODEL:
+        if figure == "architecture" and variant_name(model) not in VARIANTS:
+            print(f"Not drawn: architecture, because {model.name} is not one of the variants.", flush=True)
+        elif figure in _OF_A_MODEL:
             _draw(figure, model, description or own_description, paths[figure])
             print(f"Written: {', '.join(map(str, paths[figure]))}", flush=True)
     if "relu_against_tanh" in figures:
@@ -114,7 +119,7 @@ def _pictures(figure, model, description):
     match figure:
         case "kernels":
             initial = initial_kernels.load_initial_kernels(flag.model)
-            return [kernels.draw_kernels(model.get_layer("conv1").kernels, initial)]
+            return [kernels.draw_kernels(kernels.first_kernels(model), initial)]
         case "activations":
             return [activations.draw_activations(model, _images(model, description)[0], names)]
         case "strongest":

@@ -188,9 +188,10 @@ class TestFlags:
     @pytest.mark.parametrize(
         "flags, message",
         [
-            (["--model=run,run"], "`output_dir` is required"),
+            (["--model=run,run2"], "`output_dir` is required"),
+            (["--model=run,run"], "`model` must not name anything twice"),
             (["--model=a/run,b/run", "--output_dir=out", "--save_predictions=out"], "runs with different names"),
-            (["--model=run", "--expect=top1=5,top1=90"], "name each error once"),
+            (["--model=run", "--expect=top1=5,top1=90"], "`expect` must not name anything twice"),
             (["--model=run", "--expect=ten_view_top1=4", "--noten_views"], "`expect` of ten views requires"),
         ],
     )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 
+import keras
 import nbformat
 import numpy as np
 import pytest
@@ -34,6 +35,13 @@ class TestNames:
         layers |= {"PaperDropout", "ReplicaDropout", "WithinMapNormalization"}
         others = {"decode_predictions", "PaperMomentum", "VARIANTS"}
         assert functions | layers | others <= set(alexnet_tf.__all__)  # names that scripts use
+
+    def test_features_is_a_model(self, untrained):
+        images = np.zeros((2, 56, 56, 3), "uint8")
+        extractor = alexnet_tf.features(untrained[0], ["conv1", "relu7"])
+        found = keras.Sequential([keras.Input((56, 56, 3)), extractor])(images)
+        for name, (expected, *others) in alexnet_tf.activations(untrained[0], images, ["relu7", "conv1"]).items():
+            np.testing.assert_allclose(found[name], np.concatenate([expected, *others], -1), rtol=1e-5, atol=1e-6)
 
     def test_lists_of_variants_and_weights(self):
         assert (

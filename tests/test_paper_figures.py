@@ -79,6 +79,7 @@ class TestProgram:
             ([], "`model` is required"),
             (["--figure=occlusion", "--model=run", "--data_dir="], "`data_dir` is required for strongest,"),
             (["--figure=relu_against_tanh", "--learning_rates=a"], "`learning_rates`"),
+            (["--model=run", "--layers=conv1,fc8,conv1"], "`layers` must not name anything twice"),
         ],
     )
     def test_wrong_flags(self, flags, message, tmp_path):

@@ -31,10 +31,15 @@ def parse_expected(items: Sequence[str]) -> dict[str, float]:
                 f"`expect` must be errors in percent by name, such as top1=43.45. The names are {', '.join(EXPECTED)}. "
                 f"Received: {item!r}"
             )
-        if name in expected:
-            raise ValueError(f"`expect` must name each error once. Received: {','.join(items)}")
         expected[name] = percent
+    check_unique("expect", [item.partition("=")[0] for item in items])
     return expected
+
+
+def check_unique(argument: str, items: Sequence[str]) -> None:
+    """Raises ValueError if an item of a flag occurs twice."""
+    if len(set(items)) < len(items):
+        raise ValueError(f"`{argument}` must not name anything twice. Received: {','.join(items)}")
 
 
 def run_folder(path: str | pathlib.Path) -> pathlib.Path:

@@ -3,10 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from matplotlib.figure import Figure
 
 from alexnet_tf.figures import image_grids, plots
+from alexnet_tf.networks import structure
+
+
+def first_kernels(model: keras.Model) -> list[np.ndarray]:
+    """The kernels of a network's first convolution: an array (side, side, 3, filters) for each column."""
+    first = structure.stages(model)[0].layer
+    return [keras.ops.convert_to_numpy(kernel) for kernel in structure.column_variables(first)["kernel"]]
 
 
 def learned_part(kernels: Sequence[Any], initial: Sequence[Any]) -> list[np.ndarray]:

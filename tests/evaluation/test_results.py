@@ -125,7 +125,7 @@ class TestFiles:
             (["top1=x"], "Received: 'top1=x'"),
             (["top1=nan"], "Received: 'top1=nan'"),
             (["top1=101"], "Received: 'top1=101'"),
-            (["top1=5", "top5=4", "top1=90"], "each error once. Received: top1=5,top5=4,top1=90"),
+            (["top1=5", "top5=4", "top1=90"], "`expect` must not name anything twice. Received: top1,top5,top1"),
         ],
     )
     def test_wrong_expected_errors(self, items, message):

@@ -80,8 +80,9 @@ class TestMosaic:
         assert np.isnan(picture[2]).all() and np.isnan(picture[:, 3]).all() and np.isnan(picture[3:, 8:]).all()
 
     def test_units_are_squares_without_gaps(self):
-        picture = activations.mosaic(np.arange(7, dtype="float32"))
-        np.testing.assert_array_equal(picture, [[0, 1, 2], [3, 4, 5], [6, np.nan, np.nan]])
+        units = np.arange(7, dtype="float32")
+        np.testing.assert_array_equal(activations.mosaic(units), [[0, 1, 2], [3, 4, 5], [6, np.nan, np.nan]])
+        np.testing.assert_array_equal(activations.mosaic(units, 2), [[0, 1], [2, 3], [4, 5], [6, np.nan]])
 
 
 class TestDrawActivations:
@@ -112,4 +113,11 @@ class TestDrawActivations:
     def test_single_column_and_unusual_class_names(self):
         model = build_alexnet("four_layer", 2, initializer="he_normal", input_scale=0.01)
         picture = activations.draw_activations(model, np.zeros((32, 32, 3), "uint8"), ["$\\frac{1}$", "玫瑰" * 20])
-        assert picture.shape[0] < picture.shape[1] and len(np.unique(picture)) > 50
+        two = activations.draw_activations(build_alexnet("testing", 2), np.zeros((56, 56, 3), "uint8"), ["a", "b"])
+        assert picture.shape[0] == two.shape[0] and len(np.unique(picture)) > 50
+
+    def test_gaps_are_darker_than_the_background(self, images):
+        model = build_alexnet("testing", 10, initializer="zeros")
+        picture = activations.draw_activations(model, images[0], NAMES)
+        inside = picture[:, 400:650]  # conv1
+        assert (inside == 0x50).all(axis=-1).sum() > 100

@@ -6,6 +6,7 @@ import pytest
 
 from alexnet_tf.figures import occlusion
 from alexnet_tf.layers import GroupedConv2D
+from alexnet_tf.model import build_alexnet
 
 
 def _depends_on(row: int, column: int, side: int = 24) -> keras.Model:
@@ -19,6 +20,13 @@ def _depends_on(row: int, column: int, side: int = 24) -> keras.Model:
 
 
 IMAGE = np.full((24, 24, 3), 250, "uint8")
+
+
+@pytest.fixture(scope="module")
+def own_head():
+    """A network with a user's own classifier of five classes on top."""
+    base = build_alexnet("testing", include_top=False, pooling="avg", initializer="he_normal", input_scale=0.01)
+    return keras.Sequential([base, keras.layers.Dense(5, activation="softmax", name="head")])
 
 
 class TestOcclude:
@@ -59,3 +67,20 @@ class TestOcclude:
     def test_impossible_arguments(self, changes, message):
         with pytest.raises(ValueError, match=message):
             occlusion.occlude(_depends_on(3, 3), IMAGE, **{"layer": "conv"} | changes)
+
+
+def test_doubtful_images_have_probabilities_near_70_percent():
+    reds = np.array([250, 129, 138, 60, 137, 120])  # sigmoid((red - 129) / 10), or 1 minus it
+    images = np.zeros((6, 24, 24, 3), "uint8")
+    images[..., 0] = reds[:, None, None]
+    chosen = occlusion.doubtful_images(_depends_on(3, 3), images, 3)
+    assert chosen[:, 0, 0, 0].tolist() == [138, 137, 120]
+
+
+class TestDrawOcclusion:
+    def test_own_head(self, own_head, figures):
+        images = np.random.default_rng(0).integers(0, 256, (1, 56, 56, 3)).astype("uint8")
+        occlusion.draw_occlusion(own_head, images, list("abcde"))
+        titles = [axes.get_title() for axes in figures[0].axes]
+        label = own_head.predict(images, verbose=0)[0].argmax()
+        assert titles[0].startswith("abcde"[label]) and titles[1].startswith("sum of relu5's feature map")

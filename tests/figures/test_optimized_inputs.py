@@ -1,5 +1,6 @@
 """Synthetic inputs activate their units more than photographs and noise do."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -50,6 +51,14 @@ class TestOptimizeInputs:
         )
         np.testing.assert_array_equal(first, again)
         assert (first != other).mean() > 0.5
+
+    def test_own_head(self):
+        base = build_alexnet("testing", include_top=False, pooling="avg", initializer="he_normal", input_scale=0.01)
+        model = keras.Sequential([base, keras.layers.Dense(5, name="head")])
+        images, values = optimized_inputs.optimize_inputs(model, "head", [4], steps=10)
+        np.testing.assert_allclose(values, model.predict(images, verbose=0)[0, [4]], rtol=1e-3)
+        picture = optimized_inputs.draw_optimized_inputs(model, "conv1", 2, list("abcde"))
+        assert picture.ndim == 3
 
     @pytest.mark.parametrize(
         "layer, maps, message", [("conv9", [0], "Layers must be among"), ("conv1", [400], "`feature_maps` must be")]
