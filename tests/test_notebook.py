@@ -39,7 +39,8 @@ class TestNames:
     def test_features_is_a_model(self, untrained):
         images = np.zeros((2, 56, 56, 3), "uint8")
         extractor = alexnet_tf.features(untrained[0], ["conv1", "relu7"])
-        found = keras.Sequential([keras.Input((56, 56, 3)), extractor])(images)
+        pixels = keras.Input((56, 56, 3))
+        found = keras.Model(pixels, extractor(pixels)).predict(images, verbose=0)
         for name, (expected, *others) in alexnet_tf.activations(untrained[0], images, ["relu7", "conv1"]).items():
             np.testing.assert_allclose(found[name], np.concatenate([expected, *others], -1), rtol=1e-5, atol=1e-6)
 
@@ -92,12 +93,10 @@ class TestPreprocess:
         palette = image.quantize(8)
         np.testing.assert_array_equal(self.crop(palette), self.crop(np.asarray(palette.convert("RGB"))))
 
-    @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+    @pytest.mark.parametrize("mode", ["RGBA", "LA"])
     def test_transparent_pillow_image_equals_its_file(self, mode):
         alpha = np.linspace(0, 255, 90 * 60).reshape(90, 60).astype("uint8")
         image = Image.fromarray(np.dstack([self.PIXELS, alpha]), "RGBA").convert(mode)
-        if mode == "P":
-            image.info["transparency"] = 3
         np.testing.assert_array_equal(self.crop(image), self.crop(encoded(image, "PNG")))
         assert (self.crop(image) != self.crop(image.convert("RGB"))).any()
 

@@ -42,7 +42,7 @@ class Features:
     def __post_init__(self):
         if not np.isfinite(self.vectors).all():
             raise ValueError(
-                f"Features must be finite numbers. Received NaN or infinity in the outputs of {self.layer}"
+                f"Features must be finite numbers. Received: NaN or infinity in the outputs of {self.layer}"
             )
 
     def save(self, path: str | pathlib.Path) -> None:

@@ -99,7 +99,8 @@ def draw_activations(model: keras.Model, image: np.ndarray, class_names: Sequenc
     _draw_box(axes, image, *centers[0][0], f"image: {image.shape[0]} x {image.shape[1]}")
     for position, stage in enumerate(stages, 1):
         here, arrays = centers[position], [array[0] for array in outputs[stage.activation]]
-        columns.draw_arrows(axes, centers[position - 1], here, stage.connections, _BOX, linewidth=2)
+        starts, ends = [(x + _BOX / 2, y) for x, y in centers[position - 1]], [(x - _BOX / 2, y) for x, y in here]
+        columns.draw_arrows(axes, starts, ends, stage.connections, linewidth=2)
         if position < len(stages):
             largest = max(np.percentile(array, 99.9) for array in arrays)
             for array, center in zip(arrays, here, strict=True):

@@ -1,22 +1,35 @@
 """A picture of a network in the manner of the paper's figure 2, drawn from the table of variants."""
 
 import pathlib
+from typing import NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import Polygon
 
 from alexnet_tf.figures import columns, plots
 from alexnet_tf.networks import rows
 from alexnet_tf.networks.variants import VARIANTS
 
 _COLORS = ("#9ecae1", "#fdd0a2")  # of the columns
-_BOX = (1.7, 1.5)
+_NO_COLUMN = "#e0e0e0"
 _STEP = 2.6  # distance between the boxes of two layers
-_DISTANCE = 2.4  # distance between two columns
+_DISTANCE = 2.6  # distance between two columns
+
+
+class _Volume(NamedTuple):
+    """A box that stands for feature maps: their number is its width, their side its height and its depth.
+
+    `depth` is the horizontal and the vertical offset of the back from the front.
+    """
+
+    width: float
+    height: float
+    depth: float
 
 
 def save_architecture(path: str | pathlib.Path, variant: str, num_classes: int = 1000) -> None:
@@ -54,46 +67,70 @@ def _draw(variant: str, num_classes: int) -> Figure:
     boxes = [1, *[num_columns] * (len(layers) - 1), 1]  # the classifier is one for all columns
     centers = columns.box_centers(boxes, _STEP, _DISTANCE)
 
-    right, top = _STEP * len(layers) + 1.4, _DISTANCE * (num_columns - 1) + 1.4
+    right, top = _STEP * len(layers) + 1.4, _DISTANCE * (num_columns - 1) + 2.0
     width_inches = 1.35 * (len(layers) + 1)
-    figure = Figure(figsize=(width_inches, width_inches * (top + 2.2) / (right + 1.4) + 0.4), layout="constrained")
+    figure = Figure(figsize=(width_inches, width_inches * (top + 3.2) / (right + 1.4) + 0.4), layout="constrained")
     axes = figure.subplots()
     axes.set_axis_off()
     axes.set_aspect("equal")
-    axes.set(xlim=(-1.4, right), ylim=(-2.2, top))
-    axes.set_title(f"{variant}: {row.title}", fontsize=11)
+    axes.set(xlim=(-1.4, right), ylim=(-3.2, top))
+    axes.set_title(f"{variant}: {row.title}", fontsize=12)
 
-    _draw_box(axes, *centers[0][0], f"image\n{row.image_px} x {row.image_px}\nx 3", "#eeeeee")
+    below = _volume((row.image_px, row.image_px, 3), row.image_px)
+    _draw_volume(axes, *centers[0][0], below, f"image\n{row.image_px} x {row.image_px} x 3", _NO_COLUMN)
     for position, shape in enumerate(layers, 1):
-        below, here = centers[position - 1], centers[position]
+        here = centers[position]
         *side, maps = shape.output_shape
-        size = f"{side[0]} x {side[1]}\nx {maps // len(here)}" if side else f"{maps // len(here)}"
-        for color, center in zip(_COLORS if len(here) > 1 else ["#eeeeee"], here, strict=True):
-            _draw_box(axes, *center, f"{shape.name}\n{size}", color)
-        connections = rows.connections(len(below), len(here), shape.row.input_columns)
-        columns.draw_arrows(axes, below, here, connections, _BOX[0])
+        size = (*side, maps // len(here))
+        volume = _volume(size, row.image_px)
+        starts = [(x + (below.width + below.depth) / 2, y) for x, y in centers[position - 1]]
+        ends = [(x - (volume.width + volume.depth) / 2, y) for x, y in here]
+        connections = rows.connections(len(starts), len(ends), shape.row.input_columns)
+        columns.draw_arrows(axes, starts, ends, connections, linewidth=1.2)
+        for color, center in zip(_COLORS if len(here) > 1 else [_NO_COLUMN], here, strict=True):
+            text = f"{shape.name}\n{' x '.join(map(str, size))}"
+            _draw_volume(axes, *center, volume, text, color, above=center[1] > centers[0][0][1])
         next_layer = shapes.index(layers[position]) if position < len(layers) else None
         following = shapes[shapes.index(shape) + 1 : next_layer]
         names = "\n".join([*_kernels(shape.row), *(each.name for each in following)])
-        axes.text(_STEP * position, -1.1, names, ha="center", va="top", fontsize=7, color="#606060")
+        axes.text(_STEP * position, -1.9, names, ha="center", va="top", fontsize=9, color="#303030")
+        below = volume
     if num_columns > 1:
         for index, (_, y) in enumerate(centers[1]):
-            axes.text(-1.2, y + 1.0 * (1 if index == 0 else -1), f"column {index + 1}", fontsize=8, va="center")
+            axes.text(-1.2, y + (0.8 if index == 0 else -0.8), f"column {index + 1}", fontsize=11, va="center")
         labels = {
             columns.WITHIN: "within a column, or from the image",
             columns.BETWEEN: "from a column to another, or to fc8",
         }
         handles = [Line2D([], [], color=color, label=label) for color, label in labels.items()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=10)
     return figure
 
 
-def _draw_box(axes: Axes, x: float, y: float, text: str, color: str) -> None:
-    width, height = _BOX
-    corner = (x - width / 2, y - height / 2)
-    style = "round,pad=0,rounding_size=0.12"
-    axes.add_patch(FancyBboxPatch(corner, width, height, boxstyle=style, facecolor=color, edgecolor="#404040"))
-    axes.text(x, y, text, ha="center", va="center", fontsize=8)
+def _volume(size: tuple[int, ...], image_px: int) -> _Volume:
+    """The box of feature maps (side, side, number) or of units (number,)."""
+    if len(size) == 1:
+        return _Volume(0.25, 1.7, 0.12)
+    height = 1.7 * (size[0] / image_px) ** 0.4  # roots, because the sizes differ by a factor of 20 and more
+    return _Volume(0.055 * size[-1] ** 0.5, height, 0.3 * height)
+
+
+def _draw_volume(axes: Axes, x: float, y: float, volume: _Volume, text: str, color: str, above: bool = False) -> None:
+    """Draws a box whose middle is at (x, y), with a text below or above it, where no arrow crosses it."""
+    width, height, depth = volume
+    left, bottom = x - (width + depth) / 2, y - (height + depth) / 2
+    right, top = left + width, bottom + height
+    back = [(left + depth, top + depth), (right + depth, top + depth), (right + depth, bottom + depth)]
+    front = [(left, bottom), (left, top), (right, top), (right, bottom)]
+    for corners, brightness in (
+        (front, 1.0),
+        ([(left, top), *back[:2], (right, top)], 1.08),
+        ([(right, top), *back[1:], (right, bottom)], 0.85),
+    ):
+        face = [min(brightness * channel, 1.0) for channel in to_rgb(color)]
+        axes.add_patch(Polygon(corners, facecolor=face, edgecolor="#505050", linewidth=0.8))
+    text_y, alignment = (top + depth + 0.1, "bottom") if above else (bottom - 0.1, "top")
+    axes.text(x, text_y, text, ha="center", va=alignment, fontsize=9)
 
 
 def _kernels(row: rows.Layer | None) -> list[str]:

@@ -27,24 +27,17 @@ def box_centers(boxes: Sequence[int], step: float, distance: float) -> list[list
 
 
 def draw_arrows(
-    axes: Axes,
-    below: Sequence[Point],
-    here: Sequence[Point],
-    connections: Sequence[tuple[int, int]],
-    box_width: float,
-    linewidth: float = 1.2,
+    axes: Axes, starts: Sequence[Point], ends: Sequence[Point], connections: Sequence[tuple[int, int]], linewidth: float
 ) -> None:
     """Draws an arrow for each connection between the boxes of two layers.
 
     Args:
         axes: the axes of the picture.
-        below, here: centers of the boxes of both layers.
-        connections: pairs (index in `below`, index in `here`).
-        box_width: width of the boxes.
+        starts, ends: where arrows leave the boxes of the lower layer, and where they reach those of the upper layer.
+        connections: pairs (index of a lower box, index of an upper box).
         linewidth: in points.
     """
     for lower, upper in connections:
-        color = BETWEEN if len(below) > 1 and lower != upper else WITHIN
-        (x, y), (from_x, from_y) = here[upper], below[lower]
+        color = BETWEEN if len(starts) > 1 and lower != upper else WITHIN
         style = {"arrowstyle": "-|>", "color": color, "shrinkA": 0, "shrinkB": 0, "lw": linewidth}
-        axes.annotate("", xy=(x - box_width / 2, y), xytext=(from_x + box_width / 2, from_y), arrowprops=style)
+        axes.annotate("", xy=ends[upper], xytext=starts[lower], arrowprops=style)

@@ -78,13 +78,12 @@ def occlude(
     for name, value in sizes.items():
         if not 1 <= value <= side:
             raise ValueError(f"`{name}` must be from 1 to the image's side, {side}. Received: {name}={value}")
-    last = structure.network_layers(model)[-1].name
-    network = structure.feature_extractor(model, [layer, last])
+    network = structure.feature_extractor(model, [layer], output="probabilities")
     output = network.output[layer]
     if len(output.shape) != 4:
         raise ValueError(f"`layer` must have feature maps. Received: layer={layer!r}, whose output is {output.shape}")
     sums = keras.ops.sum(output, axis=(1, 2))
-    both = keras.Model(network.input, [network.output[last], sums])
+    both = keras.Model(network.input, [network.output["probabilities"], sums])
     (probabilities,), (strengths,) = both.predict(image[None], verbose=0)
     label, feature_map = int(probabilities.argmax()), int(strengths.argmax())
 

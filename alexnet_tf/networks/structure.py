@@ -160,12 +160,13 @@ def check_layers(model: keras.Model, names: Sequence[str]) -> None:
             raise ValueError(f"Layers must be among {', '.join(known)}. Received: {name!r}")
 
 
-def feature_extractor(model: keras.Model, names: Sequence[str]) -> keras.Model:
+def feature_extractor(model: keras.Model, names: Sequence[str], output: str | None = None) -> keras.Model:
     """Makes a model that returns the outputs of layers, and shares the weights of `model`.
 
     Args:
         model: a network.
         names: names of its layers, also of those in nested models.
+        output: None, or the name under which the model's own output is returned as well.
 
     Returns: a functional model from the network's input to a dict with the output of each layer as one tensor: the
         outputs of columns on devices of their own are concatenated.
@@ -187,7 +188,8 @@ def feature_extractor(model: keras.Model, names: Sequence[str]) -> keras.Model:
     for name in names:
         if isinstance(outputs[name], list):
             outputs[name] = keras.layers.Concatenate()(outputs[name])
-    return keras.Model(traced.input, {name: outputs[name] for name in names})
+    returned = {name: outputs[name] for name in names}
+    return keras.Model(traced.input, returned | {output: traced.output} if output else returned)
 
 
 def output_columns(model: keras.Model) -> dict[str, int]:
