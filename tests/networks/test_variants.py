@@ -305,7 +305,7 @@ class TestSaveArchitecture:
         architecture.save_architecture(tmp_path / "paper.svg", "paper")
         texts = self.texts(tmp_path / "paper.svg")
         assert [texts.count(name) for name in ("conv1", "conv5", "fc7", "fc8", "image")] == [2, 2, 2, 1, 1]
-        assert texts.count("x 192") == 4
+        assert texts.count("13 x 13 x 192") == 4
         assert [texts.count(text) for text in ("11 x 11 kernels", "5 x 5 kernels", "3 x 3 kernels")] == [1, 1, 3]
         assert texts.count("stride 4") == 1
         assert "within a column, or from the image" in texts and "from a column to another, or to fc8" in texts
@@ -319,8 +319,8 @@ class TestSaveArchitecture:
             paths = re.findall(r"<path [^>]*>", (tmp_path / "picture.svg").read_text(encoding="utf-8"))
             # Of an arrow, the line and the head; of the legend, a line.
             arrows[variant] = [sum(color in path for path in paths) for color in ("#b2182b", "#404040")]
-        # Across into conv3, fc6 and fc7, and from column 2 into fc8, on column 1's device. The boxes are gray too.
-        assert arrows == {"paper": [15, 47], "independent_columns": [3, 47], "one_column": [0, 25]}
+        # Across into conv3, fc6 and fc7, and from column 2 into fc8, on column 1's device.
+        assert arrows == {"paper": [15, 31], "independent_columns": [3, 31], "one_column": [0, 16]}
 
     @pytest.mark.skipif(not (ROOT / "docs").exists(), reason="a Bazel sandbox holds no docs")
     def test_picture_in_the_docs_is_current(self, tmp_path):
