@@ -17,13 +17,14 @@ _COLORS = np.sqrt([[0.2175], [0.0188], [0.0045]]) * np.array(
     [[-0.5675, -0.5808, -0.5836], [0.7192, -0.0045, -0.6948], [0.4009, -0.8140, 0.4203]]
 )
 _LEARNING_RATE, _INITIAL_NOISE, _CONTRAST = 0.05, 0.01, 2.0  # as in Lucid, whose contrast follows from the image's size
+_DECAY = 0.05  # share of each amplitude that is lost in a step, for colors that are not only 0 and 255
 _MAX_ROTATION = np.deg2rad(5)
 _MAX_SCALING = 0.1
 _SHIFTS_PER_FIELD = 16  # a 16th of a receptive field is the largest shift
 
 
 def optimize_inputs(
-    model: keras.Model, layer: str, feature_maps: Sequence[int] | np.ndarray, steps: int = 256, seed: int = 0
+    model: keras.Model, layer: str, feature_maps: Sequence[int] | np.ndarray, steps: int = 128, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds inputs that activate units of a layer most: in each feature map the unit in the middle.
 
@@ -73,6 +74,7 @@ def optimize_inputs(
             images = _transform(_pixels(spectrum.value), transformation)
             loss = -tf.reduce_sum(tf.gather_nd(units(images, training=False), own))
         optimizer.apply([tape.gradient(loss, spectrum.value)], [spectrum])
+        spectrum.assign((1 - _DECAY) * spectrum)
 
     for _ in range(steps):
         step(tf.constant(_random_transformation(random, side, max_shift_px), tf.float32))
@@ -100,7 +102,9 @@ def _pixels(spectrum: tf.Tensor) -> tf.Tensor:
 
 def _random_transformation(random: np.random.Generator, side: int, max_shift_px: float) -> np.ndarray:
     """A random shift, rotation and scaling around the middle of an image, as `_transform` takes it."""
-    angle, shift = random.uniform(-_MAX_ROTATION, _MAX_ROTATION), random.uniform(-max_shift_px, max_shift_px, 2)
+    angle, shift = random.uniform(-_DECAY = 0.05  # share of each amplitude that is lost in a step, for colors that are not only 0 and 255
+_MAX_ROTATION, _DECAY = 0.05  # share of each amplitude that is lost in a step, for colors that are not only 0 and 255
+_MAX_ROTATION), random.uniform(-max_shift_px, max_shift_px, 2)
     scale = random.uniform(1 - _MAX_SCALING, 1 + _MAX_SCALING)
     matrix = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     middle = np.full(2, (side - 1) / 2)
