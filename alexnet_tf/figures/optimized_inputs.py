@@ -102,9 +102,7 @@ def _pixels(spectrum: tf.Tensor) -> tf.Tensor:
 
 def _random_transformation(random: np.random.Generator, side: int, max_shift_px: float) -> np.ndarray:
     """A random shift, rotation and scaling around the middle of an image, as `_transform` takes it."""
-    angle, shift = random.uniform(-_DECAY = 0.05  # share of each amplitude that is lost in a step, for colors that are not only 0 and 255
-_MAX_ROTATION, _DECAY = 0.05  # share of each amplitude that is lost in a step, for colors that are not only 0 and 255
-_MAX_ROTATION), random.uniform(-max_shift_px, max_shift_px, 2)
+    angle, shift = random.uniform(-_MAX_ROTATION, _MAX_ROTATION), random.uniform(-max_shift_px, max_shift_px, 2)
     scale = random.uniform(1 - _MAX_SCALING, 1 + _MAX_SCALING)
     matrix = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     middle = np.full(2, (side - 1) / 2)
