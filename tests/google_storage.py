@@ -1,7 +1,6 @@
-"""Google Cloud Storage, as TensorFlow's own file system for gs:// reads it, of a folder on this machine.
+"""A stand-in for Google Cloud Storage that serves local folders to TensorFlow's file system for gs://.
 
-TensorFlow asks fixed hosts over HTTPS. A proxy stands in for them: it answers itself, whatever host it is to
-connect to.
+TensorFlow connects to fixed hosts over HTTPS. A proxy answers in their place.
 """
 
 import contextlib
@@ -18,14 +17,14 @@ HOSTS = ("www.googleapis.com", "storage.googleapis.com")
 
 @contextlib.contextmanager
 def google_storage(buckets, folder):
-    """Serves the folders in `buckets` as buckets, read-only, to the end of the block.
+    """Serves the folders in `buckets` as read-only buckets until the end of the block.
 
     Args:
         buckets: a folder whose folders are the buckets.
         folder: an empty folder for a certificate.
 
-    Yields: (environment, requests): the environment variables with which a process asks it, and a list of what it was
-    asked for: (method, path, bytes of the answer).
+    Yields: (environment, requests): environment variables for a process that uses the server, and a list of
+    (method, path, size of the answer).
     """
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     names = ",".join(f"DNS:{host}" for host in HOSTS)
@@ -41,7 +40,7 @@ def google_storage(buckets, folder):
         environment = {
             "https_proxy": f"http://127.0.0.1:{server.server_port}",
             "CURL_CA_BUNDLE": str(certificate),
-            "NO_GCE_CHECK": "true",  # no search for the account of a virtual machine
+            "NO_GCE_CHECK": "true",  # do not look for credentials of a virtual machine
         }
         yield environment, server.requests
 
@@ -88,7 +87,7 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
 
     def _send_list(self, bucket, query):
-        """The objects whose names begin with a prefix; those behind a further slash as the name up to it."""
+        """Objects whose names begin with a prefix. Names with another slash are cut after it."""
         names = [path.relative_to(bucket).as_posix() for path in sorted(bucket.rglob("*")) if path.is_file()]
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter")
         items, prefixes = [], set()

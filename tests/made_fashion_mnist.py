@@ -1,4 +1,4 @@
-"""Small data sets in the files of Fashion-MNIST."""
+"""Small data sets in the format of Fashion-MNIST."""
 
 import gzip
 
@@ -10,7 +10,7 @@ def idx(array):
 
 
 def write_fashion_mnist(folder, counts=(("train", 6), ("t10k", 4)), suffix=".gz"):
-    """Writes images, image i full of i, with label i modulo 10; returns the folder."""
+    """Writes images with pixel value i % 256 and label i % 10. Returns the folder."""
     folder.mkdir()
     for prefix, count in dict(counts).items():
         images = np.repeat(np.arange(count) % 256, 28 * 28).reshape(count, 28, 28)

@@ -1,4 +1,4 @@
-"""Makes a small ILSVRC of 2010 or 2012 as ImageNet distributes it: tars of training and validation images, a devkit."""
+"""Makes small ImageNet archives for ILSVRC2010 or ILSVRC2012: training and validation images and a devkit."""
 
 import gzip
 import io
@@ -8,7 +8,7 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-# In the devkit's order, which is not that of the sorted WordNet ids.
+# In the order of the devkit; WordNet ids are not sorted.
 DEVKIT = (
     ("n02119789", "kit fox, Vulpes macrotis"),
     ("n01440764", "tench, Tinca tinca"),
@@ -24,13 +24,13 @@ def encode(pixels, form="JPEG", mode="RGB", **options):
 
 
 def image_of(devkit_id, number, height=60, width=80):
-    """A photograph-like image whose red is that of its class in the devkit, and whose noise that of its number."""
+    """An image with noise whose red is 60 times its class in the devkit."""
     noise = np.random.default_rng(number).integers(0, 12, (height, width, 3))
     return np.uint8(np.array([60 * devkit_id, 100, 100]) + noise)
 
 
 def odd_images(devkit_id):
-    """Images as ImageNet has them, of a class: CMYK, a PNG named JPEG, gray, very long, cut short, and no image."""
+    """Unusual images of a class: CMYK, PNG, gray, very long, truncated, and not an image."""
     complete = encode(image_of(devkit_id, 900))
     return {
         "cmyk": encode(image_of(devkit_id, 901), mode="CMYK"),
@@ -58,7 +58,7 @@ def tar_of(files):
 
 
 def make_ilsvrc(folder, images_per_class=20, validation_images=12, devkit=True, year="2012"):
-    """Writes the archives into a folder. Validation image i is of the devkit's class 1 + i % 4."""
+    """Writes the archives into a folder. Validation image i has class 1 + i % 4 in the devkit."""
     folder.mkdir(parents=True, exist_ok=True)
     kind, devkit_name = {"2010": ("images", "devkit-1.0"), "2012": ("img", "devkit_t12")}[year]
     classes = {}

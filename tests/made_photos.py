@@ -13,14 +13,14 @@ def encoded(image, format, **options):
 
 
 def exif(orientation):
-    """EXIF data with the tag Orientation, for `encoded`."""
+    """EXIF data with an Orientation for `encoded`."""
     tags = Image.Exif()
     tags[ExifTags.Base.Orientation] = orientation
     return tags
 
 
 def photo(rows=60, columns=80, mode="RGB"):
-    """Smooth enough that a JPEG of it is near it."""
+    """A smooth image, so that a JPEG of it is close to it."""
     y, x = np.mgrid[:rows, :columns]
     array = np.stack([255 * y / rows, 255 * x / columns, 255 * (x + y) / (rows + columns)], axis=-1)
     return Image.fromarray(array.astype("uint8")).convert(mode)

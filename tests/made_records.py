@@ -1,4 +1,4 @@
-"""TFRecord files as others write them."""
+"""Third-party TFRecords."""
 
 import tensorflow as tf
 
@@ -10,7 +10,7 @@ def feature(value):
 
 
 def write_records(path, images_and_labels, image_key="image/encoded", label_key="image/class/label"):
-    """A record with two features for each (bytes, int)."""
+    """Writes a record with two features for each (bytes, int)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
         for content, label in images_and_labels:
@@ -20,7 +20,7 @@ def write_records(path, images_and_labels, image_key="image/encoded", label_key=
 
 
 def state(folder):
-    """What changes if anything is written into a folder, or deleted from it."""
+    """Times and contents of the files in a folder: equal only if nothing was written or deleted."""
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()} | {
         folder: folder.stat().st_mtime_ns
     }

@@ -1,6 +1,7 @@
-"""Builds TFRecords of 256 x 256 images, and their statistics, from images. A second call resumes the first."""
+"""Builds TFRecords of 256 x 256 images and their statistics. A second call resumes an interrupted one."""
 
 import collections
+import dataclasses
 import itertools
 import json
 import pathlib
@@ -11,11 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from alexnet_tf import files
-from alexnet_tf.tfrecords import images, pool, records, schema, shards, sources, statistics
+from alexnet_tf.tfrecords import build_config, images, pool, records, schema, shards, sources, statistics
 
 _SHARED_FILES = (statistics.STATISTICS_FILE, records.INDEX_FILE)
-_STORED_AS = ("image_px", "keep_aspect", "encoding", "quality", "exif_orientation", "max_pixels", "resize")
-_LEAST_SHARDS = {"train": 16, "validation": 4}
+_MIN_SHARDS = {"train": 16, "validation": 4}
 _IMAGES_PER_SHARD = 1000  # about 40 MB of JPEGs
 _SETTINGS_FILE = ".building.json"  # the settings of an unfinished data set
 
@@ -24,139 +24,97 @@ def build_dataset(
     source: str,
     data_dir: str | pathlib.Path,
     *,
-    image_px: int = 256,
-    keep_aspect: bool = False,
-    encoding: str = "jpeg",
-    quality: int = 95,
-    exif_orientation: bool = True,
-    max_pixels: int = images.MAX_PIXELS,
-    resize: str = "crop",
-    num_train_shards: int | None = None,
-    num_validation_shards: int | None = None,
-    validation_fraction: float = 0.1,
-    seed: int = 0,
     max_bad_fraction: float = 0.01,
     num_processes: int | None = None,
     runner: str | None = None,
     runner_arguments: Sequence[str] = (),
     tfds_data_dir: str | None = None,
     record_format: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> schema.DatasetDescription:
-    """Builds a data set, or finishes an interrupted one, or finds that it is complete.
+    """Builds a data set, finishes an interrupted one, or finds that it is complete.
 
-    The same arguments give the same bytes, however many processes or workers build them, in one or several starts.
+    The same settings give the same bytes, whatever the number of processes, workers and restarts.
 
     Args:
         source: name of the source; see `sources.open_source`.
-        data_dir: folder for the shards; created if it does not exist.
-        image_px: shorter side of the stored images, in pixels.
-        keep_aspect: whether to keep the longer side, up to four times the shorter, instead of cutting out the central
-            square, as in the paper. Statistics are of the central square.
-        encoding, quality: "jpeg" of a quality from 1 to 95, "png", or "raw".
-        exif_orientation: whether to turn images upright, as their EXIF tag Orientation says. (TIFF files always are.)
-        max_pixels: pixels that an image may have; larger ones count as unreadable.
-        resize: how images become squares, "crop" or "warp"; see `images.prepare_image`.
-        num_train_shards, num_validation_shards: number of files of each split; None for one for every 1,000 images,
-            but at least 16 and 4, or one for each image if there are fewer.
-        validation_fraction, seed, tfds_data_dir, record_format: see `sources.open_source`.
-        max_bad_fraction: fraction of a split's images that may be unreadable; these are listed in dataset.json.
-        num_processes: processes of this machine that build; None for one per core. 1 builds in this process.
-        runner: None, or the name of a runner of Apache Beam, whose workers build. The images and `data_dir` must be on
-            a disk that every worker mounts under the same path.
-        runner_arguments: command-line arguments of Apache Beam's `PipelineOptions`.
+        data_dir: folder for the data set. It is created if it does not exist.
+        max_bad_fraction: maximum fraction of unreadable images in a split. They are listed in dataset.json.
+        num_processes: number of processes on this machine; None for one per core. 1 builds in this process.
+        runner: None, or the name of an Apache Beam runner. Every worker must mount the images and `data_dir` under the
+            same path.
+        runner_arguments: command-line arguments for Apache Beam's `PipelineOptions`.
+        tfds_data_dir, record_format: see `sources.open_source`.
+        **options: fields of `build_config.BuildConfig`.
 
     Returns: the `schema.DatasetDescription`.
 
     Raises:
-        ValueError: if an argument is out of range, Apache Beam is needed and missing, the folder holds another data
+        ValueError: if an argument is out of range, Apache Beam is needed and missing, the folder contains another data
             set, or too many images are unreadable.
 
     Source: section 2.
     """
-    _check_arguments(image_px, keep_aspect, encoding, quality, max_pixels, resize, num_processes, runner)
+    config = build_config.BuildConfig(**options)
+    if runner is not None:
+        _check_runner(runner, num_processes)
     data_dir = pathlib.Path(data_dir).absolute()
-    settings: dict[str, Any] = dict(source=source, image_px=image_px, keep_aspect=keep_aspect, encoding=encoding)
-    settings |= dict(quality=quality, exif_orientation=exif_orientation, max_pixels=max_pixels, resize=resize)
-    settings |= dict(num_train_shards=num_train_shards, num_validation_shards=num_validation_shards)
-    settings |= dict(validation_fraction=validation_fraction, seed=seed)
-    if record_format:
-        settings["record_format"] = dict(record_format)
-    description = _load_complete(data_dir, settings)
+    given = {"record_format": dict(record_format)} if record_format else {}
+    description = _load_complete(data_dir, {"source": source} | dataclasses.asdict(config) | given)
     if description:
         return description
-    opened = sources.open_source(source, seed, validation_fraction, tfds_data_dir, record_format)
+    opened = sources.open_source(source, config.seed, config.validation_fraction, tfds_data_dir, record_format)
     schema.check_class_names(opened.class_names)
     counts = {split: opened.count(split) for split in schema.SPLITS}
-    _set_default_shards(settings, counts)
-    tasks = _make_tasks(counts, data_dir, settings)
+    config = _set_default_shards(config, counts)
+    settings = {"source": source} | dataclasses.asdict(config) | given
+    tasks = _make_tasks(counts, data_dir, config)
     data_dir.mkdir(parents=True, exist_ok=True)
-    with files.sole_user(data_dir, f"Another process builds a data set in `data_dir` {data_dir}. Wait for it."):
-        _delete_damaged(data_dir)  # not before it is known that it can be built again
+    with files.sole_user(data_dir, f"Another process is building a data set in {data_dir}. Wait for it."):
+        _delete_damaged(data_dir)  # only now, when the source is known to exist
         _prepare_folder(data_dir, tasks, settings | counts)
         if runner is None:
             sums = pool.build_shards(opened, tasks, max_bad_fraction, num_processes)
         else:
-            sums = _build_with_beam(opened, tasks, max_bad_fraction, runner, runner_arguments)
+            from alexnet_tf.tfrecords import beam_pipeline  # imports Apache Beam
+
+            sums = beam_pipeline.build_shards(opened, tasks, max_bad_fraction, runner, runner_arguments)
         return _finish(data_dir, opened, tasks, settings, sums)
 
 
-def _set_default_shards(settings, counts):
-    for split, least in _LEAST_SHARDS.items():
-        if settings[f"num_{split}_shards"] is None:
-            settings[f"num_{split}_shards"] = min(counts[split], max(least, counts[split] // _IMAGES_PER_SHARD))
+def _check_runner(runner: str, num_processes: int | None):
+    if num_processes is not None:
+        raise ValueError(f"`num_processes` can't be combined with `runner`. Received: num_processes={num_processes}")
+    try:
+        from alexnet_tf.tfrecords import beam_pipeline
+    except ImportError as error:
+        raise ValueError(f"runner={runner!r} needs Apache Beam: pip install alexnet-tf[beam]") from error
+    beam_pipeline.check_runner(runner)
 
 
-def _build_with_beam(opened, tasks, max_bad_fraction, runner, runner_arguments):
-    from alexnet_tf.tfrecords import beam_pipeline  # imports Apache Beam
-
-    return beam_pipeline.build_shards(opened, tasks, max_bad_fraction, runner, runner_arguments)
-
-
-def _check_arguments(
-    image_px: int,
-    keep_aspect: bool,
-    encoding: str,
-    quality: int,
-    max_pixels: int,
-    resize: str,
-    num_processes: int | None,
-    runner: str | None,
-):
-    if resize not in schema.RESIZES or (resize == "warp" and keep_aspect):
-        raise ValueError(
-            f'`resize` must be one of {schema.RESIZES}, and "crop" with `keep_aspect`. Received: resize={resize!r}, '
-            f"keep_aspect={keep_aspect}"
-        )
-    if encoding not in schema.ENCODINGS:
-        raise ValueError(f"`encoding` must be one of {schema.ENCODINGS}. Received: encoding={encoding!r}")
-    if not 1 <= quality <= 95:
-        raise ValueError(f"`quality` must be from 1 to 95, the range Pillow recommends. Received: {quality}")
-    for name, value in (("image_px", image_px), ("max_pixels", max_pixels)):
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}")
-    if runner is not None:
-        if num_processes is not None:
-            raise ValueError(f"`num_processes` must be None with a `runner`. Received: {num_processes}")
-        try:
-            from alexnet_tf.tfrecords import beam_pipeline
-        except ImportError as error:
-            raise ValueError(f"runner={runner!r} needs Apache Beam: pip install alexnet-tf[beam]") from error
-        beam_pipeline.check_runner(runner)
+def _set_default_shards(config: build_config.BuildConfig, counts: dict[str, int]) -> build_config.BuildConfig:
+    defaults = {
+        f"num_{split}_shards": min(counts[split], max(least, counts[split] // _IMAGES_PER_SHARD))
+        for split, least in _MIN_SHARDS.items()
+        if config.num_shards(split) is None
+    }
+    return dataclasses.replace(config, **defaults)
 
 
-def _make_tasks(counts: dict[str, int], data_dir: pathlib.Path, settings: dict[str, Any]) -> list[shards.ShardTask]:
+def _make_tasks(
+    counts: dict[str, int], data_dir: pathlib.Path, config: build_config.BuildConfig
+) -> list[shards.ShardTask]:
     tasks = []
     for split, count in counts.items():
-        num_shards = settings[f"num_{split}_shards"]
+        num_shards = config.num_shards(split) or 0
         if not 1 <= num_shards <= count:
             raise ValueError(
-                f"`num_{split}_shards` must be from 1 to the number of {split} images, {count}. Received: {num_shards}"
+                f"`num_{split}_shards` must be from 1 to {count}, the number of {split} images. Received: {num_shards}"
             )
         bounds = [count * i // num_shards for i in range(num_shards + 1)]
         for index, (start, stop) in enumerate(itertools.pairwise(bounds)):
             path = data_dir / schema.shard_name(split, index, num_shards)
-            stored_as = {name: settings[name] for name in _STORED_AS}
-            tasks.append(shards.ShardTask(split, start, stop, path, **stored_as))
+            tasks.append(shards.ShardTask(split, start, stop, path, config))
     return tasks
 
 
@@ -165,14 +123,9 @@ def _load_complete(data_dir: pathlib.Path, settings: dict[str, Any]) -> schema.D
     if not (data_dir / schema.DATASET_FILE).exists():
         return None
     description = schema.load_description(data_dir)
-    if description.in_place:  # a shard of others is never built again, that is, deleted
-        raise ValueError(
-            f"`data_dir` must not be an index of records that are read in place (--in_place). Received: {data_dir}"
-        )
-    # Of older data sets not all settings are known; those that are must be the same.
-    check_settings(data_dir, settings | {"resize": "crop"} | description.settings, settings)
-    if description.exif_orientation is None and settings["exif_orientation"]:
-        print(f"{data_dir} was built by an older version, which ignored EXIF orientations; so do its networks.")
+    if description.in_place:  # its shards are third-party files, which must not be deleted
+        raise ValueError(f"`data_dir` must not be an index of records in place (--in_place). Received: {data_dir}")
+    check_settings(data_dir, description.settings, settings)
     try:
         for split in description.splits.values():
             schema.check_shard_sizes(data_dir, split)
@@ -180,53 +133,52 @@ def _load_complete(data_dir: pathlib.Path, settings: dict[str, Any]) -> schema.D
         try:
             records.load_index(data_dir, description)
         except ValueError as error:
-            print(f"{error}. Rebuilding it from the shards.")
+            print(f"{error} Rebuilding the index from the shards.")
             records.rebuild_index(data_dir, description)
             records.load_index(data_dir, description)
     except (ValueError, tf.errors.DataLossError) as error:
-        print(f"{error}. Building the data set again.")
+        print(f"{error} Building the data set again.")
         return None
     print(f"{data_dir} is complete: nothing to build.")
     return description
 
 
 def _delete_damaged(data_dir: pathlib.Path):
-    """Deletes a data set that is not complete although it was finished once."""
+    """Deletes a finished data set that was found to be damaged."""
     if not (data_dir / schema.DATASET_FILE).exists():
         return
     for split in schema.load_description(data_dir).splits.values():
         for shard in split.shards:
             (data_dir / shard.name).unlink(missing_ok=True)
-    for name in _SHARED_FILES:
+    for name in (*_SHARED_FILES, schema.DATASET_FILE):
         (data_dir / name).unlink(missing_ok=True)
-    (data_dir / schema.DATASET_FILE).unlink()
 
 
 def _prepare_folder(data_dir: pathlib.Path, tasks: list[shards.ShardTask], settings: dict[str, Any]):
-    """Makes sure that the folder holds nothing of other settings, half written, or written by others."""
+    """Deletes temporary files of an interrupted build. Raises ValueError if the folder contains anything else."""
     path = data_dir / _SETTINGS_FILE
     if path.exists():
-        check_settings(data_dir, {"resize": "crop"} | json.loads(path.read_text()), settings)
+        check_settings(data_dir, json.loads(path.read_text()), settings)
         for unfinished in data_dir.glob(".tmp-*"):
             unfinished.unlink(missing_ok=True)
     else:
         for output in [task.path for task in tasks] + [data_dir / name for name in _SHARED_FILES]:
             if output.exists():
-                raise ValueError(f"`data_dir` must not hold other files. Received: {output} exists")
+                raise ValueError(f"`data_dir` must not contain other files. Received: {output} exists.")
         files.write_text(path, json.dumps(settings))
 
 
 def check_settings(data_dir: pathlib.Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raises ValueError if the data set in a folder was built with other settings than those of now."""
+    """Raises ValueError if the data set in a folder was built with other settings. None matches any value."""
     changed = [
         f"{name} was {before.get(name)!r} and is now {value!r}"
         for name, value in now.items()
-        if before.get(name) != value and value is not None  # None: any number of shards
+        if before.get(name) != value and value is not None
     ]
     if changed:
         raise ValueError(
-            f"{data_dir} holds a data set with other settings: {'; '.join(changed)}. "
-            "Give another --data_dir, or delete this one."
+            f"{data_dir} contains a data set with other settings: {'; '.join(changed)}. "
+            "Choose another --data_dir or delete this one."
         )
 
 
@@ -237,7 +189,7 @@ def _finish(
     settings: dict[str, Any],
     sums: statistics.PixelSums,
 ) -> schema.DatasetDescription:
-    """Writes the files that describe all shards, dataset.json last."""
+    """Writes statistics.npz, index.npz and finally dataset.json."""
     splits, record_bytes, unserved = {}, {}, collections.Counter()
     for split in schema.SPLITS:
         parts = [shards.load_part(task) for task in tasks if task.split == split]
@@ -251,9 +203,7 @@ def _finish(
             skipped=tuple(tuple(entry) for part in parts for entry in part["skipped"]),
         )
         if not splits[split].count:
-            raise ValueError(
-                f"`source` must hold at least one readable {split} image. Received: {settings['source']!r}"
-            )
+            raise ValueError(f"`source` must have a readable {split} image. Received: {settings['source']!r}")
     checksums = {
         statistics.STATISTICS_FILE: statistics.Statistics.of(sums).save(data_dir),
         records.INDEX_FILE: records.save_index(data_dir, record_bytes),
@@ -271,8 +221,8 @@ def _finish(
     if unserved:
         listed = ", ".join(f"{count:,} {kind}" for kind, count in sorted(unserved.items()))
         print(
-            f"Warning: {unserved.total():,} images are of formats that an exported model does not decode: {listed}. "
-            f"It must be sent {', '.join(images.SERVED_FORMATS)}."
+            f"Warning: {unserved.total():,} images have formats that an exported model can't decode: {listed}. "
+            f"Send it {', '.join(images.SERVED_FORMATS)} instead."
         )
     for task in tasks:
         task.part_path.unlink()

@@ -1,4 +1,4 @@
-"""Describes a data set in words and pictures, to be looked at before a week of training."""
+"""Describes a data set in a text and pictures."""
 
 import pathlib
 
@@ -14,15 +14,10 @@ _CAPTION_PX = 14
 
 
 def describe_dataset(data_dir: str | pathlib.Path) -> str:
-    """Describes a data set: counts, class balance, sizes, statistics of the training images' pixels.
-
-    Args:
-        data_dir: folder of a data set.
-
-    Returns: Markdown text.
+    """Describes a data set as Markdown: counts, sizes, class balance and pixel statistics of the training images.
 
     Raises:
-        ValueError: if the folder holds no complete data set.
+        ValueError: if the folder does not contain a complete data set.
     """
     description = schema.load_description(data_dir)
     pixels = statistics.Statistics.load(data_dir)
@@ -30,7 +25,7 @@ def describe_dataset(data_dir: str | pathlib.Path) -> str:
     lines += [
         f"{len(description.class_names)} classes; images of {description.image_px} x {description.image_px} pixels"
         f"{' or longer' if description.keep_aspect else ''}{', warped' if description.resize == 'warp' else ''}, "
-        f"{'resized when they are read' if description.in_place else f'stored as {description.encoding}'}.",
+        f"{'resized when read' if description.in_place else f'stored as {description.encoding}'}.",
         "",
         "| split | images | shards | MB | bytes per image | images per class: minimum, median, maximum | skipped |",
         "|---|---|---|---|---|---|---|",
@@ -66,16 +61,13 @@ def describe_dataset(data_dir: str | pathlib.Path) -> str:
 def draw_dataset(data_dir: str | pathlib.Path) -> dict[str, np.ndarray]:
     """Draws pictures of a data set.
 
-    Args:
-        data_dir: folder of a data set.
-
-    Returns: a dict from a file's name to uint8 (rows, columns, 3):
-        contact_sheet.png   64 training images, from all shards, with their classes
+    Returns: a dict from file name to uint8 (rows, columns, 3):
+        contact_sheet.png   64 training images from all shards, with their classes
         mean_image.png      the mean of the training images
-        color_noise.png     four images, one per row: without and with seven draws of color noise
+        color_noise.png     four rows of an image without and with seven draws of color noise
 
     Raises:
-        ValueError: if the folder holds no complete data set.
+        ValueError: if the folder does not contain a complete data set.
     """
     description = schema.load_description(data_dir)
     pixels = statistics.Statistics.load(data_dir)
@@ -89,11 +81,11 @@ def draw_dataset(data_dir: str | pathlib.Path) -> dict[str, np.ndarray]:
             examples.append((crops.center_crop(decoded, description.image_px), description.class_names[label]))
     examples = examples[:64]
     draws = np.random.default_rng(0).normal(size=(len(examples[:4]), 7, 3))
-    offsets = draws @ pixels.color_noise().T
+    image_offsets = draws @ pixels.color_noise().T
     noisy = []
-    for (image, name), offsets_of_image in zip(examples[:4], offsets, strict=True):
+    for (image, name), offsets in zip(examples[:4], image_offsets, strict=True):
         noisy.append((image, name))
-        for offset in offsets_of_image:
+        for offset in offsets:
             shifted = np.uint8(np.clip(np.round(image + offset), 0, 255))
             noisy.append((shifted, " ".join(f"{value:+.0f}" for value in offset)))
     return {
@@ -104,7 +96,7 @@ def draw_dataset(data_dir: str | pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def write_pictures(data_dir: str | pathlib.Path) -> list[pathlib.Path]:
-    """Writes the pictures of `draw_dataset` into the data set's folder and returns their paths."""
+    """Writes the pictures of `draw_dataset` into the folder of the data set. Returns their paths."""
     paths = []
     for name, picture in draw_dataset(data_dir).items():
         paths.append(pathlib.Path(data_dir) / name)
@@ -118,8 +110,8 @@ def _row(values):
 
 
 def _sheet(captioned):
-    """Images with captions below them, eight in a row."""
-    from alexnet_tf import fonts  # Matplotlib takes half a second
+    """A grid of images with captions below, eight per row."""
+    from alexnet_tf import fonts  # importing Matplotlib takes half a second
 
     rows = -(-len(captioned) // 8)
     cell = _THUMBNAIL_PX + 4

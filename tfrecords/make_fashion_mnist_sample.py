@@ -1,4 +1,4 @@
-"""Makes the sample of Fashion-MNIST that this package contains from the complete set.
+"""Makes the sample of Fashion-MNIST in this package from the complete data set.
 
 python -m alexnet_tf.tfrecords.make_fashion_mnist_sample SOURCE_FOLDER OUTPUT_FOLDER
 """
@@ -11,12 +11,12 @@ import numpy as np
 
 from alexnet_tf.tfrecords import sources
 
-# Images of each of the ten classes: 3,000 and 1,000 in all, which is 2 MB.
+# For each of the ten classes. 4,000 images take 2 MB.
 _IMAGES_PER_CLASS = {"train": 300, "validation": 100}
 
 
 def make_sample(source_folder: str | pathlib.Path, output_folder: str | pathlib.Path) -> None:
-    """Writes four gzipped IDX files: the first images of each class, in their order in the complete set."""
+    """Writes four gzipped IDX files with the first images of each class, in their original order."""
     source = sources.open_source(f"fashion_mnist:{source_folder}")
     output_folder = pathlib.Path(output_folder)
     output_folder.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def make_sample(source_folder: str | pathlib.Path, output_folder: str | pathlib.
                 labels.append(label)
         for kind, array in (("images-idx3", np.array(images, "uint8")), ("labels-idx1", np.array(labels, "uint8"))):
             header = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes()
-            # Without a time stamp, so that the same images give the same bytes.
+            # Without a time stamp, the same images give the same bytes.
             packed = gzip.compress(header + array.tobytes(), compresslevel=9, mtime=0)
             (output_folder / f"{prefix}-{kind}-ubyte.gz").write_bytes(packed)
 

@@ -1,4 +1,4 @@
-"""Builds shards in processes of this machine."""
+"""Builds shards in a pool of processes on this machine."""
 
 import concurrent.futures
 import multiprocessing
@@ -18,20 +18,20 @@ def build_shards(
     max_bad_fraction: float,
     num_processes: int | None = None,
 ) -> statistics.PixelSums:
-    """Builds all shards. Stops as soon as too many images are found to be unreadable.
+    """Builds all shards. Stops as soon as too many images are unreadable.
 
     Args:
         source: the source of the images.
         tasks: the `shards.ShardTask`s.
         max_bad_fraction: see `shards.check_unreadable`.
-        num_processes: processes that build; None for one per CPU available. 1 builds in this process.
+        num_processes: number of processes; None for one per available CPU. 1 builds in this process.
 
     Returns: the `statistics.PixelSums` of the training images.
 
     Raises:
         ValueError: if too many images are unreadable.
     """
-    sums = statistics.PixelSums(tasks[0].image_px)
+    sums = statistics.PixelSums(tasks[0].config.image_px)
     skipped = {task.split: [] for task in tasks}
 
     def finish(task, bar):
@@ -46,7 +46,7 @@ def build_shards(
                 shards.build_shard(task)
                 finish(task, bar)
             return sums
-        # Spawned, not forked: a fork of a process with TensorFlow's threads can hang.
+        # Spawn, not fork: a fork of a process with TensorFlow's threads can hang.
         context = multiprocessing.get_context("spawn")
         processes = min(num_processes or available_cpus(), len(tasks))
         with concurrent.futures.ProcessPoolExecutor(processes, context, _initialize_process, (source,)) as pool:
@@ -62,8 +62,7 @@ def build_shards(
 
 
 def _initialize_process(source):
-    """Prepares a process that builds shards. It ends when the builder dies, which it would not notice by itself while
-    it waits for a task."""
+    """Sets the source, and ends this process when its parent dies: a process that waits for a task does not notice."""
     shards.set_source(source)
 
     def watch():

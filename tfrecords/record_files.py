@@ -1,4 +1,4 @@
-"""TFRecord files of others as a source, read in random order: TensorFlow's ImageNet scripts', TFDS's, or your own."""
+"""Third-party TFRecords as a source: by TensorFlow's ImageNet scripts, TensorFlow Datasets or your own program."""
 
 import dataclasses
 import pathlib
@@ -10,11 +10,11 @@ import numpy as np
 
 from alexnet_tf.tfrecords import image_folder, schema, storage
 
-# The keys of an image and of its label: those of the ImageNet convention, and those of TensorFlow Datasets.
+# Feature keys of image and label: of TensorFlow's ImageNet scripts, and of TensorFlow Datasets.
 _CONVENTIONS = ((schema.ENCODED, schema.LABEL), ("image", "label"))
 _SPLIT_NAMES = {"train": "train|training", "validation": "validation|valid|val|dev", "test": "test|testing"}
-_NO_RECORDS = (".json", ".txt", ".md", ".csv", ".npz", ".npy", ".pbtxt", ".pb", ".idx", ".index")
-MAGIC_BYTES = 4  # of an image that `read_facts` returns
+_OTHER_SUFFIXES = (".json", ".txt", ".md", ".csv", ".npz", ".npy", ".pbtxt", ".pb", ".idx", ".index")
+MAGIC_BYTES = 4  # number of bytes per image that `read_facts` returns
 _ENTRY = [("file", "int32"), ("offset", "int64"), ("place", "int64"), ("label", "int32")]
 
 
@@ -23,12 +23,12 @@ class RecordFiles:
     """Images inside TFRecords of `tf.train.Example`s.
 
     Attributes:
-        class_names: in the order of the labels.
-        paths: of all files.
-        images: a dict from a split to a structured array with an entry for each image, in the order in which they are
-            read: the number of its file, the offset of its record there, its place in the split, and its label.
-        splits: a dict from a split to its name in the files.
-        image_key: the feature that holds an encoded image.
+        class_names: class names in the order of the labels.
+        paths: paths of all files.
+        images: a dict from split to a structured array with an entry per image, in reading order: index of its file,
+            offset of its record, position in the split on disk, and label.
+        splits: a dict from split to its name on disk.
+        image_key: feature key of the encoded image.
     """
 
     class_names: tuple[str, ...]
@@ -64,41 +64,39 @@ def make_record_files_source(
     label_key: str | None = None,
     class_names: str | pathlib.Path | None = None,
 ) -> RecordFiles:
-    """A `RecordFiles` of a folder with files such as train-00000-of-01024, or flowers-train.tfrecord-00000-of-00002.
+    """Opens a folder with files such as train-00000-of-01024 or flowers-train.tfrecord-00000-of-00002.
 
-    The split is a word of a file's name: train or training; validation, valid, val or dev; test or testing. Without
-    validation files those of the test are taken; without both, a part of each class is held out. All records are read
-    once, for their labels and their sizes, with which any can be read alone: whatever order they are in on disk, they
-    are mixed here. An entry takes 24 bytes of memory.
+    The split is a word in the file name: train or training; validation, valid, val or dev; test or testing. Without
+    validation files, test files are used; without both, a part of each class is held out. All records are read once
+    for their labels and offsets, 24 bytes of memory per image. Then images are read in random order.
 
     Args:
-        folder: of the files. Nothing is written there.
-        seed: of the order and of the choice of images that are held out.
-        validation_fraction: fraction of each class that is held out if there are no validation images.
-        label_offset: the label of the first class: 1 where 0 is the background, as in TensorFlow's first ImageNet
-            scripts and the Model Garden; it is subtracted.
-        image_key, label_key: features of a record; None for those of the ImageNet convention, "image/encoded" and
-            "image/class/label", or of TensorFlow Datasets, "image" and "label", by what the first record has.
-        class_names: a file with a name per line, in the order of the labels; None for TensorFlow Datasets' own file
-            beside the records, else the records' "image/class/text", else the labels' numbers.
+        folder: folder of the files. Nothing is written there.
+        seed: seed of the order and of the choice of held-out images.
+        validation_fraction: fraction of each class to hold out if there is no validation split.
+        label_offset: label of the first class, which is subtracted. 1 if label 0 is the background, as in TensorFlow's
+            first ImageNet scripts and the Model Garden.
+        image_key, label_key: feature keys; None for "image/encoded" and "image/class/label", or "image" and "label",
+            whichever the first record has.
+        class_names: file with one class name per line in the order of the labels; None for the class names of
+            TensorFlow Datasets in the folder, else "image/class/text" of the records, else the labels.
 
     Raises:
-        ValueError: if there are no such files, one is damaged or compressed, or its records have no such features or
-            other labels.
+        ValueError: if there are no such files, a file is damaged or compressed, or records lack the features or have
+            labels outside of the range.
     """
     root = storage.absolute(folder)
     files = find_files(root)
-    paths = [path for of_split in files.values() for path in of_split]
-    image_key, label_key = find_keys(paths[0], image_key, label_key)
-    found, texts, first = {}, {}, 0
-    for split, of_split in files.items():
-        print(f"Reading the labels of {len(of_split):,} files of {root}, split {split}.", flush=True)
-        found[split] = index_records(of_split, first, label_key, image_key, texts)
-        found[split]["label"] -= label_offset
-        first += len(of_split)
-    labels = np.concatenate([entries["label"] for entries in found.values()])
+    image_key, label_key = find_keys(files["train"][0], image_key, label_key)
+    paths, entries, texts = [], {}, {}
+    for split, split_paths in files.items():
+        print(f"Reading the labels of {len(split_paths):,} files in {root}, split {split}.", flush=True)
+        entries[split] = index_records(split_paths, len(paths), label_key, image_key, texts)
+        entries[split]["label"] -= label_offset
+        paths += split_paths
+    labels = np.concatenate([split_entries["label"] for split_entries in entries.values()])
     names = name_classes(root, labels, texts, label_offset, class_names)
-    return mixed(found, seed, validation_fraction, names, paths, {split: split for split in files}, image_key)
+    return mix(entries, seed, validation_fraction, names, paths, {split: split for split in files}, image_key)
 
 
 def name_classes(
@@ -108,16 +106,16 @@ def name_classes(
     label_offset: int,
     class_names: str | pathlib.Path | None,
 ) -> list[str]:
-    """The names of the classes, in the order of the labels.
+    """The class names in the order of the labels.
 
     Args:
         root: folder of the files.
-        labels: of all records, from 0 on.
-        texts: a name for labels, as they are in the records.
-        label_offset, class_names: as `make_record_files_source` takes them.
+        labels: labels of all records, after subtracting `label_offset`.
+        texts: a dict from labels, as in the records, to class names.
+        label_offset, class_names: see `make_record_files_source`.
 
     Raises:
-        ValueError: if labels are negative, or more than the names; or are from 1 on, and no names were given.
+        ValueError: if labels are negative or exceed the names, or start at 1 although no names are given.
     """
     texts = {label - label_offset: text for label, text in texts.items()}
     names = _read_class_names(root, class_names)
@@ -125,20 +123,20 @@ def name_classes(
     if names is None:
         if lowest == 1:
             raise ValueError(
-                "`label_offset` must be 1 for records whose labels are from 1 on, unless `class_names` names a class 0 "
-                f"without images. Received: labels from 1 to {highest} in {root}"
+                "--label_offset must be 1 if labels start at 1, unless --class_names has a class 0 without images. "
+                f"Received: labels 1 to {highest} in {root}"
             )
         names = [texts.get(label, str(label)) for label in range(highest + 1)]
     if lowest < 0 or highest >= len(names):
         raise ValueError(
-            f"`label_offset` and `class_names` must make the labels of the records 0 to {len(names) - 1}. Received: "
-            f"label_offset={label_offset}, which makes them {lowest} to {highest} in {root}"
+            f"Labels must be from 0 to {len(names) - 1} after subtracting --label_offset={label_offset}, according to "
+            f"--class_names. Received: {lowest} to {highest} in {root}"
         )
     return names
 
 
-def mixed(
-    found: Mapping[str, np.ndarray],
+def mix(
+    entries: Mapping[str, np.ndarray],
     seed: int,
     validation_fraction: float,
     class_names: Sequence[str],
@@ -146,24 +144,27 @@ def mixed(
     splits: Mapping[str, str],
     image_key: str,
 ) -> RecordFiles:
-    """The source of indexed records, in random order.
+    """Puts indexed records into random order.
 
     Args:
-        found: for "train" and, unless a part of each class is to be held out, "validation" what `index_records`
-            returned.
-        seed, validation_fraction: as `make_record_files_source` takes them.
-        class_names, paths, splits, image_key: as in `RecordFiles`.
+        entries: a dict from "train" and "validation" to the result of `index_records`. Without "validation", a part of
+            each class is held out.
+        seed, validation_fraction: see `make_record_files_source`.
+        class_names, paths, splits, image_key: see `RecordFiles`.
     """
     random = np.random.default_rng(seed)
-    images = dict(found)
+    images = dict(entries)
     if "validation" not in images:
         parts = [[], []]
-        for label in np.unique(found["train"]["label"]):
-            of_class = np.flatnonzero(found["train"]["label"] == label)
-            divided = image_folder.hold_out(len(of_class), validation_fraction, random)
-            for part, numbers in zip(parts, divided, strict=True):
-                part.append(of_class[numbers])
-        images = {split: found["train"][np.concatenate(part)] for split, part in zip(schema.SPLITS, parts, strict=True)}
+        for label in np.unique(entries["train"]["label"]):
+            members = np.flatnonzero(entries["train"]["label"] == label)
+            for part, indices in zip(
+                parts, image_folder.hold_out(len(members), validation_fraction, random), strict=True
+            ):
+                part.append(members[indices])
+        images = {
+            split: entries["train"][np.concatenate(part)] for split, part in zip(schema.SPLITS, parts, strict=True)
+        }
         splits = dict.fromkeys(schema.SPLITS, splits["train"])
     images = {split: random.permutation(images[split]) for split in schema.SPLITS}
     return RecordFiles(tuple(class_names), tuple(paths), images, dict(splits), image_key)
@@ -176,14 +177,14 @@ def index_records(
     image_key: str | None = None,
     texts: dict[int, str] | None = None,
 ) -> np.ndarray:
-    """The entries of `RecordFiles.images` of all records of files, in their order.
+    """The entries of `RecordFiles.images` for all records of files, in their order.
 
     Args:
-        paths: of the files.
-        first_file: number of the first of them.
-        label_key: the feature with an image's label.
+        paths: paths of the files.
+        first_file: index of the first file.
+        label_key: feature key of the label.
         image_key: None, or a feature that each record must have.
-        texts: None, or a dict that gets the texts of labels that it lacks, from "image/class/text".
+        texts: None, or a dict to which the class names in "image/class/text" are added by label.
 
     Raises:
         ValueError: if a file is damaged, or a record lacks a feature.
@@ -200,7 +201,7 @@ def index_records(
         columns.append((np.full_like(facts.labels, number), np.cumsum(sizes) - sizes, facts.labels))
     files, offsets, labels = (np.concatenate(column) for column in zip(*columns, strict=True))
     if not len(files):
-        raise ValueError(f"A file of each split must hold records. Of {len(paths)}, such as {paths[0]}, none does.")
+        raise ValueError(f"Each split must have records. Found: none in {len(paths)} files such as {paths[0]}")
     entries = np.empty(len(files), _ENTRY)
     entries["file"], entries["offset"], entries["place"], entries["label"] = files, offsets, range(len(files)), labels
     return entries
@@ -208,13 +209,13 @@ def index_records(
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What `read_facts` found in the records of a file.
+    """The records of a file.
 
     Attributes:
-        bytes: int64 (records,), the size of each.
+        bytes: int64 (records,), size of each record.
         labels: int64 (records,).
-        texts: a dict from a label to "image/class/text" of its first record, if that has it.
-        magics: bytes (records,), the first `MAGIC_BYTES` of each image; empty if images were not looked at.
+        texts: a dict from label to "image/class/text" of its first record, if that has a text.
+        magics: bytes (records,), the first `MAGIC_BYTES` of each image; empty without `image_key`.
     """
 
     bytes: np.ndarray
@@ -224,7 +225,7 @@ class Facts:
 
 
 def read_facts(path: str, label_key: str, image_key: str | None) -> Facts:
-    """The `Facts` of a file, whose records must have a feature with the label and, unless None, one with the image.
+    """Reads the `Facts` of a file. Each record must have a label and, unless `image_key` is None, an image.
 
     Raises:
         ValueError: if the file is damaged, or a record lacks a feature.
@@ -244,28 +245,28 @@ def read_facts(path: str, label_key: str, image_key: str | None) -> Facts:
     try:
         batches = list(dataset.batch(1024).as_numpy_iterator())
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-        raise ValueError(f"{path} must hold whole records with the features {sorted(features)}: {error}") from error
+        raise ValueError(f"{path} must be complete and have the features {sorted(features)}: {error}") from error
     if not batches:
         return Facts(np.empty(0, "int64"), np.empty(0, "int64"), {}, np.empty(0, object))
-    sizes, labels, written, magics = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    sizes, labels, names, magics = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     texts = {
-        int(label): bytes(written[place]).decode("utf-8", "replace")
-        for label, place in zip(*np.unique(labels, return_index=True), strict=True)
-        if written[place]
+        int(label): bytes(names[index]).decode("utf-8", "replace")
+        for label, index in zip(*np.unique(labels, return_index=True), strict=True)
+        if names[index]
     }
     return Facts(sizes.astype("int64"), labels, texts, magics)
 
 
 def find_files(root: str) -> dict[str, list[str]]:
-    """The paths of the files of "train" and of "validation", which may be those called test; or of "train" alone.
+    """A dict from "train" and, if there are validation or test files, "validation" to the paths of the files.
 
     Raises:
-        ValueError: if there are none of "train", or one has the names of two splits.
+        ValueError: if there are no training files, or a name contains two splits.
     """
     try:
-        names = [name for name in storage.list_files(root) if not name.lower().endswith(_NO_RECORDS)]
+        names = [name for name in storage.list_files(root) if not name.lower().endswith(_OTHER_SUFFIXES)]
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(f"`source` must name a folder of TFRecord files. There is none at {root}.") from error
+        raise ValueError(f"`source` must be a folder of TFRecord files. {root} is not a folder.") from error
     files = {
         split: [name for name in names if re.search(rf"(?<![a-z])({words})(?![a-z])", name.lower())]
         for split, words in _SPLIT_NAMES.items()
@@ -273,26 +274,27 @@ def find_files(root: str) -> dict[str, list[str]]:
     if not files["train"]:
         found = ", ".join(names[:3]) or "none"
         raise ValueError(
-            f"{root} must hold TFRecord files with `train` in their names, such as train-00000-of-01024. Found: {found}"
+            f"{root} must contain TFRecord files with `train` in their names, such as train-00000-of-01024. "
+            f"Found: {found}"
         )
     validation = files["validation"] or files["test"]
     for name in set(files["train"]) & set(validation):
-        raise ValueError(f"{storage.join(root, name)} must have the name of one split in its own. It has that of two.")
+        raise ValueError(f"File names must contain the name of one split. Received: {storage.join(root, name)}")
     found = {"train": files["train"]} | ({"validation": validation} if validation else {})
-    return {split: [storage.join(root, name) for name in of_split] for split, of_split in found.items()}
+    return {split: [storage.join(root, name) for name in names] for split, names in found.items()}
 
 
 def find_keys(path: str, image_key: str | None, label_key: str | None) -> tuple[str, str]:
-    """The features to be read: those given, or of the convention that the first record of a file follows.
+    """The feature keys of image and label: those given, or those of the first record.
 
     Raises:
-        ValueError: if the file is compressed or damaged, or its first record has no such features.
+        ValueError: if the file is compressed or damaged, or its first record lacks the features.
     """
     import tensorflow as tf
 
     with storage.open_binary(path) as file:
         if file.read(2) == b"\x1f\x8b":
-            raise ValueError(f"{path} must not be compressed, since records are read from anywhere in it: gunzip it.")
+            raise ValueError(f"{path} must not be compressed, because records are read in random order. Gunzip it.")
     try:
         (record,) = tf.data.TFRecordDataset(path).take(1).as_numpy_iterator()
         features = tf.train.Example.FromString(record).features.feature
@@ -303,17 +305,17 @@ def find_keys(path: str, image_key: str | None, label_key: str | None) -> tuple[
         if all(key in features for key in keys):
             return keys
     raise ValueError(
-        f"`image_key` and `label_key` must be features of the records: with none given, {_CONVENTIONS[0]} or "
-        f"{_CONVENTIONS[1]}. Received: {image_key}, {label_key}. {path} has {', '.join(sorted(features))}"
+        f"--image_key and --label_key must be features of the records; their defaults are {_CONVENTIONS[0]} or "
+        f"{_CONVENTIONS[1]}. Received: {image_key}, {label_key}. Features in {path}: {', '.join(sorted(features))}"
     )
 
 
 def _read_class_names(root: str, file: str | pathlib.Path | None) -> list[str] | None:
-    """The names in a file, or in TensorFlow Datasets' own beside the records; None without both."""
-    own = storage.join(root, "label.labels.txt")
-    if file is None and storage.size(own) is None:
+    """The class names in a file, else in the file of TensorFlow Datasets in the folder; None if neither exists."""
+    tfds_file = storage.join(root, "label.labels.txt")
+    if file is None and storage.size(tfds_file) is None:
         return None
     try:
-        return storage.read_bytes(storage.absolute(file or own)).decode().splitlines()
+        return storage.read_bytes(storage.absolute(file or tfds_file)).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"`class_names` must be a file with a name per line: {error}") from error
+        raise ValueError(f"--class_names must be a file with one class name per line: {error}") from error

@@ -1,12 +1,12 @@
-"""The format of a data set on disk: the keys of a record, the names of shards, and dataset.json.
+"""The format of a data set on disk: feature keys, shard names and dataset.json.
 
-A data set's folder holds
+The folder of a data set holds
 
     train-00000-of-00016 ...        TFRecord shards of tf.train.Example
     validation-00000-of-00004 ...
-    statistics.npz                  of the training images' pixels (statistics.py)
-    index.npz                       offset of each record (records.py)
-    dataset.json                    written last: a folder with it is complete
+    statistics.npz                  pixel statistics of the training images (statistics.py)
+    index.npz                       size of each record (records.py)
+    dataset.json                    written last: a folder with this file is complete
 """
 
 import concurrent.futures
@@ -23,10 +23,10 @@ from alexnet_tf import files
 from alexnet_tf.tfrecords import storage
 
 if TYPE_CHECKING:
-    import numpy as np  # which programs that only check their flags need not wait for
+    import numpy as np  # slow to import, and not needed by programs that only check their flags
 
-# The keys of the ImageNet convention, as in TensorFlow's first ImageNet scripts. Those counted labels from 1 and kept
-# 0 for "background"; here, as in TensorFlow Datasets, they count from 0.
+# Feature keys of TensorFlow's first ImageNet scripts. Those scripts numbered labels from 1 and reserved 0 for
+# "background"; here labels start at 0, as in TensorFlow Datasets.
 ENCODED = "image/encoded"
 LABEL = "image/class/label"
 TEXT = "image/class/text"
@@ -36,30 +36,30 @@ WIDTH = "image/width"
 
 SPLITS = ("train", "validation")
 ENCODINGS = ("jpeg", "png", "raw")
-ORIGINAL = "original"  # the encoding of images that are read in place: JPEG or PNG, of any size
-RESIZES = ("crop", "warp")  # the central square, as section 2 says; or both sides, whatever the aspect
+ORIGINAL = "original"  # encoding of images that are read in place: JPEG or PNG of any size
+RESIZES = ("crop", "warp")  # the central square, as in section 2; or both sides, whatever the aspect ratio
 DATASET_FILE = "dataset.json"
 _FORMAT_VERSION = 2
 
 
 def shard_name(split: str, index: int, count: int) -> str:
-    """The file name of a shard, e.g. "train-00000-of-00016"."""
+    """The file name of a shard, such as "train-00000-of-00016"."""
     return f"{split}-{index:05d}-of-{count:05d}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One file of records.
+    """One TFRecord file.
 
     Attributes:
-        name: the file's name; of a file that is read in place, its path.
-        count: records in it.
-        bytes: the file's size.
-        sha256: of its content, in hexadecimal.
-        left_out: numbers of the damaged records that are skipped, in ascending order. The builder writes none; see
+        name: file name. For a file that is read in place: its path.
+        count: number of records.
+        bytes: file size.
+        sha256: SHA-256 of the file in hexadecimal.
+        left_out: indices of damaged records to skip, in ascending order. The builder writes none; see
             `verify.skip_damaged_records`.
-        end: the file's last four bytes, the checksum of its last record, in hexadecimal; by it another shard of the
-            same size is noticed. Empty for data sets built before 0.2.
+        end: last four bytes of the file in hexadecimal: the checksum of its last record. It tells shards of the same
+            size apart.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Shard:
     bytes: int
     sha256: str
     left_out: tuple[int, ...] = ()
-    end: str = ""
+    end: str = dataclasses.field(kw_only=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,14 +85,14 @@ class DatasetDescription:
     """The content of dataset.json.
 
     Attributes:
-        class_names: names in the order of the labels.
-        image_px: shorter side of the stored images, in pixels; that to which "original" ones are resized when read.
-        keep_aspect: whether images keep their longer side. Else all are square.
+        class_names: class names in the order of the labels.
+        image_px: shorter side of the stored images in pixels. Images with encoding "original" are resized to it when
+            they are read.
+        keep_aspect: whether images keep their longer side. Otherwise images are square.
         encoding: one of `ENCODINGS`, or "original".
-        splits: a dict from "train" and "validation" to their `Split`.
-        settings: the builder's arguments, by name.
-        checksums: of what statistics.npz and index.npz hold (`array_checksum`), by these names. Empty for data sets
-            built before 0.2.
+        splits: a dict from "train" and "validation" to `Split`.
+        settings: the settings of the builder, by name.
+        checksums: `array_checksum` of statistics.npz and index.npz, by file name.
     """
 
     class_names: tuple[str, ...]
@@ -107,10 +107,9 @@ class DatasetDescription:
         check_class_names(self.class_names)
 
     @property
-    def exif_orientation(self) -> bool | None:
-        """Whether images were turned upright when they were built. None for data sets built before 0.2, which were not,
-        and whose transparency and values of more than 8 bits were treated otherwise."""
-        return self.settings.get("exif_orientation")
+    def exif_orientation(self) -> bool:
+        """Whether images were turned upright when the data set was built."""
+        return self.settings.get("exif_orientation", True)
 
     @property
     def resize(self) -> str:
@@ -119,12 +118,12 @@ class DatasetDescription:
 
     @property
     def in_place(self) -> bool:
-        """Whether the shards are files of others, which are read where they are and never written."""
+        """Whether the shards are third-party files, which are read in place and never written."""
         return self.settings.get("in_place", False)
 
     @property
     def record_keys(self) -> tuple[str, str, int]:
-        """The features with an image and its label, and the label of the first class."""
+        """The feature keys of the image and the label, and the label of the first class."""
         settings = self.settings
         return settings.get("image_key", ENCODED), settings.get("label_key", LABEL), settings.get("label_offset", 0)
 
@@ -136,45 +135,38 @@ class DatasetDescription:
 
 
 def check_class_names(names: Iterable[str]) -> None:
-    """Raises ValueError naming the first name that holds control characters or ends of lines: in a file with a name per
-    line it would shift all that follow."""
+    """Raises ValueError if a class name contains control characters or line breaks, which would break text files with
+    one name per line."""
     for name in names:
-        if any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") and each != "\t" for each in name):
-            raise ValueError(f"Names of classes must hold no control characters or ends of lines. Received: {name!r}")
+        if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") and letter != "\t" for letter in name):
+            raise ValueError(f"Class names must not contain control characters or line breaks. Received: {name!r}")
 
 
 def load_description(data_dir: str | pathlib.Path) -> DatasetDescription:
     """Reads dataset.json from a folder.
 
-    Returns: a `DatasetDescription`.
-
     Raises:
-        ValueError: if it is missing, damaged or edited, or has another format version.
+        ValueError: if the file is missing, damaged or edited, or has another format version.
     """
     path = storage.join(data_dir, DATASET_FILE)
     try:
         content = json.loads(storage.read_bytes(path))
     except FileNotFoundError as error:
-        remedy = f"`alexnet-tfrecords --source=... --data_dir={data_dir}` builds or finishes it."
-        if storage.is_remote(data_dir):
-            remedy = "`alexnet-tfrecords` builds or finishes it on a disk, from where it is copied."
-        if _holds_records(data_dir):  # a data set of others, or an unfinished one
-            remedy += (
-                f" Record files of others: `alexnet-train --data_dir=tfrecords:{data_dir}` reads them where they are, "
-                f"`alexnet-tfrecords --source=tfrecords:{data_dir} --data_dir=ANOTHER` makes a data set of them."
-            )
-        raise ValueError(f"{path} does not exist: the folder is no data set, or an unfinished one. {remedy}") from error
+        raise ValueError(f"{path} does not exist: not a complete data set. {_remedy(data_dir)}") from error
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    version = content.get("format_version") if isinstance(content, dict) else None
+    version = content.pop("format_version", None) if isinstance(content, dict) else None
     if version != _FORMAT_VERSION:
         raise ValueError(
             f"{path} must have format version {_FORMAT_VERSION}. Received: format_version={version}. "
-            "Build it again in another folder."
+            "Build the data set again in another folder."
         )
     checksum = content.pop("checksum", None)
-    unchanged = checksum in (None, _checksum(content))  # None: built before 0.2
-    del content["format_version"]
+    if checksum != _checksum({"format_version": version} | content):
+        raise ValueError(
+            f"{path} was edited or is damaged: its checksum does not match. Class names, counts and settings belong to "
+            "the records and can't be changed."
+        )
     try:
         splits = {
             name: Split(
@@ -185,75 +177,52 @@ def load_description(data_dir: str | pathlib.Path) -> DatasetDescription:
             )
             for name, split in content.pop("splits").items()
         }
-        _check_names(content["class_names"])
         description = DatasetDescription(class_names=tuple(content.pop("class_names")), splits=splits, **content)
-        _check(description)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not unchanged:
-        raise ValueError(
-            f"{path} must be as it was written: class names, counts and settings belong to the records. It was edited: "
-            f"its checksum is not {checksum}"
-        )
+    for split in splits.values():
+        for shard in split.shards:
+            if pathlib.PurePath(shard.name).name != shard.name and not description.in_place:
+                raise ValueError(f"{path}: shards must be in the same folder. Received: {shard.name!r}")
     return description
 
 
-def _holds_records(data_dir: str | pathlib.Path) -> bool:
+def _remedy(data_dir: str | pathlib.Path) -> str:
+    """What to do about a folder without dataset.json."""
     try:
-        return any("-of-" in name for name in storage.list_files(data_dir))
-    except OSError:  # there is no such folder
-        return False
+        has_records = any("-of-" in name for name in storage.list_files(data_dir))
+    except OSError:  # the folder does not exist
+        has_records = False
+    if storage.is_remote(data_dir):
+        remedy = "Build it with `alexnet-tfrecords` on a disk and copy it."
+    else:
+        remedy = f"`alexnet-tfrecords --source=... --data_dir={data_dir}` builds it or finishes an interrupted build."
+    if has_records:
+        remedy += (
+            f" If the folder holds third-party TFRecords: `alexnet-train --data_dir=tfrecords:{data_dir}` reads them "
+            f"in place, and `alexnet-tfrecords --source=tfrecords:{data_dir} --data_dir=ANOTHER` builds a data set."
+        )
+    return remedy
 
 
 def _checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _check_names(class_names: Any) -> None:
-    if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
-        raise ValueError(f"`class_names` must be a list of strings. Received: {class_names!r}")
-
-
-def _check(description: DatasetDescription) -> None:
-    """Raises ValueError for what no builder writes."""
-    if description.encoding not in (*ENCODINGS, ORIGINAL):
-        raise ValueError(f"`encoding` must be one of {(*ENCODINGS, ORIGINAL)}. Received: {description.encoding!r}")
-    for name in ("settings", "checksums"):
-        if not isinstance(getattr(description, name), dict):
-            raise ValueError(f"`{name}` must be an object. Received: {getattr(description, name)!r}")
-    classes = len(description.class_names)
-    for name, split in description.splits.items():
-        for shard in split.shards:
-            if pathlib.PurePath(shard.name).name != shard.name and not description.in_place:
-                raise ValueError(f"a shard's `name` must be that of a file beside it. Received: {shard.name!r}")
-        counts = [shard.count for shard in split.shards]
-        left = sum(counts) - sum(len(shard.left_out) for shard in split.shards)
-        if not counts:
-            raise ValueError(f"the split {name!r} must have a shard")
-        if len(split.count_per_class) != classes or sum(split.count_per_class) != sum(counts) or split.count != left:
-            raise ValueError(
-                f"the split {name!r} must count the {sum(counts)} records of its shards in all {classes} classes. "
-                f"Received: {split.count} in all, {sum(split.count_per_class)} in {len(split.count_per_class)} classes"
-            )
-
-
 def split_of(description: DatasetDescription, split: str) -> Split:
-    """The `Split` with a name. Raises ValueError if there is none."""
+    """The `Split` with a name. Raises ValueError if the data set has no such split."""
     if split not in description.splits:
         raise ValueError(f"`split` must be one of {sorted(description.splits)}. Received: split={split!r}")
     return description.splits[split]
 
 
 def check_shard_sizes(data_dir: str | pathlib.Path, split: Split) -> None:
-    """Raises ValueError naming the first shard of a `Split` that is missing, or does not have its recorded size or end.
+    """Raises ValueError if a shard is missing, or its size or its last bytes are not as recorded.
 
-    A shard with skipped records is known to be damaged, and not checked.
+    Shards with skipped records are known to be damaged and are not checked.
     """
-    with concurrent.futures.ThreadPoolExecutor(16) as pool:  # an object store takes a while to answer each
-        for _ in pool.map(functools.partial(_check_shard_size, data_dir), split.shards):
-            pass
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:  # an object store takes a while to answer each request
+        list(pool.map(functools.partial(_check_shard_size, data_dir), split.shards))
 
 
 def _check_shard_size(data_dir: str | pathlib.Path, shard: Shard) -> None:
@@ -261,18 +230,19 @@ def _check_shard_size(data_dir: str | pathlib.Path, shard: Shard) -> None:
         return
     path = storage.join(data_dir, shard.name)
     size = storage.size(path)
-    found = "no such file" if size is None else f"{size:,} bytes"
-    if found != f"{shard.bytes:,} bytes":
-        raise ValueError(f"{path} must hold {shard.bytes:,} bytes, according to {DATASET_FILE}. Found: {found}")
-    if shard.end and (end := storage.read_end(path)) != shard.end:
+    if size != shard.bytes:
+        found = "no such file" if size is None else f"{size:,} bytes"
+        raise ValueError(f"{path} must have {shard.bytes:,} bytes according to {DATASET_FILE}. Found: {found}")
+    end = storage.read_end(path)
+    if end != shard.end:
         raise ValueError(
-            f"{path} must end with the bytes {shard.end}, according to {DATASET_FILE}. Found: {end}. It is damaged, "
-            "or a shard of another data set"
+            f"{path} must end with the bytes {shard.end} according to {DATASET_FILE}. Found: {end}. The file is "
+            "damaged or belongs to another data set."
         )
 
 
 def array_checksum(arrays: "Mapping[str, np.ndarray]") -> str:
-    """SHA-256 of arrays by name, in hexadecimal. (Not of their .npz file: zlib's versions compress differently.)"""
+    """SHA-256 of named arrays in hexadecimal. (Not of their .npz file: versions of zlib compress differently.)"""
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode() + array.tobytes())
@@ -280,6 +250,6 @@ def array_checksum(arrays: "Mapping[str, np.ndarray]") -> str:
 
 
 def check_arrays(path: str, arrays: "Mapping[str, np.ndarray]", checksums: Mapping[str, str]) -> None:
-    """Raises ValueError if the arrays of a file are not those that a `DatasetDescription` names."""
-    if checksums.get(pathlib.PurePath(path).name) not in (None, array_checksum(arrays)):
-        raise ValueError(f"{path} must belong to {DATASET_FILE} beside it. It is that of another data set, or damaged")
+    """Raises ValueError if the arrays of a file do not have the checksum in `DatasetDescription.checksums`."""
+    if checksums.get(pathlib.PurePath(path).name) != array_checksum(arrays):
+        raise ValueError(f"{path} is damaged or belongs to another data set: it does not match {DATASET_FILE}.")

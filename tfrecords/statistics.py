@@ -1,4 +1,4 @@
-"""Mean image and principal components of color, computed while the training images are built."""
+"""Mean image and principal components of RGB, computed while the training images are stored."""
 
 import dataclasses
 import io
@@ -12,17 +12,17 @@ from alexnet_tf.tfrecords import schema, storage
 
 STATISTICS_FILE = "statistics.npz"
 
-# How large the color noise is. Section 4.1 adds [p1, p2, p3] [a1 l1, a2 l2, a3 l3]^T to every pixel of an image, with
-# p_i and l_i the i-th eigenvector and eigenvalue of the covariance of RGB and a_i drawn from N(0, 0.1). Taken
-# literally, with pixels from 0 to 255, that drowns every image: ImageNet's first eigenvalue is about 121.8 squared, and
-# the offset then has a standard deviation of 1,480 gray levels. So the paper must mean something else:
+# Scales of the color noise. Section 4.1 adds [p1, p2, p3] [a1 l1, a2 l2, a3 l3]^T to every pixel of an image, with p_i
+# and l_i the i-th eigenvector and eigenvalue of the covariance of RGB and a_i drawn from N(0, 0.1). With pixels from 0
+# to 255 this destroys every image: ImageNet's first eigenvalue is about 121.8 squared, so the offset has a standard
+# deviation of 1,480 gray levels. The paper must mean something else:
 COLOR_NOISE_SCALES = {
-    # a_i times the standard deviation along p_i, the square root of l_i: what the original program computes, so the
-    # paper's results are based on it. On ImageNet 12, 4 and 2 gray levels along the three components.
+    # a_i times the standard deviation along p_i, the square root of l_i. The original program computes this, so the
+    # paper's results are based on it. For ImageNet: 12, 4 and 2 gray levels along the three components.
     "standard_deviation": lambda eigenvalues: np.sqrt(eigenvalues),
-    # a_i l_i with pixels from 0 to 1, as in most re-implementations. On ImageNet 6, 0.5 and 0.2 gray levels.
+    # a_i l_i with pixels from 0 to 1, as in most reimplementations. For ImageNet: 6, 0.5 and 0.2 gray levels.
     "eigenvalue_unit_range": lambda eigenvalues: eigenvalues / 255.0,
-    # Literally.
+    # The formula of the paper with pixels from 0 to 255.
     "eigenvalue": lambda eigenvalues: eigenvalues,
     "none": np.zeros_like,
 }
@@ -30,31 +30,31 @@ COLOR_NOISE_STD = 0.1  # section 4.1: "a Gaussian with mean zero and standard de
 
 
 class PixelSums:
-    """Exact sums over images, from which the statistics are computed. The sums of parts can be added.
+    """Sums over images from which the statistics are computed. Sums of parts can be added.
 
-    All sums are integers, so they do not depend on the order of the images.
+    All sums are integers, so the result does not depend on the order of the images.
 
     Attributes:
         count: number of images.
-        image: (side, side, 3), sum of the images: uint32, which is enough for 16 million images, more than a shard
-            ever has, and several times as fast as int64; int64 after sums of parts were added.
-        products: int64 (3, 3), sums over all pixels of the products of two of red, green and blue.
+        image: (side, side, 3), sum of the images. uint32 for a single part: several times as fast as int64, and enough
+            for 16 million images, more than a shard ever has. int64 after parts were added.
+        products: int64 (3, 3), sums over all pixels of the products of two color channels.
     """
 
     def __init__(self, image_px: int):
         self.count = 0
         self.image = np.zeros((image_px, image_px, 3), "uint32")
         self.products = np.zeros((3, 3), "int64")
-        # The pixels of an image in blocks of 256 rows of eight pixels; the last is padded with zeros.
+        # The pixels of one image in blocks of 256 rows of eight pixels; the last block is padded with zeros.
         self._blocks = np.zeros((-(-image_px * image_px // 2048), 256, 24), "float32")
 
     def add_image(self, image: np.ndarray) -> None:
         """Adds an image, uint8 (side, side, 3)."""
         self.count += 1
         self.image += image
-        # There is no fast routine for integer products. float32 holds these exactly: the 256 products of two bytes that
-        # are summed in a block stay below 2^24. Of the products of eight adjacent pixels those of a pixel with itself
-        # are kept. Four times as fast as a product of (pixels, 3) in float64.
+        # Matrix products of integers are slow. float32 is exact here: the sum of the 256 products of two bytes in a
+        # block is below 2^24. Each row multiplies eight adjacent pixels with each other; only the products of a pixel
+        # with itself are kept. This is four times as fast as a float64 product of (pixels, 3).
         self._blocks.reshape(-1)[: image.size] = image.reshape(-1)
         products = np.matmul(self._blocks.transpose(0, 2, 1), self._blocks).sum(axis=0, dtype="float64")
         self.products += np.int64(products).reshape(8, 3, 8, 3).trace(axis1=0, axis2=2)
@@ -68,18 +68,18 @@ class PixelSums:
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """Statistics of the training images, for the network and its color noise.
+    """Pixel statistics of the training images.
 
     Attributes:
-        mean_image: float32 (side, side, 3), pixels of 0 to 255.
+        mean_image: float32 (side, side, 3), values from 0 to 255.
         rgb_mean: float64 (3,).
         rgb_covariance: float64 (3, 3), over all pixels of all images.
-        eigenvalues: float64 (3,), of the covariance, in descending order, none negative.
-        eigenvectors: float64 (3, 3), in columns; the largest component of each is positive.
+        eigenvalues: float64 (3,), eigenvalues of the covariance, not negative, in descending order.
+        eigenvectors: float64 (3, 3), one eigenvector per column; its largest component is positive.
 
     Source: sections 2 and 4.1.
-    Deviation: computed before the pixels are stored as JPEG, which changes them by 3 gray levels (rms) and the mean
-    image by 0.25: so they need not be decoded again.
+    Deviation: computed from the pixels before JPEG compression, so that images are not decoded again. Compression
+    changes pixels by 3 gray levels (rms) and the mean image by 0.25.
     """
 
     mean_image: np.ndarray
@@ -93,8 +93,7 @@ class Statistics:
         """Computes the statistics from `PixelSums` of at least one image."""
         pixels = sums.count * sums.image.shape[0] * sums.image.shape[1]
         total = sums.image.sum(axis=(0, 1))
-        # n * sum(xy) - sum(x) sum(y) in Python's integers, which do not overflow: the difference of two large numbers
-        # of nearly the same size is not rounded.
+        # n * sum(xy) - sum(x) sum(y) is a small difference of large numbers: Python's integers compute it exactly.
         covariance = np.array(
             [
                 [float(pixels * int(sums.products[i, j]) - int(total[i]) * int(total[j])) / pixels**2 for j in range(3)]
@@ -102,7 +101,7 @@ class Statistics:
             ]
         )
         eigenvalues, eigenvectors = np.linalg.eigh(covariance)
-        # Gray images have two eigenvalues of 0, which are computed as about -1e-13.
+        # For gray images, two eigenvalues are 0 but computed as about -1e-13.
         eigenvalues, eigenvectors = np.maximum(eigenvalues[::-1], 0), eigenvectors[:, ::-1]
         largest = np.abs(eigenvectors).argmax(axis=0)
         eigenvectors = eigenvectors * np.sign(eigenvectors[largest, range(3)])
@@ -115,41 +114,41 @@ class Statistics:
         )
 
     def mean(self, kind: str) -> np.ndarray:
-        """What a network subtracts, float32 (side, side, 3): the mean "image", or the mean "color" everywhere."""
+        """The mean "image", or the mean "color" at every pixel; float32 (side, side, 3)."""
         if kind not in ("image", "color"):
             raise ValueError(f'`kind` must be "image" or "color". Received: kind={kind!r}')
         return self.mean_image if kind == "image" else np.full_like(self.mean_image, self.rgb_mean)
 
     def save(self, data_dir: str | pathlib.Path) -> str:
-        """Writes statistics.npz into a data set's folder, and returns its `schema.array_checksum`."""
+        """Writes statistics.npz into the folder of a data set. Returns its `schema.array_checksum`."""
         path, arrays = pathlib.Path(data_dir) / STATISTICS_FILE, dataclasses.asdict(self)
         files.write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
         return schema.array_checksum(arrays)
 
     @classmethod
     def load(cls, data_dir: str | pathlib.Path) -> Self:
-        """Reads statistics.npz from a data set's folder.
+        """Reads statistics.npz from the folder of a data set.
 
         Raises:
-            ValueError: if it is missing, damaged, or not that of dataset.json beside it.
+            ValueError: if the file is missing or damaged, or does not match dataset.json in the same folder.
         """
         path = storage.join(data_dir, STATISTICS_FILE)
         try:
             with np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False) as arrays:
                 saved = {field.name: arrays[field.name] for field in dataclasses.fields(cls)}
-        except Exception as error:  # a damaged archive raises one of half a dozen kinds
-            raise ValueError(f"{path} must hold the statistics of a data set. Reading it failed: {error!r}") from error
+        except Exception as error:  # damaged archives raise many types
+            raise ValueError(f"{path} can't be read as the statistics of a data set: {error!r}") from error
         if storage.size(storage.join(data_dir, schema.DATASET_FILE)) is not None:
             schema.check_arrays(path, saved, schema.load_description(data_dir).checksums)
         return cls(**saved)
 
     def color_noise(self, scale: str = "standard_deviation") -> np.ndarray:
-        """The matrix that turns three independent draws from N(0, 1) into color noise.
+        """The matrix that turns three independent draws from N(0, 1) into an offset of red, green and blue.
 
         Args:
             scale: a key of `COLOR_NOISE_SCALES`.
 
-        Returns: float32 (3, 3): its product with a vector of three draws is added to red, green and blue.
+        Returns: float32 (3, 3), to be multiplied with the vector of draws.
 
         Raises:
             ValueError: if the scale does not exist.

@@ -1,6 +1,6 @@
-"""Files that are read, on a disk or wherever TensorFlow's file systems reach: "gs://bucket/name".
+"""Reads files on a local disk and, through TensorFlow's file systems, in an object store such as gs://bucket.
 
-What is written needs a disk (files.py): it is renamed when it is whole, which object stores do not do.
+Nothing is written to an object store: files are published by renaming them (files.py), which object stores can't do.
 """
 
 import contextlib
@@ -11,17 +11,17 @@ from typing import Any, BinaryIO
 
 
 def is_remote(path: str | pathlib.Path) -> bool:
-    """Whether one of TensorFlow's file systems reads a path: a string, since `pathlib` makes "gs:/" of "gs://"."""
+    """Whether a path is in an object store. Such paths are strings: `pathlib` turns "gs://" into "gs:/"."""
     return "://" in str(path)
 
 
 def absolute(folder: str | pathlib.Path) -> str:
-    """A folder's path that does not depend on the working directory; a remote one as it is."""
+    """The absolute path of a local folder; the path of a remote one without a slash at its end."""
     return str(folder).rstrip("/") if is_remote(folder) else str(pathlib.Path(folder).expanduser().absolute())
 
 
 def join(folder: str | pathlib.Path, name: str) -> str:
-    """The path of a file in a folder, or the file's own if that is absolute."""
+    """The path of a file in a folder; the file's own path if that is absolute or remote."""
     if is_remote(name) or pathlib.PurePath(name).is_absolute():
         return name
     return f"{str(folder).rstrip('/')}/{name}" if is_remote(folder) else str(pathlib.Path(folder, name))
@@ -29,14 +29,13 @@ def join(folder: str | pathlib.Path, name: str) -> str:
 
 @contextlib.contextmanager
 def open_binary(path: str | pathlib.Path) -> Iterator[BinaryIO]:
-    """Opens a file to read its bytes, at any place of it.
+    """Opens a file for reading bytes, with `seek`.
 
     Raises:
-        FileNotFoundError: if there is none.
-        OSError: if it can't be read, for example because TensorFlow has no file system for it.
+        FileNotFoundError: if the file does not exist.
     """
     if is_remote(path):
-        with _remote_errors(path) as gfile, gfile.GFile(path, "rb") as file:
+        with _file_systems(path) as gfile, gfile.GFile(path, "rb") as file:
             yield file
     else:
         with pathlib.Path(path).open("rb") as file:
@@ -44,20 +43,20 @@ def open_binary(path: str | pathlib.Path) -> Iterator[BinaryIO]:
 
 
 def read_bytes(path: str | pathlib.Path) -> bytes:
-    """The content of a file. Raises as `open_binary`."""
+    """The content of a file. Raises FileNotFoundError if it does not exist."""
     with open_binary(path) as file:
         return file.read()
 
 
 def read_end(path: str | pathlib.Path) -> str:
-    """The last four bytes of a file, in hexadecimal; of a TFRecord file the checksum of its last record."""
+    """The last four bytes of a file in hexadecimal. In a TFRecord file, they are the checksum of the last record."""
     with open_binary(path) as file:
         file.seek(max(0, (size(path) or 0) - 4))
         return file.read().hex()
 
 
 def sha256(path: str | pathlib.Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """The SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with open_binary(path) as file:
         while chunk := file.read(2**20):
@@ -66,27 +65,25 @@ def sha256(path: str | pathlib.Path) -> str:
 
 
 def size(path: str | pathlib.Path) -> int | None:
-    """The size of a file in bytes, or None if there is none."""
+    """The size of a file in bytes; None if the file does not exist or is a folder."""
     if not is_remote(path):
         return pathlib.Path(path).stat().st_size if pathlib.Path(path).is_file() else None
-    with contextlib.suppress(FileNotFoundError), _remote_errors(path) as gfile:
+    with contextlib.suppress(FileNotFoundError), _file_systems(path) as gfile:
         found = gfile.stat(path)
         return None if found.is_directory else found.length
 
 
 def list_files(folder: str | pathlib.Path) -> list[str]:
-    """The sorted names of the files in a folder, without hidden ones; also of folders in a remote one that marks none.
+    """The sorted names of the files in a folder, without hidden files.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: if there is no such folder.
-        OSError: if it can't be read.
+        FileNotFoundError, NotADirectoryError: if the folder does not exist.
     """
     if is_remote(folder):
-        with _remote_errors(folder) as gfile:
-            # `listdir` calls a folder missing whatever the reason.
-            if not gfile.stat(folder).is_directory:
-                raise NotADirectoryError(f"{folder} is not a folder")
-            # A folder ends with a slash in an object store. To ask for each name would take a request each.
+        with _file_systems(folder) as gfile:
+            if not gfile.stat(folder).is_directory:  # `listdir` reports any problem as a missing folder
+                raise NotADirectoryError(f"{folder} is not a folder.")
+            # Folders end with a slash in an object store. Asking for each name would take one request each.
             names = [name for name in gfile.listdir(folder) if not name.endswith("/")]
     else:
         names = [path.name for path in pathlib.Path(folder).iterdir() if path.is_file()]
@@ -94,18 +91,11 @@ def list_files(folder: str | pathlib.Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def _remote_errors(path: str | pathlib.Path) -> Iterator[Any]:
-    """TensorFlow's file systems; their errors become Python's own."""
+def _file_systems(path: str | pathlib.Path) -> Iterator[Any]:
+    """`tf.io.gfile`, with Python's error for a missing file."""
     import tensorflow as tf
 
     try:
         yield tf.io.gfile
     except tf.errors.NotFoundError as error:
-        raise FileNotFoundError(f"{path} does not exist") from error
-    except tf.errors.UnimplementedError as error:
-        schemes = ", ".join(f"{scheme}://" for scheme in tf.io.gfile.get_registered_schemes() if scheme)
-        raise OSError(
-            f"{path} can't be read: this TensorFlow has file systems for {schemes}. Mount others as a disk."
-        ) from error
-    except tf.errors.OpError as error:
-        raise OSError(f"{path} can't be read: {(error.message or repr(error)).splitlines()[0]}") from error
+        raise FileNotFoundError(f"{path} does not exist.") from error

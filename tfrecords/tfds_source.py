@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets as a source, read in random order from the files in which it keeps them."""
+"""Data sets of TensorFlow Datasets as a source, read in random order from their files."""
 
 import pathlib
 from typing import Any
@@ -9,20 +9,19 @@ from alexnet_tf.tfrecords import record_files
 def make_tfds_source(
     name: str, seed: int, validation_fraction: float, data_dir: str | pathlib.Path | None
 ) -> record_files.RecordFiles:
-    """The source of a data set, which TensorFlow Datasets downloads and prepares if it has not yet.
+    """Opens a data set. TensorFlow Datasets downloads and prepares it if necessary.
 
-    Its split `validation`, or else `test`, is the validation split; without both, a part of each class of `train`.
-
-    The order on disk is whatever the data set's author chose, by class for some, and is mixed: see `record_files`.
+    The validation split is `validation`, else `test`, else a part of each class of `train`. The order on disk depends
+    on the data set, and is by class in some, so images are mixed; see `record_files`.
 
     Args:
-        name: of the data set.
-        seed: of the order and of the choice of images that are held out.
-        validation_fraction: fraction of each class that is held out.
-        data_dir: folder in which TensorFlow Datasets keeps its data; None for its own default.
+        name: name of the data set.
+        seed: seed of the order and of the choice of held-out images.
+        validation_fraction: fraction of each class to hold out if there is no validation split.
+        data_dir: folder where TensorFlow Datasets stores its data; None for its default.
 
     Raises:
-        ValueError: if the data set has no training split with one image and one label per example, or is not stored as
+        ValueError: if the data set has no split `train` with one image and one label per example, or is not stored as
             TFRecords.
     """
     import tensorflow_datasets as tfds
@@ -38,14 +37,13 @@ def make_tfds_source(
         )
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         raise ValueError(f"tfds:{name} must be stored as tfrecord. Received: {builder.info.file_format.value}")
-    validation = next((split for split in ("validation", "test") if split in splits), "train")
-    paths: list[str] = []
-    found = {}
-    for split in dict.fromkeys(("train", validation)):
-        print(f"Reading the labels of tfds:{name}, split {split}: {splits[split].num_examples:,} images.", flush=True)
-        of_split = [str(path) for path in splits[split].filepaths]
-        found[split] = record_files.index_records(of_split, len(paths), "label")
-        paths += of_split
-    images = {"train": found["train"]} | ({} if validation == "train" else {"validation": found[validation]})
-    names = {"train": "train", "validation": validation}
-    return record_files.mixed(images, seed, validation_fraction, features["label"].names, paths, names, "image")
+    validation = next((split for split in ("validation", "test") if split in splits), None)
+    names = {"train": "train"} | ({"validation": validation} if validation else {})
+    paths, entries = [], {}
+    for split, tfds_split in names.items():
+        info = splits[tfds_split]
+        print(f"Reading the labels of tfds:{name}, split {tfds_split}: {info.num_examples:,} images.", flush=True)
+        split_paths = [str(path) for path in info.filepaths]
+        entries[split] = record_files.index_records(split_paths, len(paths), "label")
+        paths += split_paths
+    return record_files.mix(entries, seed, validation_fraction, features["label"].names, paths, names, "image")

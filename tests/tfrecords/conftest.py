@@ -1,19 +1,42 @@
-"""Data sets of our own, and of TensorFlow Datasets."""
+"""Data sets in our format and from TensorFlow Datasets, and the program that builds them."""
+
+import types
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from absl import flags
 from made_photos import encoded, photo
 from PIL import Image
 
-from alexnet_tf.tfrecords import dataset_builder
+from alexnet_tf.tfrecords import build, dataset_builder
+
+
+@pytest.fixture
+def run_build(monkeypatch, capsys):
+    """A function that runs alexnet-tfrecords in this process and returns its status, stdout and stderr."""
+
+    def run(*arguments):
+        before = set(flags.FLAGS)
+        monkeypatch.setattr("sys.argv", ["alexnet-tfrecords", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            build.run()
+        except SystemExit as ended:
+            captured = capsys.readouterr()
+            return types.SimpleNamespace(status=ended.code or 0, stdout=captured.out, stderr=captured.err)
+        finally:
+            for name in set(flags.FLAGS) - before:
+                delattr(flags.FLAGS, name)
+
+    return run
 
 
 @pytest.fixture(scope="session")
 def tfds_dir(tmp_path_factory):
-    """Sets on disk: with a split `test`, with `train` alone, without labels, and in the order of 20 classes.
+    """Data sets of TensorFlow Datasets: with split `test`, with `train` only, without labels, sorted by 20 classes.
 
-    Image i is full of i.
+    Every pixel of image i is i % 256.
     """
     root = tmp_path_factory.mktemp("tfds")
 
@@ -37,7 +60,7 @@ def tfds_dir(tmp_path_factory):
     label = tfds.features.ClassLabel(names=["even", "odd"])
     for name, counts, features in (
         ("with_test", {"train": 20, "test": 6}, {"image": image, "label": label}),
-        ("train_alone", {"train": 20}, {"image": image, "label": label}),
+        ("train_only", {"train": 20}, {"image": image, "label": label}),
         ("unlabeled", {"train": 2}, {"image": image}),
         ("ordered", {"train": 400}, {"image": image, "label": tfds.features.ClassLabel(num_classes=20)}),
     ):
@@ -49,7 +72,7 @@ def tfds_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def own_dir(tmp_path_factory):
-    """A data set of our own: 60 photographs for training and 12 for validation, JPEGs of 64 pixels, of 4 classes."""
+    """A data set with 60 training and 12 validation photographs of 4 classes, as JPEGs of 64 pixels."""
     root = tmp_path_factory.mktemp("own")
     random = np.random.default_rng(0)
     for number in range(72):

@@ -1,4 +1,4 @@
-"""Folders of image files: the usual layouts are read, and nothing is skipped without a word."""
+"""Folders of image files: common layouts are read, and skipped files are printed."""
 
 import collections
 import os
@@ -15,7 +15,7 @@ def read_all(source, split):
 
 
 def names_of(folder, source, split):
-    """Paths of a split's images, relative to a folder."""
+    """The paths of the images of a split relative to a folder."""
     return {str(pathlib.Path(name).relative_to(folder)) for name, _, _ in read_all(source, split)}
 
 
@@ -28,7 +28,7 @@ def write_folder(root, counts):
 
 
 class TestFolder:
-    def test_without_splits_holds_out_the_fraction_of_each_class(self, tmp_path):
+    def test_fraction_of_each_class_is_held_out(self, tmp_path):
         write_folder(tmp_path, {"b": 20, "a": 40, "c": 2})
         source = sources.open_source(f"folder:{tmp_path}", validation_fraction=0.25)
         assert source.class_names == ("a", "b", "c")
@@ -43,7 +43,7 @@ class TestFolder:
             assert path.read_bytes() == f"{path.parent.name} {path.stem}".encode()
             assert source.class_names[label] == path.parent.name
 
-    def test_order_follows_from_the_seed_and_mixes_the_classes(self, tmp_path):
+    def test_seed_determines_a_mixed_order(self, tmp_path):
         write_folder(tmp_path, {"a": 30, "b": 30})
         one, same, other = (sources.open_source(f"folder:{tmp_path}", seed=seed) for seed in (1, 1, 2))
         assert one.files == same.files
@@ -54,7 +54,7 @@ class TestFolder:
         "train, name",
         [("train", "validation"), ("Training", "valid"), ("TRAIN", "Val"), ("train", "dev"), ("train", "test")],
     )
-    def test_folders_of_splits_are_the_splits(self, tmp_path, train, name, capsys):
+    def test_folders_of_splits(self, tmp_path, train, name, capsys):
         write_folder(tmp_path / train, {"a": 3, "b": 2})
         write_folder(tmp_path / name, {"a": 1, "b": 1})
         source = sources.open_source(f"folder:{tmp_path}")
@@ -62,32 +62,32 @@ class TestFolder:
         assert (source.count("train"), source.count("validation")) == (5, 2)
         assert names_of(tmp_path, source, "validation") == {f"{name}/a/0.png", f"{name}/b/0.png"}
         output = capsys.readouterr().out
-        assert output == (f"The validation split is {tmp_path / 'test'}: there is no other.\n" * (name == "test"))
+        assert output == (f"Using {tmp_path / 'test'} as the validation split.\n" * (name == "test"))
 
-    def test_test_folder_beside_a_validation_folder_is_left_out_and_said(self, tmp_path, capsys):
+    def test_test_folder_is_skipped_if_there_is_a_validation_folder(self, tmp_path, capsys):
         for split in ("train", "valid", "Test"):
             write_folder(tmp_path / split, {"a": 2, "b": 2})
         write_folder(tmp_path, {"annotations": 1})
         source = sources.open_source(f"folder:{tmp_path}")
         assert names_of(tmp_path, source, "validation") == {f"valid/{c}/{n}.png" for c in "ab" for n in (0, 1)}
         output = capsys.readouterr().out
-        assert f"{tmp_path / 'Test'} is skipped: the validation split is {tmp_path / 'valid'}." in output
-        assert "skipped 1 folders beside those of the splits: 'annotations'" in output
+        assert f"Skipped {tmp_path / 'Test'}: the validation split is {tmp_path / 'valid'}." in output
+        assert "skipped 1 folders that are not splits: 'annotations'" in output
 
-    def test_test_folder_without_classes_is_left_out_and_said(self, tmp_path, capsys):
+    def test_test_folder_without_classes_is_skipped(self, tmp_path, capsys):
         write_folder(tmp_path / "train", {"a": 10, "b": 10})
         write_folder(tmp_path, {"test": 3})
         source = sources.open_source(f"folder:{tmp_path}")
         assert (source.count("train"), source.count("validation")) == (18, 2)
-        assert capsys.readouterr().out == f"{tmp_path / 'test'} is skipped: it has no folders of classes.\n"
+        assert capsys.readouterr().out == f"Skipped {tmp_path / 'test'}: it has no folders of classes.\n"
 
-    def test_class_whose_name_is_not_utf8_is_named(self, tmp_path):
+    def test_class_name_that_is_not_utf8(self, tmp_path):
         write_folder(tmp_path, {"a": 3, "b": 3})
         (tmp_path / "b").rename(tmp_path / os.fsdecode(b"\xff"))
-        with pytest.raises(ValueError, match=r"The name of a class must be UTF-8. Received: '.*\\udcff'"):
+        with pytest.raises(ValueError, match=r"Class names must be UTF-8. Received: '.*\\udcff'"):
             sources.open_source(f"folder:{tmp_path}")
 
-    def test_train_folder_alone_is_divided(self, tmp_path):
+    def test_part_of_a_single_train_folder_is_held_out(self, tmp_path):
         write_folder(tmp_path / "train", {"a": 10, "b": 10})
         source = sources.open_source(f"folder:{tmp_path}")
         assert source.class_names == ("a", "b")
@@ -105,18 +105,19 @@ class TestFolder:
         ],
         ids=" ".join,
     )
-    def test_classes_called_like_splits_are_refused(self, tmp_path, names):
+    def test_classes_with_names_of_splits_are_refused(self, tmp_path, names):
         for name in names:
             write_folder(tmp_path / name, {"a": 2, "b": 2})
-        with pytest.raises(ValueError, match=rf"called like .*: {', '.join(sorted(n.split('/')[-1] for n in names))}$"):
+        listed = ", ".join(sorted(name.split("/")[-1] for name in names))
+        with pytest.raises(ValueError, match=rf"the names? of .*: {listed}$"):
             sources.open_source(f"folder:{tmp_path}")
 
-    def test_class_called_like_a_split_may_be_below_the_splits(self, tmp_path):
+    def test_class_below_splits_may_have_the_name_of_a_split(self, tmp_path):
         for split in ("train", "val"):
             write_folder(tmp_path / split, {"bus": 2, "train": 2})
         assert sources.open_source(f"folder:{tmp_path}").class_names == ("bus", "train")
 
-    def test_links_are_followed_and_what_leads_nowhere_counts_as_an_image(self, tmp_path):
+    def test_links_are_followed_and_dangling_links_count_as_images(self, tmp_path):
         root = write_folder(tmp_path / "images", {"a": 3, "b": 3})
         write_folder(tmp_path, {"elsewhere": 4})
         (root / "a" / "linked").symlink_to(tmp_path / "elsewhere")
@@ -129,7 +130,7 @@ class TestFolder:
             "a/gone.png",
         }
 
-    def test_links_in_a_circle_and_pipes_are_left_out_and_said(self, tmp_path, capsys):
+    def test_circular_links_and_pipes_are_skipped(self, tmp_path, capsys):
         write_folder(tmp_path, {"a": 3, "b": 3})
         (tmp_path / "a" / "up").symlink_to(tmp_path)
         (tmp_path / "a" / "same").symlink_to(tmp_path / "a")
@@ -138,7 +139,7 @@ class TestFolder:
         assert source.count("train") + source.count("validation") == 6
         assert re.search(r"a: skipped 3 pipes.*: 'pipe.png', 'same', 'up'\n", capsys.readouterr().out)
 
-    def test_folder_that_can_not_be_listed_counts_as_an_image(self, tmp_path, monkeypatch):
+    def test_folder_without_permission_counts_as_an_image(self, tmp_path, monkeypatch):
         write_folder(tmp_path, {"a": 3, "b": 3, "a/locked": 5})
         listing = os.scandir
 
@@ -151,15 +152,15 @@ class TestFolder:
         source = sources.open_source(f"folder:{tmp_path}")
         assert "a/locked" in names_of(tmp_path, source, "train") | names_of(tmp_path, source, "validation")
 
-    def test_files_in_no_class_are_counted(self, tmp_path, capsys):
+    def test_files_outside_of_classes_are_skipped(self, tmp_path, capsys):
         write_folder(tmp_path, {"a": 3, "b": 3})
         for number in range(4):
             (tmp_path / f"{number}.png").write_bytes(b"x")
         sources.open_source(f"folder:{tmp_path}")
-        expected = f"{tmp_path}: skipped 4 files in no class's folder: '0.png', '1.png', '2.png', ...\n"
+        expected = f"{tmp_path}: skipped 4 files outside of the folders of classes: '0.png', '1.png', '2.png', ...\n"
         assert capsys.readouterr().out == expected
 
-    def test_files_that_are_no_images_by_their_names_are_counted(self, tmp_path, capsys):
+    def test_files_with_other_names_are_skipped(self, tmp_path, capsys):
         write_folder(tmp_path, {"a": 3, "b": 3})
         for name in ("notes.txt", "Thumbs.db", "Desktop.ini", "boxes.XML", ".DS_Store", "image", "photo.jpg.1"):
             (tmp_path / "a" / name).write_bytes(b"x")
@@ -168,13 +169,13 @@ class TestFolder:
         assert {name for name in names if name.startswith("a")} == {
             *(f"a/{number}.png" for number in range(3)), "a/image", "a/photo.jpg.1"
         }  # fmt: skip
-        skipped = "skipped 4 files that are no images by their names: 'Desktop.ini', 'Thumbs.db', 'boxes.XML', ..."
+        skipped = "skipped 4 files whose names are not those of images: 'Desktop.ini', 'Thumbs.db', 'boxes.XML', ..."
         assert capsys.readouterr().out == f"{tmp_path / 'a'}: {skipped}\n"
 
-    def test_splits_of_different_classes_are_refused(self, tmp_path):
+    def test_splits_with_different_classes_are_refused(self, tmp_path):
         write_folder(tmp_path / "train", {"a": 2, "b": 2})
         write_folder(tmp_path / "val", {"a": 2, "c": 2})
-        with pytest.raises(ValueError, match=r"same classes. Only one has: \['b', 'c'\]"):
+        with pytest.raises(ValueError, match=r"same classes. In only one: \['b', 'c'\]"):
             sources.open_source(f"folder:{tmp_path}")
 
     def test_hidden_files_and_folders_are_skipped(self, tmp_path):
@@ -185,16 +186,16 @@ class TestFolder:
         assert source.class_names == ("a", "b")
         assert source.count("train") + source.count("validation") == 6
 
-    def test_missing_folder_is_named(self, tmp_path):
+    def test_missing_folder(self, tmp_path):
         with pytest.raises(ValueError, match="nowhere must be a folder"):
             sources.open_source(f"folder:{tmp_path / 'nowhere'}")
 
-    def test_folder_without_classes_is_named(self, tmp_path):
+    def test_folder_without_classes(self, tmp_path):
         (tmp_path / "1.png").write_bytes(b"x")
-        with pytest.raises(ValueError, match=f"{tmp_path} must hold one folder of images for each"):
+        with pytest.raises(ValueError, match=f"{tmp_path} must contain one folder of images for each"):
             sources.open_source(f"folder:{tmp_path}")
 
-    def test_empty_class_is_named(self, tmp_path):
+    def test_empty_class(self, tmp_path):
         write_folder(tmp_path, {"a": 3, "b": 0})
-        with pytest.raises(ValueError, match=f"{tmp_path / 'b'} must hold the images of a class"):
+        with pytest.raises(ValueError, match=f"{tmp_path / 'b'} must contain the images of a class"):
             sources.open_source(f"folder:{tmp_path}")

@@ -1,4 +1,4 @@
-"""How an image of any kind becomes the square that a record holds."""
+"""How images of all kinds are opened, cropped, resized and encoded."""
 
 import io
 import pathlib
@@ -27,7 +27,7 @@ class TestPrepareImage:
         ],
         ids=["png", "jpeg", "gif", "webp", "transparent", "palette", "cmyk"],
     )
-    def test_content_of_any_kind_becomes_the_rgb_square(self, content, tolerance):
+    def test_all_formats_become_rgb_squares(self, content, tolerance):
         result = images.prepare_image(content, 30)
         expected = np.asarray(photo().resize((40, 30), Image.Resampling.BILINEAR))[:, 5:35]
         assert result.dtype == np.uint8
@@ -40,27 +40,27 @@ class TestPrepareImage:
         [("JPEG", {"quality": 95}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})],
         ids=["jpeg", "png", "webp", "tiff"],
     )
-    def test_turned_photograph_becomes_upright(self, kind, options, orientation):
+    def test_rotated_image_becomes_upright(self, kind, options, orientation):
         for size in ((61, 80), (80, 61)):
             content = encoded(photo(*size), kind, exif=exif(orientation), **options)
             upright = encoded(ImageOps.exif_transpose(Image.open(io.BytesIO(content))), "PNG")
             for keep_aspect in (False, True):
                 result = images.prepare_image(content, 30, keep_aspect)
                 np.testing.assert_array_equal(result, images.prepare_image(upright, 30, keep_aspect))
-            if kind != "TIFF":  # which Pillow itself turns
+            if kind != "TIFF":  # Pillow itself turns TIFFs
                 stored = images.prepare_image(content, 30, exif_orientation=False)
                 assert np.array_equal(stored, images.prepare_image(content, 30)) == (orientation == 1)
 
     @pytest.mark.parametrize("size", [(61, 80), (80, 61), (3, 500)])
     @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-    def test_warped_image_is_pillows_resize_of_the_complete_one(self, size, mode):
+    def test_warp_equals_pillows_resize(self, size, mode):
         upright = photo(*size)
         expected = upright.resize((30, 30), Image.Resampling.BILINEAR)
         turned = upright.convert(mode).transpose(Image.Transpose.ROTATE_90)
         result = images.prepare_image(encoded(turned, "PNG", exif=exif(6)), 30, resize="warp")
         np.testing.assert_array_equal(result, expected)
 
-    def test_damaged_orientation_is_upright(self):
+    def test_damaged_orientation_is_ignored(self):
         whole = exif(6).tobytes()
         assert images.read_orientation(whole) == 6
         for damaged in (b"", whole[:-13], whole.replace(b"MM", b"MX"), whole.replace(b"\0\6", b"\0\x09"), whole[:20]):
@@ -70,7 +70,7 @@ class TestPrepareImage:
                 images.prepare_image(jpeg, 30), images.prepare_image(encoded(photo(), "JPEG"), 30)
             )
 
-    def test_postscript_is_not_opened_whatever_its_name(self, tmp_path, monkeypatch):
+    def test_postscript_is_never_opened(self, tmp_path, monkeypatch):
         ran = []
         monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments, **_: ran.append(arguments))
         path = tmp_path / "photo.jpg"
@@ -79,7 +79,7 @@ class TestPrepareImage:
             images.prepare_image(path, 30)
         assert not ran
 
-    def test_every_image_of_the_project_is_opened_as_one_of_these_formats(self):
+    def test_whole_project_opens_only_these_formats(self):
         root = pathlib.Path(images.__file__).parent.parent
         for path in [*root.rglob("alexnet_tf/**/*.py"), *root.rglob("tfrecords/*.py")]:
             for call in re.findall(r"Image\.open\(.*", path.read_text()):
@@ -91,7 +91,7 @@ class TestPrepareImage:
         np.testing.assert_array_equal(result, np.repeat(result[..., :1], 3, axis=-1))
         assert result.std() > 20
 
-    def test_16_bit_image_is_scaled_and_not_clipped(self):
+    def test_16_bit_image_is_scaled(self):
         levels = np.arange(0, 65536, 256, dtype="uint16").reshape(16, 16)
         result = images.prepare_image(encoded(Image.fromarray(levels), "PNG"), 16)
         np.testing.assert_array_equal(result[..., 0], levels >> 8)
@@ -110,25 +110,25 @@ class TestPrepareImage:
             (65535, "float32", "TIFF"),
         ],
     )
-    def test_values_are_scaled_by_the_range_that_they_fill(self, largest, dtype, kind):
+    def test_values_are_scaled_by_the_range_they_use(self, largest, dtype, kind):
         values = np.linspace(0, largest, 256).reshape(16, 16)
         result = images.prepare_image(encoded(Image.fromarray(values.astype(dtype)), kind), 16)[..., 0]
         ceiling = {1: 1, 300: 1024, 1000: 1024}.get(largest, largest + 1)
         np.testing.assert_allclose(result, np.minimum(255, values / ceiling * 255.5), atol=1.1)
 
-    def test_color_of_12_bits_in_a_png_of_16_is_scaled(self):
+    def test_12_bit_colors_in_16_bit_png_are_scaled(self):
         pixels = np.asarray(photo()).astype("uint16")
         result = images.prepare_image(tf.io.encode_png(pixels * 16).numpy(), 30)
         np.testing.assert_array_equal(result, images.prepare_image(encoded(photo(), "PNG"), 30))
 
     @pytest.mark.parametrize("values", [[-1.0, 5.0], [0.0, float("nan")], [0.0, 1.5], [0.0, 7e4]], ids=str)
-    def test_values_whose_range_is_unknown_raise(self, values):
-        with pytest.raises(ValueError, match="pixels must be whole numbers of 8 to 16 bits, or from 0 to 1"):
+    def test_values_with_unknown_range(self, values):
+        with pytest.raises(ValueError, match="pixels must be integers of 8 to 16 bits or floats from 0 to 1"):
             images.prepare_image(encoded(Image.fromarray(np.float32([values] * 2)), "TIFF"), 2)
 
     @pytest.mark.parametrize(("kind", "mode"), [("PNG", "RGBA"), ("PNG", "P"), ("WEBP", "RGBA"), ("GIF", "RGBA")])
-    def test_transparent_pixels_are_white_whatever_is_below_them(self, kind, mode):
-        pixels = np.full((20, 20, 4), (255, 0, 255, 0), "uint8")  # magenta that nobody sees
+    def test_transparent_pixels_become_white(self, kind, mode):
+        pixels = np.full((20, 20, 4), (255, 0, 255, 0), "uint8")  # invisible magenta
         pixels[:10] = (10, 20, 30, 255)
         result = images.prepare_image(encoded(Image.fromarray(pixels).convert(mode), kind, lossless=True), 20)
         assert (result[10:] == 255).all()
@@ -141,13 +141,13 @@ class TestPrepareImage:
         )
 
     @pytest.mark.parametrize("shape", [(28, 28), (28, 28, 3)])
-    def test_array_of_the_right_size_stays_as_it_is(self, shape):
+    def test_array_with_the_right_size_is_unchanged(self, shape):
         array = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
         result = images.prepare_image(array, 28)
         np.testing.assert_array_equal(result, array if array.ndim == 3 else np.stack([array] * 3, axis=-1))
 
     @pytest.mark.parametrize("size", [(1, 5000), (5000, 1)])
-    def test_long_thin_image_is_cut_before_it_is_scaled(self, size, monkeypatch):
+    def test_image_is_cropped_before_it_is_resized(self, size, monkeypatch):
         largest = []
         resize = Image.Image.resize
 
@@ -163,7 +163,7 @@ class TestPrepareImage:
     @pytest.mark.parametrize(
         "size, shape", [((300, 200), (20, 30)), ((200, 300), (30, 20)), ((1, 5000), (80, 20)), ((5000, 1), (20, 80))]
     )
-    def test_longer_side_is_kept_up_to_four_times_the_shorter(self, size, shape):
+    def test_keep_aspect_up_to_a_ratio_of_four(self, size, shape):
         columns, rows = np.meshgrid(*(np.linspace(0, 250, length) for length in size))
         photo = np.stack([rows, columns, 0 * rows], axis=-1).astype("uint8")
         result = images.prepare_image(photo, 20, keep_aspect=True)
@@ -181,14 +181,14 @@ class TestPrepareImage:
         [b"", b"text, not an image", encoded(photo(), "JPEG")[:700], encoded(photo(), "PNG")[:200]],
         ids=["empty", "text", "cut jpeg", "cut png"],
     )
-    def test_unreadable_content_raises(self, content):
+    def test_unreadable_content(self, content):
         with pytest.raises(Exception, match=r"."):
             images.prepare_image(content, 16)
 
-    @pytest.mark.parametrize("max_pixels", [1000, 4000])  # of more, but not twice as many, Pillow only warns
-    def test_image_of_too_many_pixels_raises_and_the_limit_is_an_argument(self, max_pixels, monkeypatch):
+    @pytest.mark.parametrize("max_pixels", [1000, 4000])  # above the limit, Pillow only warns up to twice the limit
+    def test_max_pixels(self, max_pixels, monkeypatch):
         content = encoded(photo(), "PNG")  # 4,800 pixels
-        with pytest.raises(ValueError, match=rf"an image may have {max_pixels:,} pixels \(--max_pixels\)"):
+        with pytest.raises(ValueError, match=rf"images must have at most {max_pixels:,} pixels \(--max_pixels\)"):
             images.prepare_image(content, 16, max_pixels=max_pixels)
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", max_pixels)
         assert images.prepare_image(content, 16, max_pixels=4800).shape == (16, 16, 3)
@@ -196,7 +196,7 @@ class TestPrepareImage:
 
 
 class TestEncodeImage:
-    def test_png_is_exact_and_jpeg_near(self):
+    def test_png_is_exact_and_jpeg_is_close(self):
         image = np.asarray(photo())
         png, jpeg = (np.asarray(Image.open(io.BytesIO(images.encode_image(image, e, 95)))) for e in ("png", "jpeg"))
         np.testing.assert_array_equal(png, image)

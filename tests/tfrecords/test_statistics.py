@@ -1,4 +1,4 @@
-"""The statistics against plain float64 NumPy, and the color noise."""
+"""Statistics against NumPy in float64, and color noise."""
 
 import numpy as np
 import pytest
@@ -16,14 +16,14 @@ def statistics_of(images):
 
 @pytest.fixture
 def images():
-    """Correlated channels, as photographs have."""
+    """Images with correlated channels, like photographs."""
     random = np.random.default_rng(0)
     gray = random.integers(0, 200, (7, 9, 9, 1))
     return (gray + random.integers(0, [10, 30, 56], (7, 9, 9, 3))).astype("uint8")
 
 
 class TestPixelSums:
-    def test_parts_added_in_any_order_equal_the_sums_of_all(self, images):
+    def test_sums_of_parts_equal_the_complete_sums(self, images):
         complete, first, second = (statistics.PixelSums(9) for _ in range(3))
         for index, image in enumerate(images):
             complete.add_image(image)
@@ -42,7 +42,7 @@ class TestPixelSums:
 
 
 class TestStatistics:
-    def test_all_fields_equal_numpy(self, images):
+    def test_fields_equal_numpy(self, images):
         result, pixels = statistics_of(images), images.reshape(-1, 3).astype("float64")
         covariance = np.cov(pixels.T, bias=True)
         np.testing.assert_allclose(result.mean_image, images.astype("float64").mean(axis=0), rtol=1e-6)
@@ -54,11 +54,16 @@ class TestStatistics:
         )
         assert result.mean_image.dtype == np.float32
 
-    def test_eigenvectors_have_their_largest_entry_positive(self, images):
-        vectors = statistics_of(images).eigenvectors
-        assert all(column[np.abs(column).argmax()] > 0 for column in vectors.T)
+    def test_largest_component_of_each_eigenvector_is_positive(self):
+        random = np.random.default_rng(0)
+        for _ in range(10):
+            colors = random.integers(0, 256, (5, 4, 4, 3)) @ random.dirichlet(np.ones(3), 3)
+            result = statistics_of(colors.astype("uint8"))
+            for value, vector in zip(result.eigenvalues, result.eigenvectors.T, strict=True):
+                assert vector[np.abs(vector).argmax()] > 0
+                np.testing.assert_allclose(result.rgb_covariance @ vector, value * vector, atol=1e-9 * value + 1e-9)
 
-    def test_of_built_data_set_equals_its_decoded_training_pixels(self, tiny_data_dir):
+    def test_built_data_set_has_the_statistics_of_its_pixels(self, tiny_data_dir):
         pixels = []
         for shard in schema.load_description(tiny_data_dir).splits["train"].shards:
             for record in tf.data.TFRecordDataset(str(tiny_data_dir / shard.name)):
@@ -79,17 +84,17 @@ class TestStatistics:
         np.testing.assert_allclose(result.eigenvectors[:, 0], np.full(3, 3**-0.5), rtol=1e-9)
         assert np.isfinite(result.color_noise()).all()
 
-    def test_images_of_one_color_have_no_noise(self):
+    def test_images_with_one_color_have_no_noise(self):
         assert not statistics_of(np.full((3, 8, 8, 3), 77, "uint8")).color_noise().any()
 
-    def test_save_then_load_gives_equal_arrays(self, images, tmp_path):
+    def test_save_and_load(self, images, tmp_path):
         saved = statistics_of(images)
         saved.save(tmp_path)
         loaded = statistics.Statistics.load(tmp_path)
         for name in ("mean_image", "rgb_mean", "rgb_covariance", "eigenvalues", "eigenvectors"):
             np.testing.assert_array_equal(getattr(loaded, name), getattr(saved, name))
 
-    def test_mean_is_the_image_or_its_color_at_every_pixel(self, images):
+    def test_mean_image_and_mean_color(self, images):
         result = statistics_of(images)
         np.testing.assert_array_equal(result.mean("image"), result.mean_image)
         assert result.mean("color").shape == result.mean_image.shape
@@ -97,21 +102,21 @@ class TestStatistics:
         with pytest.raises(ValueError, match="kind='colour'"):
             result.mean("colour")
 
-    def test_load_of_missing_or_damaged_file_names_it(self, tmp_path):
-        with pytest.raises(ValueError, match=r"statistics\.npz must hold"):
+    def test_missing_or_damaged_file(self, tmp_path):
+        with pytest.raises(ValueError, match=r"statistics\.npz can't be read"):
             statistics.Statistics.load(tmp_path)
         (tmp_path / "statistics.npz").write_bytes(b"PK nonsense")
-        with pytest.raises(ValueError, match=r"statistics\.npz must hold"):
+        with pytest.raises(ValueError, match=r"statistics\.npz can't be read"):
             statistics.Statistics.load(tmp_path)
 
 
 class TestColorNoise:
-    # Along ImageNet's first component, in gray levels: the standard deviation of the offset.
+    # Standard deviation of the offset along ImageNet's first component, in gray levels.
     @pytest.mark.parametrize(
         ("scale", "expected"),
         [("standard_deviation", 12.18), ("eigenvalue_unit_range", 5.818), ("eigenvalue", 1483.5), ("none", 0.0)],
     )
-    def test_imagenets_first_component_is_as_documented(self, scale, expected):
+    def test_noise_along_imagenets_first_component(self, scale, expected):
         standard_deviations = np.array([121.8, 37.1, 19.7])  # of ImageNet's pixels
         vectors = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]
         imagenet = statistics.Statistics(None, None, None, standard_deviations**2, vectors)
@@ -121,11 +126,11 @@ class TestColorNoise:
         np.testing.assert_allclose(np.linalg.norm(matrix[:, 0]), expected, rtol=1e-3)
         np.testing.assert_allclose(matrix[:, 0], expected * vectors[:, 0], rtol=1e-3, atol=1e-6)
 
-    def test_covariance_of_the_noise_is_a_hundredth_of_the_pixels(self, images):
+    def test_covariance_of_the_noise(self, images):
         result = statistics_of(images)
         matrix = np.float64(result.color_noise())
         np.testing.assert_allclose(matrix @ matrix.T, 0.01 * result.rgb_covariance, rtol=1e-5)
 
-    def test_unknown_scale_is_refused(self, images):
+    def test_unknown_scale(self, images):
         with pytest.raises(ValueError, match=r"`color_noise` must be one of .*Received: 'huge'"):
             statistics_of(images).color_noise("huge")

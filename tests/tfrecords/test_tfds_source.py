@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets: mixed, stratified, and read from any place."""
+"""Data sets of TensorFlow Datasets."""
 
 import collections
 import io
@@ -19,8 +19,8 @@ def read_all(source, split):
 
 
 class TestTfds:
-    @pytest.mark.parametrize(("name", "counts"), [("with_test", (20, 6)), ("train_alone", (16, 4))])
-    def test_ranges_read_apart_are_the_complete_split(self, tfds_dir, name, counts):
+    @pytest.mark.parametrize(("name", "counts"), [("with_test", (20, 6)), ("train_only", (16, 4))])
+    def test_ranges_equal_the_complete_split(self, tfds_dir, name, counts):
         source = sources.open_source(f"tfds:{name}", validation_fraction=0.25, tfds_data_dir=tfds_dir)
         source = pickle.loads(pickle.dumps(source))
         assert source.class_names == ("even", "odd")
@@ -33,19 +33,19 @@ class TestTfds:
         assert all(content.startswith(b"\x89PNG") for content in images)  # as stored, not decoded
         assert len(set(images)) == 20  # with_test's validation images are among its training images
 
-    def test_set_in_the_order_of_its_classes_is_mixed_and_each_class_is_held_out(self, tfds_dir):
+    def test_sorted_data_set_is_mixed_and_stratified(self, tfds_dir):
         source = sources.open_source("tfds:ordered", tfds_data_dir=tfds_dir)
         train, validation = ([label for *_, label in read_all(source, split)] for split in ("train", "validation"))
         assert collections.Counter(train) == dict.fromkeys(range(20), 18)
         assert collections.Counter(validation) == dict.fromkeys(range(20), 2)
         assert np.mean([len(set(train[start : start + 20])) for start in range(0, 360, 20)]) > 11  # 12.8 at random
 
-    def test_order_follows_from_the_seed(self, tfds_dir):
+    def test_seed_determines_the_order(self, tfds_dir):
         one, same, other = (sources.open_source("tfds:ordered", seed, tfds_data_dir=tfds_dir) for seed in (1, 1, 2))
         names = [[name for name, *_ in read_all(source, "validation")] for source in (one, same, other)]
         assert names[0] == names[1] != names[2]
 
-    def test_name_and_label_belong_to_the_image(self, tfds_dir):
+    def test_names_and_labels_match_images(self, tfds_dir):
         source = sources.open_source("tfds:ordered", tfds_data_dir=tfds_dir)
         for split in ("train", "validation"):
             for name, content, label in read_all(source, split):
@@ -53,7 +53,7 @@ class TestTfds:
                 assert label == place // 20
                 assert (np.asarray(Image.open(io.BytesIO(content))) == place % 256).all()
 
-    def test_damaged_record_is_noticed(self, tfds_dir, tmp_path):
+    def test_damaged_record(self, tfds_dir, tmp_path):
         copy = shutil.copytree(tfds_dir, tmp_path / "tfds")
         (path,) = (copy / "ordered").rglob("*.tfrecord*")
         content = bytearray(path.read_bytes())
@@ -63,11 +63,11 @@ class TestTfds:
         with pytest.raises(tf.errors.DataLossError):
             read_all(source, "train"), read_all(source, "validation")
 
-    def test_other_file_format_is_refused(self, tfds_dir, monkeypatch):
+    def test_other_file_format(self, tfds_dir, monkeypatch):
         monkeypatch.setattr(tfds.core.DatasetInfo, "file_format", tfds.core.FileFormat.ARRAY_RECORD)
         with pytest.raises(ValueError, match=r"tfds:ordered must be stored as tfrecord. Received: array_record"):
             sources.open_source("tfds:ordered", tfds_data_dir=tfds_dir)
 
-    def test_set_without_labels_is_refused(self, tfds_dir):
+    def test_data_set_without_labels(self, tfds_dir):
         with pytest.raises(ValueError, match="features `image` and `label`"):
             sources.open_source("tfds:unlabeled", tfds_data_dir=tfds_dir)
