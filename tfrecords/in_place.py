@@ -124,14 +124,12 @@ def _index(
     image_key, label_key = record_files.find_keys(paths["train"][0], image_key, label_key)
     settings = settings | dict(image_key=image_key, label_key=label_key, label_offset=label_offset)
     read = _read_files(paths, image_key, label_key)
-    texts = {}
-    for facts, _ in read["train"] + read["validation"]:
-        texts = facts.texts | texts
+    texts = [facts.texts for pairs in read.values() for facts, _ in pairs]
     labels = {split: np.concatenate([each.labels for each, _ in pairs]) - label_offset for split, pairs in read.items()}
     for split, of_split in labels.items():
         if not len(of_split):
             raise ValueError(f"{root} must hold {split} images. All its {len(paths[split])} files of them are empty.")
-    names = record_files.name_classes(root, np.concatenate(list(labels.values())), texts, label_offset, class_names)
+    names = record_files.name_classes(root, labels, texts, label_offset, class_names)
     splits = {
         split: schema.Split(
             count=len(labels[split]),

@@ -3,16 +3,16 @@
 import pathlib
 from typing import Any
 
-from alexnet_tf.tfrecords import record_files
+from alexnet_tf.tfrecords import record_source
 
 
 def make_tfds_source(
     name: str, seed: int, validation_fraction: float, data_dir: str | pathlib.Path | None
-) -> record_files.RecordFiles:
+) -> record_source.RecordFiles:
     """Opens a data set. TensorFlow Datasets downloads and prepares it if necessary.
 
     The validation split is `validation`, else `test`, else a part of each class of `train`. The order on disk depends
-    on the data set, and is by class in some, so images are mixed; see `record_files`.
+    on the data set, and is by class in some, so images are mixed; see `record_source`.
 
     Args:
         name: name of the data set.
@@ -21,13 +21,18 @@ def make_tfds_source(
         data_dir: folder where TensorFlow Datasets stores its data; None for its default.
 
     Raises:
-        ValueError: if the data set has no split `train` with one image and one label per example, or is not stored as
-            TFRecords.
+        ValueError: if the data set can't be prepared, has no split `train` with one image and one label per example, or
+            is not stored as TFRecords.
     """
     import tensorflow_datasets as tfds
 
-    builder: Any = tfds.builder(name, data_dir=data_dir)
-    builder.download_and_prepare()
+    try:
+        builder: Any = tfds.builder(name, data_dir=data_dir)
+        builder.download_and_prepare()
+    except Exception as error:  # one of many types, AssertionError among them
+        hint = " ImageNet's archives need no preparation: --source=ilsvrc2012:FOLDER" if "imagenet2012" in name else ""
+        reason = " ".join(str(error).split()) or repr(error)
+        raise ValueError(f"TensorFlow Datasets can't prepare tfds:{name}.{hint} Reason: {reason}") from error
     features, splits = builder.info.features, builder.info.splits
     labeled = "label" in features and isinstance(features["label"], tfds.features.ClassLabel)
     if not labeled or "image" not in features or "train" not in splits:
@@ -44,6 +49,6 @@ def make_tfds_source(
         info = splits[tfds_split]
         print(f"Reading the labels of tfds:{name}, split {tfds_split}: {info.num_examples:,} images.", flush=True)
         split_paths = [str(path) for path in info.filepaths]
-        entries[split] = record_files.index_records(split_paths, len(paths), "label")
+        entries[split] = record_source.index_records(split_paths, len(paths), "label")
         paths += split_paths
-    return record_files.mix(entries, seed, validation_fraction, features["label"].names, paths, names, "image")
+    return record_source.mix(entries, seed, validation_fraction, features["label"].names, paths, names, "image")

@@ -4,13 +4,15 @@ import collections
 import gzip
 import io
 import pickle
+import zlib
 
+import made_records
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from alexnet_tf.tfrecords import reader, schema, sources
+from alexnet_tf.tfrecords import in_place, reader, record_files, schema, sources
 
 
 def _bytes(value):
@@ -53,6 +55,10 @@ def imagenet_dir(tmp_path):
 
 def open_files(folder, **record_format):
     return sources.open_source(f"tfrecords:{folder}", validation_fraction=0.25, record_format=record_format)
+
+
+def index_in_place(folder):
+    return in_place.index_in_place(f"tfrecords:{folder}", folder.with_name("index"), image_px=32)
 
 
 def read_all(source, split):
@@ -110,14 +116,16 @@ class TestRecordFiles:
         with pytest.raises(ValueError, match="train-00001-of-00002 must be complete"):
             open_files(imagenet_dir, label_offset=1)
         path.write_bytes(content)
-        both = path.rename(imagenet_dir / "train_validation-00001")
-        with pytest.raises(ValueError, match=r"the name of one split. Received: .*train_validation-00001"):
+        both = path.rename(imagenet_dir / "train_validation-00001-of-00002")
+        with pytest.raises(ValueError, match=r"the name of one split. Received: .*train_validation-00001-of-00002"):
             open_files(imagenet_dir, label_offset=1)
-        both.unlink()
+        both.rename(path)
         first = imagenet_dir / "train-00000-of-00002"
-        first.write_bytes(gzip.compress(first.read_bytes()))
-        with pytest.raises(ValueError, match="train-00000-of-00002 must not be compressed"):
-            open_files(imagenet_dir, label_offset=1)
+        content = first.read_bytes()
+        for name, module in (("gzip", gzip), ("zlib", zlib)):
+            first.write_bytes(module.compress(content))
+            with pytest.raises(ValueError, match=rf"train-00000-of-00002 must not be compressed.* {name} file"):
+                open_files(imagenet_dir, label_offset=1)
 
     def test_folder_without_records(self, tmp_path):
         with pytest.raises(ValueError, match="none is not a folder"):
@@ -125,6 +133,98 @@ class TestRecordFiles:
         (tmp_path / "images.zip").write_bytes(b"PK")
         with pytest.raises(ValueError, match=r"`train` in their names.* Found: images.zip"):
             open_files(tmp_path)
+
+
+class TestLabels:
+    @pytest.mark.parametrize("label", [2**32 + 1, 2**31, -(2**31) - 1, 2**62 + 5, 30_000])
+    def test_hashes_and_large_numbers_are_refused(self, tmp_path, label):
+        made_records.write_records(tmp_path / "train", [(_png(0), 0), (_png(1), 1), (_png(2), label)])
+        made_records.write_records(tmp_path / "test", [(_png(0), 0), (_png(1), 1), (_png(2), label)])
+        for open_anything in (open_files, index_in_place):
+            with pytest.raises(ValueError, match=rf"Labels must .*{label}"):
+                open_anything(tmp_path)
+
+    def test_splits_must_have_the_same_labels(self, tmp_path):
+        made_records.write_records(tmp_path / "train", [(_png(label), label) for label in (0, 1, 2)])
+        made_records.write_records(tmp_path / "test", [(_png(label), label) for label in (1, 2, 3)])
+        for open_anything in (open_files, index_in_place):
+            with pytest.raises(ValueError, match=r"splits of .* must have the same labels, .* In only one: 0, 3"):
+                open_anything(tmp_path)
+        (tmp_path / "names.txt").write_text("a\nb\nc\nd\n")
+        assert open_files(tmp_path, class_names=tmp_path / "names.txt").class_names == (*"abcd",)
+
+    def test_label_with_two_names_is_refused(self, tmp_path):
+        write_records(tmp_path / "train", range(4))
+        write_records(tmp_path / "test", [1, 2, 3, 4], offset=0)
+        open_files(tmp_path)
+        with tf.io.TFRecordWriter(str(tmp_path / "test")) as writer:
+            for label in range(4):
+                features = {"image/encoded": _bytes(_png(0)), "image/class/text": _bytes(f"class {label ^ 1}".encode())}
+                features["image/class/label"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
+                writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+        with pytest.raises(ValueError, match=r"label 0 is 'class 0' and 'class 1'"):
+            open_files(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("content", "expected"),
+        [
+            ("\ufeffant\nbee\ncat\ndog\n", None),
+            ("ant\r\nbee\r\ncat\r\ndog\r\n\r\n \n", None),
+            ("ant\n\ncat\ndog\n", "Line 2 of .* is empty"),
+            ("ant\nbee\nant\ndog\n", "Line 3 of .* is the same as line 1: 'ant'"),
+        ],
+        ids=["byte order mark", "empty last lines", "empty line", "duplicate"],
+    )
+    def test_class_names_file(self, tmp_path, content, expected):
+        write_records(tmp_path / "train", range(12))
+        (tmp_path / "names.txt").write_bytes(content.encode())
+        if expected is None:
+            source = open_files(tmp_path, class_names=tmp_path / "names.txt")
+            assert source.class_names == ("ant", "bee", "cat", "dog")
+        else:
+            with pytest.raises(ValueError, match=expected):
+                open_files(tmp_path, class_names=tmp_path / "names.txt")
+
+
+class TestFindFiles:
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            (["train-00000-of-00004"], r"4 files train-\*-of-00004. Found: 1. The first that is missing has number 1"),
+            (["train-00001-of-00002", "val-00000-of-00001"], "missing has number 0"),
+            (["train-00000-of-00001", "val-00000-of-00002"], r"2 files val-\*-of-00002"),
+            (["train-0-of-99999999999"], "Found: 1"),
+            (["train-00000-of-00001", "train-00000-of-00001.bak"], r"not part of the data set: .*\.bak"),
+            (["train-00000-of-00001", "train-00000-of-00001 (1)"], r"not part of the data set: .*\(1\)"),
+            (["train-00000-of-00001", "train"], "not part of the data set: train"),
+            (["train.tfrecord", "train.tfrecord.bak"], "not part of the data set: train.tfrecord.bak"),
+            (["train.tfrecord", "train.tfrecord~"], "not part of the data set: train.tfrecord~"),
+            (["train-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002"], "one set of files per split"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    )
+    def test_missing_shards_and_leftovers_are_refused(self, tmp_path, names, message):
+        for name in names:
+            (tmp_path / name).touch()
+        with pytest.raises(ValueError, match=message):
+            record_files.find_files(str(tmp_path))
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ["train-00000-of-00002", "train-00001-of-00002", "validation-00000-of-00001"],
+            ["cats-train-00000-of-00001", "dogs-train-00000-of-00002", "dogs-train-00001-of-00002"],
+            ["a-train.tfrecord-00000-of-00001", "a-test.tfrecord-00000-of-00001", "a-val.tfrecord-00000-of-00001"],
+            ["train_1.tfrecord", "train_2.tfrecord"],
+            ["train-00000-of-00001.tfrecord", "val-00000-of-00001", "test-00000-of-00009"],  # `test` is not used
+        ],
+        ids=" ".join,
+    )
+    def test_complete_sets_are_found(self, tmp_path, names):
+        for name in names:
+            (tmp_path / name).touch()
+        found = record_files.find_files(str(tmp_path))
+        assert len(found["train"]) == sum("train" in name for name in names)
 
 
 class TestProgram:

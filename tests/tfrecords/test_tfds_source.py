@@ -68,6 +68,14 @@ class TestTfds:
         with pytest.raises(ValueError, match=r"tfds:ordered must be stored as tfrecord. Received: array_record"):
             sources.open_source("tfds:ordered", tfds_data_dir=tfds_dir)
 
+    @pytest.mark.parametrize(
+        ("name", "reason"),
+        [("imagenet2012", "source=ilsvrc2012:FOLDER Reason: .*Manual directory"), ("nothing", "Reason: .*not found")],
+    )
+    def test_data_set_that_can_not_be_prepared(self, tmp_path, name, reason):
+        with pytest.raises(ValueError, match=rf"can't prepare tfds:{name}\..*{reason}"):
+            sources.open_source(f"tfds:{name}", tfds_data_dir=tmp_path)
+
     def test_data_set_without_labels(self, tfds_dir):
         with pytest.raises(ValueError, match="features `image` and `label`"):
             sources.open_source("tfds:unlabeled", tfds_data_dir=tfds_dir)
