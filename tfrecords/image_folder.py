@@ -1,14 +1,16 @@
 """Folders of image files as a source: one folder per class, or one folder per split with one folder per class."""
 
-import dataclasses
+import collections
 import os
 import pathlib
+import re
 import stat
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Sequence
 
-import numpy as np
+from alexnet_tf.tfrecords import image_files
 
-# Names of the folders of splits, in lower case.
+# Words in the names of the folders of splits, in lower case.
 _SPLIT_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -22,22 +24,7 @@ _OTHER_SUFFIXES = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Folder:
-    """Image files. `files` maps a split to (path, label) pairs."""
-
-    class_names: tuple[str, ...]
-    files: dict[str, list[tuple[pathlib.Path, int]]]
-
-    def count(self, split: str) -> int:
-        return len(self.files[split])
-
-    def read(self, split: str, start: int, stop: int) -> Iterator[tuple]:
-        for path, label in self.files[split][start:stop]:
-            yield str(path), path, label
-
-
-def make_folder_source(path: str | pathlib.Path, seed: int, validation_fraction: float) -> Folder:
+def make_folder_source(path: str | pathlib.Path, seed: int, validation_fraction: float) -> image_files.ImageFiles:
     """Lists PATH/class/image, or PATH/train/class/image and PATH/validation/class/image, in random order.
 
     Names of splits, in any case: train or training; validation, valid, val or dev; test or testing. If there are only
@@ -58,55 +45,30 @@ def make_folder_source(path: str | pathlib.Path, seed: int, validation_fraction:
             different classes.
     """
     root = pathlib.Path(path).expanduser()
-    random = np.random.default_rng(seed)
     classes = {split: _list_classes(folder) for split, folder in _find_splits(root).items()}
-    names = tuple(classes["train"])
-    if "validation" not in classes:
-        everything, classes = classes["train"], {"train": {}, "validation": {}}
-        for name, paths in everything.items():
-            if len(paths) < 2:
-                raise ValueError(
-                    f"{root}: class {name!r} must have at least 2 images, one of them for validation. "
-                    f"Received: {len(paths)}"
-                )
-            classes["train"][name], classes["validation"][name] = (
-                [paths[i] for i in part] for part in hold_out(len(paths), validation_fraction, random)
-            )
-    elif classes["train"].keys() != classes["validation"].keys():
-        differing = sorted(classes["train"].keys() ^ classes["validation"].keys())
-        raise ValueError(f"{root}: train and validation must have the same classes. In only one: {differing}")
-    files = {}
-    for split, by_name in classes.items():
-        listed = [(path, label) for label, name in enumerate(names) for path in by_name[name]]
-        files[split] = [listed[i] for i in random.permutation(len(listed))]
-    return Folder(names, files)
-
-
-def hold_out(count: int, fraction: float, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Divides the images of a class at random.
-
-    Returns: the indices of the training images, at least one, and of the held-out images.
-    """
-    held_out = min(max(1, round(count * fraction)), max(count - 1, 0))
-    order = random.permutation(count)
-    return order[held_out:], order[:held_out]
+    return image_files.mix(root, classes, seed, validation_fraction)
 
 
 def _find_splits(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """A dict from split to folder; {"train": root} if no folder has the name of a split."""
+    """A dict from split to folder; {"train": root} if no folders are splits."""
     folders = _list_folders(root)
-    found = {split: [folder for folder in folders if _split_of(folder) == split] for split in _SPLIT_NAMES}
+    splits = {folder: split_of(folder.name) for folder in folders}
+    if not any(splits.values()):
+        splits = _find_long_names(folders)
+    found = {split: [folder for folder in folders if splits.get(folder) == split] for split in _SPLIT_NAMES}
     if not any(found.values()):
+        if len(folders) > 1:
+            _check_levels(root, folders)
         return {"train": root}
-    others = [folder for folder in folders if not _split_of(folder)]
-    alone = not found["validation"] and not found["test"]
-    if len(found["train"]) != 1 or any(len(same) > 1 for same in found.values()) or (alone and others):
+    others = [folder for folder in folders if not splits.get(folder)]
+    only_train = not found["validation"] and not found["test"]
+    if len(found["train"]) != 1 or any(len(same) > 1 for same in found.values()) or (only_train and others):
         raise ValueError(
             f"{root} must contain either one folder per class, none with the name of a split, or one folder per split: "
             f"{', '.join('/'.join(names) for names in _SPLIT_NAMES.values())}. "
             f"Received: {', '.join(folder.name for folder in folders)}"
         )
-    splits = {split: same[0] for split, same in found.items() if same}
+    splits = {split: _skip_levels(same[0]) for split, same in found.items() if same}
     test = splits.pop("test", None)
     if test and "validation" in splits:
         print(f"Skipped {test}: the validation split is {splits['validation']}.")
@@ -119,9 +81,34 @@ def _find_splits(root: pathlib.Path) -> dict[str, pathlib.Path]:
     return splits
 
 
-def _split_of(folder: pathlib.Path) -> str | None:
-    """The split with the name of a folder, or None."""
-    return next((split for split, names in _SPLIT_NAMES.items() if folder.name.lower() in names), None)
+def split_of(name: str) -> str | None:
+    """The split that a name stands for, or None."""
+    return next((split for split, names in _SPLIT_NAMES.items() if name.lower() in names), None)
+
+
+def _find_long_names(folders: list[pathlib.Path]) -> dict[pathlib.Path, str | None]:
+    """The split of each folder with a name such as training_set, seg_train or val2017.
+
+    There must be a training split and another one, and no two folders of the same split. If other folders exist, the
+    splits must also have the same classes: a class may be called "train station".
+    """
+    found = {}
+    for folder in folders:
+        words = re.split(r"[\W\d_]+", folder.name.lower())
+        splits = {split_of(word.removesuffix("set")) for word in words} - {None}
+        if len(splits) == 1:
+            found[folder] = splits.pop()
+    if "train" not in found.values() or len(found) < 2 or len(found) > len(set(found.values())):
+        return {}
+    classes = [{child.name for child in _list_folders(_skip_levels(folder))} for folder in found]
+    return found if len(found) == len(folders) or all(each == classes[0] != set() for each in classes) else {}
+
+
+def _skip_levels(folder: pathlib.Path) -> pathlib.Path:
+    """The first folder with more in it than one folder. Archives often repeat the name of a split: train/train."""
+    children = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    repeated = len(children) == 1 and children[0].is_dir() and not children[0].is_symlink()
+    return _skip_levels(children[0]) if repeated else folder
 
 
 def _list_folders(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -134,9 +121,9 @@ def _list_folders(folder: pathlib.Path) -> list[pathlib.Path]:
 def _list_classes(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     """A dict from class name to files, both sorted."""
     folders = _list_folders(folder)
-    others = [path for path in folder.iterdir() if path not in folders and not path.name.startswith(".")]
+    others = [path for path in folder.iterdir() if not path.is_dir() and not path.name.startswith(".")]
     _print_skipped(folder, "files outside of the folders of classes", others)
-    if len(folders) < 2 or all(map(_split_of, folders)):
+    if len(folders) < 2 or all(split_of(child.name) for child in folders):
         raise ValueError(
             f"{folder} must contain one folder of images for each of at least 2 classes, not all with the names of "
             f"splits. Found: {', '.join(child.name for child in folders) or 'no folders'}"
@@ -145,13 +132,37 @@ def _list_classes(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     for child in folders:
         if any("\ud800" <= letter <= "\udfff" for letter in child.name):  # Python's escapes of other bytes
             raise ValueError(f"Class names must be UTF-8. Received: {str(child)!r}")
-        classes[child.name] = sorted(_list_files(child))
-        if not classes[child.name]:
+        name = unicodedata.normalize("NFC", child.name)  # macOS writes names in another form than other systems
+        if name in classes:
+            raise ValueError(f"{folder} contains two folders with the same name in different Unicode forms: {name!r}")
+        classes[name] = sorted(list_files(child))
+        if not classes[name]:
             raise ValueError(f"{child} must contain the images of a class. It is empty.")
-    return classes
+    spellings = collections.Counter(name.casefold() for name in classes)
+    same = [name for name in classes if spellings[name.casefold()] > 1]
+    if same:
+        print(f"Warning: {folder} has classes whose names differ only in case: {', '.join(same[:6])}")
+    return dict(sorted(classes.items()))
 
 
-def _list_files(folder: pathlib.Path) -> list[pathlib.Path]:
+def _check_levels(folder: pathlib.Path, folders: list[pathlib.Path]):
+    """Raises ValueError if all folders contain only the same folders, which are more likely to be the classes."""
+    names = set()
+    for child in folders:
+        inside = [path for path in child.iterdir() if not path.name.startswith(".")]
+        if len(inside) < 2 or not all(path.is_dir() for path in inside):
+            return
+        names.add(tuple(sorted(path.name for path in inside)))
+        if len(names) > 1:
+            return
+    raise ValueError(
+        f"{folder} must contain one folder per class or per split. All its folders contain the same folders: "
+        f"{', '.join(names.pop()[:5])}. If these are the classes, name the folders of the splits train and validation; "
+        "otherwise list the images in a file (list:PATH)."
+    )
+
+
+def list_files(folder: pathlib.Path) -> list[pathlib.Path]:
     """All files below the folder of a class, and what counts as an unreadable image. Prints what is skipped."""
     files, skipped, not_images = [], [], []
     visited = {folder.resolve(), *folder.resolve().parents}

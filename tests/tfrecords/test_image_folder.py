@@ -81,6 +81,57 @@ class TestFolder:
         assert (source.count("train"), source.count("validation")) == (18, 2)
         assert capsys.readouterr().out == f"Skipped {tmp_path / 'test'}: it has no folders of classes.\n"
 
+    @pytest.mark.parametrize(
+        ("train", "other", "beside"),
+        [
+            ("training_set", "test_set", []),
+            ("seg_train/seg_train", "seg_test/seg_test", ["seg_pred"]),
+            ("train2017", "val2017", []),
+            ("ILSVRC2012_img_train", "ILSVRC2012_img_val", []),
+            ("Trainset", "Testset", ["annotations"]),
+        ],
+    )
+    def test_longer_names_of_splits(self, tmp_path, train, other, beside):
+        write_folder(tmp_path / train, {"cats": 3, "dogs": 2})
+        write_folder(tmp_path / other, {"cats": 1, "dogs": 1})
+        write_folder(tmp_path, dict.fromkeys(beside, 2))
+        source = sources.open_source(f"folder:{tmp_path}")
+        assert source.class_names == ("cats", "dogs")
+        assert (source.count("train"), source.count("validation")) == (5, 2)
+
+    def test_long_name_of_a_split_with_other_classes_is_refused(self, tmp_path):
+        write_folder(tmp_path / "training_set", {"cats": 3, "dogs": 2})
+        write_folder(tmp_path / "test_set", {"cats": 3, "birds": 2})
+        with pytest.raises(ValueError, match="must have the same classes"):
+            sources.open_source(f"folder:{tmp_path}")
+
+    def test_classes_with_split_words_in_their_names(self, tmp_path):
+        write_folder(tmp_path, {"train station": 4, "bus": 4, "test tube": 4})
+        assert sources.open_source(f"folder:{tmp_path}").class_names == ("bus", "test tube", "train station")
+
+    def test_level_above_the_classes_is_refused(self, tmp_path):
+        for fold in ("fold 1", "fold 2"):
+            write_folder(tmp_path / fold, {"cats": 2, "dogs": 2})
+        with pytest.raises(ValueError, match="All its folders contain the same folders: cats, dogs"):
+            sources.open_source(f"folder:{tmp_path}")
+        (tmp_path / "fold 1" / "dogs").rename(tmp_path / "fold 1" / "small dogs")  # classes may have folders
+        assert sources.open_source(f"folder:{tmp_path}").class_names == ("fold 1", "fold 2")
+
+    def test_class_names_have_one_unicode_form(self, tmp_path):
+        write_folder(tmp_path / "train", {"cafe\u0301": 2, "b": 2})
+        write_folder(tmp_path / "val", {"caf\u00e9": 2, "b": 2})
+        source = sources.open_source(f"folder:{tmp_path}")
+        assert source.class_names == ("b", "caf\u00e9")
+        assert names_of(tmp_path, source, "train") > {"train/cafe\u0301/0.png"}
+        write_folder(tmp_path / "val", {"cafe\u0301": 2})
+        with pytest.raises(ValueError, match="two folders with the same name in different Unicode forms: 'caf\u00e9'"):
+            sources.open_source(f"folder:{tmp_path}")
+
+    def test_class_names_that_differ_only_in_case_are_printed(self, tmp_path, capsys):
+        write_folder(tmp_path, {"Cat": 2, "cat": 2, "dog": 2})
+        assert sources.open_source(f"folder:{tmp_path}").class_names == ("Cat", "cat", "dog")
+        assert "names differ only in case: Cat, cat\n" in capsys.readouterr().out
+
     def test_class_name_that_is_not_utf8(self, tmp_path):
         write_folder(tmp_path, {"a": 3, "b": 3})
         (tmp_path / "b").rename(tmp_path / os.fsdecode(b"\xff"))
