@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import gzip
+import hashlib
 import pathlib
 from collections.abc import Iterator
 
@@ -38,6 +39,10 @@ class FashionMnist:
 
     def count(self, split: str) -> int:
         return len(self._arrays(split)[1])
+
+    def checksum(self) -> str:
+        arrays = [array for split in ("train", "validation") for array in self._arrays(split)]
+        return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
     def read(self, split: str, start: int, stop: int) -> Iterator[tuple]:
         images, labels = self._arrays(split)

@@ -14,6 +14,7 @@ first validation image has class 490 there and label 65 here.
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import pathlib
 import re
@@ -43,6 +44,9 @@ class Ilsvrc:
     def count(self, split: str) -> int:
         return len(self.images[split])
 
+    def checksum(self) -> str:
+        return hashlib.sha256(b"".join(images.tobytes() for images in self.images.values())).hexdigest()
+
     def read(self, split: str, start: int, stop: int) -> Iterator[tuple]:
         with self.archives[split].open("rb") as file:
             for name, offset, size, label in self.images[split][start:stop]:
@@ -68,7 +72,7 @@ def make_ilsvrc_source(year: str, path: str | pathlib.Path, seed: int) -> Ilsvrc
     }
     train = list(_list_training_images(archives["train"]))
     ids = sorted({class_id for class_id, *_ in train})
-    words, truth = _read_classes_and_truth(folder, year)
+    words, truth = read_classes_and_truth(folder, year)
     if set(ids) != set(words):
         raise ValueError(
             f"{archives['train']} must contain one tar for each of the {len(words)} classes. Found: {len(ids)}. "
@@ -102,8 +106,14 @@ def _find_archive(folder, pattern):
     return found[0]
 
 
-def _read_classes_and_truth(folder, year):
-    """A dict from WordNet id to words, and the WordNet id of each validation image."""
+def read_classes_and_truth(folder: pathlib.Path, year: str) -> tuple[dict[str, str], list[str]]:
+    """A dict from WordNet id to words, and the WordNet id of each validation image.
+
+    They come from the devkit in the folder; for 2012 without a devkit, from this package and TensorFlow Datasets.
+
+    Raises:
+        ValueError: if there is no devkit for 2010, or as `read_devkit`.
+    """
     devkit = sorted(folder.glob(f"ILSVRC{year}_devkit*"))
     if devkit:
         ids, words, truth = read_devkit(devkit[0], year)

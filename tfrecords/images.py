@@ -1,6 +1,7 @@
 """Opens, crops, resizes and encodes the images of a data set."""
 
 import contextlib
+import functools
 import io
 import pathlib
 import struct
@@ -37,7 +38,7 @@ COLUMNS_REVERSED = (2, 3, 7, 8)
 
 
 def open_image(image: bytes | str | pathlib.Path | np.ndarray, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Opens an image in one of `FORMATS`. No pixels are decoded yet.
+    """Opens an image in one of `FORMATS`, or HEIC if pillow-heif is installed. No pixels are decoded yet.
 
     Args:
         image: the content or the path of an image file, or uint8 (rows, columns) or (rows, columns, 3).
@@ -49,7 +50,18 @@ def open_image(image: bytes | str | pathlib.Path | np.ndarray, max_pixels: int =
     if isinstance(image, np.ndarray):
         return Image.fromarray(image)
     with _limit_pixels(max_pixels):
-        return Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS)
+        return Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=_find_formats())
+
+
+@functools.cache
+def _find_formats() -> tuple[str, ...]:
+    """`FORMATS`, and HEIF if pillow-heif is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return FORMATS
+    pillow_heif.register_heif_opener()
+    return (*FORMATS, "HEIF")
 
 
 def prepare_image(

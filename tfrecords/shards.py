@@ -64,7 +64,8 @@ def build_shard(task: ShardTask) -> None:
                     *(config.exif_orientation, config.max_pixels, config.resize),
                 )
             except UnidentifiedImageError:  # its message contains a memory address, which differs from run to run
-                skipped.append((filename, f"UnidentifiedImageError: not one of {', '.join(images.FORMATS)}"))
+                formats = f"{', '.join(images.FORMATS)}, or HEIC with pip install alexnet-tf[heic]"
+                skipped.append((filename, f"UnidentifiedImageError: not one of {formats}"))
                 continue
             except Exception as error:
                 skipped.append((filename, f"{type(error).__name__}: {error}"))

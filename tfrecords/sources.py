@@ -9,7 +9,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from alexnet_tf.tfrecords import fashion_mnist, ilsvrc, image_folder, record_files, tfds_source
+from alexnet_tf.tfrecords import (
+    fashion_mnist,
+    ilsvrc,
+    ilsvrc_folder,
+    image_folder,
+    image_list,
+    record_source,
+    tfds_source,
+)
+
+_KINDS = ("folder", "list", "tfds", "tfrecords", "ilsvrc2012", "ilsvrc2010")
 
 
 class Source(Protocol):
@@ -24,6 +34,10 @@ class Source(Protocol):
 
     def count(self, split: str) -> int:
         """Number of images in a split, "train" or "validation"."""
+        ...
+
+    def checksum(self) -> str:
+        """Checksum of the list of images and labels, by which an interrupted build finds that they have changed."""
         ...
 
     def read(
@@ -52,13 +66,14 @@ def open_source(
             "folder:PATH": one folder per class, or one per split with one per class; see
                 `image_folder.make_folder_source`;
             "tfds:NAME": a data set of TensorFlow Datasets;
-            "tfrecords:PATH": third-party TFRecords; see `record_files.make_record_files_source`;
-            "ilsvrc2012:PATH", "ilsvrc2010:PATH": a folder with ImageNet's archives.
+            "tfrecords:PATH": third-party TFRecords; see `record_source.make_record_files_source`;
+            "ilsvrc2012:PATH", "ilsvrc2010:PATH": a folder with ImageNet's archives, or unpacked, or Kaggle's;
+            "list:PATH": a text or CSV file of image paths and labels; see `image_list.make_list_source`.
         seed: seed of the order of the images and of the choice of held-out images. Fashion-MNIST keeps its order, which
             is random.
         validation_fraction: fraction of each class to hold out if the source has no validation images.
         tfds_data_dir: folder where TensorFlow Datasets stores its data; None for its default.
-        record_format: keyword arguments for `record_files.make_record_files_source`.
+        record_format: keyword arguments for `record_source.make_record_files_source`.
 
     Raises:
         ValueError: if the source does not exist, or its path does not contain such a source.
@@ -74,17 +89,21 @@ def open_source(
         case "tfds":
             return tfds_source.make_tfds_source(name, seed, validation_fraction, tfds_data_dir)
         case "tfrecords":
-            return record_files.make_record_files_source(name, seed, validation_fraction, **record_format or {})
+            return record_source.make_record_files_source(name, seed, validation_fraction, **record_format or {})
+        case "list":
+            return image_list.make_list_source(name, seed, validation_fraction)
         case _:
-            return ilsvrc.make_ilsvrc_source(kind.removeprefix("ilsvrc"), name, seed)
+            unpacked = ilsvrc_folder.find_unpacked(name)
+            make = ilsvrc_folder.make_ilsvrc_folder_source if unpacked else ilsvrc.make_ilsvrc_source
+            return make(kind.removeprefix("ilsvrc"), name, seed)
 
 
 def parse_source(source: str) -> tuple[str, str]:
     """Splits the name of a source into its kind and a path or name. Raises ValueError for an unknown kind."""
     kind, _, name = source.partition(":")
-    if kind != "fashion_mnist" and not (kind in ("folder", "tfds", "tfrecords", "ilsvrc2012", "ilsvrc2010") and name):
+    if kind != "fashion_mnist" and not (kind in _KINDS and name):
         raise ValueError(
-            "`source` must be fashion_mnist, fashion_mnist:installed, fashion_mnist:PATH, folder:PATH, tfds:NAME, "
-            f"tfrecords:PATH, ilsvrc2012:PATH or ilsvrc2010:PATH. Received: {source!r}"
+            "`source` must be fashion_mnist, fashion_mnist:installed, fashion_mnist:PATH, folder:PATH, list:PATH, "
+            f"tfds:NAME, tfrecords:PATH, ilsvrc2012:PATH or ilsvrc2010:PATH. Received: {source!r}"
         )
     return kind, name

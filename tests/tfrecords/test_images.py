@@ -34,6 +34,16 @@ class TestPrepareImage:
         assert result.shape == (30, 30, 3)
         assert np.abs(result.astype(int) - expected).max() <= tolerance + 1  # 1: of rounding in two steps
 
+    def test_heic(self):
+        pillow_heif = pytest.importorskip("pillow_heif")
+        buffer = io.BytesIO()
+        pillow_heif.from_pillow(photo()).save(buffer, quality=95)
+        result = images.prepare_image(buffer.getvalue(), 30)
+        assert np.abs(result.astype(int) - images.prepare_image(encoded(photo(), "PNG"), 30)).max() <= 8
+        assert images.unserved_format(images.open_image(buffer.getvalue())) == "HEIF"
+        with pytest.raises(ValueError, match="--max_pixels"):
+            images.open_image(buffer.getvalue(), max_pixels=1000)
+
     @pytest.mark.parametrize("orientation", range(1, 9))
     @pytest.mark.parametrize(
         ("kind", "options"),
