@@ -17,7 +17,7 @@ from alexnet_tf.tfrecords import build_config, images, pool, records, schema, sh
 _SHARED_FILES = (statistics.STATISTICS_FILE, records.INDEX_FILE)
 _MIN_SHARDS = {"train": 16, "validation": 4}
 _IMAGES_PER_SHARD = 1000  # about 40 MB of JPEGs
-_SETTINGS_FILE = ".building.json"  # the settings of an unfinished data set
+_UNFINISHED_FILE = ".building.json"  # the settings of an unfinished data set, and the content of its source
 
 
 def build_dataset(
@@ -61,24 +61,33 @@ def build_dataset(
     data_dir = pathlib.Path(data_dir).absolute()
     given = {"record_format": dict(record_format)} if record_format else {}
     description = _load_complete(data_dir, {"source": source} | dataclasses.asdict(config) | given)
-    if description:
+    try:
+        opened = sources.open_source(source, config.seed, config.validation_fraction, tfds_data_dir, record_format)
+    except (ValueError, OSError) as error:
+        if not description:
+            raise
+        print(f"The source was not compared: {error}")
         return description
-    opened = sources.open_source(source, config.seed, config.validation_fraction, tfds_data_dir, record_format)
-    schema.check_class_names(opened.class_names)
     counts = {split: opened.count(split) for split in schema.SPLITS}
+    content = {"class_names": list(opened.class_names), **counts, "source_checksum": opened.checksum()}
+    if description:
+        _check_content(data_dir, _content_of(description), content)
+        return description
+    schema.check_class_names(opened.class_names)
     config = _set_default_shards(config, counts)
     settings = {"source": source} | dataclasses.asdict(config) | given
     tasks = _make_tasks(counts, data_dir, config)
     data_dir.mkdir(parents=True, exist_ok=True)
     with files.sole_user(data_dir, f"Another process is building a data set in {data_dir}. Wait for it."):
         _delete_damaged(data_dir)  # only now, when the source is known to exist
-        _prepare_folder(data_dir, tasks, settings | counts)
+        _prepare_folder(data_dir, tasks, settings, content)
         if runner is None:
             sums = pool.build_shards(opened, tasks, max_bad_fraction, num_processes)
         else:
             from alexnet_tf.tfrecords import beam_pipeline  # imports Apache Beam
 
             sums = beam_pipeline.build_shards(opened, tasks, max_bad_fraction, runner, runner_arguments)
+        settings["source_checksum"] = content["source_checksum"]
         return _finish(data_dir, opened, tasks, settings, sums)
 
 
@@ -154,18 +163,45 @@ def _delete_damaged(data_dir: pathlib.Path):
         (data_dir / name).unlink(missing_ok=True)
 
 
-def _prepare_folder(data_dir: pathlib.Path, tasks: list[shards.ShardTask], settings: dict[str, Any]):
+def _prepare_folder(
+    data_dir: pathlib.Path, tasks: list[shards.ShardTask], settings: dict[str, Any], content: dict[str, Any]
+):
     """Deletes temporary files of an interrupted build. Raises ValueError if the folder contains anything else."""
-    path = data_dir / _SETTINGS_FILE
+    path = data_dir / _UNFINISHED_FILE
     if path.exists():
-        check_settings(data_dir, json.loads(path.read_text()), settings)
-        for unfinished in data_dir.glob(".tmp-*"):
-            unfinished.unlink(missing_ok=True)
+        unfinished = json.loads(path.read_text())
+        check_settings(data_dir, unfinished["settings"], settings)
+        _check_content(data_dir, unfinished["content"], content)
+        for temporary in data_dir.glob(".tmp-*"):
+            temporary.unlink(missing_ok=True)
     else:
         for output in [task.path for task in tasks] + [data_dir / name for name in _SHARED_FILES]:
             if output.exists():
                 raise ValueError(f"`data_dir` must not contain other files. Received: {output} exists.")
-        files.write_text(path, json.dumps(settings))
+        files.write_text(path, json.dumps({"settings": settings, "content": content}))
+
+
+def _content_of(description: schema.DatasetDescription) -> dict[str, Any]:
+    """What the source of a complete data set contained when it was built."""
+    counts = {name: split.count + len(split.skipped) for name, split in description.splits.items()}
+    checksum = description.settings["source_checksum"]
+    return {"class_names": list(description.class_names), **counts, "source_checksum": checksum}
+
+
+def _check_content(data_dir: pathlib.Path, before: dict[str, Any], now: dict[str, Any]):
+    """Raises ValueError if the source has other classes or images than when the build began."""
+    if before == now:
+        return
+    reason = "other file names or labels"
+    if before["class_names"] != now["class_names"]:
+        differing = sorted(set(before["class_names"]) ^ set(now["class_names"]))
+        reason = f"other classes ({', '.join(map(repr, differing[:5])) or 'in another order'})"
+    elif changed := [split for split in schema.SPLITS if before[split] != now[split]]:
+        reason = ", ".join(f"{before[split]:,} {split} images, now {now[split]:,}" for split in changed)
+    raise ValueError(
+        f"The source of {data_dir} has changed since the data set was built: {reason}. Choose another --data_dir or "
+        "delete this one."
+    )
 
 
 def check_settings(data_dir: pathlib.Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -226,5 +262,5 @@ def _finish(
         )
     for task in tasks:
         task.part_path.unlink()
-    (data_dir / _SETTINGS_FILE).unlink()
+    (data_dir / _UNFINISHED_FILE).unlink()
     return description

@@ -216,6 +216,30 @@ class TestSecondCall:
         build_small(f"folder:{image_folder}", tmp_path / "data")
         assert kept
 
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            (lambda folder: (folder / "a").rename(folder / "z"), "other classes \\('a', 'z'\\)"),
+            (lambda folder: photo().save(folder / "a" / "new.jpg"), "22 train images, now 23"),
+            (lambda folder: (folder / "a" / "0.jpg").rename(folder / "a" / "new.jpg"), "other file names or labels"),
+            (lambda folder: (folder / "a" / "0.jpg").rename(folder / "b" / "0.jpg"), "other file names or labels"),
+        ],
+        ids=["class renamed", "image added", "image renamed", "image moved"],
+    )
+    @pytest.mark.parametrize("complete", [True, False])
+    def test_changed_source_is_refused(self, image_folder, tmp_path, monkeypatch, change, reason, complete):
+        if complete:
+            build_small(f"folder:{image_folder}", tmp_path / "data")
+        else:
+            with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+                patch.setattr(dataset_builder.statistics.Statistics, "save", lambda *_: 1 / 0)
+                build_small(f"folder:{image_folder}", tmp_path / "data")
+        before = contents(tmp_path / "data")
+        change(image_folder)
+        with pytest.raises(ValueError, match=rf"has changed since the data set was built: {reason}"):
+            build_small(f"folder:{image_folder}", tmp_path / "data")
+        assert contents(tmp_path / "data") == before
+
     @pytest.mark.slow
     def test_resume_after_sigkill_gives_the_same_bytes(self, tmp_path):
         command = [sys.executable, "-m", "alexnet_tf.tfrecords.build", "--source=fashion_mnist", "--image_px=48"]
