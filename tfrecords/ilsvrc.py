@@ -112,12 +112,12 @@ def read_classes_and_truth(folder: pathlib.Path, year: str) -> tuple[dict[str, s
     They come from the devkit in the folder; for 2012 without a devkit, from this package and TensorFlow Datasets.
 
     Raises:
-        ValueError: if there is no devkit for 2010, or as `read_devkit`.
+        ValueError: if there is no devkit for 2010, the devkit is not complete or from another year, or SciPy is not
+            installed.
     """
     devkit = sorted(folder.glob(f"ILSVRC{year}_devkit*"))
     if devkit:
-        ids, words, truth = read_devkit(devkit[0], year)
-        return words, [ids[number] for number in truth]
+        return _read_devkit(devkit[0], year)
     if year == "2012":
         return read_classes(), _read_tfds_validation_ids()
     raise ValueError(f"{folder} must contain ILSVRC{year}_devkit*, which has the labels of the validation images.")
@@ -161,25 +161,12 @@ def _list_training_images(path):
                     yield class_id, image.name, class_file.offset_data + image.offset_data, image.size
 
 
-def read_devkit(path: str | pathlib.Path, year: str) -> tuple[dict[int, str], dict[str, str], list[int]]:
-    """Reads the classes and the labels of the validation images from a devkit.
-
-    Args:
-        path: the tar file of the devkit, or its unpacked folder.
-        year: "2010" or "2012".
-
-    Returns:
-        (ids, words, truth): a dict from class number to WordNet id; a dict from WordNet id to words; and the class
-        number of each validation image.
-
-    Raises:
-        ValueError: if the devkit is not complete or from another year, or SciPy is not installed.
-    """
+def _read_devkit(path, year):
+    """As `read_classes_and_truth`, from the tar file of a devkit, or its unpacked folder."""
     try:
         import scipy.io
     except ImportError as error:
         raise ValueError(f"Reading {path} needs SciPy: pip install alexnet-tf[ilsvrc]") from error
-    path = pathlib.Path(path)
     truth_name = f"ILSVRC{year}_validation_ground_truth.txt"
     wanted = {"meta.mat", truth_name}
     if path.is_dir():
@@ -203,7 +190,7 @@ def read_devkit(path: str | pathlib.Path, year: str) -> tuple[dict[int, str], di
     unknown = set(truth) - ids.keys()
     if unknown:
         raise ValueError(f"{path}: validation images have classes that meta.mat lacks: {sorted(unknown)[:5]}")
-    return ids, words, truth
+    return words, [ids[number] for number in truth]
 
 
 def read_classes() -> dict[str, str]:
