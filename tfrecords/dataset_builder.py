@@ -133,7 +133,7 @@ def _load_complete(data_dir: pathlib.Path, settings: dict[str, Any]) -> schema.D
         return None
     description = schema.load_description(data_dir)
     if description.in_place:  # its shards are third-party files, which must not be deleted
-        raise ValueError(f"`data_dir` must not be an index of records in place (--in_place). Received: {data_dir}")
+        raise ValueError(f"`data_dir` must not be an index of records that are read in place. Received: {data_dir}")
     check_settings(data_dir, description.settings, settings)
     try:
         for split in description.splits.values():

@@ -92,10 +92,13 @@ def list_files(folder: str | pathlib.Path) -> list[str]:
 
 @contextlib.contextmanager
 def _file_systems(path: str | pathlib.Path) -> Iterator[Any]:
-    """`tf.io.gfile`, with Python's error for a missing file."""
+    """`tf.io.gfile`, with Python's errors for a missing file and an unknown kind of store."""
     import tensorflow as tf
 
     try:
         yield tf.io.gfile
     except tf.errors.NotFoundError as error:
         raise FileNotFoundError(f"{path} does not exist.") from error
+    except tf.errors.UnimplementedError as error:
+        schemes = ", ".join(f"{scheme}://" for scheme in tf.io.gfile.get_registered_schemes() if scheme)
+        raise OSError(f"{path} can't be read: TensorFlow reads {schemes}. Mount other stores as a disk.") from error

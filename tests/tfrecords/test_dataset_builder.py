@@ -282,6 +282,9 @@ class TestErrors:
             def count(self, split):
                 return 4
 
+            def checksum(self):
+                return ""
+
             def read(self, split, start, stop):
                 return ((str(index), np.zeros((9, 9), "uint8"), -1) for index in range(start, stop))
 

@@ -193,7 +193,7 @@ class TestMakeTrainingDataset:
     def test_cut_short_shard_is_named_when_it_is_made(self, data_dir):
         path = data_dir / "train-00003-of-00005"
         path.write_bytes(path.read_bytes()[:-1])
-        with pytest.raises(ValueError, match="train-00003-of-00005 must hold"):
+        with pytest.raises(ValueError, match="train-00003-of-00005 must have"):
             reader.make_training_dataset(data_dir, 10, CROP_PX)
 
     @pytest.mark.parametrize("crop_px", [0, TINY_IMAGE_PX + 1])
