@@ -60,6 +60,7 @@ setuptools.setup(
         # What benchmarks/ compares with.
         "bench": ["onnx>=1.16", "onnxruntime>=1.19", "simplejpeg>=1.8", "torch==2.13.0"],
         "beam": ["apache-beam>=2.77"],  # alexnet-tfrecords --runner
+        "heic": ["pillow-heif>=1.0"],  # alexnet-tfrecords reads HEIC
         "hub": ["huggingface_hub>=0.24"],  # models at hf://USER/NAME
         "ilsvrc": ["scipy>=1.11"],  # alexnet-tfrecords reads ImageNet's devkit
         "litert": ["ai-edge-litert>=2.1"],  # alexnet-export --format
@@ -82,6 +83,7 @@ setuptools.setup(
             "nncf>=3.0",
             "onnxruntime>=1.22",
             "openvino>=2025.4",
+            "pillow-heif>=1.0",
             "psutil>=7",
             "pyright[nodejs]>=1.1.414",
             "pytest-xdist>=3.6",

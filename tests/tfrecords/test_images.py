@@ -36,10 +36,11 @@ class TestPrepareImage:
 
     def test_heic(self):
         pillow_heif = pytest.importorskip("pillow_heif")
-        buffer = io.BytesIO()
-        pillow_heif.from_pillow(photo()).save(buffer, quality=95)
-        result = images.prepare_image(buffer.getvalue(), 30)
-        assert np.abs(result.astype(int) - images.prepare_image(encoded(photo(), "PNG"), 30)).max() <= 8
+        for orientation in (1, 6):
+            buffer = io.BytesIO()
+            pillow_heif.from_pillow(photo()).save(buffer, quality=95, exif=exif(orientation).tobytes())
+            expected = images.prepare_image(encoded(photo(), "PNG", exif=exif(orientation)), 30)
+            assert np.abs(images.prepare_image(buffer.getvalue(), 30).astype(int) - expected).max() <= 8
         assert images.unserved_format(images.open_image(buffer.getvalue())) == "HEIF"
         with pytest.raises(ValueError, match="--max_pixels"):
             images.open_image(buffer.getvalue(), max_pixels=1000)
