@@ -15,7 +15,7 @@ from apache_beam.options import pipeline_options
 from apache_beam.runners.runner import create_runner
 
 from alexnet_tf import files
-from alexnet_tf.tfrecords import schema, shards, sources, statistics
+from alexnet_tf.tfrecords import schema, shards, sources
 
 _BEAM_NAMES = {
     # Beam's DirectRunner downloads another runner, Prism, which ignores --direct_num_workers and --direct_running_mode.
@@ -39,17 +39,15 @@ def build_shards(
     max_bad_fraction: float,
     runner: str,
     arguments: Sequence[str] = (),
-) -> statistics.PixelSums:
-    """Builds all shards. Stops when too many images are unreadable.
+) -> None:
+    """Builds all shards, whose paths must be absolute. Stops when too many images are unreadable.
 
     Args:
         source: the source of the images.
-        tasks: the `shards.ShardTask`s, with absolute paths.
+        tasks: the `shards.ShardTask`s.
         max_bad_fraction: see `shards.check_unreadable`.
         runner: name of a Beam runner, such as "FlinkRunner", or of a class, "package.module.Runner".
         arguments: command-line arguments for Beam's `PipelineOptions`.
-
-    Returns: the `statistics.PixelSums` of the training images.
 
     Raises:
         ValueError: if too many images are unreadable.
@@ -57,59 +55,29 @@ def build_shards(
     """
     options = pipeline_options.PipelineOptions(list(arguments), runner=_BEAM_NAMES.get(runner, runner))
     pipeline = beam.Pipeline(options=options)
-    # Source and sums go through the shared disk: the file list of ImageNet exceeds Dataflow's maximum pipeline size.
-    # If this process is killed, the next build deletes the files, because their names start with `.tmp-`.
-    source_path, sums_path = (tasks[0].path.with_name(f".tmp-beam-{name}") for name in ("source", "sums"))
+    # The source goes through the shared disk: the file list of ImageNet exceeds Dataflow's maximum pipeline size. If
+    # this process is killed, the next build deletes the file, because its name starts with `.tmp-`.
+    source_path = tasks[0].path.with_name(".tmp-beam-source")
     (
         pipeline
         | "Tasks" >> beam.Create(tasks)
         | "Spread" >> beam.Reshuffle()
         | "Build" >> beam.ParDo(_BuildShard(source_path, tasks, max_bad_fraction))
-        | "Merge" >> beam.CombineGlobally(MergePixelSums(tasks[0].config.image_px))
-        | "Save" >> beam.Map(_save, sums_path)
     )
     try:
-        _save(source, source_path)
+        files.write_atomically(source_path, lambda file: pickle.dump(source, file))
         state = pipeline.run().wait_until_finish()
         if state != "DONE":
             raise RuntimeError(f"The Beam pipeline failed. Its final state is {state}.")
-        return pickle.loads(sums_path.read_bytes())
     except Exception:
         for split in schema.SPLITS:  # runners hide this reason in a worker's traceback
             _check_unreadable(tasks, split, max_bad_fraction)
         raise
     finally:
         source_path.unlink(missing_ok=True)
-        sums_path.unlink(missing_ok=True)
-
-
-class MergePixelSums(beam.CombineFn):
-    """Adds `statistics.PixelSums` of images with side `image_px`. The sums are integers, so any order gives the same
-    result."""
-
-    def __init__(self, image_px: int):
-        self._image_px = image_px
-
-    def create_accumulator(self):
-        return statistics.PixelSums(self._image_px)
-
-    def add_input(self, mutable_accumulator, element):
-        mutable_accumulator.add(element)
-        return mutable_accumulator
-
-    def merge_accumulators(self, accumulators):
-        merged = self.create_accumulator()
-        for accumulator in accumulators:
-            merged.add(accumulator)
-        return merged
-
-    def extract_output(self, accumulator):
-        return accumulator
 
 
 class _BuildShard(beam.DoFn):
-    """Builds the shard of a task. Yields the `statistics.PixelSums` of training shards."""
-
     def __init__(self, source_path, tasks, max_bad_fraction):
         self._source_path, self._tasks, self._max_bad_fraction = source_path, tasks, max_bad_fraction
 
@@ -118,12 +86,9 @@ class _BuildShard(beam.DoFn):
 
     def process(self, task):
         shards.build_shard(task)
-        sums = statistics.PixelSums(task.config.image_px)
-        if shards.load_part(task, sums)["skipped"]:
+        if shards.load_part(task)["skipped"]:
             _check_unreadable(self._tasks, task.split, self._max_bad_fraction)
         Metrics.counter("alexnet_tf", "images").inc(task.stop - task.start)
-        if task.split == "train":
-            yield sums
 
 
 def _check_unreadable(tasks, split, max_bad_fraction):
@@ -131,7 +96,3 @@ def _check_unreadable(tasks, split, max_bad_fraction):
     built = [task for task in tasks if task.split == split and task.part_path.exists()]
     skipped = [image for task in built for image in shards.load_part(task)["skipped"]]
     shards.check_unreadable(tasks, split, skipped, max_bad_fraction)
-
-
-def _save(value, path):
-    files.write_atomically(path, lambda file: pickle.dump(value, file))

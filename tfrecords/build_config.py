@@ -14,7 +14,8 @@ class BuildConfig:
         keep_aspect: whether to keep the longer side, up to four times the shorter, instead of cropping the central
             square as in the paper. Statistics always use the central square.
         encoding, quality: "jpeg" with a quality from 1 to 95, "png" or "raw".
-        exif_orientation: whether to turn images upright according to their EXIF tag Orientation. (TIFFs and HEICs always are.)
+        exif_orientation: whether to turn images upright according to their EXIF tag Orientation. (TIFFs and HEICs
+            always are.)
         max_pixels: maximum number of pixels of an image. Larger images count as unreadable.
         resize: how images become squares, "crop" or "warp"; see `images.prepare_image`.
         num_train_shards, num_validation_shards: number of files per split; None for one per 1,000 images, but at least

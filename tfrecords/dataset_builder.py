@@ -82,13 +82,13 @@ def build_dataset(
         _delete_damaged(data_dir)  # only now, when the source is known to exist
         _prepare_folder(data_dir, tasks, settings, content)
         if runner is None:
-            sums = pool.build_shards(opened, tasks, max_bad_fraction, num_processes)
+            pool.build_shards(opened, tasks, max_bad_fraction, num_processes)
         else:
             from alexnet_tf.tfrecords import beam_pipeline  # imports Apache Beam
 
-            sums = beam_pipeline.build_shards(opened, tasks, max_bad_fraction, runner, runner_arguments)
+            beam_pipeline.build_shards(opened, tasks, max_bad_fraction, runner, runner_arguments)
         settings["source_checksum"] = content["source_checksum"]
-        return _finish(data_dir, opened, tasks, settings, sums)
+        return _finish(data_dir, opened, tasks, settings)
 
 
 def _check_runner(runner: str, num_processes: int | None):
@@ -223,12 +223,12 @@ def _finish(
     source: sources.Source,
     tasks: list[shards.ShardTask],
     settings: dict[str, Any],
-    sums: statistics.PixelSums,
 ) -> schema.DatasetDescription:
     """Writes statistics.npz, index.npz and finally dataset.json."""
     splits, record_bytes, unserved = {}, {}, collections.Counter()
+    sums = statistics.PixelSums(settings["image_px"])
     for split in schema.SPLITS:
-        parts = [shards.load_part(task) for task in tasks if task.split == split]
+        parts = [shards.load_part(task, sums) for task in tasks if task.split == split]
         record_bytes[split] = [part["record_bytes"] for part in parts]
         for part in parts:
             unserved.update(part["unserved"])

@@ -9,7 +9,7 @@ import threading
 from tqdm import tqdm
 
 from alexnet_tf.cpus import available_cpus
-from alexnet_tf.tfrecords import shards, sources, statistics
+from alexnet_tf.tfrecords import shards, sources
 
 
 def build_shards(
@@ -17,7 +17,7 @@ def build_shards(
     tasks: list[shards.ShardTask],
     max_bad_fraction: float,
     num_processes: int | None = None,
-) -> statistics.PixelSums:
+) -> None:
     """Builds all shards. Stops as soon as too many images are unreadable.
 
     Args:
@@ -26,16 +26,13 @@ def build_shards(
         max_bad_fraction: see `shards.check_unreadable`.
         num_processes: number of processes; None for one per available CPU. 1 builds in this process.
 
-    Returns: the `statistics.PixelSums` of the training images.
-
     Raises:
         ValueError: if too many images are unreadable.
     """
-    sums = statistics.PixelSums(tasks[0].config.image_px)
     skipped = {task.split: [] for task in tasks}
 
     def finish(task, bar):
-        skipped[task.split] += shards.load_part(task, sums)["skipped"]
+        skipped[task.split] += shards.load_part(task)["skipped"]
         bar.update(task.stop - task.start)
         shards.check_unreadable(tasks, task.split, skipped[task.split], max_bad_fraction)
 
@@ -45,7 +42,7 @@ def build_shards(
             for task in tasks:
                 shards.build_shard(task)
                 finish(task, bar)
-            return sums
+            return
         # Spawn, not fork: a fork of a process with TensorFlow's threads can hang.
         context = multiprocessing.get_context("spawn")
         processes = min(num_processes or available_cpus(), len(tasks))
@@ -58,7 +55,6 @@ def build_shards(
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-    return sums
 
 
 def _initialize_process(source):

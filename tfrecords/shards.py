@@ -119,7 +119,7 @@ def _make_example(encoded, shape, label, text, filename):
 
 
 def load_part(task: ShardTask, sums: statistics.PixelSums | None = None) -> dict[str, Any]:
-    """Reads the part file of a shard and adds its pixel sums to `sums`."""
+    """Reads the part file of a shard and adds its pixel sums, which are 0 for validation images, to `sums`."""
     with np.load(task.part_path, allow_pickle=False) as part:
         if sums is not None:
             shard_sums = statistics.PixelSums(task.config.image_px)

@@ -11,7 +11,7 @@ from PIL import Image
 from programs import ENVIRONMENT, program, run_well
 
 import alexnet_tf.tfrecords
-from alexnet_tf.tfrecords import beam_pipeline, dataset_builder, schema, statistics
+from alexnet_tf.tfrecords import dataset_builder, schema
 
 FASHION_MNIST_FLAGS = ("--source=fashion_mnist", "--image_px=48")
 BEAM_FLAGS = ("--runner=DirectRunner", "--", "--direct_num_workers=2", "--direct_running_mode=multi_processing")
@@ -45,34 +45,6 @@ def image_folder(tmp_path):
 def build_small(source, data_dir, **arguments):
     defaults = {"image_px": 16, "num_train_shards": 5, "num_validation_shards": 1, "max_bad_fraction": 0.9}
     return dataset_builder.build_dataset(source, data_dir, **defaults | arguments)
-
-
-class TestMergePixelSums:
-    def test_any_order_and_grouping_gives_the_same_sums(self):
-        random = np.random.default_rng(0)
-        parts = [statistics.PixelSums(9) for _ in range(12)]
-        complete = statistics.PixelSums(9)
-        for image in random.integers(0, 256, (50, 9, 9, 3)).astype("uint8"):
-            complete.add_image(image)
-            parts[random.integers(12)].add_image(image)
-        merge = beam_pipeline.MergePixelSums(9)
-        for groups in (1, 2, 5, 12, 20):  # of 20 some are empty
-            accumulators = [merge.create_accumulator() for _ in range(groups)]
-            for index in random.permutation(len(parts)):
-                group = random.integers(groups)
-                accumulators[group] = merge.add_input(accumulators[group], parts[index])
-            while len(accumulators) > 1:
-                random.shuffle(accumulators)
-                taken = random.integers(2, len(accumulators), endpoint=True)
-                accumulators[:taken] = [merge.merge_accumulators(accumulators[:taken])]
-            result = merge.extract_output(accumulators[0])
-            assert result.count == complete.count == 50
-            np.testing.assert_array_equal(result.image, complete.image)
-            np.testing.assert_array_equal(result.products, complete.products)
-
-    def test_empty_sum(self):
-        merge = beam_pipeline.MergePixelSums(9)
-        assert merge.extract_output(merge.merge_accumulators([])).count == 0
 
 
 class TestBuildDataset:

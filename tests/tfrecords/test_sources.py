@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_fashion_mnist import idx, write_fashion_mnist
 
-from alexnet_tf.tfrecords import fashion_mnist, make_fashion_mnist_sample, sources
+from alexnet_tf.tfrecords import fashion_mnist, sources
 
 INSTALLED = pathlib.Path("/usr/share/datasets/fashion-mnist")
 
@@ -90,27 +90,3 @@ class TestFashionMnist:
         (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.array(labels))))
         with pytest.raises(ValueError, match=f"Received: 4 t10k images and {len(labels)} labels"):
             sources.open_source(f"fashion_mnist:{folder}").count("validation")
-
-
-class TestMakeSample:
-    def test_first_images_of_each_class_without_time_stamp(self, tmp_path):
-        # Labels go round, so the first 300 and 100 of each class are the first 3,000 and 1,000 images.
-        folder = write_fashion_mnist(tmp_path / "set", counts=(("train", 3100), ("t10k", 1100)))
-        make_fashion_mnist_sample.make_sample(folder, tmp_path / "sample")
-        for prefix, count in (("train", 3000), ("t10k", 1000)):
-            for kind, array in (
-                ("images-idx3", np.repeat(np.arange(count) % 256, 28 * 28).reshape(count, 28, 28)),
-                ("labels-idx1", np.arange(count) % 10),
-            ):
-                packed = (tmp_path / "sample" / f"{prefix}-{kind}-ubyte.gz").read_bytes()
-                assert gzip.decompress(packed) == idx(array)
-                assert packed[4:8] == bytes(4)  # no time stamp
-
-    @pytest.mark.skipif(not INSTALLED.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
-    def test_output_is_the_sample_in_this_package(self, tmp_path):
-        make_fashion_mnist_sample.make_sample(INSTALLED, tmp_path)
-        shipped = pathlib.Path(sources.__file__).parent / "fashion_mnist_sample"
-        assert len(list(tmp_path.iterdir())) == 4
-        for path in tmp_path.iterdir():
-            # Versions of zlib compress differently.
-            assert gzip.decompress(path.read_bytes()) == gzip.decompress((shipped / path.name).read_bytes())
