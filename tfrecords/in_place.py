@@ -44,7 +44,7 @@ def index_in_place(
 
     Args:
         source: "tfrecords:PATH". The folder must have files of training and of validation images, JPEG or PNG of any
-            size; otherwise as `record_files.make_record_files_source` takes them. Each file is read.
+            size; otherwise as `record_source.make_record_files_source` takes them. Each file is read.
         data_dir: folder for dataset.json, index.npz and statistics.npz; created if it does not exist.
         image_px: shorter side to which images are resized when they are read.
         keep_aspect: whether crops of one size are from the complete image, instead of the central square as in the
