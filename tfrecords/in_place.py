@@ -71,9 +71,12 @@ def index_in_place(
     settings |= dict(keep_aspect=keep_aspect, encoding=schema.ORIGINAL, exif_orientation=False, seed=seed)
     settings["record_format"] = {key: str(value) for key, value in (record_format or {}).items()}
     description = _load_complete(data_dir, settings)
-    if description:
-        return description
     paths = record_files.find_files(root)
+    if description:
+        indexed = {shard.name for split in description.splits.values() for shard in split.shards}
+        if other := sorted(indexed ^ {path for split_paths in paths.values() for path in split_paths}):
+            raise ValueError(f"The files of {root} must be those that were indexed in {data_dir}. Changed: {other[0]}")
+        return description
     if "validation" not in paths:
         raise ValueError(
             f"{root} must have files with `validation` or `test` in their names to be read in place. Without them "

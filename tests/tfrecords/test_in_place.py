@@ -1,6 +1,7 @@
 """TFRecords of others where they lie: read as our own are, and never written."""
 
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -159,6 +160,13 @@ class TestFilesOfOthers:
             dataset_builder.build_dataset(f"tfrecords:{others_dir}", index_dir, record_format={"label_offset": 1})
         assert (state(others_dir), state(index_dir)) == (before, own)
 
+    def test_added_file_is_named(self, others_dir, tmp_path):
+        index(others_dir, tmp_path / "index")
+        shutil.copy(others_dir / "train-00000-of-00003", others_dir / "more-train-00000-of-00001")
+        with pytest.raises(ValueError, match=r"must be those that were indexed in .* more-train-00000-of-00001"):
+            index(others_dir, tmp_path / "index")
+
+    @pytest.mark.parametrize("how", [pytest.param("longer", marks=pytest.mark.slow), "of the same size"])
     def test_changed_file_is_noticed_and_named(self, how, others_dir, stored, tmp_path):
         index_dir = tmp_path / "index"
         index(others_dir, index_dir)
