@@ -1,4 +1,4 @@
-"""Dense layer whose units are split between columns."""
+"""Dense layer whose units are split into columns."""
 
 import math
 from typing import Any
@@ -6,17 +6,18 @@ from typing import Any
 import keras
 from keras import ops
 
+from alexnet_tf.layers import device_placement
 from alexnet_tf.layers.column_layer import ColumnLayer
 from alexnet_tf.layers.tensor_types import Shape, Tensor
 
-_FEW_IMAGES = 64  # in a step; with 128 the product in bfloat16 is faster, its cast included
+_FEW_IMAGES = 64  # per step; with 128 the product in bfloat16 and its cast are faster
 
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
 class ColumnDense(ColumnLayer):
-    """Dense layer whose units are split between columns, each connected to every input or to its own column's.
+    """Dense layer whose units are split into columns, each connected to every input or to its own column's.
 
-    With `input_columns="all"` it computes `keras.layers.Flatten` followed by `keras.layers.Dense`, but each column has
+    With `input_columns="all"` it equals `keras.layers.Flatten` followed by `keras.layers.Dense`, but each column has
     its own variables, which `devices` places on separate devices (see `ColumnLayer`).
 
     Call arguments:
@@ -33,8 +34,8 @@ class ColumnDense(ColumnLayer):
         **kwargs: other arguments of `ColumnLayer` and `keras.layers.Layer`.
 
     Raises:
-        ValueError: if the units or the channels can't be split into the columns, or `devices` does not hold one
-            for each.
+        ValueError: if the units or the channels can't be split into columns, or `devices` does not name one for
+            each.
 
     Source: section 3.5 and figure 2: fc6 and fc7, 2048 units in each column.
     """
@@ -58,10 +59,13 @@ class ColumnDense(ColumnLayer):
         return {"units": self.units} | super().get_config()
 
 
-@ops.custom_gradient
+@device_placement.custom_gradient
 def _product(x, kernel):
-    """x @ kernel, with x's gradient as (kernel @ upstream^T)^T: the large kernel is then read in the order in which it
-    lies in memory. On a CPU that was measured three times as fast as upstream @ kernel^T for fc6 and 32 images."""
+    """Returns x @ kernel.
+
+    The gradient of x is (kernel @ upstream^T)^T, which reads the large kernel in memory order: on a CPU three times as
+    fast as upstream @ kernel^T for fc6 and 32 images.
+    """
 
     def gradient(*arguments, upstream=None):
         if upstream is None:
@@ -78,8 +82,9 @@ def _product(x, kernel):
 def _gradient_dtype(x) -> str:
     """The dtype in which the kernel's gradient is computed.
 
-    In bfloat16 and for few images it is float32, as the update needs it: writing the gradient, 75 MB for a column of
-    fc6, takes longer than the product, and a cast would read and write it again. (JAX and PyTorch need the kernel's.)
+    In bfloat16 and for few images it is float32, which the update needs: writing the gradient, 75 MB for a column of
+    fc6, takes longer than the product, and a cast would read and write it again. JAX and PyTorch require the kernel's
+    dtype.
     """
     dtype = keras.backend.standardize_dtype(x.dtype)
     few = x.shape[0] is not None and x.shape[0] <= _FEW_IMAGES

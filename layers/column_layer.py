@@ -1,4 +1,4 @@
-"""What layers whose weights are split into columns have in common."""
+"""The base class of layers whose weights are split into columns."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -14,9 +14,9 @@ from alexnet_tf.layers.tensor_types import Shape, Tensor
 class ColumnLayer(keras.layers.Layer):
     """Base class of `GroupedConv2D` and `ColumnDense`: kernels and biases in groups, the columns of figure 2.
 
-    Each group has variables of its own (`kernel_1`, `bias_1`, `kernel_2`, ...; `kernel` and `bias` if there is one
-    group), in the lists `kernels` and `biases`. With `devices`, the variables, the forward and the backward operations
-    of group i are on `devices[i]`.
+    Each group has its own variables, the attributes `kernel_1`, `bias_1`, `kernel_2`, ... (`kernel` and `bias` if there
+    is only one group), which are also in the lists `kernels` and `biases`. With `devices`, the variables and the
+    forward and backward operations of group i are on `devices[i]`.
 
     A subclass defines `column_kernel_shape`, `call_column` and `column_output_shape`.
 
@@ -36,7 +36,7 @@ class ColumnLayer(keras.layers.Layer):
         use_bias, kernel_initializer, bias_initializer: as in `keras.layers.Dense`.
 
     Raises:
-        ValueError: if an argument is invalid, or the channels that the layer is built for can't be split into groups.
+        ValueError: if an argument is invalid, or the input channels can't be split into groups.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ColumnLayer(keras.layers.Layer):
         super().__init__(**kwargs)
         if input_columns not in ("own", "all"):
             raise ValueError(f'`input_columns` must be "own" or "all". Received: input_columns={input_columns!r}')
-        device_placement.device_of_each_group(devices, groups)  # raises if they are not one for each group
+        device_placement.device_of_each_group(devices, groups)  # checks their number
         self.groups = groups
         self.input_columns = input_columns
         self.output_per_group = output_per_group
@@ -63,10 +63,10 @@ class ColumnLayer(keras.layers.Layer):
         self.bias_initializer = keras.initializers.get(bias_initializer)
 
     def column_kernel_shape(self, input_shape: Shape) -> tuple[int, ...]:
-        """Returns the shape of one group's kernel, whose last dimension is the number of the group's biases.
+        """Returns the shape of one group's kernel; its last dimension is the number of the group's biases.
 
         Args:
-            input_shape: the shape (batch, ..., channels) of the inputs that the group is connected to.
+            input_shape: the shape (batch, ..., channels) of the group's inputs.
         """
         raise NotImplementedError
 
@@ -74,7 +74,7 @@ class ColumnLayer(keras.layers.Layer):
         """Returns the output of one group.
 
         Args:
-            x: float tensor (batch, ..., channels), the inputs that the group is connected to.
+            x: float tensor (batch, ..., channels), the group's inputs.
             kernel: float tensor of the shape `column_kernel_shape`.
             *bias: float tensor of the kernel's last dimension, or nothing without `use_bias`.
         """
@@ -89,7 +89,7 @@ class ColumnLayer(keras.layers.Layer):
         raise NotImplementedError
 
     def build(self, input_shape: Shape | Sequence[Shape]) -> None:
-        """Creates `kernels` and, with `use_bias`, `biases`: one of each group, on its device."""
+        """Creates `kernels` and, with `use_bias`, `biases`: one for each group, on its device."""
         shape = self.column_kernel_shape((*_first_shape(input_shape)[:-1], self._column_channels(input_shape)))
         self.kernels, self.biases = [], []
         for group, device in enumerate(device_placement.device_of_each_group(self.devices, self.groups)):
@@ -100,12 +100,14 @@ class ColumnLayer(keras.layers.Layer):
                 if self.use_bias:
                     initializer = _group_initializer(self.bias_initializer, self.groups, group)
                     self.biases.append(self.add_weight(name=f"bias{suffix}", shape=shape[-1:], initializer=initializer))
+        for variable in self.kernels + self.biases:
+            setattr(self, variable.name, variable)  # `tf.train.Checkpoint` finds attributes, but not Keras's lists
 
     def call(self, inputs: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
         """Applies `call_column` to the inputs and weights of each group, on the group's device."""
         devices = device_placement.device_of_each_group(self.devices, self.groups)
         outputs = []
-        for group, (device, parts) in enumerate(zip(devices, self._inputs_of_groups(inputs), strict=True)):
+        for group, (device, parts) in enumerate(zip(devices, self._group_inputs(inputs), strict=True)):
             weights = [self.kernels[group], *(self.biases[group : group + 1])]
             if device is None:
                 weights = [device_placement.variable_to_tensor(variable) for variable in weights]
@@ -133,12 +135,6 @@ class ColumnLayer(keras.layers.Layer):
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
         }
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "ColumnLayer":
-        """Creates a layer from its configuration, also an older one, in which `input_columns` is named `sees`."""
-        renamed = {"sees": "input_columns"}
-        return super().from_config({renamed.get(name, name): value for name, value in config.items()})
-
     def _per_group(self, argument: str, count: int) -> int:
         """Returns each group's share of the filters or units.
 
@@ -153,7 +149,7 @@ class ColumnLayer(keras.layers.Layer):
         return count // self.groups
 
     def _column_channels(self, input_shape: Any) -> int:
-        """Returns the number of input channels that each group is connected to.
+        """Returns the number of input channels of each group.
 
         Raises:
             ValueError: if the channels can't be split into groups.
@@ -162,7 +158,7 @@ class ColumnLayer(keras.layers.Layer):
             channels = [shape[-1] for shape in input_shape]
             if len(set(channels)) != 1 or (self.input_columns == "own" and len(channels) != self.groups):
                 raise ValueError(
-                    f"A list of inputs must hold one tensor for each of the {self.groups} groups, all of the "
+                    f"A list of inputs must hold one tensor for each of the {self.groups} groups, all with the "
                     f"same number of channels. Received: input_shape={input_shape}"
                 )
             return channels[0] if self.input_columns == "own" else sum(channels)
@@ -174,14 +170,14 @@ class ColumnLayer(keras.layers.Layer):
             )
         return input_shape[-1] // self.groups
 
-    def _inputs_of_groups(self, inputs: Any) -> list[Sequence[Tensor]]:
-        """Returns, for each group, the tensors that it is connected to: several if they are not yet concatenated."""
+    def _group_inputs(self, inputs: Any) -> list[Sequence[Tensor]]:
+        """Returns each group's input tensors: several if they are still to be concatenated."""
         if not isinstance(inputs, list | tuple):
             own = self.input_columns == "own"
             return [[x] for x in (ops.split(inputs, self.groups, axis=-1) if own else [inputs] * self.groups)]
         if self.input_columns == "own":
             return [[x] for x in inputs]
-        # The gradients of a column's output are summed on the device that made it, if it has one in this layer too.
+        # If a column has a device in this layer, too, the gradients of its output are summed there.
         devices = device_placement.device_of_each_group(self.devices, self.groups)
         homes = devices if len(devices) == len(inputs) else [None] * len(inputs)
         copies = [
@@ -197,21 +193,21 @@ def _first_shape(input_shape: Any) -> Shape:
 
 
 def _concatenate_and_call(function: Callable[..., Tensor], count: int, *tensors: Tensor) -> Tensor:
-    """Calls the function with the first `count` tensors concatenated along the channels, and with the others."""
+    """Calls the function with the first `count` tensors, concatenated along the channels, and the others."""
     x = ops.concatenate(tensors[:count], axis=-1) if count > 1 else tensors[0]
     return function(x, *tensors[count:])
 
 
 def _group_initializer(initializer: Any, groups: int, group: int) -> Callable[..., Tensor]:
-    """Returns an initializer of one group's weights: its part, along the last axis, of a draw for all groups together.
+    """Returns an initializer for one group: its part, along the last axis, of a draw for all groups together.
 
-    So the groups differ, though Keras's initializers draw the same values at every call; and the weights of all
+    Keras's initializers draw the same values at every call: without it all groups would be equal. The weights of all
     groups together do not depend on the number of groups.
 
     Args:
         initializer: a `keras.initializers.Initializer`.
         groups: number of groups.
-        group: the group, from 0.
+        group: index of the group.
     """
 
     def draw(shape, dtype=None):

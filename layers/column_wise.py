@@ -1,4 +1,4 @@
-"""A layer without weights, applied to each column's tensor on the column's own device."""
+"""A layer without weights that is applied to each column's tensor, on the column's device."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,9 +19,9 @@ class ColumnWise(keras.layers.Layer):
     Returns: a list of one tensor for each column.
 
     Args:
-        layer: a Keras layer that has no weights and no state, and does the same in training and at test time.
-        devices: None, or one TensorFlow device name for each column, on which its forward and backward operations
-            run; not part of `get_config`.
+        layer: a Keras layer without weights and state that computes the same in training and at test time.
+        devices: None, or one TensorFlow device name for each column's forward and backward operations; not part of
+            `get_config`.
 
     Raises:
         ValueError: if `layer` has weights or state.

@@ -1,10 +1,12 @@
-"""Where the operations of a layer, and their gradients, run: a column's on its own device, a replica's on its replica.
+"""Places the operations of columns, and their gradients, on devices; and what else the layers need of TensorFlow.
 
-Of the layers' files this one and unit_parallel_dense.py alone call TensorFlow: the others compute with keras.ops, on
-each of Keras's backends.
+Only this file and unit_parallel_dense.py call TensorFlow. The other layers compute with keras.ops, on all of Keras's
+backends.
 """
 
 import contextlib
+import functools
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,15 +25,43 @@ def device_scope(device: str | None) -> contextlib.AbstractContextManager:
     return tf.device(device)
 
 
+def custom_gradient(function: Callable[..., tuple[Any, Callable]]) -> Callable[..., Any]:
+    """`keras.ops.custom_gradient` that leaves no graph in memory.
+
+    TensorFlow keeps the gradient function of each traced call forever, and with it the graph and the weights that the
+    graph captured. Here the graph keeps it, and TensorFlow has only a weak reference.
+    """
+    call = ops.custom_gradient(function)
+    if keras.backend.backend() != "tensorflow":
+        return call
+
+    @functools.wraps(function)
+    def call_and_release(*tensors):
+        import tensorflow as tf
+        from tensorflow.python.framework.ops import gradient_registry
+
+        output = call(*tensors)
+        first = output[0] if isinstance(output, list | tuple) else output
+        if tf.is_symbolic_tensor(first):
+            entry = gradient_registry._registry[first.op.get_attr("_gradient_op_type").decode()]
+            gradient = entry["type"]
+            first.graph._kept_gradients = [*getattr(first.graph, "_kept_gradients", []), gradient]
+            reference = weakref.ref(gradient)
+            entry["type"] = lambda *arguments: reference()(*arguments)
+        return output
+
+    return call_and_release
+
+
 def run_on_device(device: str | None, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """Returns `function(*tensors)`, computed on `device`, its gradients too.
 
-    A `tf.device` scope alone places the forward operations only: the backward ones are created later, outside of
-    it. So the gradient is computed here, from a tape of its own, inside a second scope.
+    A `tf.device` scope places only the forward operations: the backward operations are created later, outside of the
+    scope. Here the gradient is computed from a separate tape, inside a second scope.
 
     Args:
         device: a TensorFlow device name such as "GPU:1", or None for no placement.
-        function: takes and returns tensors, and captures no variables.
+        function: a function from tensors to a tensor that captures no variables.
         *tensors: its arguments, tensors or variables of any shape and float dtype. Variables are read on `device`.
     """
     if device is None:
@@ -41,7 +71,7 @@ def run_on_device(device: str | None, function: Callable[..., Tensor], *tensors:
     with tf.device(device):
         arguments = [tf.convert_to_tensor(tensor) for tensor in tensors]
 
-    @tf.custom_gradient
+    @custom_gradient
     def placed(*arguments):
         with tf.device(device), tf.GradientTape() as tape:
             tape.watch(arguments)
@@ -53,20 +83,20 @@ def run_on_device(device: str | None, function: Callable[..., Tensor], *tensors:
 
         return output, gradient
 
-    with tf.device(device):  # of the identities that a custom gradient puts around its function
+    with tf.device(device):  # for the identities that a custom gradient puts around its function
         return placed(*arguments)
 
 
 def copies_with_gradient_sum_on(device: str | None, x: Tensor, count: int) -> list[Tensor]:
-    """Returns `count` tensors equal to x, whose gradients are summed on `device`.
+    """Returns `count` tensors equal to x whose gradients are summed on `device`.
 
-    Without it TensorFlow would sum the gradients that come back from several columns on a device of its choice.
+    Otherwise TensorFlow chooses a device for the sum of the gradients from several columns.
     """
     if device is None or count == 1:
         return [x] * count
     import tensorflow as tf
 
-    @tf.custom_gradient
+    @custom_gradient
     def copies(tensor):
         def gradient(*gradients):
             with tf.device(device):
@@ -79,8 +109,11 @@ def copies_with_gradient_sum_on(device: str | None, x: Tensor, count: int) -> li
 
 
 def after(first: Tensor, x: Tensor) -> Tensor:
-    """Returns x, and lets what is computed from it wait for `first`: a backward pass can then compute again what the
-    forward pass does not keep. (TensorFlow would merge two equal computations, and keep the result.)"""
+    """Returns x, but computed after `first`.
+
+    A backward pass can thereby repeat a computation of the forward pass: without the dependency TensorFlow merges two
+    equal computations and keeps the result in memory.
+    """
     if keras.backend.backend() != "tensorflow":
         return x
     import tensorflow as tf
@@ -90,19 +123,19 @@ def after(first: Tensor, x: Tensor) -> Tensor:
 
 
 def variable_to_tensor(variable: keras.Variable) -> Tensor:
-    """Returns the value of a Keras variable as a tensor, as functions with a custom gradient require."""
+    """Returns the value of a Keras variable as a tensor, which functions with a custom gradient require."""
     if keras.backend.backend() != "tensorflow":
         return ops.convert_to_tensor(variable)
     import tensorflow as tf
 
-    return tf.convert_to_tensor(variable)  # Keras's would return TensorFlow's variable
+    return tf.convert_to_tensor(variable)  # `ops.convert_to_tensor` returns a `tf.Variable`
 
 
 def device_of_each_group(devices: Sequence[str] | None, groups: int) -> Sequence[str | None]:
     """Returns the devices, or None for each group if there are none.
 
     Raises:
-        ValueError: if `devices` does not hold one device for each group.
+        ValueError: if `devices` does not name one device for each group.
     """
     if devices is None:
         return [None] * groups
@@ -112,10 +145,10 @@ def device_of_each_group(devices: Sequence[str] | None, groups: int) -> Sequence
 
 
 def check_devices_exist(devices: Sequence[str]) -> None:
-    """Checks that this machine has each of the devices: TensorFlow would silently run on another instead.
+    """Checks that the machine has each of the devices. TensorFlow would silently use another instead.
 
     Raises:
-        ValueError: if it does not, or if a device is named twice.
+        ValueError: if a device is missing or named twice.
     """
     import tensorflow as tf
 
@@ -129,9 +162,9 @@ def check_devices_exist(devices: Sequence[str]) -> None:
 
 
 def variable_device(variable: Any) -> str | None:
-    """The device of a variable, where its momentum and its update belong too.
+    """Returns the device of a variable, where its momentum and its update belong, too.
 
-    None under a strategy that mirrors it, or a backend other than TensorFlow, which place them by themselves.
+    It is None under a distribution strategy and on backends other than TensorFlow, which choose the device.
     """
     if keras.backend.backend() != "tensorflow":
         return None
@@ -144,7 +177,7 @@ def variable_device(variable: Any) -> str | None:
 class ReplicaSeedGenerator(keras.random.SeedGenerator):
     """A `keras.random.SeedGenerator` whose seeds differ between the replicas of a distribution strategy.
 
-    Its state, which is saved and mirrored, is the same on all. Without a strategy its seeds are Keras's.
+    Its state is saved, mirrored and equal on all replicas. Without a strategy its seeds are Keras's.
     """
 
     def next(self, ordered: bool = True) -> Tensor:

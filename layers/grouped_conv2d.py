@@ -1,4 +1,4 @@
-"""Convolution whose kernels are split between columns."""
+"""Convolution whose kernels are split into columns."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from alexnet_tf.layers.tensor_types import Shape, Tensor
 class GroupedConv2D(ColumnLayer):
     """2-D convolution whose kernels are split into groups: the columns of the paper's figure 2.
 
-    Each group has variables of its own, which with `devices` are on a device of their own (see `ColumnLayer`).
+    Each group has its own variables, which `devices` places on separate devices (see `ColumnLayer`).
 
     Call arguments:
         inputs: float tensor (batch, height, width, channels), or a list of one such tensor for each group, which
@@ -32,7 +32,7 @@ class GroupedConv2D(ColumnLayer):
         **kwargs: other arguments of `ColumnLayer` and `keras.layers.Layer`.
 
     Raises:
-        ValueError: if an argument is invalid, or the filters or the channels can't be split into the groups.
+        ValueError: if an argument is invalid, or the filters or the channels can't be split into groups.
 
     Source: section 3.2 and figure 2.
     """

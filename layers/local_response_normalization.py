@@ -1,4 +1,4 @@
-"""Local response normalization, as in the paper."""
+"""The paper's local response normalization."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,22 +15,24 @@ from alexnet_tf.layers.tensor_types import Tensor
 class LocalResponseNormalization(keras.layers.Layer):
     """b = a / (k + alpha * (sum of a² over the n neighboring feature maps))^beta, at each position.
 
-    The n neighbors of map i are the maps i - n // 2 ... i + n // 2, fewer at the first and last ones. With `groups`,
+    The n neighbors of map i are the maps i - n // 2 ... i + n // 2; the first and last maps have fewer. With `groups`,
     the maps of one group (a column) are not neighbors of another's.
 
     Call arguments:
-        inputs: float tensor (batch, ..., channels) of any float dtype.
+        inputs: float tensor (batch, ..., channels) of any float dtype, or a list of one such tensor for each column,
+            whose maps are neighbors across the columns.
 
-    Returns: a tensor of the same shape and dtype. The arithmetic is float32 at least: a² of a float16 overflows at 256.
+    Returns: a tensor, or tensors, of the same shape and dtype. The arithmetic is at least float32: a² of a float16
+    overflows at 256.
 
     Args:
         k, n, alpha, beta: the paper's hyper-parameters; its values are the defaults. n must be odd.
-        alpha_divided_by_n: False: alpha multiplies the sum, as in the paper's formula. True: it multiplies the
-            mean over n maps, as in the original program and in Caffe: the same alpha is then n times weaker.
+        alpha_divided_by_n: whether alpha multiplies the mean over n maps (True), as in the original program and in
+            Caffe, instead of the sum (False), as in the paper's formula. The mean makes the same alpha n times weaker.
         groups: number of groups of feature maps.
 
     Raises:
-        ValueError: if n is even or below 1, or the feature maps can't be split into the groups.
+        ValueError: if n is even or below 1, or the feature maps can't be split into groups.
 
     Source: section 3.3.
     """
@@ -58,21 +60,24 @@ class LocalResponseNormalization(keras.layers.Layer):
         self.groups = groups
 
     def build(self, input_shape: Sequence[Any]) -> None:
-        maps = input_shape[-1]
+        is_list = isinstance(input_shape[0], list | tuple)
+        maps = sum(shape[-1] for shape in input_shape) if is_list else input_shape[-1]
         if maps % self.groups:
             raise ValueError(
                 f"The number of feature maps must be a multiple of `groups`, {self.groups}. Received: {maps} maps"
             )
         index = np.arange(maps // self.groups)
-        # Entry (i, j) says whether maps i and j of a group are neighbors: a product with it sums over neighbors.
+        # Entry (i, j) is 1 if maps i and j of a group are neighbors: a product with the matrix sums over neighbors.
         self._neighbors = (np.abs(index[:, None] - index) <= self.n // 2).astype("float64")
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
+        if isinstance(inputs, list | tuple):
+            return ops.split(self.call(ops.concatenate(inputs, axis=-1)), len(inputs), axis=-1)
         alpha = self.alpha / self.n if self.alpha_divided_by_n else self.alpha
 
         def sum_neighbors(x, weight, offset=None):
-            # Weight and offset cost no extra pass over the maps: one is in the matrix, and the other, a vector, is a
-            # bias to TensorFlow, which adds it within the product.
+            # Weight and offset take no extra pass over the maps: the weight is in the matrix, and TensorFlow adds the
+            # offset, a vector, as a bias within the product.
             one_group_per_row = ops.reshape(x, (-1, len(self._neighbors)))
             sums = ops.matmul(one_group_per_row, ops.convert_to_tensor(weight * self._neighbors, x.dtype))
             if offset is not None:
@@ -101,10 +106,10 @@ def divide_by_neighbors(
     """Returns a / (k + alpha * sum of a² over the neighbors)^beta.
 
     Args:
-        inputs: a, a tensor of any shape and float dtype. The arithmetic is float32, or float64 if a is.
+        inputs: a, a tensor of any shape and float dtype. The arithmetic is float64 for float64, otherwise float32.
         sum_neighbors: a function of (x, weight, offset=None) that returns weight times the sums over the neighbors,
-            plus the offset, in x's shape. Of two elements each must be a neighbor of the other, or neither, so that the
-            gradient is the same function without offset.
+            plus the offset, in x's shape. Being neighbors must be symmetric, so that the gradient is the same function
+            without offset.
         k, alpha, beta: numbers.
 
     Returns: a tensor of the shape and dtype of `inputs`.
@@ -118,10 +123,10 @@ def divide_by_neighbors(
         scale = sum_neighbors(ops.square(a), alpha, offset=k)
         return a, scale, _negative_power(scale, beta)
 
-    # The gradient is written out: it reuses the forward pass's powers, where the derivative of a general power would
-    # compute two more, and was measured twice as fast as TensorFlow's own kernel on a CPU. In half precision the powers
-    # are computed again instead: kept in float32, they would take three times the memory of all feature maps.
-    @ops.custom_gradient
+    # The explicit gradient reuses the forward pass's powers, where the derivative of a general power computes two more.
+    # It is twice as fast as TensorFlow's own kernel on a CPU. In half precision the powers are computed again: kept in
+    # float32, they take three times the memory of all feature maps.
+    @device_placement.custom_gradient
     def normalize(x):
         forward = powers(x)
 
@@ -131,7 +136,7 @@ def divide_by_neighbors(
             a, scale, factor = forward
             if half_precision:
                 a, scale, factor = powers(device_placement.after(upstream, x))
-                upstream = device_placement.after(factor, upstream)  # it takes twice the memory once it is cast
+                upstream = device_placement.after(factor, upstream)  # takes twice the memory after the cast
             direct = ops.cast(upstream, at_least_float32) * factor
             return ops.cast(direct - a * sum_neighbors(direct * a / scale, 2.0 * alpha * beta), inputs.dtype)
 
@@ -142,7 +147,7 @@ def divide_by_neighbors(
 
 
 def _negative_power(x, exponent):
-    """x to the power of -exponent. The paper's 0.75 needs only square roots, several times faster than a power."""
+    """Returns x to the power of -exponent. The paper's 0.75 takes only square roots, several times faster."""
     if exponent == 0.75:
         root = ops.rsqrt(x)
         return root * ops.sqrt(root)

@@ -14,35 +14,43 @@ from alexnet_tf.layers.tensor_types import Tensor
 class MeanImage(keras.layers.Layer):
     """(pixels - mean image + color offset) * scale, where the color offset is added in training only.
 
-    In training, an image that has a color offset other than zero is then divided by `noise_divisor`.
+    In training, an image with a color offset other than zero is then divided by `noise_divisor`.
 
-    The mean image is a weight that is not trained, so it is saved with the model and a served model takes raw pixels.
+    The mean image is a non-trainable weight: it is saved with the model, so that a served model takes raw pixels.
 
     Call arguments:
         images: uint8 or float tensor (batch, height, width, 3), RGB pixels from 0 to 255.
-        color_offset: None, or float tensor (batch, 3): what to add to each image's red, green and blue in
-            training (the paper's color noise, drawn by the input pipeline). Ignored at test time.
-        training: whether to add it and to divide.
+        color_offset: None, or float tensor (batch, 3): the paper's color noise for each image's red, green and blue,
+            drawn by the input pipeline. Ignored at test time.
+        training: whether to add the color offset.
 
     Returns: float tensor (batch, height, width, 3).
 
     Args:
-        scale: factor of the centered pixels: a number, or one each for red, green and blue. The paper
-            has 1; 1 / 80 gives photographs about unit variance, as initializations later than the paper's expect.
-        noise_divisor: 1 in the paper. The original program's 1.1 keeps an image with color noise at the size of one
+        scale: factor of the centered pixels: a number, or one each for red, green and blue. It is 1 in the paper;
+            1 / 80 gives photographs about unit variance, which later initialization schemes expect.
+        noise_divisor: 1 in the paper. The original program's 1.1 gives images with color noise the scale of images
             without.
+        training_data: a description of the training data, which is saved with the layer.
 
     Source: section 2 (mean) and 4.1 (color noise).
-    Deviation: the paper subtracts the mean from the 256 x 256 image and crops afterwards; here the mean image's
-    central crop serves every crop, as in the original program: mean images are smooth, and the crop's place need
-    not be known.
+    Deviation: the paper subtracts the mean from the 256 x 256 image and crops afterwards. Here the center of the mean
+    image is subtracted from every crop, as in the original program: mean images are smooth, and the layer need not know
+    the position of the crop.
     """
 
-    def __init__(self, scale: float | Sequence[float] = 1.0, noise_divisor: float = 1.0, **kwargs: Any):
-        # Inputs are not cast to the compute dtype: bfloat16 distinguishes no more than 256 levels of a pixel.
+    def __init__(
+        self,
+        scale: float | Sequence[float] = 1.0,
+        noise_divisor: float = 1.0,
+        training_data: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ):
+        # Inputs are not cast to the compute dtype: bfloat16 is too coarse for pixel values.
         super().__init__(autocast=False, **kwargs)
         self.scale = scale
         self.noise_divisor = noise_divisor
+        self.training_data = training_data
 
     def build(self, images_shape: Sequence[Any], color_offset_shape: Sequence[Any] | None = None) -> None:
         self.mean = self.add_weight(
@@ -92,4 +100,8 @@ class MeanImage(keras.layers.Layer):
         return images_shape
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"scale": self.scale, "noise_divisor": self.noise_divisor}
+        return super().get_config() | {
+            "scale": self.scale,
+            "noise_divisor": self.noise_divisor,
+            "training_data": self.training_data,
+        }

@@ -1,4 +1,4 @@
-"""Dropout as in 2012, and as today; both draw different masks on each replica of a distribution strategy."""
+"""The paper's dropout, and today's. Both draw different masks on each replica of a distribution strategy."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from alexnet_tf.layers.tensor_types import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
 class PaperDropout(keras.layers.Layer):
-    """Dropout that does not rescale in training: the outputs are scaled at test time instead.
+    """Dropout that scales its outputs at test time instead of in training.
 
-    In training a unit is zeroed with probability `rate` and otherwise passed on unchanged; at test time every
-    output is multiplied by 1 - rate. `keras.layers.Dropout` divides by 1 - rate in training instead, so the two
-    need weights of different size in the layer above.
+    In training a unit is zeroed with probability `rate` and otherwise unchanged; at test time every output is
+    multiplied by 1 - rate. `keras.layers.Dropout` divides by 1 - rate in training instead: the weights of the layer
+    above differ by that factor.
 
     Call arguments:
         inputs: float tensor (batch, ..., units), or a list of one such tensor for each group.
@@ -25,16 +25,15 @@ class PaperDropout(keras.layers.Layer):
     Args:
         rate: probability of zeroing, in [0, 1).
         seed: integer, or None for one drawn from Keras's global generator.
-        groups: number of columns among which the units are split. Each draws its own masks, so that a seed
-            gives the same masks whether the columns are one tensor or several.
-        devices: None, or one TensorFlow device name for each group, on which its masks are drawn and applied; not
-            part of `get_config`.
+        groups: number of columns into which the units are split. Each draws its own masks, so that a seed gives the
+            same masks whether the columns are one tensor or several.
+        devices: None, or one TensorFlow device name for each group's masks; not part of `get_config`.
 
     Returns: float tensors of the inputs' shapes.
 
     Raises:
-        ValueError: if `rate` is outside [0, 1), `devices` does not hold one for each group, or the units can't be
-            split into `groups`.
+        ValueError: if `rate` is outside [0, 1), `devices` does not name one for each group, or the units can't be
+            split into groups.
 
     Source: section 4.2.
     """
@@ -58,10 +57,10 @@ class PaperDropout(keras.layers.Layer):
         for group, device in enumerate(device_placement.device_of_each_group(devices, groups)):
             with device_placement.device_scope(device):
                 generator = device_placement.ReplicaSeedGenerator(None if seed is None else seed + group)
-                self.seed_generators.append(generator)
+            self.seed_generators.append(generator)
 
     def build(self, input_shape: Shape | Sequence[Shape]) -> None:
-        """Checks that one tensor's units can be split between the groups."""
+        """Checks that the units of one tensor can be split into groups."""
         units: Any = input_shape[-1]
         if not isinstance(units, Sequence) and units % self.groups:
             raise ValueError(
@@ -97,13 +96,13 @@ class PaperDropout(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
 class ReplicaDropout(keras.layers.Layer):
-    """`keras.layers.Dropout`, which rescales in training, with masks that differ between replicas.
+    """`keras.layers.Dropout`, with masks that differ between replicas.
 
-    Keras's own draws the same mask on each replica of a distribution strategy: two halves of a batch lose the same
-    units. On one device this is Keras's layer, draw for draw.
+    Keras's own layer draws the same mask on each replica of a distribution strategy: two halves of a batch lose the
+    same units. On one device both layers draw the same masks.
 
     Call arguments:
-        inputs: float tensor of any shape.
+        inputs: float tensor of any shape, or a list of tensors, one for each column.
         training: whether to drop units.
 
     Args:
@@ -122,7 +121,9 @@ class ReplicaDropout(keras.layers.Layer):
         self.seed = seed
         self.seed_generator = device_placement.ReplicaSeedGenerator(seed)
 
-    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
+    def call(self, inputs: Tensor | Sequence[Tensor], training: bool = False) -> Tensor | list[Tensor]:
+        if isinstance(inputs, list | tuple):
+            return [self.call(x, training) for x in inputs]
         if not training or self.rate == 0:
             return inputs
         return keras.random.dropout(inputs, self.rate, seed=self.seed_generator)

@@ -3,5 +3,5 @@
 from collections.abc import Sequence
 from typing import Any
 
-Tensor = Any  # of Keras's backend, or a `keras.KerasTensor`
+Tensor = Any  # a tensor of Keras's backend, or a `keras.KerasTensor`
 Shape = Sequence[int | None]

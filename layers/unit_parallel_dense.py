@@ -1,4 +1,4 @@
-"""Dense layer whose units are split between the workers that train together."""
+"""Dense layer whose units are split among the workers of a training run."""
 
 import itertools
 from typing import Any
@@ -8,17 +8,18 @@ import tensorflow as tf
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
 from alexnet_tf.layers.column_dense import ColumnDense
+from alexnet_tf.layers.device_placement import custom_gradient
 from alexnet_tf.layers.tensor_types import Shape, Tensor
 
 
 class UnitParallelDense(ColumnDense):
-    """One worker's share of a `ColumnDense`: it holds and updates some of each column's units, and no more.
+    """One worker's share of a `ColumnDense`: it holds and updates only some of each column's units.
 
-    In a step of a distribution strategy it returns what the whole layer would return for the worker's own images, and
-    their gradients: the workers gather one another's inputs, each applies its units to the images of all, and they
-    gather the outputs. No gradient of a weight is sent. Elsewhere it calls the whole layer.
+    In a step of a distribution strategy its outputs and gradients are those of the whole layer for the worker's own
+    images: the workers gather each other's inputs, each applies its units to all images, and they gather the outputs.
+    Gradients of weights are not sent. Outside of a step it calls the whole layer.
 
-    It is a layer for training, made from another, and can't be saved. On TensorFlow alone.
+    The layer is only for training with TensorFlow, and can't be saved.
 
     Call arguments:
         inputs: float tensor (batch, ..., channels). In training all workers have the same number of images.
@@ -27,33 +28,33 @@ class UnitParallelDense(ColumnDense):
     Returns: float tensor (batch, units).
 
     Args:
-        whole: the layer to be split, built, with at least one unit of each column for each worker.
-        worker: number of this worker, from 0, which is also that of its one replica.
-        workers: how many there are.
+        whole: the layer to split, built, with at least one unit of each column for each worker.
+        worker: index of this worker, which is also that of its one replica.
+        workers: number of workers.
 
     Attributes:
-        own_units: the range of the units in each column that this worker has: `start` and `stop`.
+        own_units: the slice of each column's units that this worker has.
 
     Source: Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014, section 3, scheme (a).
-    Deviation: each worker then keeps the outputs for its own images alone, and the layer above gathers them again: the
-    layers between are those of one device, dropout and its masks too.
+    Deviation: each worker then keeps only the outputs for its own images, and the layer above gathers them again. So
+    the layers between, dropout and its masks included, are the same as on one device.
     """
 
     def __init__(self, whole: ColumnDense, worker: int, workers: int):
-        # Its weights are to be replaced by the whole layer's.
+        # The whole layer's weights replace the initial ones.
         config: Any = whole.get_config() | {"kernel_initializer": "zeros", "bias_initializer": "zeros"}
         super().__init__(**config)
         bounds = [number * self.column_units // workers for number in range(workers + 1)]
         self.own_units = slice(bounds[worker], bounds[worker + 1])
         self.worker = worker
-        self._call_whole = whole.__call__  # and not the layer, whose weights would become this one's too
-        # The places in the whole layer's output of each worker's units, one worker after the other.
-        places = [
+        self._call_whole = whole.__call__  # as an attribute, the layer would add its weights to this one's
+        # The positions of each worker's units in the whole layer's output, one worker after the other.
+        positions = [
             [column * self.column_units + unit for column in range(self.groups) for unit in range(start, stop)]
             for start, stop in itertools.pairwise(bounds)
         ]
-        self._own_places = places[worker]
-        self._order = np.argsort(np.concatenate(places))
+        self._own_positions = positions[worker]
+        self._order = np.argsort(np.concatenate(positions))
 
     def column_kernel_shape(self, input_shape: Any) -> tuple[int, int]:
         inputs, _ = super().column_kernel_shape(input_shape)
@@ -69,19 +70,19 @@ class UnitParallelDense(ColumnDense):
             return self._call_whole(inputs)
         batch = tf.shape(inputs)[0]
         start = self.worker * batch
-        if not training:  # the last images of a validation are not the same number on each worker
+        if not training:  # the workers' last validation batches differ in size
             start = tf.reduce_sum(_all_gather(batch[None], 0)[: self.worker])
         own_images = slice(start, start + batch)
         outputs = super().call(_gather_images(inputs, own_images))
         return tf.ensure_shape(self._exchange(outputs, own_images), (inputs.shape[0], self.units))
 
     def _exchange(self, outputs, own_images):
-        """From this worker's units (all workers' images, own units) to its images (own images, all units)."""
+        """Exchanges (all workers' images, own units) for (own images, all units)."""
 
-        @tf.custom_gradient
+        @custom_gradient
         def exchange(outputs):
             def gradient(upstream):
-                return tf.gather(_all_gather(upstream, 0), self._own_places, axis=1)
+                return tf.gather(_all_gather(upstream, 0), self._own_positions, axis=1)
 
             return tf.gather(_all_gather(outputs, 1)[own_images], self._order, axis=1), gradient
 
@@ -89,9 +90,9 @@ class UnitParallelDense(ColumnDense):
 
 
 def _gather_images(images, own_images):
-    """The images of all workers; their gradient is the sum of what all workers' units have to say about one's own."""
+    """Returns the images of all workers. The gradient of one's own images is the sum over all workers' units."""
 
-    @tf.custom_gradient
+    @custom_gradient
     def gather(images):
         def gradient(upstream):
             return all_reduce(upstream)[own_images]
@@ -102,7 +103,7 @@ def _gather_images(images, own_images):
 
 
 def own_variable(next_creator: Any, **kwargs: Any) -> tf.Variable:
-    """A creator for `tf.variable_creator_scope` of variables that are one worker's own: a strategy mirrors others."""
+    """Creates a variable of one worker in `tf.variable_creator_scope`. A strategy mirrors other variables."""
     del next_creator  # the strategy's
     return ResourceVariable(**{name: kwargs[name] for name in ("initial_value", "trainable", "name", "dtype")})
 
@@ -114,7 +115,7 @@ def _all_gather(tensor, axis):
 
 
 def all_reduce(tensor: tf.Tensor) -> tf.Tensor:
-    """The sum over all workers. To be called in a step of a distribution strategy."""
+    """Returns the sum over all workers, in a step of a distribution strategy."""
     replica = tf.distribute.get_replica_context()
     with tf.device(replica.strategy.extended.worker_devices[0]):
         return replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(tensor))

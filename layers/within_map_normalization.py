@@ -1,4 +1,4 @@
-"""The original program's second normalization: over the neighborhood of a position within its feature map."""
+"""The original program's second normalization: over the neighborhood of a position in its feature map."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ class WithinMapNormalization(keras.layers.Layer):
     Call arguments:
         inputs: float tensor (batch, height, width, channels) of any float dtype.
 
-    Returns: a tensor of the same shape and dtype. The arithmetic is float32 at least.
+    Returns: a tensor of the same shape and dtype. The arithmetic is at least float32.
 
     Args:
         k, n, alpha, beta: hyper-parameters; the defaults are the original program's. n must be odd.
@@ -43,7 +43,7 @@ class WithinMapNormalization(keras.layers.Layer):
         margin = self.n // 2
 
         def mean_neighbors(x, weight, offset=0.0):
-            # Padded explicitly: TensorFlow's own padding would not count the zeros in the mean.
+            # Padded explicitly: TensorFlow's own padding does not count the zeros in the mean.
             x = ops.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
             mean = ops.average_pool(x, self.n, strides=1, padding="valid", data_format="channels_last")
             return offset + weight * mean

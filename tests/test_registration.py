@@ -11,10 +11,10 @@ import pytest
 
 import alexnet_tf
 from alexnet_tf import registration
+from alexnet_tf.model import build_alexnet
 from alexnet_tf.training.optimizers import PaperMomentum
 
 PACKAGE = pathlib.Path(alexnet_tf.__file__).parent
-SAVED = pathlib.Path(__file__).parent / "goldens" / "run" / "checkpoints" / "00000026" / "model.keras"
 
 
 def run_python(script, *arguments, **variables):
@@ -58,6 +58,13 @@ def test_all_modules_with_registered_classes_are_in_the_list():
 
 
 @pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A network, as a file."""
+    build_alexnet("testing", 10).save(path := tmp_path_factory.mktemp("saved") / "model.keras")
+    return path
+
+
+@pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
     """A compiled model of the paper's optimizer, as a file."""
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
@@ -83,25 +90,25 @@ SLOW_FIRST_IMPORTS = [
         *(pytest.param(first, marks=pytest.mark.slow) for first in SLOW_FIRST_IMPORTS),
     ],
 )
-def test_saved_models_open_after_importing_the_package_alone(first, compiled):
+def test_saved_models_open_after_importing_the_package_alone(first, saved, compiled):
     script = (
         f"import {first}; import keras, sys; model, compiled = map(keras.models.load_model, sys.argv[1:]);"
         "print(model.count_params(), type(compiled.optimizer).__name__, float(compiled.optimizer.learning_rate));"
         "assert keras.saving.get_registered_object('alexnet_tf>WarmUp').__module__ == 'alexnet_tf.training.schedules'"
     )
-    parameters, optimizer, rate = run_python(script, SAVED, compiled).split()
-    assert int(parameters) == keras.models.load_model(SAVED).count_params()
+    parameters, optimizer, rate = run_python(script, saved, compiled).split()
+    assert int(parameters) == keras.models.load_model(saved).count_params()
     assert (optimizer, float(rate)) == ("PaperMomentum", 0.125)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", ["alexnet_tf, keras", "keras, alexnet_tf"])
-def test_saved_model_opens_on_jax_where_tensorflow_is_missing(first):
+def test_saved_model_opens_on_jax_where_tensorflow_is_missing(first, saved):
     script = (
         f"import sys; sys.modules['tensorflow'] = None; import {first};"
         "model = keras.models.load_model(sys.argv[1]); print(keras.backend.backend(), len(model.layers))"
     )
-    assert run_python(script, SAVED, KERAS_BACKEND="jax").split()[0] == "jax"
+    assert run_python(script, saved, KERAS_BACKEND="jax").split()[0] == "jax"
 
 
 def test_type_checkers_see_the_public_names():

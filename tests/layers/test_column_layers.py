@@ -1,11 +1,8 @@
-"""The layers made of columns against float64 NumPy, on which device each column runs, and older configurations."""
+"""The layers with columns against float64 NumPy, and the device of each column."""
 
-import json
-import pathlib
 import subprocess
 import sys
 import textwrap
-import zipfile
 
 import keras
 import numpy as np
@@ -14,40 +11,7 @@ import pytest
 import tensorflow as tf
 from layer_calls import MODES, activations, call, sines
 
-from alexnet_tf.layers import (
-    ColumnDense,
-    ColumnLayer,
-    ColumnWise,
-    GroupedConv2D,
-)
-
-# Written when `input_columns` was named `sees`.
-OLD_MODEL = pathlib.Path(__file__).parents[1] / "goldens/run/checkpoints/00000026/model.keras"
-
-
-class TestColumnLayer:
-    def test_model_saved_with_the_old_argument_name_opens_with_the_same_layers(self):
-        with zipfile.ZipFile(OLD_MODEL) as file:
-            network = json.loads(file.read("config.json"))["config"]
-        saved = {layer["name"]: layer["config"] for layer in network["layers"]}
-        opened = keras.models.load_model(OLD_MODEL, compile=False)
-        layers = [layer for layer in opened.layers if isinstance(layer, ColumnLayer)]
-        assert [layer.name for layer in layers] == [name for name, config in saved.items() if "sees" in config]
-        assert {layer.input_columns for layer in layers} == {"own", "all"}
-        for layer in layers:
-            expected = saved[layer.name]
-            expected["input_columns"] = expected.pop("sees")
-            config = json.loads(json.dumps(layer.get_config()))  # tuples become lists
-            assert config.keys() == expected.keys()
-            assert all(config[name] == expected[name] for name in expected.keys() - {"dtype"})
-
-    @pytest.mark.parametrize("layer", [GroupedConv2D(8, 3, input_columns="all"), ColumnDense(8, input_columns="own")])
-    def test_configuration_with_the_old_argument_name_gives_the_same_layer(self, layer):
-        config = layer.get_config()
-        old = {"sees" if name == "input_columns" else name: value for name, value in config.items()}
-        assert "sees" in old
-        assert type(layer).from_config(dict(old)).get_config() == config
-        assert type(layer).from_config(dict(config)).get_config() == config
+from alexnet_tf.layers import ColumnDense, ColumnWise, GroupedConv2D
 
 
 class TestGroupedConv2D:
@@ -84,7 +48,7 @@ class TestGroupedConv2D:
         assert same.compute_output_shape((None, 7, None, 4)) == (None, 7, None, 8)
 
     @pytest.mark.parametrize("input_columns", ["own", "all"])
-    def test_one_tensor_for_each_group_equals_one_tensor(self, input_columns):
+    def test_separate_tensors_equal_one_tensor(self, input_columns):
         x = activations((2, 6, 6, 4), scale=1)
         merged = GroupedConv2D(8, 3, input_columns=input_columns)
         apart = GroupedConv2D(8, 3, input_columns=input_columns, output_per_group=True)
@@ -95,7 +59,7 @@ class TestGroupedConv2D:
         assert apart.compute_output_shape([(2, 6, 6, 2)] * 2) == [(2, 4, 4, 4)] * 2
         np.testing.assert_array_equal(np.concatenate(outputs, -1), merged(x))
 
-    def test_without_bias_adds_none(self):
+    def test_use_bias(self):
         x = activations((2, 6, 6, 4), scale=1)
         layer = GroupedConv2D(8, 3, use_bias=False)
         output = layer(x)
@@ -106,7 +70,7 @@ class TestGroupedConv2D:
             kernel.assign(value)
         np.testing.assert_array_equal(output, with_bias(x))
 
-    def test_groups_have_different_initial_weights(self):
+    def test_initial_weights_of_groups_differ(self):
         layer = GroupedConv2D(8, 3, input_columns="all", kernel_initializer=keras.initializers.RandomNormal(seed=1))
         layer.build((None, 8, 8, 3))
         first, second = (np.asarray(kernel) for kernel in layer.kernels)
@@ -128,14 +92,14 @@ class TestGroupedConv2D:
             GroupedConv2D(kernel_size=3, **arguments)
 
     @pytest.mark.parametrize("shape", [(None, 8, 8, 3), [(None, 8, 8, 2)] * 3, [(None, 8, 8, 2), (None, 8, 8, 4)]])
-    def test_channels_that_do_not_split_raise(self, shape):
+    def test_invalid_channels_raise(self, shape):
         with pytest.raises(ValueError, match="input_shape="):
             GroupedConv2D(8, 3).build(shape)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("layer", ["GroupedConv2D(8, 3, devices=devices)", "ColumnDense(8, devices=devices)"])
-    def test_all_operations_of_a_group_run_on_its_device(self, layer):
-        # In a process of its own: the number of a machine's logical devices is fixed when TensorFlow first looks.
+    def test_operations_of_a_group_run_on_its_device(self, layer):
+        # In a separate process: the number of logical devices is fixed when TensorFlow starts.
         program = textwrap.dedent(f"""
             import tensorflow as tf
             from tensorflow.core.protobuf import config_pb2
@@ -194,7 +158,7 @@ class TestColumnDense:
         np.testing.assert_allclose(np.concatenate(d_variables[1::2]), upstream.sum(0), rtol=1e-5, atol=1e-5)
 
     @pytest.mark.parametrize("mode", MODES)
-    def test_column_of_its_own_channels_equals_float64(self, mode):
+    def test_own_columns_equal_float64(self, mode):
         x = activations((3, 2, 2, 4), scale=1)
         layer = ColumnDense(6, groups=2, input_columns="own", bias_initializer="normal")
         output, (d_x, *d_variables) = call(layer, tf.constant(x), mode)
@@ -210,7 +174,7 @@ class TestColumnDense:
         np.testing.assert_allclose(d_x, expected_d_x, rtol=1e-5, atol=1e-5)
 
     @pytest.mark.parametrize("input_columns", ["own", "all"])
-    def test_one_tensor_for_each_group_equals_one_tensor(self, input_columns):
+    def test_separate_tensors_equal_one_tensor(self, input_columns):
         x = activations((3, 2, 2, 4), scale=1)
         layer = ColumnDense(6, input_columns=input_columns)
         merged = layer(x)
@@ -222,18 +186,18 @@ class TestColumnDense:
         np.testing.assert_array_equal(np.concatenate(apart([x[..., :2], x[..., 2:]]), axis=1), merged)
         assert apart.compute_output_shape([(3, 2, 2, 2)] * 2) == [(3, 3)] * 2
 
-    def test_flattens_as_keras_does(self):
+    def test_flattens_like_keras(self):
         x = activations((3, 2, 2, 4), scale=1)
         layer = ColumnDense(6)
         np.testing.assert_array_equal(layer(x), layer(keras.layers.Flatten()(x)))
 
-    def test_units_that_do_not_split_raise(self):
+    def test_invalid_units_raise(self):
         with pytest.raises(ValueError, match="units=7, groups=2"):
             ColumnDense(7)
 
 
 class TestColumnWise:
-    def test_applies_the_layer_to_each_column(self):
+    def test_layer_is_applied_to_each_column(self):
         columns = [activations((1, 5, 5, 2), seed) for seed in (0, 1)]
         layer = ColumnWise(keras.layers.MaxPooling2D(3, 2), devices=["CPU:0", "CPU:0"])
         for output, x in zip(layer(columns), columns, strict=True):

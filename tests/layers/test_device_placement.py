@@ -1,7 +1,7 @@
-"""The two columns on separate devices: where each operation runs, what is copied, and that nothing else changes.
+"""The two columns on separate devices: where each operation runs, which tensors are copied, and equal results.
 
-Logical CPU devices represent GPUs: CPU:0 for the host, CPU:1 and CPU:2 for the two of the paper. Each test is a process
-of its own, since the number of a machine's logical devices is fixed when TensorFlow first looks.
+Logical CPU devices represent GPUs: CPU:0 for the host, CPU:1 and CPU:2 for the paper's two. Each test runs in a
+separate process: the number of logical devices is fixed when TensorFlow starts.
 """
 
 import json
@@ -52,7 +52,7 @@ def run_script(script, *arguments, environment=None):
 
 
 @pytest.mark.parametrize("variant", ["testing", pytest.param("paper", marks=pytest.mark.slow)])
-def test_devices_exchange_the_same_tensors_as_in_the_paper_and_no_other(variant):
+def test_devices_exchange_only_the_papers_tensors(variant):
     output = run_script(
         """
         from tensorflow.python.eager import context
@@ -166,7 +166,7 @@ class TestSameWeights:
             ),
         ],
     )
-    def test_weights_after_twenty_steps_equal_those_without_devices_bit_for_bit(self, variant, form, onednn, tmp_path):
+    def test_twenty_steps_are_bit_identical_without_devices(self, variant, form, onednn, tmp_path):
         environment = {"TF_ENABLE_ONEDNN_OPTS": onednn}
         output = run_script(EQUALITY, variant, form, tmp_path / "model.keras", environment=environment)
         result = dict(line.split() for line in output.splitlines() if line.startswith(("difference", "moved")))
@@ -187,7 +187,7 @@ def train_on_two(*flags):
 @pytest.mark.slow
 class TestTrain:
     @pytest.mark.long
-    def test_run_on_two_devices_resumes_evaluates_and_exports_on_one_and_back(self, data_dir, tmp_path):
+    def test_run_moves_between_one_device_and_two(self, data_dir, tmp_path):
         flags = train_flags(data_dir, tmp_path / "run")
         devices = "--column_devices=CPU:1,CPU:2"
         train_on_two(*flags, "--epochs=1", devices)
@@ -212,7 +212,7 @@ class TestTrain:
         assert json.loads((tmp_path / "run" / "training.json").read_text())["val_top1_error"] < 0.8  # chance is 0.9
 
     @pytest.mark.long
-    def test_missing_devices_raise_or_are_replaced_with_a_warning(self, data_dir, tmp_path):
+    def test_missing_devices(self, data_dir, tmp_path):
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=1", "--column_devices=GPU:0,GPU:1")
         result = run("train", *flags)
         assert result.returncode != 0
@@ -242,7 +242,7 @@ class TestBuildAlexnet:
 
 
 class TestUseJit:
-    def test_xla_for_columns_on_devices_raises(self):
+    def test_xla_with_column_devices_raises(self):
         strategy = strategies.make_strategy("one")
         with pytest.raises(ValueError, match="`jit` must not be true"):
             strategies.use_jit("true", strategy, ["GPU:0", "GPU:1"])

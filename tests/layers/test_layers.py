@@ -1,4 +1,4 @@
-"""Dropout and the mean image against float64 NumPy; and every layer, saved and loaded."""
+"""Dropout and the mean image; and every layer, saved and loaded."""
 
 import os
 import pathlib
@@ -22,15 +22,15 @@ from alexnet_tf.layers import (
 
 
 class TestPaperDropout:
-    def test_training_zeroes_and_does_not_rescale(self):
+    def test_training(self):
         output = np.asarray(PaperDropout(0.3, seed=1)(np.full((200, 200), 3.0, "float32"), training=True))
         assert set(np.unique(output)) == {0.0, 3.0}
         assert abs(np.mean(output == 0) - 0.3) < 0.01
 
-    def test_inference_multiplies_by_one_minus_rate(self):
+    def test_inference(self):
         np.testing.assert_allclose(PaperDropout(0.3)(np.full((2, 2), 3.0, "float32"), training=False), 2.1, rtol=1e-6)
 
-    def test_masks_differ_between_steps_and_depend_on_the_seed(self):
+    def test_masks_differ_between_steps_and_repeat_with_the_seed(self):
         x = np.ones((1, 1000), "float32")
         first, again = PaperDropout(seed=5), PaperDropout(seed=5)
         a, b = np.asarray(first(x, training=True)), np.asarray(first(x, training=True))
@@ -38,21 +38,21 @@ class TestPaperDropout:
         np.testing.assert_array_equal(a, again(x, training=True))
 
     @pytest.mark.parametrize("mode", MODES)
-    def test_gradient_passes_through_kept_units_only(self, mode):
+    def test_gradient_of_kept_units(self, mode):
         x = tf.ones((4, 50))
         output, (gradient,) = call(PaperDropout(), x, mode, training=True)
         np.testing.assert_allclose(gradient, output * sines(output.shape), rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("rate", [-0.1, 1.0, 2])
-    def test_rate_outside_its_range_raises(self, rate):
+    def test_invalid_rate_raises(self, rate):
         with pytest.raises(ValueError, match=f"rate={rate}"):
             PaperDropout(rate)
 
-    def test_units_that_groups_cannot_share_raise(self):
+    def test_invalid_groups_raise(self):
         with pytest.raises(ValueError, match=r"divisible by `groups`\. Received: .*groups=3"):
             PaperDropout(groups=3)(np.ones((2, 4), "float32"), training=True)
 
-    def test_columns_draw_the_same_masks_as_one_tensor_and_as_several(self):
+    def test_separate_tensors_get_the_same_masks(self):
         x = activations((4, 10))
         merged, split = PaperDropout(seed=3, groups=2), PaperDropout(seed=3, groups=2)
         expected = np.asarray(merged(x, training=True))
@@ -64,7 +64,7 @@ class TestPaperDropout:
 
 class TestMeanImage:
     @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-    def test_subtracts_the_center_of_the_mean_image_and_scales(self, dtype):
+    def test_center_of_the_mean_image_is_subtracted(self, dtype):
         layer = MeanImage(scale=0.5)
         pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3)).astype(dtype)
         mean = np.random.default_rng(1).uniform(0, 255, (8, 6, 3)).astype("float32")
@@ -72,7 +72,7 @@ class TestMeanImage:
         layer.set_mean_image(mean)
         np.testing.assert_allclose(layer(pixels), (np.float32(pixels) - mean[2:6, 1:5]) * 0.5, rtol=1e-6)
 
-    def test_color_offset_is_added_in_training_only(self):
+    def test_color_offset_is_added_only_in_training(self):
         layer = MeanImage()
         pixels = np.full((2, 4, 4, 3), 100, "uint8")
         offset = np.float32([[1, 2, 3], [-200, 0, 200]])
@@ -80,7 +80,7 @@ class TestMeanImage:
         np.testing.assert_array_equal(training[:, 0, 0], [[101, 102, 103], [-100, 100, 300]])
         np.testing.assert_array_equal(layer(pixels, offset, training=False), np.float32(pixels))
 
-    def test_images_with_color_noise_are_divided_in_training_only(self):
+    def test_images_with_color_noise_are_divided_only_in_training(self):
         layer = MeanImage(noise_divisor=1.1)
         pixels = np.full((2, 4, 4, 3), 100, "uint8")
         offset = np.float32([[10, 0, -1], [0, 0, 0]])
@@ -89,7 +89,7 @@ class TestMeanImage:
         np.testing.assert_array_equal(layer(pixels, offset, training=False), np.float32(pixels))
         np.testing.assert_array_equal(layer(pixels, training=True), np.float32(pixels))
 
-    def test_scale_may_differ_between_red_green_and_blue(self):
+    def test_scale_per_color(self):
         pixels = np.full((1, 2, 2, 3), 60, "uint8")
         np.testing.assert_allclose(MeanImage(scale=(0.5, 0.1, 1))(pixels)[0, 0, 0], [30, 6, 60], rtol=1e-6)
 
@@ -109,7 +109,7 @@ class TestMeanImage:
         np.testing.assert_array_equal(np.float32(output), 0.5)
 
     @pytest.mark.parametrize("shape", [(3, 4, 3), (4, 4, 1), (4, 4)])
-    def test_mean_image_smaller_than_the_images_raises(self, shape):
+    def test_small_mean_image_raises(self, shape):
         layer = MeanImage()
         layer.build((None, 4, 4, 3))
         with pytest.raises(ValueError, match=r"at least 4 x 4 x 3.*Received"):
@@ -130,7 +130,7 @@ SAVED_LAYERS = [
 
 @pytest.fixture(scope="module")
 def saved_and_loaded(tmp_path_factory):
-    """Each layer's outputs before it was saved, and as one fresh process that imports only the layers computes them."""
+    """Each layer's outputs before saving, and in a new process that imports only the layers."""
     folder = tmp_path_factory.mktemp("saved")
     x = np.random.default_rng(0).uniform(0, 255, (2, 9, 9, 6)).astype("float32")
     np.save(folder / "x.npy", x)
@@ -156,6 +156,6 @@ def saved_and_loaded(tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", range(len(SAVED_LAYERS)), ids=lambda number: type(SAVED_LAYERS[number]).__name__)
-def test_saved_layer_gives_the_same_output_when_loaded(number, saved_and_loaded):
+def test_loaded_layer_has_the_same_output(number, saved_and_loaded):
     before, after = saved_and_loaded
     np.testing.assert_allclose(after[number], before[number], rtol=1e-6, atol=1e-6)

@@ -6,33 +6,25 @@ import pytest
 import tensorflow as tf
 from layer_calls import MODES, activations, call, sines
 
-from alexnet_tf.layers import (
-    LocalResponseNormalization,
-    WithinMapNormalization,
-)
+from alexnet_tf.layers import LocalResponseNormalization, WithinMapNormalization
 
 
 class TestLocalResponseNormalization:
     @pytest.mark.parametrize("mode", MODES)
-    @pytest.mark.parametrize("maps, groups", [(1, 1), (3, 1), (7, 1), (96, 2), (12, 3)])
-    def test_forward_and_gradient_equal_float64_for_any_number_of_maps(self, mode, maps, groups):
+    @pytest.mark.parametrize(
+        "maps, arguments",
+        [
+            *((maps, (2.0, 5, 1e-4, 0.75, groups)) for maps, groups in [(1, 1), (3, 1), (7, 1), (96, 2), (12, 3)]),
+            (9, (1.0, 3, 0.01, 0.6, 1)),
+        ],
+    )
+    def test_forward_and_gradient_equal_float64(self, mode, maps, arguments):
         x = activations((2, 3, 4, maps))
-        output, (gradient,) = call(LocalResponseNormalization(groups=groups), tf.constant(x), mode)
-        arguments = (2.0, 5, 1e-4, 0.75, groups)
-        np.testing.assert_allclose(
-            output, reference.local_response_normalization(np.float64(x), *arguments), rtol=1e-5, atol=1e-5
-        )
-        expected = reference.local_response_normalization_gradient(sines(x.shape), np.float64(x), *arguments)
-        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
-
-    def test_other_hyperparameters_equal_float64(self):
-        x = activations((2, 3, 4, 9))
-        layer = LocalResponseNormalization(k=1.0, n=3, alpha=0.01, beta=0.6)
-        output, (gradient,) = call(layer, tf.constant(x), "graph")
-        arguments = (1.0, 3, 0.01, 0.6, 1)
-        np.testing.assert_allclose(
-            output, reference.local_response_normalization(np.float64(x), *arguments), rtol=1e-5, atol=1e-5
-        )
+        k, n, alpha, beta, groups = arguments
+        layer = LocalResponseNormalization(k, n, alpha, beta, groups=groups)
+        output, (gradient,) = call(layer, tf.constant(x), mode)
+        expected = reference.local_response_normalization(np.float64(x), *arguments)
+        np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-5)
         expected = reference.local_response_normalization_gradient(sines(x.shape), np.float64(x), *arguments)
         np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
 
@@ -62,17 +54,17 @@ class TestLocalResponseNormalization:
         np.testing.assert_allclose(np.float64(output), expected, rtol=tolerance)
         assert np.all(np.isfinite(np.float64(gradient)))
 
-    def test_agrees_with_tensorflows_kernel(self):
+    def test_equals_tensorflows_kernel(self):
         x = activations((2, 5, 5, 16))
         expected = tf.nn.local_response_normalization(x, depth_radius=2, bias=2.0, alpha=1e-4, beta=0.75)
         np.testing.assert_allclose(LocalResponseNormalization()(x), expected, rtol=2e-6, atol=1e-6)
 
     @pytest.mark.parametrize("n", [0, 2, 4, -1])
-    def test_even_or_empty_neighborhood_raises(self, n):
+    def test_invalid_n_raises(self, n):
         with pytest.raises(ValueError, match=f"`n` must be odd.*n={n}"):
             LocalResponseNormalization(n=n)
 
-    def test_maps_that_do_not_split_raise(self):
+    def test_invalid_groups_raise(self):
         with pytest.raises(ValueError, match=r"multiple of `groups`, 2.*7 maps"):
             LocalResponseNormalization(groups=2)(activations((1, 2, 2, 7)))
 
@@ -80,7 +72,7 @@ class TestLocalResponseNormalization:
 class TestWithinMapNormalization:
     @pytest.mark.parametrize("mode", MODES)
     @pytest.mark.parametrize("shape, n", [((2, 7, 6, 3), 5), ((1, 2, 3, 1), 5), ((2, 4, 4, 2), 3), ((1, 3, 3, 2), 1)])
-    def test_forward_and_gradient_equal_float64_at_the_edges_too(self, mode, shape, n):
+    def test_forward_and_gradient_equal_float64(self, mode, shape, n):
         x = activations(shape)
         output, (gradient,) = call(WithinMapNormalization(n=n), tf.constant(x), mode)
         arguments = (1.0, n, 1e-3, 0.75)
@@ -89,7 +81,7 @@ class TestWithinMapNormalization:
         expected = reference.within_map_normalization_gradient(sines(x.shape), np.float64(x), *arguments)
         np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
 
-    def test_gradient_of_the_reference_equals_finite_differences(self):
+    def test_reference_gradient_equals_finite_differences(self):
         x, upstream, step = np.float64(activations((1, 4, 3, 2))), np.sin(np.arange(24.0)).reshape(1, 4, 3, 2), 1e-4
         gradient = reference.within_map_normalization_gradient(upstream, x, 1.0, 3, 1e-3, 0.75)
         for place in np.ndindex(x.shape):
@@ -106,6 +98,6 @@ class TestWithinMapNormalization:
         np.testing.assert_array_equal(layer(x)[..., 0], layer(changed)[..., 0])
 
     @pytest.mark.parametrize("n", [0, 2])
-    def test_even_or_empty_neighborhood_raises(self, n):
+    def test_invalid_n_raises(self, n):
         with pytest.raises(ValueError, match=f"`n` must be odd.*n={n}"):
             WithinMapNormalization(n=n)
