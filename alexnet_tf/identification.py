@@ -1,4 +1,4 @@
-"""Says which AlexNet a file or folder holds, where it departs from the paper's, and what to do with it."""
+"""Tells which AlexNet a file or folder holds, how it differs from the paper's, and how to use it."""
 
 import dataclasses
 import json
@@ -7,31 +7,30 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 import h5py
+import keras
 import numpy as np
 
 from alexnet_tf import layers, model
-from alexnet_tf.networks import layer_table, rows
+from alexnet_tf.networks import layer_table, rows, structure
 from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.tfrecords import ilsvrc, schema
-from alexnet_tf.weights import caffe_files, pretrained_files, published, transfer
+from alexnet_tf.weights import caffe_files, pretrained_files, published
 from alexnet_tf.weights.downloads import RemoteFile
-
-_Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Found:
+class _Description:
     """What a file holds.
 
     Attributes:
         variants: those that it may be.
-        classes: outputs of its classifier; 0 without one.
-        facts: sentences.
-        commands: what to do with it.
+        num_classes: units of its classifier; 0 without one.
+        facts: sentences about it.
+        commands: lines of code that use it.
     """
 
     variants: Sequence[str]
-    classes: int
+    num_classes: int
     facts: Sequence[str]
     commands: Sequence[str]
 
@@ -43,56 +42,63 @@ def describe_file(path: str | pathlib.Path) -> str:
         path: a file that `pretrained_files.read_pretrained` reads; a .keras, .h5 or .weights.h5 file of this project; a
             run's folder, one of its checkpoints, or an export; or Caffe's mean image.
 
-    Returns: which AlexNet it is, its classes, its preprocessing, the errors if it is a published file, what to do with
-    it, and how it differs from the paper's.
+    Returns: which AlexNet it is, its classes, its preprocessing, the errors if it is a published file, how to use it,
+    and how it differs from the paper's.
 
     Raises:
         ValueError: if it can't be read, or holds no network of the table of variants.
     """
     path = pathlib.Path(path)
     if not path.exists():
-        raise ValueError(f"There is no file or folder {path}.")
+        raise ValueError(f"File or folder not found: {path}")
     known = published.identify(path) if path.is_file() else None
     if known and known[1] == published.PUBLISHED[known[0]].mean_image:
         return _describe_mean_image(path, known[1])
     if path.is_dir() and (cards := sorted(path.glob("**/model_card.json"), key=lambda card: card.stat().st_mtime)):
-        found = _of_export(path, cards[-1])
+        description = _describe_export(path, cards[-1])
     elif path.name.endswith(".weights.h5"):
-        found = _of_weights_h5(path)
+        description = _describe_weights_h5(path)
     elif path.is_dir() or path.suffix in (".keras", ".h5"):
-        found = _of_model(path)
+        description = _describe_model(path)
     elif path.suffix in pretrained_files.READERS:
-        found = _of_pretrained(path, known)
+        description = _describe_pretrained(path, known)
     else:
-        kinds = ", ".join((*pretrained_files.READERS, ".keras", ".h5"))
-        raise ValueError(f"The name of a weights file must end in one of {kinds}. Received: {path}")
-    return _page(path, found)
+        extensions = ", ".join((*pretrained_files.READERS, ".keras", ".h5"))
+        raise ValueError(f"The name of a weights file must end in one of {extensions}. Received: {path}")
+    return _format(path, description)
 
 
-def _of_pretrained(path: pathlib.Path, known: tuple[str, RemoteFile] | None) -> _Found:
-    """Another program's file."""
+def _describe_pretrained(path: pathlib.Path, known: tuple[str, RemoteFile] | None) -> _Description:
+    """Describes another program's file; `known` is what `published.identify` says of it."""
     network = pretrained_files.read_pretrained(path)
     shapes = {name: kernel.shape for name, (kernel, _) in network.weights.items()}
-    variants = [network.variant] if network.variant else []
-    fitting = pretrained_files.fitting_variants(shapes)
-    variants = [name for name in variants if name in fitting] or fitting or _refuse(path, shapes)
-    of_caffe = network.mean_color == pretrained_files.CAFFE_MEAN_COLOR
+    variants = pretrained_files.fitting_variants(shapes)
+    if not variants:
+        raise pretrained_files.no_variant_error(path, shapes)
+    if network.variant in variants:
+        variants = [network.variant]
+    is_caffe = network.mean_color == pretrained_files.CAFFE_MEAN_COLOR
     arithmetic = f"subtracts the mean color {_numbers(network.mean_color)}"
     if set(network.input_scale) != {1}:
         arithmetic += f" and divides by {_numbers(1 / np.array(network.input_scale))}"
-    colors = "blue, green, red" if of_caffe else "red, green, blue"
+    colors = "blue, green, red" if is_caffe else "red, green, blue"
     facts = [
         f"Preprocessing: RGB pixels from 0 to 255; the first layer {arithmetic}. (In the file, conv1 takes {colors}.)"
     ]
     weights, flags = f'"{path}"', "" if len(variants) == 1 else f" --variant={'|'.join(variants)}"
-    if of_caffe:
-        facts.append("Caffe's networks were trained with a mean image, which --mean_image gives to alexnet-convert.")
+    if is_caffe:
+        facts.append("Caffe's networks were trained with a mean image: alexnet-convert takes it by --mean_image.")
         flags += " --mean_image=ilsvrc_2012_mean.npy"
     if known:
-        row = published.PUBLISHED[known[0]]
-        facts = [*_published_facts(known[0]), *facts]
-        facts.append(f"Copied to {row.file.path}, it is found by its name, {known[0]}, and nothing is downloaded.")
-        weights = f'"{known[0]}"'
+        name, row = known[0], published.PUBLISHED[known[0]]
+        weights = f'"{name}"'
+        facts = [
+            f"Its checksum is that of the published file {name!r}. Errors, center crop: top-1 {row.top1_error}%, "
+            f"top-5 {row.top5_error}%, on images resized with {published.RESIZED[row.resize]}; source: {row.source}.",
+            f"License: {row.license}. To cite: {row.citation}.",
+            *facts,
+            f"Copied to {row.file.path}, it is found by its name, {name}, without a download.",
+        ]
     flags += "" if network.num_classes == 1000 else " --class_names=FILE_WITH_A_NAME_PER_LINE"
     commands = [
         *_build_lines(variants, network.num_classes, weights),
@@ -100,64 +106,59 @@ def _of_pretrained(path: pathlib.Path, known: tuple[str, RemoteFile] | None) -> 
         f"alexnet-convert --input={shlex.quote(str(path))}{flags} --output_dir=converted",
         "alexnet-predict --model=converted IMAGE.jpg",
     ]
-    return _Found(variants, network.num_classes, facts, commands)
+    return _Description(variants, network.num_classes, facts, commands)
 
 
-def _published_facts(name: str) -> list[str]:
-    row = published.PUBLISHED[name]
-    return [
-        f"By its checksum it is the published file of {name!r}. Errors, center crop: top-1 {row.top1_error}%, "
-        f"top-5 {row.top5_error}%, on images resized with {published.RESIZED[row.resize]}; source: {row.source}.",
-        f"License: {row.license}. To cite: {row.citation}.",
-    ]
-
-
-def _of_model(path: pathlib.Path) -> _Found:
-    """A network of this project, as Keras saves it."""
+def _describe_model(path: pathlib.Path) -> _Description:
+    """Describes a network of this project, as Keras saves it."""
     opened = model.open_model(path)
-    kernels = (layer for layer in opened.layers if isinstance(layer, layers.GroupedConv2D | layers.ColumnDense))
-    shapes = {layer.name: transfer.merged_weights(layer)["kernel"].shape for layer in kernels}
-    outputs = [(layer.name, layer.output.shape[1:]) for layer in opened.layers[2:]]
-    side, classes = opened.input_shape[1], _classes(shapes)
-    norms = [layer for layer in opened.layers if isinstance(layer, layers.LocalResponseNormalization)]
-    variants = []
-    for name, row in VARIANTS.items():
-        expected = [(each.name, each.output_shape) for each in rows.trace(row.replace(image_px=side), classes)]
-        own = [
-            each for each in outputs if each in expected
-        ]  # without the average that may stand above the last pooling
-        if own == expected[: len(own)] and set(shapes) <= dict(own).keys() and _same_norms(norms, row):
-            variants.append(name)
-    named = model.variant_name(opened)
-    variants = [named] if named in variants else variants or _refuse(path, shapes)
+    side, classifier = opened.input_shape[1], structure.classifier(opened)
+    num_classes = 0 if classifier is None else structure.output_shape(classifier)[-1]
+    variants = [name for name, row in VARIANTS.items() if _is_variant(opened, row.replace(image_px=side), num_classes)]
+    if not variants:
+        kernels = [layer for layer in structure.network_layers(opened) if structure.has_kernel(layer)]
+        shapes = {layer.name: structure.merged_weights(layer)["kernel"].shape for layer in kernels}
+        raise pretrained_files.no_variant_error(path, shapes)
+    if model.variant_name(opened) in variants:
+        variants = [model.variant_name(opened)]
     facts = [
         f"Preprocessing: RGB pixels from 0 to 255 of a center crop of {side} x {side}; the first layer does the rest."
     ]
     folder = path if path.is_dir() else path.parent
     if (folder / schema.DATASET_FILE).exists():
-        description = schema.load_description(folder)
-        facts.append(f"Trained on {description.settings.get('source')}, {description.image_px} pixels: ")
-        facts[-1] += _some(description.class_names)
+        data = schema.load_description(folder)
+        names = _first(data.class_names)
+        facts.append(f"Trained on {data.settings.get('source')}, {data.image_px} pixels: {names}")
     else:
-        facts.append(f"Its classes have no names: no {schema.DATASET_FILE} lies beside it.")
-    commands = [
-        "import alexnet_tf",
-        f'model, description = alexnet_tf.load_model("{path}")',
-        "",
-        f"alexnet-predict --model={shlex.quote(str(path))} IMAGE.jpg",
-    ]
-    return _Found(variants, classes, facts, commands if classes else commands[:2])
+        facts.append(f"No {schema.DATASET_FILE} found next to it: its classes have no names.")
+    commands = ["import alexnet_tf", f'model, description = alexnet_tf.load_model("{path}")']
+    if num_classes:
+        commands += ["", f"alexnet-predict --model={shlex.quote(str(path))} IMAGE.jpg"]
+    return _Description(variants, num_classes, facts, commands)
 
 
-def _same_norms(norms: Sequence[layers.LocalResponseNormalization], row: rows.Variant) -> bool:
-    def settings(each):
+def _is_variant(network: keras.Model, row: rows.Variant, num_classes: int) -> bool:
+    """Whether a network has the layers of a variant from the first on, and no others with columns."""
+
+    def norm_settings(each):
         return each.k, each.n, each.alpha, each.beta, each.alpha_divided_by_n
 
-    return [settings(each) for each in norms] == [settings(each) for each in row.select(rows.LRN)]
+    found = structure.network_layers(network)
+    expected = [(shape.name, shape.output_shape) for shape in rows.trace(row, num_classes)]
+    outputs = [(layer.name, structure.output_shape(layer)) for layer in found]
+    common = [each for each in outputs if each in expected]  # without the pooling or classifier of a user's own
+    columns = {layer.name for layer in found if isinstance(layer, layers.ColumnLayer)}
+    inner = [layer.layer if isinstance(layer, layers.ColumnWise) else layer for layer in found]
+    norms = [norm_settings(layer) for layer in inner if isinstance(layer, layers.LocalResponseNormalization)]
+    return (
+        common == expected[: len(common)]
+        and columns <= dict(common).keys()
+        and norms == [norm_settings(each) for each in row.select(rows.LRN)]
+    )
 
 
-def _of_weights_h5(path: pathlib.Path) -> _Found:
-    """Weights that Keras saved without their network."""
+def _describe_weights_h5(path: pathlib.Path) -> _Description:
+    """Describes weights that Keras saved without their network."""
     shapes: dict[str, tuple[int, ...]] = {}
     names, side = set(), 0
     try:
@@ -171,34 +172,37 @@ def _of_weights_h5(path: pathlib.Path) -> _Found:
                     side = arrays[0][0]
                 elif kernels:
                     shapes[name] = (*kernels[0][:-1], sum(shape[-1] for shape in kernels))
-    except (OSError, KeyError, AttributeError, IndexError) as error:
-        raise ValueError(f"{path} is not a .weights.h5 file of Keras's: {error}") from error
-    fitting = [
+    except Exception as error:  # a damaged file raises one of half a dozen classes
+        raise ValueError(f"{path} is not a .weights.h5 file from Keras: {error}") from error
+    num_classes = _num_classes(shapes)
+    variants = [
         name
         for name in pretrained_files.fitting_variants(shapes)
-        if {row.name for row in VARIANTS[name].layers if _classes(shapes) or row.name in names} <= names
+        if {row.name for row in VARIANTS[name].layers if num_classes or row.name in names} <= names
         and VARIANTS[name].image_px == side
     ]
-    variants = fitting or _refuse(path, shapes)
+    if not variants:
+        raise pretrained_files.no_variant_error(path, shapes)
     facts = ["Weights and mean image of a network of this project, without the names of its classes."]
-    return _Found(variants, _classes(shapes), facts, _build_lines(variants, _classes(shapes), f'"{path}"'))
+    return _Description(variants, num_classes, facts, _build_lines(variants, num_classes, f'"{path}"'))
 
 
-def _of_export(path: pathlib.Path, file: pathlib.Path) -> _Found:
-    """An export, by its model card."""
+def _describe_export(path: pathlib.Path, file: pathlib.Path) -> _Description:
+    """Describes an export by its model card."""
     try:
         card = json.loads(file.read_text(encoding="utf-8"))
         network, data, recipe = card["network"], card["data"], card["recipe"]
-        facts = [f"An export of alexnet-export: {card['format']} in {card['precision']}, version {card['version']}."]
+        facts = [f"An export from alexnet-export: {card['format']} in {card['precision']}, version {card['version']}."]
         facts += [f"Preprocessing: {data['preprocessing']}.", f"Trained on {data['source']}."]
         if recipe:
-            facts.append(f"Trained for {recipe['steps']:,} steps. The whole card: {file.with_suffix('.md')}")
-        variants, classes = [network["variant"]], int(data["classes"])
+            facts.append(f"Trained for {recipe['steps']:,} steps. The complete card: {file.with_suffix('.md')}")
+        variants, num_classes = [network["variant"]], int(data["classes"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is not a model card of alexnet-export: {error!r}") from error
+        raise ValueError(f"{file} is not a model card from alexnet-export: {error!r}") from error
     if variants[0] not in VARIANTS:
-        raise ValueError(f"{path} holds no network of this project's table. Received: {variants[0]}")
-    return _Found(variants, classes, facts, [f"alexnet-predict --model={shlex.quote(str(file.parents[1]))} IMAGE.jpg"])
+        raise ValueError(f"{path} holds no network of alexnet-describe's list. Received: {variants[0]}")
+    command = f"alexnet-predict --model={shlex.quote(str(file.parents[1]))} IMAGE.jpg"
+    return _Description(variants, num_classes, facts, [command])
 
 
 def _describe_mean_image(path: pathlib.Path, file: RemoteFile) -> str:
@@ -211,26 +215,15 @@ def _describe_mean_image(path: pathlib.Path, file: RemoteFile) -> str:
     )
 
 
-def _classes(shapes: _Shapes) -> int:
-    """Outputs of the classifier; 0 without dense layers."""
+def _num_classes(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Units of the last dense layer; 0 without dense layers."""
     return next((shape[-1] for shape in reversed(list(shapes.values())) if len(shape) == 2), 0)
 
 
-def _refuse(path: pathlib.Path, shapes: _Shapes):
-    """Raises ValueError for kernels that no variant has, with those of the variant that has most of them."""
-    expected = {name: rows.kernel_shapes(row, _classes(shapes)) for name, row in VARIANTS.items()}
-    nearest = max(expected, key=lambda name: len(expected[name].items() & shapes.items()))
-    name = next((name for name in expected[nearest] if expected[nearest][name] != shapes.get(name)), "")
-    raise ValueError(
-        f"{path} holds no network of alexnet-describe's list. The nearest is {nearest}, whose {name} has kernels of "
-        f"{expected[nearest][name]}. Received: {shapes.get(name, f'no {name}')}"
-    )
-
-
-def _build_lines(variants: Sequence[str], classes: int, weights: str) -> list[str]:
+def _build_lines(variants: Sequence[str], num_classes: int, weights: str) -> list[str]:
     variant = f'"{variants[0]}"' if len(variants) == 1 else "VARIANT"
-    number = "" if classes in (0, 1000) else f", {classes}"
-    top = "" if classes else ", include_top=False"
+    number = "" if num_classes in (0, 1000) else f", {num_classes}"
+    top = "" if num_classes else ", include_top=False"
     return ["import alexnet_tf", f"model = alexnet_tf.build_alexnet({variant}{number}, weights={weights}{top})"]
 
 
@@ -238,24 +231,26 @@ def _numbers(values: Iterable[float]) -> str:
     return "(" + ", ".join(f"{value:.5g}" for value in values) + ")"
 
 
-def _some(names: Sequence[str]) -> str:
+def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _page(path: pathlib.Path, found: _Found) -> str:
-    """The text about a file."""
-    if len(found.variants) == 1:
-        (variant,) = found.variants
+def _format(path: pathlib.Path, description: _Description) -> str:
+    """Formats the text about a file."""
+    if len(description.variants) == 1:
+        (variant,) = description.variants
         lines = [f"{path}: variant {variant}, {VARIANTS[variant].title}."]
-        differences = layer_table.describe(variant, "paper", found.classes or 1000)
+        differences = layer_table.describe(variant, "paper", description.num_classes or 1000)
     else:
-        lines = [f"{path}: an AlexNet, and its layers do not say which. They are those of"]
-        lines += [f"  {name}: {VARIANTS[name].title}" for name in found.variants]
-        differences = "Each differs from the paper's as alexnet-describe --variant=VARIANT --against=paper says.\n"
-    if found.classes == 1000 and not any("Trained on" in fact for fact in found.facts):
+        lines = [f"{path}: an AlexNet. Its layers fit several variants:"]
+        lines += [f"  {name}: {VARIANTS[name].title}" for name in description.variants]
+        differences = "alexnet-describe --variant=VARIANT --against=paper shows how each differs from the paper's.\n"
+    if description.num_classes == 1000 and not any("Trained on" in fact for fact in description.facts):
         names = [f"{class_id} {words.split(',')[0]}" for class_id, words in ilsvrc.read_classes().items()]
-        lines.append(f"1,000 classes, taken for those of ImageNet: {_some(names)}.")
+        lines.append(f"1,000 classes, assumed to be ImageNet's: {_first(names)}.")
+    elif description.num_classes:
+        lines.append(f"{description.num_classes:,} classes.")
     else:
-        lines.append(f"{found.classes:,} classes." if found.classes else "Without its fully-connected layers.")
-    lines += [*found.facts, "", *(f"    {command}".rstrip() for command in found.commands), ""]
+        lines.append("Without its fully-connected layers.")
+    lines += [*description.facts, "", *(f"    {command}".rstrip() for command in description.commands), ""]
     return "\n".join(lines) + "\n" + differences

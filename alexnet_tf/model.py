@@ -1,11 +1,10 @@
-"""Builds a Keras model from a variant, and opens saved models."""
+"""Builds the networks of the table of variants as Keras models, and opens saved models."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import pathlib
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,19 +13,19 @@ import numpy as np
 from absl import logging
 
 from alexnet_tf.layers import MeanImage, device_placement
-from alexnet_tf.networks import keras_layers, precision, rows
+from alexnet_tf.networks import descriptions, keras_layers, precision, rows, structure
 from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.tfrecords import schema
-from alexnet_tf.weights import hub, pretrained, published, transfer
+from alexnet_tf.weights import hub, pretrained, pretrained_files, published, transfer
 
 _POOLINGS = {None: None, "avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
 
-_IMAGE_PX = 256  # section 2: what a model's images are resized to if nothing says otherwise
+_IMAGE_PX = 256  # section 2; the side to which images are resized if no dataset.json says otherwise
 
 
 def build_alexnet(
     variant: str = "paper",
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     *,
     initializer: str | keras.initializers.Initializer | None = None,
     input_scale: float | tuple[float, float, float] | None = None,
@@ -38,54 +37,57 @@ def build_alexnet(
     image_px: int | None = None,
     classifier_activation: str | None = "softmax",
     name: str | None = None,
+    classes: int | None = None,
+    input_shape: Sequence[int] | None = None,
 ) -> keras.Model:
     """Builds an AlexNet.
 
-    The layers are named as in figure 2 (conv1, relu1, norm1, pool1, ... fc8, softmax), so that
-    `model.get_layer("fc7").output` is the output of fc7.
+    The names of the layers follow figure 2 (conv1, relu1, norm1, pool1, ... fc8, softmax): the output of fc7 is
+    `model.get_layer("fc7").output`.
 
     Args:
         variant: a key of `variants.VARIANTS`.
-        num_classes: number of classes, at least 2.
-        initializer: None for the variant's own initial weights and biases, or an initializer as Keras takes it, such
-            as "he_normal", for all kernels; the biases are then 0, since the paper's biases of 1 belong to its
-            small weights.
-        input_scale: what the centered pixels are multiplied by (see `layers.MeanImage`); None for the variant's own.
-        merge_columns: whether a layer that is connected to every column is one layer (True: fewer, larger products on
-            one device) or one for each column (False: a column can have a device of its own); None for the variant's
-            own. The function is the same; `weights.transfer.copy_weights` converts from one form to the other.
-        column_devices: None, or a TensorFlow device name for each column, such as ["GPU:0", "GPU:1"]: the column's
-            variables and operations are on it, and the devices exchange activations only where the columns are
-            connected. The layers' outputs are then lists of one tensor for each column. Devices are not saved.
+        num_classes: number of classes, at least 2; None for ImageNet's 1000.
+        initializer: None for the variant's own initial weights and biases, or a Keras initializer for all kernels, such
+            as "he_normal". The biases are then 0: the paper's biases of 1 belong to its small weights.
+        input_scale: factor of the centered pixels (see `layers.MeanImage`); None for the variant's own.
+        merge_columns: whether a layer that is connected to every column is one layer for all columns (True: fewer,
+            larger products on one device) instead of one for each column (False: each column can have its own device);
+            None for the variant's own. The function is the same; `weights.transfer.copy_weights` converts between them.
+        column_devices: None, or a TensorFlow device name for each column, such as ["GPU:0", "GPU:1"], for the column's
+            variables and operations. The devices exchange activations only where the columns are connected. The
+            layers' outputs are then lists of one tensor for each column. Devices are not saved.
         weights: None for initial weights; the name of published weights, a key of `weights.published.PUBLISHED`;
             "imagenet" for those that were published for this variant; or a file: a saved model, .keras or its folder,
-            or what `weights.pretrained.load_weights` takes. The mean image comes with them.
-        include_top: whether the network has its fully-connected layers. Without them its output is the last pooling's:
-            the features before dropout.
+            or a file for `weights.pretrained.load_weights`. They include the mean image.
+        include_top: whether the network has its fully-connected layers. Without them its output is the last feature
+            maps, before dropout.
         pooling: without `include_top`, None for feature maps, or "avg" or "max" for their average or maximum,
             (batch, channels).
-        image_px: side of the images; None for the variant's own. The first fully-connected layer has as many inputs as
-            the feature maps have places, so with other sizes only weights below it fit.
+        image_px: side of the images; None for the variant's own. The size determines the inputs of the first
+            fully-connected layer: with another size, only weights below it fit.
         classifier_activation: "softmax", or None for logits.
-        name: of the model; by default it says the variant.
+        name: name of the model; by default it contains the variant.
+        classes, input_shape: `num_classes`, and (image_px, image_px, 3), by their names in `keras.applications`.
 
     Returns:
         A functional `keras.Model` from RGB pixels, float32 or uint8 (batch, image_px, image_px, 3) from 0 to 255, to
-        class probabilities, float32 (batch, num_classes). Its mean image is zero until `weights` or
-        `model.get_layer("mean_image").set_mean_image(...)` sets it. With published weights it has an attribute
-        `description`, as `load_model` sets it.
+        class probabilities, float32 (batch, num_classes). Its mean image is zero unless `weights` or
+        `model.get_layer("mean_image").set_mean_image(...)` sets it. With published weights it knows their classes and
+        preprocessing, as a model from `load_model`.
 
     Raises:
-        ValueError: if the variant does not exist, `num_classes` is below 2, or there are no such devices, or no such
-            columns to place on them; if the images are too small; if the weights can't be had, or do not fit.
+        ValueError: if the variant does not exist, `num_classes` is below 2, the devices do not exist or do not match
+            the columns, the images are too small, or the weights are not available or do not fit.
 
-    Source: section 3.5 and figure 2; the table of variants for each number.
+    Source: section 3.5 and figure 2; the table of variants has a source for each number.
     """
+    num_classes, image_px = _translate_keras_arguments(num_classes, classes, image_px, input_shape)
     _check_arguments(variant, num_classes, include_top, pooling, classifier_activation, column_devices)
     row = VARIANTS[variant] if image_px is None else VARIANTS[variant].replace(image_px=image_px)
     shapes = _shapes(row, num_classes, include_top, classifier_activation)
     if weights is not None:
-        initializer = "zeros"  # they are replaced anyway, and drawing 61 million takes a second
+        initializer = "zeros"  # drawing 61 million random numbers, to be replaced, takes a second
     merged = row.columns_merged if merge_columns is None else merge_columns
     if column_devices is not None:
         _check_devices(variant, row, merged, column_devices)
@@ -105,6 +107,22 @@ def build_alexnet(
     return model
 
 
+def _translate_keras_arguments(num_classes, classes, image_px, input_shape):
+    """Returns (num_classes, image_px) from this project's names and those of `keras.applications`."""
+    if input_shape is not None:
+        if len(input_shape) != 3 or input_shape[0] != input_shape[1] or input_shape[2] != 3:
+            raise ValueError(f"`input_shape` must be (side, side, 3). Received: input_shape={tuple(input_shape)}")
+        if image_px not in (None, input_shape[0]):
+            raise ValueError(
+                f"`image_px` must be the side in `input_shape`. Received: image_px={image_px}, {input_shape=}"
+            )
+        image_px = input_shape[0]
+    if None not in (num_classes, classes) and num_classes != classes:
+        raise ValueError(f"`num_classes` and `classes` must be equal. Received: {num_classes=}, {classes=}")
+    given = num_classes if classes is None else classes
+    return 1000 if given is None else given, image_px
+
+
 def _load_weights(model, variant, weights):
     path = pathlib.Path(weights)
     name = pretrained.published_name(weights, variant)
@@ -113,7 +131,7 @@ def _load_weights(model, variant, weights):
     else:
         pretrained.load_weights(model, variant, weights)
     if name is not None:
-        model.description = pretrained.description(name)
+        descriptions.set_description(model, pretrained.description(name))
 
 
 def _check_arguments(variant, num_classes, include_top, pooling, classifier_activation, column_devices):
@@ -140,10 +158,12 @@ def _check_devices(variant, row, merged, column_devices):
 
 
 def _shapes(row, num_classes, include_top, classifier_activation):
-    """The shapes of the layers that the network is to have."""
+    """Returns the shapes of the network's layers."""
     shapes = list(rows.trace(row, num_classes))
     if not include_top:
         shapes = list(itertools.takewhile(lambda shape: not isinstance(shape.row, rows.Dense), shapes))
+        while isinstance(shapes[-1].row, rows.Dropout):  # one_weird_trick's belongs to fc6
+            shapes.pop()
     elif classifier_activation is None:
         shapes.pop()
     for shape in shapes:
@@ -158,18 +178,18 @@ def _shapes(row, num_classes, include_top, classifier_activation):
 
 
 def variant_name(model: keras.Model) -> str:
-    """The variant that `build_alexnet` made a model of, or the model's name if it is not one of its models."""
+    """Returns the variant of a model from `build_alexnet`, or the name of any other model."""
     return model.name.removeprefix("alexnet_")
 
 
 def count_parameters(model: keras.Model) -> int:
-    """The number of learned parameters, also of frozen layers: without the mean image and moving averages."""
+    """Counts the learned parameters, frozen ones included: all weights but the mean image and moving averages."""
     others = ("mean", "moving_mean", "moving_variance")
     return sum(int(np.prod(weight.shape)) for weight in model.weights if weight.name not in others)
 
 
 def weights_checksum(model: keras.Model) -> str:
-    """SHA-256 of all weights, in hexadecimal: by it what was measured of a model is known to be of this one."""
+    """Returns the SHA-256 of all weights, in hexadecimal, which identifies the model that was measured."""
     digest = hashlib.sha256()
     for values in model.get_weights():
         digest.update(np.ascontiguousarray(values).data)
@@ -183,15 +203,15 @@ def layer_output(model: keras.Model, name: str) -> keras.KerasTensor:
 
 
 def with_color_offset(model: keras.Model, model_class: type[keras.Model] = keras.Model) -> keras.Model:
-    """Makes a model with the same layers and weights that takes color noise as well.
+    """Makes a model with the same layers and weights that accepts color noise as well.
 
     Args:
         model: from `build_alexnet`.
-        model_class: `strategies.DistributedModel` for a model that a distribution strategy is to train.
+        model_class: `strategies.DistributedModel` for training with a distribution strategy.
 
     Returns:
-        A functional model of that class that takes {"image": pixels (batch, image_px, image_px, 3), "color_offset":
-        float32 (batch, 3)}, as `tfrecords.reader.make_training_dataset` yields. It is for training; `model` shares its
+        A functional model of that class for training, whose inputs are {"image": pixels (batch, image_px, image_px, 3),
+        "color_offset": float32 (batch, 3)}, as `tfrecords.reader.make_training_dataset` yields. It shares `model`'s
         weights.
 
     Source: section 4.1.
@@ -210,13 +230,13 @@ def open_model(path: str | pathlib.Path) -> keras.Model:
 
     Args:
         path: a folder with model.keras, or with the files that Keras saves unzipped; a .keras or .h5 file; the name of
-            published weights, such as "caffe"; or a model of the Hugging Face Hub, "hf://USER/NAME".
+            published weights, such as "caffe"; or a model on the Hugging Face Hub, "hf://USER/NAME".
 
     Returns: a `keras.Model` from RGB pixels, float32 or uint8 (batch, side, side, 3), to probabilities (batch,
-    classes). One that was trained in bfloat16 computes in float32 where that is faster.
+    classes). A model that was trained in bfloat16 computes in float32 if that is faster on this machine.
 
     Raises:
-        ValueError: if there is no model, it is damaged, or it is not one of this project's.
+        ValueError: if there is no model, it is damaged, or it is not a model of this project.
     """
     name = pretrained.published_name(path)
     if name:
@@ -224,57 +244,63 @@ def open_model(path: str | pathlib.Path) -> keras.Model:
     path = hub.local_folder(path) or pathlib.Path(path)
     file = path / "model.keras" if path.is_dir() else path
     if not file.is_file() and (path / "config.json").is_file():
-        file = path  # not zipped, as Keras saves to the Hub
+        file = path  # unzipped, as Keras saves to the Hub
     elif not file.is_file():
-        raise ValueError(f"There is no model at {file}: a run's folder or a .keras file is expected.")
+        raise ValueError(f"No model found: {file} does not exist. Give a run folder or a .keras file.")
+    if file.is_file():
+        pretrained_files.check_not_lfs_pointer(file)
     try:
         opened: Any = keras.models.load_model(file, compile=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} is not a complete Keras model: {error}") from error
-    if not any(isinstance(layer, MeanImage) for layer in opened.layers):
-        raise ValueError(f"{file} is not a model of this project: it has no MeanImage layer.")
-    return precision.computed_where_fast(opened)
+    except Exception as error:  # a damaged file raises one of a dozen classes
+        raise ValueError(f"{file} is not a complete Keras model: {str(error) or type(error).__name__}") from error
+    try:
+        structure.mean_image(opened)
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{file} is not a model of this project: it has no MeanImage layer.") from error
+    return precision.computed_where_fast(structure.flatten(opened))
 
 
 def load_model(path: str | pathlib.Path) -> tuple[keras.Model, schema.DatasetDescription]:
     """Opens a trained model and the description of its data.
 
     Args:
-        path: a run's folder, a folder of its checkpoints, any .keras file of a network of `build_alexnet`, the name of
+        path: a run folder, a folder of its checkpoints, a .keras file of a network from `build_alexnet`, the name of
             published weights, or "hf://USER/NAME".
 
     Returns:
-        (model, description): what `open_model` returns, and the `tfrecords.schema.DatasetDescription` of the data that
-        it was trained on: dataset.json beside the model, or in its run's folder. Without one, a warning says so, and
-        the classes are named by their numbers, "0", "1", and so on. It is the model's attribute `description` too, by
-        which `preprocess` and `decode_predictions` know its images and classes; a saved model has no such attribute.
+        (model, description): the model from `open_model`, and the `tfrecords.schema.DatasetDescription` of its training
+        data: from dataset.json next to the model or in its run folder, or else from the model itself (see
+        `networks.descriptions`). If there is neither, it warns and names the classes by index: "0", "1", and so on.
 
     Raises:
-        ValueError: as `open_model`, and if the data set described beside the model has other classes.
+        ValueError: as from `open_model`, and if the description has another number of classes than the model.
     """
     path = hub.local_folder(path) or path
     model: Any = open_model(path)
     name = pretrained.published_name(path)
-    model.description = pretrained.description(name) if name else _read_description(pathlib.Path(path), model)
-    return model, model.description
+    description = pretrained.description(name) if name else _read_description(pathlib.Path(path), model)
+    descriptions.set_description(model, description)
+    return model, description
 
 
 def _read_description(path: pathlib.Path, model: keras.Model) -> schema.DatasetDescription:
-    """The description of the data of a saved model."""
+    """Returns the description of a saved model's training data."""
     folder = path if path.is_dir() else path.parent
     classes = model.output_shape[-1]
     if folder.absolute().parent.name == "checkpoints" and not (folder / schema.DATASET_FILE).exists():
         folder = folder.absolute().parents[1]
     if not (folder / schema.DATASET_FILE).exists():
-        logging.warning(
-            "The classes of %s are named by their numbers: no %s lies beside it.", path, schema.DATASET_FILE
-        )
+        kept = descriptions.find_description(model)
+        if kept is not None:
+            return kept
+        logging.warning("No %s found next to %s: classes are named by index.", schema.DATASET_FILE, path)
         names, image_px = tuple(map(str, range(classes))), max(_IMAGE_PX, model.input_shape[1])
         settings = {"exif_orientation": True}
         return schema.DatasetDescription(names, image_px, False, "jpeg", splits={}, settings=settings)
     description = schema.load_description(folder)
     if classes != len(description.class_names):
         raise ValueError(
-            f"{path} has {classes} classes, but the data set described beside it has {len(description.class_names)}."
+            f"{path} has {classes} classes, but the {schema.DATASET_FILE} next to it has "
+            f"{len(description.class_names)}."
         )
     return description

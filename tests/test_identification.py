@@ -1,23 +1,23 @@
-"""alexnet-describe FILE: files of every kind, made with few kernels, are told apart and said what to do with."""
+"""alexnet-describe FILE on small files of every format."""
 
 import dataclasses
 import pathlib
-import types
 
 import numpy as np
 import onnx
 import pytest
 import safetensors.numpy
 import torch
-from made_foreign import LAYERS, write_caffemodel, write_npy
+from made_foreign import LAYERS, make_layers, torchvision_state, write_caffemodel, write_npy
 from programs import run
 
 from alexnet_tf.identification import describe_file
+from alexnet_tf.layers import device_placement
 from alexnet_tf.model import build_alexnet
 from alexnet_tf.networks import rows
 from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.tfrecords import schema
-from alexnet_tf.weights import downloads, pretrained_files, published
+from alexnet_tf.weights import downloads, published
 
 BVLC = pathlib.Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / "light_bvlc_alexnet.onnx"
 
@@ -30,36 +30,18 @@ def small(monkeypatch):
         monkeypatch.setitem(VARIANTS, name, row.with_layers("fc6 fc7", units=8))
 
 
-def network(variant, classes=1000):
-    """A PyTorch network's layers, of zeros."""
-    layers = types.SimpleNamespace()
-    for name, shape in rows.kernel_shapes(VARIANTS[variant], classes).items():
-        order = (3, 2, 0, 1) if len(shape) == 4 else (1, 0)
-        weight = torch.zeros([shape[axis] for axis in order])
-        setattr(layers, name, types.SimpleNamespace(weight=weight, bias=torch.zeros(shape[-1])))
-    return layers
-
-
-def torchvision_state(classes=1000, prefix="features."):
-    layers = network("one_weird_trick", classes)
-    return {
-        f"{theirs}.{kind}".replace("features.", prefix): getattr(getattr(layers, ours), kind)
-        for theirs, ours in pretrained_files._TORCHVISION_NAMES.items()
-        for kind in ("weight", "bias")
-    }
-
-
 class TestOtherPrograms:
     @pytest.mark.parametrize("name", ["net.pth", "net.pth.tar", "net.safetensors"])
-    def test_state_dicts_are_torchvisions(self, name, tmp_path):
-        path = tmp_path / name
+    def test_state_dict(self, name, tmp_path):
+        path, state = tmp_path / name, torchvision_state(make_layers("one_weird_trick", 1000))
         if name.endswith("safetensors"):
-            safetensors.numpy.save_file({key: each.numpy() for key, each in torchvision_state().items()}, path)
+            safetensors.numpy.save_file({key: each.numpy() for key, each in state.items()}, path)
         else:  # as PyTorch's training example saves it
-            torch.save({"state_dict": torchvision_state(prefix="features.module."), "epoch": 9}, path)
+            state = {key.replace("features.", "features.module."): each for key, each in state.items()}
+            torch.save({"state_dict": state, "epoch": 9}, path)
         text = describe_file(path)
         assert f"{path}: variant one_weird_trick, torchvision's alexnet" in text
-        assert "1,000 classes, taken for those of ImageNet: n01440764 tench, n01443537 goldfish" in text
+        assert "1,000 classes, assumed to be ImageNet's: n01440764 tench, n01443537 goldfish" in text
         assert "subtracts the mean color (123.67, 116.28, 103.53) and divides by (58.395, 57.12, 57.375)" in text
         assert "conv1 takes red, green, blue" in text
         assert f'build_alexnet("one_weird_trick", weights="{path}")' in text
@@ -67,49 +49,43 @@ class TestOtherPrograms:
         assert "one_weird_trick  conv1" in text  # where it departs from the paper's
 
     @pytest.mark.parametrize("pool_first, variant", [(False, "caffe"), (True, "caffenet")])
-    def test_fine_tuned_caffemodel_is_told_by_the_order_of_its_layers(self, pool_first, variant, tmp_path):
+    def test_fine_tuned_caffemodel(self, pool_first, variant, tmp_path):
         path = tmp_path / "net.caffemodel"
-        write_caffemodel(path, network(variant, 20), pool_first=pool_first)
+        write_caffemodel(path, make_layers(variant, 20), pool_first=pool_first)
         path.write_bytes(path.read_bytes().replace(b"\x03fc8", b"\x03new"))  # as Caffe's users name a new classifier
         text = describe_file(path)
         assert f": variant {variant}, " in text and "\n20 classes.\n" in text
         assert f'build_alexnet("{variant}", 20, weights="{path}")' in text
         assert "conv1 takes blue, green, red" in text and "--class_names=FILE_WITH_A_NAME_PER_LINE" in text
 
-    def test_caffemodel_without_its_order_names_those_that_fit(self, tmp_path):
+    def test_caffemodel_without_order_fits_several_variants(self, tmp_path):
         path = tmp_path / "net.caffemodel"
-        write_caffemodel(path, network("caffe"), only=(*LAYERS, "no more"))
+        write_caffemodel(path, make_layers("caffe", 1000), only=(*LAYERS, "no more"))
         text = describe_file(path)
-        assert "its layers do not say which. They are those of\n  caffe: " in text and "\n  caffenet: " in text
+        assert "Its layers fit several variants:\n  caffe: " in text and "\n  caffenet: " in text
         assert "--variant=caffe|caffenet" in text and "build_alexnet(VARIANT, " in text
 
-    def test_npy_dictionary_is_caffes_only_where_its_layers_fit(self, tmp_path, monkeypatch):
-        layers = network("caffe")
-        layers.fc6.weight = torch.zeros(8, 256 * 36)  # what the writer expects
-        monkeypatch.setitem(VARIANTS, "caffe", VARIANTS["caffe"].with_layers("conv5", filters=256))
-        layers.conv5 = types.SimpleNamespace(weight=torch.zeros(256, 2, 3, 3), bias=torch.zeros(256))
-        write_npy(tmp_path / "net.npy", layers)
+    def test_npy(self, tmp_path):
+        write_npy(tmp_path / "net.npy", make_layers("caffe", 1000))
         assert ": variant caffe, " in describe_file(tmp_path / "net.npy")
-        layers.conv3.weight = torch.zeros(4, 4, 5, 5)
-        write_npy(tmp_path / "net.npy", layers)
-        assert pretrained_files.read_pretrained(tmp_path / "net.npy").variant is None
+        write_npy(tmp_path / "net.npy", make_layers("caffe", 1000, conv3=(4, 4, 5, 5)))
         with pytest.raises(ValueError, match=r"nearest is caffe, whose conv3 has kernels of \(3, 3, 4, 4\).*\(5, 5"):
             describe_file(tmp_path / "net.npy")
 
-    def test_published_file_is_known_by_its_checksum(self, tmp_path, monkeypatch):
+    def test_published_file(self, tmp_path, monkeypatch):
         monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
         path = tmp_path / "a_file_on_a_disk.pth"
-        torch.save(torchvision_state(), path)
+        torch.save(torchvision_state(make_layers("one_weird_trick", 1000)), path)
         row = published.PUBLISHED["torchvision"]
         file = dataclasses.replace(row.file, checksum=downloads.digest(path, "sha256"), num_bytes=path.stat().st_size)
         monkeypatch.setitem(published.PUBLISHED, "torchvision", dataclasses.replace(row, file=file))
         text = describe_file(path)
-        assert "it is the published file of 'torchvision'" in text
+        assert "Its checksum is that of the published file 'torchvision'" in text
         assert "top-1 43.478%, top-5 20.934%, on images resized with the shorter side to 256 pixels" in text
         assert "License: BSD-3-Clause" in text and f"Copied to {tmp_path / 'keras' / 'models' / row.file.name}" in text
         assert 'build_alexnet("one_weird_trick", weights="torchvision")' in text
 
-    def test_mean_image_of_caffe_is_known_by_its_checksum(self, tmp_path, monkeypatch):
+    def test_mean_image(self, tmp_path, monkeypatch):
         path = tmp_path / "mean.npy"
         np.save(path, np.stack([np.full((8, 8), value) for value in (104.0, 117.0, 123.0)]))
         mean_image = downloads.RemoteFile("mean.npy", (), downloads.digest(path, "sha256"))
@@ -123,7 +99,7 @@ class TestOtherPrograms:
 class TestOwnFiles:
     @pytest.mark.parametrize("form", ["net.keras", "net.h5", "folder", "net.weights.h5"])
     @pytest.mark.parametrize("variant", ["testing", "four_layer_tanh", "caffenet"])
-    def test_variant_follows_from_the_layers_and_not_from_the_name(self, variant, form, tmp_path):
+    def test_variant_follows_from_the_layers(self, variant, form, tmp_path):
         model = build_alexnet(variant, 3, name="mine", merge_columns=variant == "caffenet")
         path = tmp_path / form
         if form == "folder":
@@ -134,7 +110,7 @@ class TestOwnFiles:
             (model.save_weights if form == "net.weights.h5" else model.save)(path)
         text = describe_file(path)
         if (form, variant) == ("net.weights.h5", "caffenet"):  # no order of layers in it
-            assert "They are those of\n  caffe: " in text and "\n  caffenet: " in text
+            assert "Its layers fit several variants:\n  caffe: " in text and "\n  caffenet: " in text
             return
         assert f": variant {variant}, " in text and "\n3 classes.\n" in text
         assert ("Trained on folder:photos, 64 pixels: a, b, c" in text) == (form == "folder")
@@ -148,8 +124,13 @@ class TestOwnFiles:
         assert ": variant testing, " in text and "Without its fully-connected layers." in text
         assert ("include_top=False" in text) == (form == "net.weights.h5")
 
+    def test_network_with_columns_on_devices(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(device_placement, "check_devices_exist", lambda devices: None)
+        build_alexnet("testing", 3, column_devices=["CPU:0", "CPU:0"]).save(tmp_path / "net.keras")
+        assert ": variant testing, " in describe_file(tmp_path / "net.keras")
+
     @pytest.mark.slow
-    def test_export_is_described_by_its_card(self, export_dir):
+    def test_export(self, export_dir):
         text = describe_file(export_dir)
         assert f"{export_dir}: variant testing, " in text and "savedmodel in float32, version 1" in text
         assert f"alexnet-predict --model={export_dir / '1'} IMAGE.jpg" in text
@@ -166,26 +147,28 @@ class TestRefusals:
             ("model_card.json", b"{}", r"model_card\.json is not a model card"),
         ],
     )
-    def test_file_that_is_no_network_is_named(self, name, content, message, tmp_path):
+    def test_other_file(self, name, content, message, tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=message):
             describe_file(tmp_path if name == "model_card.json" else tmp_path / name)
 
-    def test_other_kernels_name_the_nearest_variant(self, tmp_path):
-        state = torchvision_state()
-        state["features.0.weight"] = torch.zeros(4, 3, 5, 5)
+    def test_kernels_of_no_variant(self, tmp_path):
+        state = torchvision_state(make_layers("one_weird_trick", 1000, conv1=(4, 3, 5, 5)))
         torch.save(state, tmp_path / "net.pth")
         with pytest.raises(ValueError, match=r"nearest is one_weird_trick, whose conv1.*11, 11, 3, 4.*\(5, 5, 3, 4\)"):
             describe_file(tmp_path / "net.pth")
 
 
-def test_graph_of_a_third_party_is_described(monkeypatch):
+def test_third_party_onnx_graph(monkeypatch):
     monkeypatch.undo()
-    assert f"{BVLC}: variant caffe, Caffe's bvlc_alexnet.\n1,000 classes" in describe_file(BVLC)
+    assert (
+        f"{BVLC}: variant caffe_224, Caffe's bvlc_alexnet for 224 pixels, as in the ONNX model zoo.\n1,000 classes"
+        in describe_file(BVLC)
+    )
 
 
 @pytest.mark.slow
-def test_program_says_in_one_line_what_is_no_weights_file(tmp_path):
+def test_program_prints_one_error_line(tmp_path):
     (tmp_path / "notes.txt").write_text("none")
     result = run("describe", tmp_path / "notes.txt")
     assert result.returncode == 2 and result.stdout == ""

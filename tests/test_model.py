@@ -1,12 +1,20 @@
-"""The network that is built: the paper's against an independent build of it in NumPy, its forms, saving, precision."""
+"""build_alexnet against an independent NumPy implementation; its arguments, saving, precision."""
+
+import dataclasses
+import pickle
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import numpy_reference as reference
 import pytest
 import tensorflow as tf
+from programs import ENVIRONMENT
 
-from alexnet_tf.model import build_alexnet, load_model, with_color_offset
+from alexnet_tf.model import build_alexnet, load_model, open_model, with_color_offset
+from alexnet_tf.networks import descriptions
+from alexnet_tf.tfrecords import schema
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +24,7 @@ def paper():
 
 
 class TestBuildAlexnet:
-    def test_first_weights_are_the_papers(self, paper):
+    def test_initial_weights_of_the_paper(self, paper):
         for name, bias in zip(
             ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"], [0, 1, 0, 1, 1, 1, 1], strict=True
         ):
@@ -29,13 +37,13 @@ class TestBuildAlexnet:
         assert abs(np.std(kernel) - 0.01) < 0.0005
         assert np.all(bias == 0)
 
-    def test_other_initializer_comes_with_biases_of_zero(self):
+    def test_other_initializer_has_zero_biases(self):
         model = build_alexnet("testing", 10, initializer="he_normal")
         conv2 = model.get_layer("conv2")
         assert abs(np.std(conv2.kernels[0]) / np.sqrt(2 / (5 * 5 * 4)) - 1) < 0.1
         assert np.all(np.asarray(conv2.biases[0]) == 0)
 
-    def test_logits_and_gradients_equal_an_independent_numpy_build(self, paper):
+    def test_logits_and_gradients_equal_numpy(self, paper):
         random = np.random.default_rng(0)
         images = random.integers(0, 256, (2, 224, 224, 3)).astype("uint8")
         mean = np.full((224, 224, 3), 120, "float32")
@@ -44,7 +52,7 @@ class TestBuildAlexnet:
         weights = {}
         for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"):
             layer = paper.get_layer(name)
-            # He's weights, so that every layer's signal, and with it every gradient, is of a size to be compared.
+            # Large enough that every layer's signal and gradient can be compared.
             for kernel in layer.kernels:
                 kernel.assign(random.normal(scale=np.sqrt(2 / np.prod(kernel.shape[:-1])), size=kernel.shape))
             weights[name] = tuple([np.float64(w) for w in ws] for ws in (layer.kernels, layer.biases))
@@ -72,14 +80,14 @@ class TestBuildAlexnet:
                     compared += 1
         assert compared == len(gradients) == 30
 
-    def test_probabilities_sum_to_one_and_take_bytes_or_floats(self):
+    def test_bytes_and_floats_give_equal_probabilities(self):
         model = build_alexnet("testing", 7)
         pixels = np.random.default_rng(0).integers(0, 256, (3, 56, 56, 3)).astype("uint8")
         probabilities = model.predict(pixels, verbose=0)
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
         np.testing.assert_allclose(model.predict(np.float32(pixels), verbose=0), probabilities, rtol=1e-5)
 
-    def test_saved_model_gives_the_same_output(self, tmp_path):
+    def test_saved_model_has_the_same_output(self, tmp_path):
         model = build_alexnet("testing", 10, initializer="he_normal", input_scale=0.01)
         model.get_layer("mean_image").set_mean_image(np.full((64, 64, 3), 100.0))
         pixels = np.random.default_rng(0).integers(0, 256, (3, 56, 56, 3)).astype("uint8")
@@ -88,7 +96,7 @@ class TestBuildAlexnet:
         np.testing.assert_array_equal(loaded(pixels), model(pixels))
 
     @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-    def test_mixed_precision_is_near_float32_and_ends_in_float32(self, policy):
+    def test_mixed_precision(self, policy):
         pixels = np.random.default_rng(0).integers(0, 256, (3, 56, 56, 3)).astype("uint8")
         whole = build_alexnet("testing", 10, initializer="he_normal", input_scale=0.0125)
         keras.config.set_dtype_policy(policy)
@@ -102,30 +110,30 @@ class TestBuildAlexnet:
         assert mixed.get_layer("conv1").compute_dtype != "float32"
         np.testing.assert_allclose(output, whole(pixels), atol=0.02)
 
-    def test_unknown_variant_is_refused_with_the_names_there_are(self):
+    def test_unknown_variant(self):
         with pytest.raises(ValueError, match=r"one of \['batch_norm', .*variant='vgg'"):
             build_alexnet("vgg")
 
-    def test_one_class_is_refused(self):
+    def test_one_class(self):
         with pytest.raises(ValueError, match="num_classes=1"):
             build_alexnet("testing", 1)
 
 
 class TestKerasApplicationsArguments:
-    def test_without_top_the_output_is_the_last_pooling(self):
+    def test_include_top_false(self):
         whole = build_alexnet("testing", 10)
         base = build_alexnet("testing", include_top=False, weights=None)
         assert base.layers[-1].name == "pool5"
         assert base.output_shape == whole.get_layer("pool5").output.shape
 
     @pytest.mark.parametrize("pooling, reduce", [("avg", np.mean), ("max", np.max)])
-    def test_pooling_reduces_its_feature_maps(self, pooling, reduce):
+    def test_pooling(self, pooling, reduce):
         pooled = build_alexnet("testing", include_top=False, pooling=pooling, initializer="he_normal", input_scale=0.01)
         pixels = np.random.default_rng(0).integers(0, 256, (2, *pooled.input_shape[1:])).astype("uint8")
         feature_maps = keras.Model(pooled.input, pooled.get_layer("pool5").output)(pixels).numpy()
         np.testing.assert_allclose(pooled(pixels), reduce(feature_maps, axis=(1, 2)), rtol=1e-5)
 
-    def test_logits_are_what_softmax_would_take(self):
+    def test_classifier_activation_none(self):
         model = build_alexnet("testing", 10, initializer="he_normal", input_scale=0.01)
         logits = build_alexnet("testing", 10, initializer="zeros", input_scale=0.01, classifier_activation=None)
         logits.set_weights(model.get_weights())
@@ -133,7 +141,7 @@ class TestKerasApplicationsArguments:
         np.testing.assert_allclose(keras.ops.softmax(logits(pixels)), model(pixels), rtol=1e-5)
 
     @pytest.mark.parametrize("variant", ["paper", "caffe", "one_weird_trick", "testing"])
-    def test_other_sizes_are_built_or_refused_with_the_sides_of_the_feature_maps(self, variant):
+    def test_image_px(self, variant):
         for image_px in (32, 64, 96, 128, 192, 256, 300, 512):
             try:
                 model = build_alexnet(variant, 3, image_px=image_px, include_top=False, initializer="zeros")
@@ -145,10 +153,14 @@ class TestKerasApplicationsArguments:
                 pixels = np.zeros((1, image_px, image_px, 3), "uint8")
                 assert model(pixels).shape[1:] == model.output_shape[1:]
 
-    def test_first_dense_layer_has_an_input_for_each_place(self):
+    def test_names_of_keras_applications(self):
+        model = build_alexnet("testing", classes=3, input_shape=(64, 64, 3))
+        assert (model.input_shape, model.output_shape) == ((None, 64, 64, 3), (None, 3))
+
+    def test_image_px_determines_the_inputs_of_fc6(self):
         model = build_alexnet("testing", 3, image_px=88, name="mine")
-        places, channels = model.get_layer("pool5").output.shape[1:3], model.get_layer("pool5").output.shape[3]
-        assert sum(kernel.shape[0] for kernel in model.get_layer("fc6").kernels[:1]) == places[0] * places[1] * channels
+        sides, channels = model.get_layer("pool5").output.shape[1:3], model.get_layer("pool5").output.shape[3]
+        assert sum(kernel.shape[0] for kernel in model.get_layer("fc6").kernels[:1]) == sides[0] * sides[1] * channels
         assert model.name == "mine"
 
     @pytest.mark.parametrize(
@@ -158,15 +170,23 @@ class TestKerasApplicationsArguments:
             ({"pooling": "avg"}, "None with `include_top`"),
             ({"pooling": "sum", "include_top": False}, r"Received: pooling='sum'"),
             ({"classifier_activation": "sigmoid"}, r'must be "softmax" or None'),
+            ({"num_classes": 3, "classes": 4}, r"must be equal\. Received: num_classes=3, classes=4"),
+            ({"input_shape": (56, 64, 3)}, r"`input_shape` must be \(side, side, 3\)\. Received: .*\(56, 64, 3\)"),
+            ({"input_shape": (56, 56, 3), "image_px": 64}, "image_px=64, input_shape="),
         ],
     )
-    def test_impossible_arguments_are_refused(self, arguments, message):
+    def test_invalid_arguments(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             build_alexnet("testing", **arguments)
 
+    @pytest.mark.parametrize("variant", ["one_weird_trick", "original"])
+    def test_features_end_before_dropout(self, variant):
+        base = build_alexnet(variant, include_top=False, initializer="zeros")
+        assert base.layers[-1].name == {"one_weird_trick": "pool5", "original": "relu5"}[variant]
+
 
 class TestWithColorOffset:
-    def test_shares_every_weight_and_adds_the_offset_in_training(self):
+    def test_shares_weights_and_adds_the_offset_in_training(self):
         model = build_alexnet("testing", 10, initializer="he_normal", input_scale=0.0125)
         training_model = with_color_offset(model)
         assert [w.path for w in training_model.weights] == [w.path for w in model.weights]
@@ -184,12 +204,78 @@ class TestWithColorOffset:
         assert not np.allclose(unshifted, shifted)
 
 
+def test_checkpoint_of_tensorflow_holds_all_weights(tmp_path):
+    model, restored = build_alexnet("testing", 3, initializer="he_normal"), build_alexnet("testing", 3)
+    tf.train.Checkpoint(model=model).write(str(tmp_path / "weights"))
+    tf.train.Checkpoint(model=restored).read(str(tmp_path / "weights")).assert_existing_objects_matched()
+    for weight, expected in zip(restored.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
+@pytest.mark.slow
+def test_deleted_models_leave_no_memory():
+    script = """
+import gc, keras, numpy as np, psutil
+from alexnet_tf.model import build_alexnet
+sizes = []
+for _ in range(8):
+    model = build_alexnet("one_column", initializer="zeros")
+    model.predict(np.zeros((1, 224, 224, 3), "uint8"), verbose=0)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(np.zeros((1, 224, 224, 3), "uint8"), np.zeros(1), verbose=0)
+    del model
+    gc.collect()
+    sizes.append(psutil.Process().memory_info().rss)
+print(*sizes)
+"""
+    sizes = [
+        int(size)
+        for size in subprocess.run(
+            [sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, check=True
+        ).stdout.split()
+    ]
+    assert sizes[-1] < 1.1 * sizes[2], sizes
+
+
 class TestLoadModel:
-    def test_file_of_model_save_alone_has_classes_named_by_their_numbers(self, tmp_path, caplog):
+    def test_lone_file_names_classes_by_index(self, tmp_path, caplog):
         model = build_alexnet("testing", 3)
         model.save(tmp_path / "mine.keras")
         with caplog.at_level("WARNING", "absl"):
             loaded, description = load_model(tmp_path / "mine.keras")
         np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
         assert (description.class_names, description.image_px) == (("0", "1", "2"), 256)
-        assert "no dataset.json lies beside it" in caplog.text
+        assert "No dataset.json found next to" in caplog.text
+
+    def test_lone_file_keeps_the_description(self, tmp_path):
+        model = build_alexnet("testing", 3)
+        settings = {"source": "folder:photos", "resize": "warp", "exif_orientation": True}
+        description = schema.DatasetDescription(("a", "b", "c"), 72, False, "jpeg", {}, settings)
+        descriptions.set_description(model, description)
+        model.save(tmp_path / "mine.keras")
+        loaded, found = load_model(tmp_path / "mine.keras")
+        assert found == description
+        for copy in (keras.models.clone_model(loaded), pickle.loads(pickle.dumps(loaded))):
+            assert descriptions.find_description(copy) == description
+        assert descriptions.find_description(build_alexnet("testing", 3)) is None
+
+    def test_nested_network(self, tmp_path):
+        base = build_alexnet("testing", 10, include_top=False, pooling="avg")
+        settings = {"source": "folder:photos", "resize": "warp", "exif_orientation": True}
+        description = schema.DatasetDescription(tuple("0123456789"), 72, False, "jpeg", {}, settings)
+        descriptions.set_description(base, description)
+        model = keras.Sequential([base, keras.layers.Dense(3, activation="softmax")])
+        model.save(tmp_path / "mine.keras")
+        loaded, found = load_model(tmp_path / "mine.keras")
+        assert [layer.name for layer in loaded.layers[1:3]] == ["mean_image", "conv1"]
+        pixels = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3)).astype("uint8")
+        np.testing.assert_array_equal(loaded(pixels), model(pixels))
+        assert found == dataclasses.replace(description, class_names=("0", "1", "2"))
+
+    def test_another_model(self, tmp_path):
+        keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save(tmp_path / "model.keras")
+        with pytest.raises(ValueError, match="is not a model of this project"):
+            open_model(tmp_path / "model.keras")
+        (tmp_path / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+        with pytest.raises(ValueError, match="is not a complete Keras model"):
+            open_model(tmp_path / "model.h5")

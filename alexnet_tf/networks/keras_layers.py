@@ -1,4 +1,4 @@
-"""The Keras layer of each kind of row."""
+"""Makes the Keras layer of each row of a variant."""
 
 from __future__ import annotations
 
@@ -28,18 +28,17 @@ def make_layer(
     """Makes the Keras layer of a row.
 
     Args:
-        shape: the row, and what is around it.
-        num_columns: columns of the network.
-        merged: whether a layer that is connected to every column is one for all of them.
+        shape: the row and its shapes.
+        num_columns: number of columns of the network.
+        merged: whether a layer that is connected to every column is one layer for all columns.
         initializer: see `model.build_alexnet`.
-        devices: None, or a device for each column; then each column is a tensor of its own from conv1 to the
-            classifier.
+        devices: None, or a device for each column; then each column is a separate tensor from conv1 to the classifier.
 
     Raises:
-        ValueError: if the row is of no known kind.
+        ValueError: if the row has an unknown class.
     """
     row, placed = shape.row, {"devices": devices, "output_per_group": devices is not None}
-    # float32 at least: the paper's 1000 probabilities do not fit the 8 bits of bfloat16.
+    # At least float32: the 8 bits of bfloat16 are too few for 1000 probabilities.
     output_dtype = keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")
     match row:
         case rows.Conv():
@@ -55,7 +54,7 @@ def make_layer(
                 **placed,
                 name=row.name,
             )
-        case rows.Dense(units=None):  # the classifier is one, on the first device, as in the original program: gpu=0
+        case rows.Dense(units=None):  # the classifier has no columns; as in the original program, gpu=0 computes it
             return ColumnDense(
                 shape.output_shape[-1],
                 groups=1,
@@ -86,6 +85,8 @@ def make_layer(
             groups = num_columns if row.input_columns == "own" and devices is None else 1
             constants = (row.k, row.n, row.alpha, row.beta, row.alpha_divided_by_n)
             layer = LocalResponseNormalization(*constants, groups=groups, name=row.name)
+            if row.input_columns == "all":
+                return layer
         case rows.WithinMapNorm():
             layer = WithinMapNormalization(row.k, row.n, row.alpha, row.beta, name=row.name)
         case rows.MaxPool():
@@ -100,7 +101,7 @@ def make_layer(
 
 
 def _initial_weights(shape, initializer):
-    """The initializers of a layer with weights, as keyword arguments."""
+    """Returns the initializers of a layer with weights, as keyword arguments."""
     if initializer is not None:
         return {"kernel_initializer": initializer, "bias_initializer": "zeros"}
     if shape.row.std is None:

@@ -1,4 +1,4 @@
-"""A variant as a table, what differs between two, and the list of all. Made from the rows alone: no TensorFlow."""
+"""Describes a variant as a table, the differences between two, and the list of all. Does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ COLUMNS = (
 
 
 def table(variant: str, num_classes: int = 1000) -> list[tuple[str, ...]]:
-    """One line per layer of a variant, each a tuple of strings in the order of `COLUMNS`.
+    """Returns one line per layer of a variant, a tuple of strings in the order of `COLUMNS`.
 
-    The device is the column's: 1 and 2 are the paper's two GPUs.
+    Devices 1 and 2 are the paper's two GPUs.
     """
     row = VARIANTS[variant]
     shapes = list(rows.trace(row, num_classes))
@@ -55,7 +55,7 @@ def _line(name: str, output_shape: tuple[int, ...], device: str, **cells: str) -
 
 
 def _cells(shape: LayerShape, variant: Variant) -> dict[str, str]:
-    """The cells of a layer, by the names of their columns, that its kind has."""
+    """Returns the cells of a layer by the names of their columns."""
     row = shape.row
     match row:
         case rows.Conv():
@@ -128,7 +128,7 @@ def _mean_image_settings(row: Variant) -> str:
 
 
 def totals(variant: str, num_classes: int = 1000) -> list[str]:
-    """Sentences about the whole of a variant, beside the paper's claims."""
+    """Returns sentences about a variant as a whole, compared with the paper."""
     shapes = list(rows.trace(VARIANTS[variant], num_classes))
     neurons = sum(math.prod(shape.output_shape) for shape in shapes if shape.multiply_adds)
     lines = [
@@ -140,14 +140,14 @@ def totals(variant: str, num_classes: int = 1000) -> list[str]:
     ]
     if variant == "paper":
         lines[3] += (
-            " Its figure 2 counts 253,440 in conv1, which is 55 x 48 x 96; 55 x 55 x 96 is 290,400. With the former "
-            "all are 622,312."
+            " Its figure 2 counts 253,440 in conv1, which is 55 x 48 x 96; 55 x 55 x 96 is 290,400. With 253,440 the "
+            "total is 622,312."
         )
     return lines
 
 
 def difference(variant: str, against: str, num_classes: int = 1000) -> list[tuple[str, ...]]:
-    """The lines in which two variants differ: tuples of strings, the variant's name first."""
+    """Returns the lines in which two variants differ: tuples of strings that begin with the variant's name."""
     old, new = table(against, num_classes), table(variant, num_classes)
     lines = []
     for kind, i1, i2, j1, j2 in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
@@ -157,7 +157,7 @@ def difference(variant: str, against: str, num_classes: int = 1000) -> list[tupl
 
 
 def overview() -> list[tuple[str, ...]]:
-    """One line per variant: name, what it is, image side, kernels, parameters and millions of multiply-adds."""
+    """Returns one line per variant: name, title, image side, kernels, parameters and millions of multiply-adds."""
     lines = []
     for name, row in VARIANTS.items():
         shapes = list(rows.trace(row, 1000))
@@ -170,23 +170,23 @@ def overview() -> list[tuple[str, ...]]:
 def describe(
     variant: str | None = None, against: str | None = None, num_classes: int = 1000, markdown: bool = False
 ) -> str:
-    """The text that alexnet-describe prints.
+    """Returns the text that alexnet-describe prints.
 
     Args:
         variant: a key of `VARIANTS`, or None for a list of all.
-        against: None, or another key: then only what differs.
+        against: None, or another key, to list only the differences.
         num_classes: number of classes.
-        markdown: whether tables are Markdown's.
+        markdown: whether to write tables in Markdown.
 
     Raises:
-        ValueError: if a variant does not exist, or there is nothing to compare with `against`.
+        ValueError: if a variant does not exist, or `against` is given without `variant`.
     """
     for name, value in (("variant", variant), ("against", against)):
         if value is not None and value not in VARIANTS:
             raise ValueError(f"`{name}` must be one of {sorted(VARIANTS)}. Received: {name}={value!r}")
     if variant is None:
         if against is not None:
-            raise ValueError(f"`against` needs a `variant` to compare with it. Received: against={against!r}")
+            raise ValueError(f"`against` needs a `variant` to compare. Received: against={against!r}")
         return _format(
             ("variant", "what it is", "image", "kernels", "parameters", "multiply-adds"), overview(), markdown
         )
@@ -208,7 +208,7 @@ def _format(head: tuple[str, ...], lines: list[tuple[str, ...]], markdown: bool)
 
 
 def escape(text: object) -> str:
-    """A name as it is shown in a Markdown table: its "|", "<" and ends of lines change nothing around it."""
+    """Escapes a name for a Markdown table: "|", "<", "&" and line ends."""
     return " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
 
 

@@ -1,7 +1,7 @@
-"""Where bfloat16 is fast, and conversion of networks from one precision to another.
+"""Tells whether bfloat16 is fast on a machine, and converts networks between precisions.
 
-bfloat16 is float32 with 8 bits of mantissa instead of 24: half the bytes, and on processors and GPUs with units for it
-at least twice the arithmetic. Without them a CPU takes 25 times as long as in float32: so what a machine has decides.
+bfloat16 is float32 with 8 bits of mantissa instead of 24: half the bytes, and at least twice the speed on processors
+and GPUs with units for it. A CPU without such units takes 25 times as long as in float32.
 """
 
 import functools
@@ -13,17 +13,17 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from alexnet_tf.layers import ColumnWise
-from alexnet_tf.layers.column_layer import ColumnLayer
+from alexnet_tf.layers import ColumnLayer, ColumnWise
+from alexnet_tf.networks import structure
 
-# As /proc/cpuinfo names them on x86 and ARM, and sysctl on macOS.
+# The names in /proc/cpuinfo on x86 and ARM, and from sysctl on macOS.
 _UNITS = ("amx_bf16", "avx512_bf16", "bf16", "hw.optional.arm.feat_bf16")
-_MIN_SPEEDUP = 1.2  # of a matrix product, for which the conversions between the types pay
-_FIRST_CAPABILITY = (8, 0)  # of NVIDIA's GPUs with bfloat16
+_MIN_SPEEDUP = 1.2  # of a matrix product; less does not pay for the conversions between the types
+_FIRST_CAPABILITY = (8, 0)  # NVIDIA GPUs have bfloat16 from this compute capability on
 
 
 def read_cpuinfo() -> str:
-    """What the system says about its processor: /proc/cpuinfo, or sysctl on macOS; "" if there is neither."""
+    """Reads the description of the processor: /proc/cpuinfo, or sysctl on macOS; "" if there is neither."""
     path = pathlib.Path("/proc/cpuinfo")
     if path.exists():
         return path.read_text()
@@ -34,7 +34,7 @@ def read_cpuinfo() -> str:
 
 
 def bfloat16_units(cpuinfo: str) -> list[str]:
-    """The names of the processor's units for bfloat16 in the text of `read_cpuinfo`."""
+    """Finds the names of the processor's units for bfloat16 in the text from `read_cpuinfo`."""
     words = cpuinfo.lower().replace(":", " ").split()
     absent = {name for name, value in itertools.pairwise(words) if value == "0"}  # sysctl lists those as well
     return [name for name in _UNITS if name in words and name not in absent]
@@ -58,7 +58,7 @@ def product_rates(side: int = 1024, runs: int = 3) -> dict[str, float]:
 
 
 def gpu_capabilities() -> list[tuple[int, int] | None]:
-    """The compute capability of each GPU that TensorFlow sees, such as (9, 0); None where it reports none."""
+    """Returns the compute capability of each GPU that TensorFlow sees, such as (9, 0); None if it reports none."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
@@ -68,23 +68,23 @@ def gpu_capabilities() -> list[tuple[int, int] | None]:
 def is_bfloat16_fast(
     cpuinfo: str, capabilities: Sequence[tuple[int, int] | None], rates: Callable[[], dict[str, float]] = product_rates
 ) -> tuple[bool, str]:
-    """Whether a machine computes faster in bfloat16 than in float32, and why. Its GPUs decide if it has any.
+    """Tells whether a machine computes faster in bfloat16 than in float32, and why. Its GPUs decide if it has any.
 
-    Units alone do not: TensorFlow must use them, which it does not in every build and with every setting. So a product
-    is timed in both types, in some tenths of a second, if the processor has them.
+    Not every build of TensorFlow uses the units of a processor. If it has them, a product is timed in both types, which
+    takes some tenths of a second.
 
     Args:
         cpuinfo: from `read_cpuinfo`.
         capabilities: from `gpu_capabilities`.
         rates: a function such as `product_rates`.
 
-    Returns: (whether, a clause that says why).
+    Returns: (whether it is faster, a clause with the reason).
     """
     if capabilities:
         fast = all(capability is not None and capability >= _FIRST_CAPABILITY for capability in capabilities)
         versions = {"unknown" if c is None else f"{c[0]}.{c[1]}" for c in capabilities}
-        compared = "has it" if fast else "does not have it in all, or not known to"
-        return fast, f"the GPU, of compute capability {', '.join(sorted(versions))} (bfloat16 is in 8.0), {compared}"
+        needed = "which has bfloat16" if fast else "and bfloat16 needs 8.0"
+        return fast, f"the GPU has compute capability {', '.join(sorted(versions))}, {needed}"
     units = bfloat16_units(cpuinfo)
     if not units:
         return False, f"the processor has none of {', '.join(_UNITS[:2])}"
@@ -102,13 +102,12 @@ def _on_this_machine() -> tuple[bool, str]:
 
 
 def choose(precision: str) -> str:
-    """Returns the dtype policy for a value of --precision, and prints what "auto" chose and why.
+    """Returns the dtype policy for a value of --precision, and prints the reason.
 
     Args:
-        precision: "auto", or the name of a Keras dtype policy. With "mixed_bfloat16", a machine without units for it is
-            reported.
+        precision: "auto", or the name of a Keras dtype policy.
 
-    Returns: for "auto", "mixed_bfloat16" where it is faster, "float32" elsewhere.
+    Returns: for "auto", "mixed_bfloat16" where it is faster, otherwise "float32".
     """
     if precision not in ("auto", "mixed_bfloat16"):
         return precision
@@ -122,30 +121,29 @@ def choose(precision: str) -> str:
 
 
 def computed_where_fast(model: keras.Model) -> keras.Model:
-    """The model, or, if it computes in bfloat16 and this machine is slow in it, the same one in float32."""
+    """Returns the model, or its copy in float32 if it computes in bfloat16 and this machine is slow in it."""
     if any(layer.compute_dtype == "bfloat16" for layer in model.layers) and not _on_this_machine()[0]:
         return in_float32(model)
     return model
 
 
 def in_float32(model: keras.Model) -> keras.Model:
-    """A network that computes in float32 with the weights of one that may not; the model itself if it already does."""
+    """Returns a copy of the model that computes in float32, or the model itself if it already does."""
     if all(layer.compute_dtype == "float32" for layer in model.layers):
         return model
     return _rebuild(model, lambda layer: "float32")
 
 
 def stored_in_bfloat16(model: keras.Model) -> keras.Model:
-    """A network for serving, with kernels and biases in bfloat16: half the bytes of float32.
+    """Returns a copy of the model for serving, with kernels and biases in bfloat16: half the bytes of float32.
 
-    It computes in bfloat16, but the classifier and the softmax in float32, as they do in training: with 8 bits,
-    probabilities of many classes would often be equal. The mean image and the normalizations stay in float32 too.
+    It computes in bfloat16. As in training, the classifier and the softmax compute in float32: with 8 bits, many
+    probabilities would be equal. The mean image and the normalizations stay in float32, too.
     """
-    names = [layer.name for layer in model.layers]
-    classifier = names[names.index("softmax") - 1]
+    classifier, *above = structure.class_layers(model)
 
     def policy(layer):
-        if layer.name == "softmax":
+        if layer.name in above:
             return "float32"
         if layer.name == classifier:
             return _StoredInBfloat16("float32")
@@ -163,7 +161,7 @@ class _StoredInBfloat16(keras.DTypePolicy):
 
 
 def _rebuild(model, policy: Callable[[keras.layers.Layer], str | keras.DTypePolicy]) -> keras.Model:
-    """The same network and weights, with another dtype policy for each layer."""
+    """Returns the same network and weights, with another dtype policy for each layer."""
 
     def clone(layer):
         config = layer.get_config() | {"dtype": policy(layer)}

@@ -1,6 +1,6 @@
-"""The rows of which a variant consists, one small class per kind of layer; and the shapes that follow from them.
+"""The rows of a variant, one small class for each kind of layer, and the shapes that follow from them.
 
-No TensorFlow is imported. [paper] and [code] are explained in variants.py.
+This module does not import TensorFlow. variants.py explains [paper] and [code].
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import math
 
 @dataclasses.dataclass(frozen=True)
 class Conv:
-    """A convolution. Its defaults are the paper's.
+    """A convolution. The defaults are the paper's.
 
     Attributes:
         filters: kernels in all columns together.
         kernel_size: side of the square kernels, in pixels.
         strides: step of the kernels, in pixels.
         padding: "valid", "same", or zeros as ((top, bottom), (left, right)).
-        input_columns: "own": kernels are connected to the feature maps of their own column only; "all": to those of
+        input_columns: "own": kernels are connected only to the feature maps of their own column; "all": to those of
             every column.
         std: standard deviation of the normal distribution of the initial weights. None: weights and biases are uniform
             within ±1 / √fan-in, PyTorch's default.
@@ -59,8 +59,7 @@ class LRN:
 
     Attributes:
         alpha_divided_by_n: whether alpha multiplies the mean over n feature maps (True) or their sum (False).
-        input_columns: "own": the neighboring feature maps are those of the same column; "all": of the whole layer.
-            That it is the column's is in [code].
+        input_columns: "own": a feature map's neighbors are in its column, as in [code]; "all": in the whole layer.
     """
 
     name: str
@@ -86,14 +85,14 @@ class WithinMapNorm:
 @dataclasses.dataclass(frozen=True)
 class BatchNorm:
     name: str
-    momentum: float = 0.9  # what the moving averages keep at each step
+    momentum: float = 0.9  # of the moving averages
     epsilon: float = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
 class MaxPool:
-    """Max-pooling, overlapping as in [paper] section 3.4. Padding "same": windows may reach over the right and bottom
-    edge, as the original program's do."""
+    """Max-pooling, overlapping as in [paper] section 3.4. With padding "same", windows may extend over the right and
+    bottom edges, as in the original program."""
 
     name: str
     pool_size: int = 3
@@ -103,7 +102,7 @@ class MaxPool:
 
 @dataclasses.dataclass(frozen=True)
 class Dropout:
-    """Dropout of [paper] section 4.2. rescaled: whether outputs are divided by 1 - rate in training (True), or
+    """Dropout of [paper] section 4.2. rescaled: whether outputs are divided by 1 - rate in training (True) instead of
     multiplied by it at test time (False)."""
 
     name: str
@@ -116,19 +115,19 @@ Layer = Conv | Dense | Activation | LRN | WithinMapNorm | BatchNorm | MaxPool | 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One AlexNet: its layers from the image upwards, and what comes before them.
+    """One AlexNet: its preprocessing, and its layers from the image upwards.
 
     Attributes:
-        title: what it is, in a line.
+        title: one line that says what it is.
         source: where the numbers come from.
         layers: the rows of the table, in order. A softmax follows the last.
         image_px: side of the square input image, in pixels.
         mean: what is subtracted: "image" (the training set's mean image) or "color" (its mean red, green and blue).
-        input_scale: what the centered pixels are multiplied by, a number or one each for red, green and blue.
-        noise_divisor: what a training image with color noise is divided by.
-        columns: columns (the paper's GPUs) among which kernels and units are split.
-        columns_merged: whether a layer that is connected to every column is one for all of them, as on one device
-            (True), or one for each column (False). The function is the same, the weights are split differently.
+        input_scale: factor of the centered pixels: a number, or one each for red, green and blue.
+        noise_divisor: divisor of training images with color noise.
+        columns: number of columns (the paper's GPUs) into which kernels and units are split.
+        columns_merged: whether a layer that is connected to every column is one layer for all columns, as on one device
+            (True), instead of one for each column (False). The function is the same; the weights are split differently.
     """
 
     title: str
@@ -142,32 +141,32 @@ class Variant:
     columns_merged: bool = False
 
     def replace(self, **changes) -> Variant:
-        """The variant with other attributes."""
+        """Returns the variant with other attributes."""
         return dataclasses.replace(self, **changes)
 
     def without(self, *which: type | str) -> Variant:
-        """The variant without some layers, given as kinds such as `LRN` or by their names."""
+        """Returns the variant without some layers, given as classes such as `LRN` or by name."""
         removed = {layer.name for each in which for layer in self.select(each)}
         return self.replace(layers=tuple(layer for layer in self.layers if layer.name not in removed))
 
     def with_layers(self, which: type | str, **changes) -> Variant:
-        """The variant with some layers changed: all of a kind, or those named in a string such as "conv2 conv4"."""
+        """Returns the variant with changed layers: all of a class, or those named in a string such as "conv2 conv4"."""
         changed = {layer.name for layer in self.select(which)}
         rows = (dataclasses.replace(row, **changes) if row.name in changed else row for row in self.layers)
         return self.replace(layers=tuple(rows))
 
     def insert(self, *layers: Layer, after: str) -> Variant:
-        """The variant with more layers after the one of that name."""
+        """Returns the variant with more layers after the one of that name."""
         (row,) = self.select(after)
-        place = self.layers.index(row) + 1
-        return self.replace(layers=self.layers[:place] + layers + self.layers[place:])
+        position = self.layers.index(row) + 1
+        return self.replace(layers=self.layers[:position] + layers + self.layers[position:])
 
     def move(self, name: str, *, after: str) -> Variant:
-        """The variant with a layer in another place."""
+        """Returns the variant with a layer moved."""
         return self.without(name).insert(*self.select(name), after=after)
 
     def select(self, which: type | str) -> list[Layer]:
-        """The layers of a kind, or those named in a string, in their order."""
+        """Returns the layers of a class, or those named in a string, in their order."""
         if isinstance(which, type):
             return [layer for layer in self.layers if isinstance(layer, which)]
         names = which.split()
@@ -179,14 +178,14 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class LayerShape:
-    """What follows from a row and the rows before it.
+    """The shapes of a layer, which follow from its row and the rows before it.
 
     Attributes:
         row: the row, or None for the softmax, which follows the last.
-        name: of the layer.
-        input_shape, output_shape: of one image, (rows, columns, feature maps) or (units,), in all columns together.
-        fan_in: inputs of a unit with weights; 0 for layers without.
-        parameters: trainable numbers.
+        name: name of the layer.
+        input_shape, output_shape: for one image, (rows, columns, feature maps) or (units,), in all columns together.
+        fan_in: number of inputs of a unit; 0 for layers without weights.
+        parameters: number of trainable parameters.
         multiply_adds: multiply-adds for one image: one for each weight of a kernel at each of its positions.
     """
 
@@ -200,31 +199,31 @@ class LayerShape:
 
 
 def trace(variant: Variant, num_classes: int) -> collections.abc.Iterator[LayerShape]:
-    """Follows an image through a variant.
+    """Computes the shapes of a variant's layers.
 
     Args:
-        variant: a row of the table of variants.
+        variant: a value of the table of variants.
         num_classes: number of classes.
 
     Yields: the `LayerShape` of each layer, in order; the softmax is the last.
     """
     shape: tuple[int, ...] = (variant.image_px, variant.image_px, 3)
     for row in variant.layers:
-        *places, channels = shape
+        *sides, channels = shape
         output, fan_in, parameters = shape, 0, 0
         match row:
             case Conv():
-                output = (*(_conv_side(side, row, axis) for axis, side in enumerate(places)), row.filters)
+                output = (*(_conv_side(side, row, axis) for axis, side in enumerate(sides)), row.filters)
                 seen = channels // variant.columns if row.input_columns == "own" else channels
                 fan_in = row.kernel_size**2 * seen
             case Dense():
                 output = (num_classes if row.units is None else row.units,)
                 seen = channels // variant.columns if row.input_columns == "own" else channels
-                fan_in = math.prod(places) * seen
+                fan_in = math.prod(sides) * seen
             case BatchNorm():
                 parameters = 2 * channels
             case MaxPool():
-                output = (*(_pool_side(side, row) for side in places), channels)
+                output = (*(_pool_side(side, row) for side in sides), channels)
         weights = fan_in * output[-1]
         if isinstance(row, Conv | Dense):
             parameters = weights + (output[-1] if has_biases(row) else 0)
@@ -234,8 +233,8 @@ def trace(variant: Variant, num_classes: int) -> collections.abc.Iterator[LayerS
 
 
 def kernel_shapes(variant: Variant, num_classes: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of the kernels, all columns concatenated, by the names of their layers: (rows, columns, input feature
-    maps, kernels) of convolutions, (inputs, units) of dense layers."""
+    """Returns the shapes of the kernels by layer name, with columns concatenated: (rows, columns, input feature maps,
+    kernels) for convolutions, (inputs, units) for dense layers."""
     shapes = {}
     for shape in trace(variant, num_classes):
         if isinstance(shape.row, Conv):
@@ -247,11 +246,11 @@ def kernel_shapes(variant: Variant, num_classes: int) -> dict[str, tuple[int, ..
 
 
 def connections(below: int, here: int, input_columns: str) -> list[tuple[int, int]]:
-    """The arrows of figure 2 between two layers: from which columns of one each column of the next takes its input.
+    """Returns the arrows of figure 2 between two layers: from which columns below each column takes its input.
 
     Args:
-        below, here: columns of the two layers; 1 for the image and the classifier.
-        input_columns: of the upper layer: "own" or "all".
+        below, here: numbers of columns of the two layers; 1 for the image and the classifier.
+        input_columns: that of the upper layer, "own" or "all".
 
     Returns: pairs (index of a column below, index of a column here).
     """
@@ -260,7 +259,7 @@ def connections(below: int, here: int, input_columns: str) -> list[tuple[int, in
 
 
 def has_biases(row: Conv | Dense) -> bool:
-    """Whether a layer has biases: PyTorch's default initialization, `std` None, has its own."""
+    """Whether a layer has biases. With `std` None, PyTorch's default initialization, it always has."""
     return row.bias is not None or row.std is None
 
 

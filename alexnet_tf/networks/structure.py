@@ -97,6 +97,18 @@ def network_layers(model: keras.Model) -> list[keras.layers.Layer]:
     return found
 
 
+def mean_image(model: keras.Model) -> layers.MeanImage:
+    """The layer that subtracts the mean image.
+
+    Raises:
+        ValueError: if there is none: the model is not a network of this project.
+    """
+    for layer in network_layers(model):
+        if isinstance(layer, layers.MeanImage):
+            return layer
+    raise ValueError(f"{model.name} is not a network of this project: it has no MeanImage layer.")
+
+
 def has_kernel(layer: keras.layers.Layer) -> bool:
     """Whether a layer is convolutional or fully connected, this project's or Keras's."""
     return isinstance(layer, layers.ColumnLayer | keras.layers.Dense | keras.layers.Conv2D)
@@ -115,6 +127,12 @@ def column_variables(layer: keras.layers.Layer) -> dict[str, list[keras.Variable
     if isinstance(layer, layers.ColumnLayer):
         return {"kernel": layer.kernels} | ({"bias": layer.biases} if layer.biases else {})
     return {variable.name: [variable] for variable in layer.weights}
+
+
+def output_shape(layer: keras.layers.Layer) -> tuple[int, ...]:
+    """The shape of a layer's output for one image, all columns together."""
+    outputs = layer.output if isinstance(layer.output, list) else [layer.output]
+    return (*outputs[0].shape[1:-1], sum(output.shape[-1] for output in outputs))
 
 
 def num_columns(model: keras.Model) -> int:

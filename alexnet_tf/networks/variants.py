@@ -1,4 +1,6 @@
-"""The table of variants: each network as its layers in order, each number with its source. No TensorFlow is imported.
+"""The table of variants: the layers of each network in order, each number with its source.
+
+This module does not import TensorFlow.
 
 [paper]: Krizhevsky, Sutskever, Hinton, ImageNet Classification with Deep Convolutional Neural Networks, NIPS 2012.
 [code]: the original program, published by the Computer History Museum (github.com/computerhistory/AlexNet-Source-Code);
@@ -22,9 +24,8 @@ _PAPER = Variant(
     source="[paper] section 3.5 and figure 2",
     # Kernels, their sizes and strides: section 3.5. Which columns a layer is connected to: section 3.2 and figure 2.
     # Initial biases: section 5 (1 in conv2, conv4, conv5 and the hidden fully-connected layers).
-    # The paper's 55 x 55 feature maps come out of 224 pixels only with 3 more rows and columns:
-    # (224 + 3 - 11) / 4 + 1 = 55. The original program takes the ceiling of 54.25 and reads zeros past the right and
-    # bottom edges; so do we.
+    # 224 pixels give the paper's 55 x 55 feature maps only with 3 more rows and columns: (224 + 3 - 11) / 4 + 1 = 55.
+    # The original program takes the ceiling of 54.25 and reads zeros past the right and bottom edges; so do we.
     layers=(
         Conv("conv1", 96, 11, strides=4, padding=((0, 3), (0, 3)), input_columns="all"),
         Activation("relu1"), LRN("norm1"), MaxPool("pool1"),                                          # 27 x 27 x 96
@@ -56,7 +57,7 @@ _CAFFE = (
 _FOUR_LAYER = Variant(
     title="figure 1's four layers, for images of 32 x 32 pixels",
     source="[paper] figure 1, which gives no sizes: they are those of cuda-convnet's four layers for CIFAR-10, "
-    "example-layers/layers-18pct.cfg, less its LRN, and with max-pooling throughout",
+    "example-layers/layers-18pct.cfg, without its LRN, and with max-pooling throughout",
     image_px=32,
     columns=1,
     layers=(                                                                      # its pooling takes the ceiling
@@ -71,7 +72,7 @@ VARIANTS: dict[str, Variant] = {
     "paper": _PAPER,
     "original": (
         _PAPER.replace(
-            title="the original program's network, with which the paper's figures were reached",
+            title="the original program's network, which reached the paper's error rates",
             source="[code] net 145 (layers-145.cfg, layer-params-145.cfg)",
             # convdata_jpeg.py divides by 1 + 0.1 while color noise of 0.1 is on, so that training images keep the size
             # of test images.
@@ -93,6 +94,15 @@ VARIANTS: dict[str, Variant] = {
         .move("norm2", after="pool2")
         .with_layers("conv2 conv4 conv5 fc6 fc7", bias=1.0)
     ),
+    "caffe_224": (
+        _CAFFE.replace(
+            title="Caffe's bvlc_alexnet for 224 pixels, as in the ONNX model zoo",
+            source="github.com/onnx/models, bvlcalexnet: maps of 54, 26 and 12 pixels; pool5 reaches over the right "
+            "and bottom edges",
+            image_px=224,
+        )
+        .with_layers("pool5", padding="same")
+    ),
     "one_weird_trick": (
         _PAPER.replace(
             title="torchvision's alexnet: the one-column network of 2014",
@@ -113,7 +123,7 @@ VARIANTS: dict[str, Variant] = {
     ),
     "batch_norm": (
         _CAFFE.replace(
-            title="batch normalization in place of LRN, for large batches",
+            title="batch normalization instead of LRN, for large batches",
             source="You, Gitman, Ginsburg, Large Batch Training of Convolutional Networks, 2017; their network is "
             "github.com/borisgin/nvcaffe, models/alexnet_bn/train_val.prototxt",
         )
@@ -170,21 +180,21 @@ VARIANTS: dict[str, Variant] = {
         Conv("conv6", 256, 3, input_columns="all", bias=1.0), Activation("relu_conv6"), after="pool5"
     ).replace(
         title="the paper's network with a sixth convolution after the last pooling, for pre-training on many classes",
-        source="[paper] section 6.1; [code] net 146 (conv6). For 21,841 classes it put 2,048 linear units before the "
+        source="[paper] section 6; [code] net 146 (conv6). For 21,841 classes it put 2,048 linear units before the "
         "classifier as well",
     ),
     **{
         f"no_{removed.split()[0]}": _PAPER.without(removed).replace(
             title=f"the paper's network without {removed.split()[0]}",
-            source="[paper] section 3.5 and 6 report such nets. That the pooling stays, so that the maps above keep "
-            "their size, and that the layers above see the same columns as before, is this project's choice",
+            source="[paper] sections 1 and 7 report such networks. This project keeps the pooling, so that the maps "
+            "above keep their size, and the connections between the columns",
         )
         for removed in (
             "conv2 relu2 norm2", "conv3 relu3", "conv4 relu4", "conv5 relu5", "fc6 relu6 drop6", "fc7 relu7 drop7"
         )
     },
     "four_layer": _FOUR_LAYER,
-    "four_layer_tanh": _with_tanh(_FOUR_LAYER).replace(title="the same with tanh instead of ReLU"),
+    "four_layer_tanh": _with_tanh(_FOUR_LAYER).replace(title="figure 1's four layers with tanh instead of ReLU"),
     "testing": (
         _PAPER.replace(
             title="the paper's architecture with few kernels on small images, for tests",
@@ -201,5 +211,5 @@ VARIANTS: dict[str, Variant] = {
 
 
 def list_variants() -> list[str]:
-    """The names of the networks that `build_alexnet` takes, from the paper's on."""
+    """Returns the names of the networks that `build_alexnet` builds."""
     return list(VARIANTS)

@@ -1,4 +1,4 @@
-"""Where bfloat16 is chosen, and networks in another precision than they were made in."""
+"""The choice of bfloat16, and conversion between precisions."""
 
 import keras
 import numpy as np
@@ -24,12 +24,12 @@ def rates(bfloat16):
 
 
 def not_measured():
-    raise AssertionError("a product is timed, although what the machine has decides")
+    raise AssertionError("a product is timed, although the hardware decides")
 
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A function that makes this machine one that is fast in bfloat16, or not."""
+    """A function that makes this machine fast or slow in bfloat16."""
 
     def make(fast):
         monkeypatch.setattr(
@@ -54,11 +54,11 @@ def images(count=3):
 
 class TestChoice:
     @pytest.mark.parametrize("cpuinfo, units", CPUINFO.items())
-    def test_units_are_those_that_the_system_names(self, cpuinfo, units):
+    def test_units(self, cpuinfo, units):
         assert precision.bfloat16_units(cpuinfo) == units
 
     @pytest.mark.parametrize("bfloat16, fast", [(600.0, True), (200.0, True), (110.0, False), (4.0, False)])
-    def test_processor_with_units_must_be_faster_with_them(self, bfloat16, fast):
+    def test_processor_with_units_is_timed(self, bfloat16, fast):
         assert precision.is_bfloat16_fast(AMX, [], rates(bfloat16)) == (
             fast,
             "the processor has amx_bf16, avx512_bf16; a matrix product runs at "
@@ -73,33 +73,33 @@ class TestChoice:
         "capabilities, fast",
         [([(8, 0)], True), ([(9, 0), (8, 6)], True), ([(7, 5)], False), ([(9, 0), (6, 0)], False), ([None], False)],
     )
-    def test_gpus_decide_where_there_are_any(self, capabilities, fast):
+    def test_gpus_decide(self, capabilities, fast):
         assert precision.is_bfloat16_fast(AMX, capabilities, not_measured)[0] == fast
 
     @pytest.mark.parametrize("fast, chosen", [(True, "mixed_bfloat16"), (False, "float32")])
-    def test_auto_says_what_it_chose_and_why(self, fast, chosen, machine, capsys):
+    def test_auto_prints_its_choice(self, fast, chosen, machine, capsys):
         machine(fast)
         assert precision.choose("auto") == chosen
         assert capsys.readouterr().out == f"Precision {chosen}: {'it has units' if fast else 'it has no units'}.\n"
 
-    def test_bfloat16_on_a_machine_that_is_slow_in_it_is_reported(self, machine, capsys):
+    def test_slow_bfloat16_is_reported(self, machine, capsys):
         machine(False)
         assert precision.choose("mixed_bfloat16") == "mixed_bfloat16"
         assert capsys.readouterr().out == "Precision mixed_bfloat16 will be slow here: it has no units.\n"
 
     @pytest.mark.parametrize("name", ["float32", "mixed_float16"])
-    def test_other_precisions_need_no_look_at_the_machine(self, name, monkeypatch):
+    def test_other_precisions_do_not_look_at_the_machine(self, name, monkeypatch):
         monkeypatch.setattr(precision, "_on_this_machine", not_measured)
         assert precision.choose(name) == name
 
-    def test_product_is_timed_in_both_types(self):
+    def test_product_rates(self):
         measured = precision.product_rates(side=64)
         assert sorted(measured) == ["bfloat16", "float32"] and min(measured.values()) > 0
 
 
 class TestOtherPrecision:
     @pytest.mark.parametrize("fast, dtype", [(True, "bfloat16"), (False, "float32")])
-    def test_network_trained_in_bfloat16_opens_in_what_is_fast(self, fast, dtype, machine, mixed, tmp_path):
+    def test_bfloat16_network_opens_in_the_fast_precision(self, fast, dtype, machine, mixed, tmp_path):
         machine(fast)
         mixed.save(tmp_path / "model.keras")
         opened = open_model(tmp_path / "model.keras")
@@ -108,12 +108,12 @@ class TestOtherPrecision:
             np.testing.assert_array_equal(weight, expected)
         np.testing.assert_allclose(opened(images()), mixed(images()), atol=0.02)
 
-    def test_network_in_float32_stays_the_same_object(self):
+    def test_float32_network_is_returned(self):
         model = build_alexnet("testing", 10)
         assert precision.in_float32(model) is precision.computed_where_fast(model) is model
 
     @pytest.mark.parametrize("variant", ["testing", "batch_norm"])
-    def test_stored_in_bfloat16_kernels_have_half_the_bytes_and_statistics_all(self, variant):
+    def test_stored_in_bfloat16_dtypes(self, variant):
         model = build_alexnet(variant, 10, image_px=56 if variant == "testing" else 67)
         stored = precision.stored_in_bfloat16(model)
         for layer in stored.layers:
@@ -122,7 +122,7 @@ class TestOtherPrecision:
         assert stored.get_layer("fc8").compute_dtype == stored.get_layer("softmax").compute_dtype == "float32"
         assert stored.get_layer("fc7").compute_dtype == "bfloat16"
 
-    def test_stored_in_bfloat16_probabilities_are_near_and_not_rounded(self, mixed):
+    def test_stored_in_bfloat16_probabilities(self, mixed):
         whole = precision.in_float32(mixed)
         stored = precision.stored_in_bfloat16(whole)(images()).numpy()
         assert stored.dtype == np.float32

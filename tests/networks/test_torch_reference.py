@@ -1,4 +1,4 @@
-"""Every variant against an independent build of it in PyTorch, float64; and a hundred steps of training."""
+"""Every variant against an independent PyTorch implementation in float64; and a hundred training steps."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ CLASSES = 1000
 
 
 def give_random_weights(model, network):
-    """Weights large enough that every layer's signal, and with it every gradient, is of a size to be compared."""
+    """Sets weights large enough that every layer's signal and gradient can be compared."""
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -32,13 +32,13 @@ def relative_error(ours, expected):
     return np.linalg.norm(ours - expected) / np.linalg.norm(expected)
 
 
-def test_every_variant_but_the_testing_one_is_held_against_pytorch():
+def test_every_variant_but_testing_has_a_reference():
     assert set(torch_reference.NAMES) == VARIANTS.keys() - {"testing"}
 
 
 @pytest.fixture
 def float64():
-    """In float32 the two builds choose different maxima where two are equal to seven digits, once in an image or so,
+    """In float32 the implementations choose different maxima where two are equal to seven digits, about once per image,
     and their gradients then differ by a percent."""
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
@@ -59,7 +59,7 @@ ABLATIONS = [name for name in sorted(torch_reference.NAMES) if name.startswith("
         *(pytest.param(name, marks=pytest.mark.long) for name in ABLATIONS),
     ],
 )
-def test_logits_and_gradients_equal_an_independent_pytorch_build(name, float64):
+def test_logits_and_gradients_equal_pytorch(name, float64):
     model = build_alexnet(name, CLASSES, initializer="zeros", input_scale=1.0)
     network = torch_reference.build(name, CLASSES).double().eval()
     give_random_weights(model, network)
@@ -94,9 +94,8 @@ def test_logits_and_gradients_equal_an_independent_pytorch_build(name, float64):
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_hundred_steps_of_the_paper_follow_its_rule_in_float64(float64):
-    # float64 here too: in float32 the first maximum that is chosen otherwise grows to a tenth of what training changes
-    # within ten steps, whoever computes it.
+def test_hundred_steps_of_the_paper(float64):
+    # In float32 the first maximum that is chosen differently grows to a tenth of the training's effect in ten steps.
     steps, rate, momentum, decay = 100, 0.001, 0.9, 0.0005
     keras.utils.set_random_seed(0)
     model = build_alexnet("paper", 10, initializer="he_normal", input_scale=1 / 64)
@@ -131,17 +130,17 @@ def test_hundred_steps_of_the_paper_follow_its_rule_in_float64(float64):
     data = tf.data.Dataset.from_tensors(({"image": pixels, "color_offset": np.zeros((4, 3), "float32")}, labels))
     training_model.fit(data.repeat(), steps_per_epoch=steps, verbose=0)
 
-    assert losses[-1] < 0.1 * losses[0]  # it learned these images
+    assert losses[-1] < 0.1 * losses[0]  # it learns these images
     for variable, parameter, convert in torch_parameters(model, network):
         ours, expected = np.asarray(variable), convert(parameter.detach().numpy())
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-3 * np.abs(expected).max(), err_msg=variable.path)
-        # Stricter than the weights themselves, most of which hardly move: what training made of them.
+        # Stricter than the weights, most of which hardly move: their change in training.
         error = relative_error(ours - first[id(variable)], expected - first[id(variable)])
         assert error < 1e-3, f"{variable.path}: {error:.2e}"
 
 
 def copy_to_torch(layer, theirs):
-    """Gives a PyTorch layer the weights of a Keras one: the other way than `torch_parameters`."""
+    """Copies the weights of a Keras layer to a PyTorch layer: the inverse of `torch_parameters`."""
     kernel = np.concatenate([np.asarray(k) for k in layer.kernels], axis=-1)
     bias = np.concatenate([np.asarray(b) for b in layer.biases])
     if kernel.ndim == 4:

@@ -1,4 +1,4 @@
-"""The table of variants: the network each makes, and its description."""
+"""The table of variants: each network, and its description."""
 
 import pathlib
 import re
@@ -17,10 +17,9 @@ from alexnet_tf.networks.variants import VARIANTS
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-# What each variant must come out as: trainable parameters for 1000 classes, multiply-adds of a forward pass on one
-# image, and its layers, with the size of their output where it is another than the layer before has. Those of `paper`
-# are counted by hand from its section 3.5 and figure 2, that of `one_weird_trick` is torchvision's own count; a changed
-# number is a changed network.
+# For each variant: trainable parameters for 1000 classes, multiply-adds of a forward pass for one image, and its
+# layers, with their output size where it changes. The numbers of `paper` are counted by hand from section 3.5 and
+# figure 2, and the parameters of `one_weird_trick` are torchvision's. A changed number is a changed network.
 GOLDENS = {
     "paper": (
         60_965_224,
@@ -48,6 +47,13 @@ GOLDENS = {
         724_406_816,
         "conv1 55x55x96, relu1, pool1 27x27x96, norm1, conv2 27x27x256, relu2, pool2 13x13x256, norm2, conv3 "
         "13x13x384, relu3, conv4, relu4, conv5 13x13x256, relu5, pool5 6x6x256, fc6 4096, relu6, drop6, fc7, "
+        "relu7, drop7, fc8 1000, softmax",
+    ),
+    "caffe_224": (
+        60_965_224,
+        654_560_384,
+        "conv1 54x54x96, relu1, norm1, pool1 26x26x96, conv2 26x26x256, relu2, norm2, pool2 12x12x256, conv3 "
+        "12x12x384, relu3, conv4, relu4, conv5 12x12x256, relu5, pool5 6x6x256, fc6 4096, relu6, drop6, fc7, "
         "relu7, drop7, fc8 1000, softmax",
     ),
     "one_weird_trick": (
@@ -181,7 +187,7 @@ def test_every_variant_has_a_golden():
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_variant_comes_out_as_its_golden(name):
+def test_variant_equals_its_golden(name):
     model = build_alexnet(name, initializer="zeros")
     parameters, multiply_adds, layers, before = 0, 0, [], None
     for layer in model.layers[2:]:
@@ -196,7 +202,7 @@ def test_variant_comes_out_as_its_golden(name):
 
 
 class TestInitialWeights:
-    def test_one_weird_trick_begins_with_pytorchs_uniform_weights_and_biases(self):
+    def test_one_weird_trick_has_pytorchs_initial_weights(self):
         model = build_alexnet("one_weird_trick", 10)
         for name, inputs in (("conv1", 11 * 11 * 3), ("conv4", 3 * 3 * 384), ("fc6", 9216), ("fc8", 4096)):
             for values in model.get_layer(name).get_weights():
@@ -207,20 +213,20 @@ class TestInitialWeights:
                 else:
                     assert len(np.unique(values)) > 1
 
-    def test_original_has_the_programs_deviations_and_biases(self):
+    def test_original_has_the_programs_initial_weights(self):
         model = build_alexnet("original", 10)
         for name, std, bias in (("conv1", 0.01, 0), ("conv3", 0.03, 0), ("conv5", 0.03, 1), ("fc6", 0.01, 1)):
             layer = model.get_layer(name)
             assert abs(np.std(layer.kernels[1]) / std - 1) < 0.05, name
             assert np.all(np.asarray(layer.biases[1]) == bias), name
 
-    def test_batch_norm_has_no_biases_below_conv5(self):
+    def test_batch_norm_has_biases_only_in_conv5(self):
         model = build_alexnet("batch_norm", 10, initializer="zeros")
         assert [len(model.get_layer(f"conv{i}").biases) for i in range(1, 6)] == [0, 0, 0, 0, 2]
 
 
 class TestKerasLayers:
-    def test_numbers_of_each_row_reach_the_layer(self):
+    def test_layers_have_the_numbers_of_their_rows(self):
         kinds = {
             rows.LRN: ("k", "n", "alpha", "beta", "alpha_divided_by_n"),
             rows.WithinMapNorm: ("k", "n", "alpha", "beta"),
@@ -239,7 +245,7 @@ class TestKerasLayers:
 
 class TestDescribe:
     @pytest.mark.parametrize("form", ["text", "markdown"])
-    def test_program_prints_what_its_flags_ask_for(self, form, monkeypatch, capsys):
+    def test_program(self, form, monkeypatch, capsys):
         values = dict.fromkeys(("fill_in", "weights", "picture")) | {"variant": "caffenet", "against": "caffe"}
         monkeypatch.setattr(absl_flags, "FLAGS", types.SimpleNamespace(**values, num_classes=7, format=form))
         describe.main([])
@@ -247,13 +253,13 @@ class TestDescribe:
         assert printed == layer_table.describe("caffenet", "caffe", 7, markdown=form == "markdown")
         assert printed != layer_table.describe("caffenet", "caffe", 1000, markdown=form == "markdown")
 
-    def test_list_names_every_variant_with_its_parameters(self):
+    def test_list(self):
         lines = layer_table.describe().splitlines()[1:]
         assert [line.split()[0] for line in lines] == list(VARIANTS)
         for line, (parameters, _, _) in zip(lines, GOLDENS.values(), strict=True):
             assert f"{parameters:,}" in line
 
-    def test_table_of_the_paper_tells_where_its_own_figures_differ(self):
+    def test_table_of_the_paper(self):
         text = layer_table.describe("paper")
         assert "Parameters: 60,965,224. The paper says 60 million." in text
         assert "Neurons: 659,272. The paper says 650,000. Its figure 2 counts 253,440 in conv1" in text
@@ -261,25 +267,25 @@ class TestDescribe:
         words = "conv2 5 x 5 1 2 own column 27 x 27 x 256 307,456 223,948,800 1, 2 std 0.01, bias 1"
         assert conv2 == words.split()
 
-    def test_against_prints_only_what_differs(self):
+    def test_against_prints_only_differences(self):
         differing = {
             line.split()[1] for line in layer_table.describe("original", "paper").split("\n\n")[0].splitlines()[1:]
         }
         expected = {"mean_image", "norm1", "relu1", "norm2", "within2", "conv3", "conv4", "conv5", "relu5"}
         assert differing - {""} == expected
 
-    def test_variant_against_itself_does_not_differ(self):
+    def test_variant_against_itself(self):
         assert layer_table.describe("paper", "paper") == "paper and paper do not differ.\n"
 
-    def test_number_of_classes_counts(self):
+    def test_num_classes(self):
         assert "Parameters: 14,106." in layer_table.describe("testing", num_classes=10)
 
     @pytest.mark.parametrize("arguments", [{"variant": "vgg"}, {"variant": "paper", "against": "vgg"}])
-    def test_unknown_variant_is_refused_with_the_names_there_are(self, arguments):
+    def test_unknown_variant(self, arguments):
         with pytest.raises(ValueError, match=r"must be one of .*'paper'.*'vgg'"):
             layer_table.describe(**arguments)
 
-    def test_against_alone_is_refused(self):
+    def test_against_needs_a_variant(self):
         with pytest.raises(ValueError, match="needs a `variant`"):
             layer_table.describe(against="paper")
 
@@ -289,7 +295,7 @@ class TestDescribe:
         assert text.count("<!-- alexnet-describe") >= 3
         assert layer_table.fill_in(text) == text
 
-    def test_stale_table_is_updated(self):
+    def test_old_table_is_updated(self):
         stale = "before\n<!-- alexnet-describe --variant=testing -->\n| old |\n<!-- end -->\nafter\n"
         fresh = layer_table.fill_in(stale)
         assert "| conv1 | 7 x 7 | 2 |" in fresh
@@ -337,7 +343,7 @@ class TestForms:
 
     @pytest.mark.slow
     @pytest.mark.long
-    def test_layers_that_the_paper_has_not_train_and_save(self, tmp_path):
+    def test_other_layers_train_and_save(self, tmp_path):
         for name in ("original", "batch_norm", "independent_columns"):
             model = build_alexnet(name, 3, initializer="he_normal", input_scale=0.01)
             side = VARIANTS[name].image_px
@@ -352,7 +358,7 @@ class TestForms:
 
 
 class TestVariant:
-    def test_operations_on_rows_change_those_and_no_others(self):
+    def test_operations_on_rows(self):
         paper = VARIANTS["paper"]
         names = [layer.name for layer in paper.layers]
         assert [layer.name for layer in paper.without(rows.LRN).layers] == [n for n in names if "norm" not in n]
@@ -361,11 +367,11 @@ class TestVariant:
         moved = [layer.name for layer in paper.move("relu1", after="pool1").layers]
         assert moved[:4] == ["conv1", "norm1", "pool1", "relu1"] and moved[4:] == names[4:]
 
-    def test_unknown_layer_is_refused_by_name(self):
+    def test_unknown_layer(self):
         with pytest.raises(ValueError, match=r"must name layers of the variant. Received: conv9"):
             VARIANTS["paper"].with_layers("conv1 conv9", std=0.5)
 
-    def test_traced_shapes_and_parameters_are_those_of_the_built_network(self):
+    def test_traced_shapes_are_those_of_the_network(self):
         for name in ("testing", "four_layer"):
             model = build_alexnet(name, 10, initializer="zeros")
             shapes = list(rows.trace(VARIANTS[name], 10))

@@ -95,7 +95,7 @@ class TestSchedules:
             ("--layer_rates=conv1", "must be a list such as conv1=0.1,fc8=2. Received: 'conv1'"),
             ("--freeze=norm1", "`freeze` must name layers that learn: conv1, "),
             ("--new_head", "`new_head` needs `init_from`"),
-            ("--init_from=nowhere.keras", "There is no model at nowhere.keras"),
+            ("--init_from=nowhere.keras", "No model found: nowhere.keras"),
             ("--label_smoothing=1", "label_smoothing=1.0"),
             ("--profile_steps=12,10", "the first and the last step, counted from 1, such as 10,12. Received: 12,10"),
         ],

@@ -266,7 +266,7 @@ class TestRefusals:
             (["--layer_rates=conv1"], "must be a list such as conv1=0.1,fc8=2. Received: 'conv1'"),
             (["--freeze=norm1"], "`freeze` must name layers that learn: conv1, "),
             (["--new_head"], "`new_head` needs `init_from`"),
-            (["--init_from=nowhere.keras"], "There is no model at nowhere.keras"),
+            (["--init_from=nowhere.keras"], "No model found: nowhere.keras"),
             (["--label_smoothing=1"], "label_smoothing=1.0"),
             (["--learning_rate=-0.01"], "`learning_rate` must be above 0. Received: learning_rate=-0.01"),
             (["--input_scale=0"], "`input_scale` must be above 0. Received: input_scale=0.0"),

@@ -1,0 +1,46 @@
+"""The description of a network's training data, which the network's own configuration keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from alexnet_tf.networks import structure
+from alexnet_tf.tfrecords import schema
+
+
+def set_description(network: Any, description: schema.DatasetDescription) -> None:
+    """Stores the class names of a network, and how its images become squares.
+
+    A saved, cloned or pickled network keeps them: a lone .keras file is complete.
+
+    Args:
+        network: from `model.build_alexnet`.
+        description: of its training data.
+    """
+    structure.mean_image(network).training_data = {
+        "class_names": list(description.class_names),
+        "image_px": description.image_px,
+        "resize": description.resize,
+        "exif_orientation": description.exif_orientation,
+        "source": str(description.settings.get("source")),
+    }
+    network.description = description
+
+
+def find_description(network: keras.Model) -> schema.DatasetDescription | None:
+    """Returns the description of a network's training data; None if it has none.
+
+    A classifier of another number of classes, as on a base from `include_top=False`, has classes named by index.
+    """
+    if hasattr(network, "description"):
+        return network.description
+    kept = structure.mean_image(network).training_data
+    if not kept:
+        return None
+    settings = {name: kept[name] for name in ("source", "exif_orientation", "resize")}
+    names = tuple(kept["class_names"])
+    if structure.classifier(network) is not None and network.output_shape[-1] != len(names):
+        names = tuple(map(str, range(network.output_shape[-1])))
+    return schema.DatasetDescription(names, kept["image_px"], False, "jpeg", splits={}, settings=settings)
