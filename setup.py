@@ -50,6 +50,7 @@ setuptools.setup(
         "matplotlib>=3.9",
         "numpy>=1.26",
         "pillow>=11.3",
+        "pooch>=1.8",
         "tensorboard>=2.20",
         "tensorflow>=2.21",
         "tensorflow-datasets>=4.9.9",

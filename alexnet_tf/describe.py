@@ -1,4 +1,4 @@
-"""Prints a variant as a table, what differs between two, which variants there are, or what a weights file holds."""
+"""Describes a variant as a table, the differences between two, all variants, or the content of a weights file."""
 
 import pathlib
 
@@ -11,16 +11,16 @@ from alexnet_tf.networks.variants import VARIANTS
 
 
 def define_flags():
-    """Defines the flags. Not at import: then two programs could not be imported together."""
+    """Defines the flags. At import, the flags of two programs would collide."""
     names = sorted(VARIANTS)
-    flags.DEFINE_enum("variant", None, names, "Which network to print; without it, a list of all.")
-    flags.DEFINE_enum("against", None, names, "Print only what differs from this one.")
+    flags.DEFINE_enum("variant", None, names, "Network to describe; by default, list all.")
+    flags.DEFINE_enum("against", None, names, "Print only the differences from this network.")
     flags.DEFINE_integer("num_classes", 1000, "Number of classes.", lower_bound=2)
-    flags.DEFINE_enum("format", "text", ["text", "markdown"], "How tables are written.")
-    flags.DEFINE_string("picture", None, "A .svg or .png file for a picture of the variant, drawn as figure 2 is.")
-    flags.DEFINE_bool("weights", False, "List the published weights, and which of them are downloaded.")
+    flags.DEFINE_enum("format", "text", ["text", "markdown"], "Format of tables.")
+    flags.DEFINE_string("picture", None, "Write a picture in the style of figure 2 to this .svg or .png file.")
+    flags.DEFINE_bool("weights", False, "List the published weights, and which are in the cache.")
     cli.define_overwrite()
-    flags.DEFINE_string("fill_in", None, "A Markdown file whose tables are updated in place.")
+    flags.DEFINE_string("fill_in", None, "Update the tables in this Markdown file.")
 
 
 def main(arguments):

@@ -1,11 +1,41 @@
-"""Weights of a PyTorch network in Caffe's and caffe-tensorflow's formats, written from their descriptions."""
+"""Weights of a PyTorch network in the formats of Caffe, caffe-tensorflow and torchvision, by their descriptions."""
 
 import pickle
 import struct
+import types
 
 import numpy as np
+import torch
+
+from alexnet_tf.networks import rows
+from alexnet_tf.networks.variants import VARIANTS
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+
+
+TORCHVISION_NAMES = dict(
+    zip(LAYERS, [f"features.{n}" for n in (0, 3, 6, 8, 10)] + [f"classifier.{n}" for n in (1, 4, 6)], strict=True)
+)
+
+
+def make_layers(variant="testing", num_classes=3, **shapes):
+    """The layers of a PyTorch network with random weights in the shapes of a variant, and other shapes for some."""
+    layers, random = types.SimpleNamespace(), torch.Generator().manual_seed(0)
+    for name, shape in rows.kernel_shapes(VARIANTS[variant], num_classes).items():
+        order = (3, 2, 0, 1) if len(shape) == 4 else (1, 0)
+        shape = shapes.get(name, [shape[axis] for axis in order])
+        weight, bias = torch.randn(shape, generator=random), torch.randn(shape[0], generator=random)
+        setattr(layers, name, types.SimpleNamespace(weight=weight, bias=bias))
+    return layers
+
+
+def torchvision_state(layers, prefix=""):
+    """The state dict in which torchvision saves such layers."""
+    return {
+        f"{prefix}{theirs}.{kind}": getattr(getattr(layers, ours), kind).detach()
+        for ours, theirs in TORCHVISION_NAMES.items()
+        for kind in ("weight", "bias")
+    }
 
 
 def varint(value):
@@ -30,7 +60,7 @@ def blob(array, old):
 
 
 def message(**numbers):
-    """Settings of a layer by their field's number, such as _2=3: floats, or whole numbers."""
+    """Settings of a layer by the numbers of their fields, such as _2=3: floats or whole numbers."""
     fields = ((int(name[1:]), value) for name, value in numbers.items())
     return b"".join(
         varint(number << 3 | 5) + struct.pack("<f", value)
@@ -56,8 +86,8 @@ V1_TYPES = {"Convolution": 4, "Data": 5, "InnerProduct": 14, "LRN": 15, "Pooling
 
 
 def write_caffemodel(path, network, net_name="AlexNet", old=False, pool_first=False, only=LAYERS, settings=SETTINGS):
-    """With conv1's channels blue, green, red. `old` is the format of Caffe's first releases. `pool_first` is CaffeNet's
-    order. Of layers with weights, `only` some; then all that have none lack too."""
+    """Writes conv1's channels as blue, green, red. `old`: in the format of Caffe's first releases. `pool_first`: in
+    CaffeNet's order. `only`: these layers with weights, and none without."""
     content, bottom = record(1, net_name.encode()), b"data"
     after = {name: ["ReLU"] for name in LAYERS[:-1]}
     for name in ("conv1", "conv2"):
@@ -89,7 +119,7 @@ def write_caffemodel(path, network, net_name="AlexNet", old=False, pool_first=Fa
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes bytes as Python 2 wrote its strings: bvlc_alexnet.npy is of its time."""
+    """Writes bytes as Python 2 wrote strings, as in bvlc_alexnet.npy."""
 
     dispatch = pickle._Pickler.dispatch.copy()
 
@@ -100,7 +130,7 @@ class Python2Pickler(pickle._Pickler):
 
 
 def write_npy(path, network, python2=False):
-    """As caffe-tensorflow writes it: (rows, columns, channels, kernels), blue, green, red; fc6 for maps last."""
+    """Writes (rows, columns, channels, kernels) with blue, green, red, and fc6 for maps last, as caffe-tensorflow."""
     content = {}
     for name in LAYERS:
         layer = getattr(network, name)
@@ -108,7 +138,9 @@ def write_npy(path, network, python2=False):
         if name == "conv1":
             weight = weight[:, ::-1]
         if name == "fc6":
-            weight = weight.reshape(-1, 256, 6, 6).transpose(0, 2, 3, 1).reshape(weight.shape)
+            maps = network.conv5.weight.shape[0]
+            side = int((weight.shape[1] / maps) ** 0.5)
+            weight = weight.reshape(-1, maps, side, side).transpose(0, 2, 3, 1).reshape(weight.shape)
         weight = weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
         content[name] = [np.ascontiguousarray(weight), layer.bias.detach().numpy().astype("float32")]
     array = np.array(content, dtype=object)

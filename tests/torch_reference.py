@@ -132,6 +132,7 @@ _VARIANTS = {
         lrn_alpha=1e-4 / 5,
     ),
     "caffe": _CAFFE,
+    "caffe_224": dataclasses.replace(_CAFFE, side=224, order=_CAFFE.order.replace("pool5", "pool5ceil")),
     "caffenet": dataclasses.replace(
         _CAFFE, order=_CAFFE.order.replace("norm1 pool1", "pool1 norm1").replace("norm2 pool2", "pool2 norm2")
     ),
@@ -198,8 +199,9 @@ class AlexNet(nn.Module):
                 )
                 maps, side = variant.kernels[index], (side + 2 * padding - size) // stride + 1
             elif name.startswith("pool"):
-                layer = nn.MaxPool2d(variant.pool_size, 2, ceil_mode=variant.pool_ceil)
-                side = (side - variant.pool_size + variant.pool_ceil) // 2 + 1
+                ceil = variant.pool_ceil or name.endswith("ceil")
+                layer = nn.MaxPool2d(variant.pool_size, 2, ceil_mode=ceil)
+                side = (side - variant.pool_size + ceil) // 2 + 1
             elif name == "pad1":
                 # 224 gives 54.25 steps; the original program rounds up and reads zeros past bottom and right.
                 layer = nn.ZeroPad2d((0, 3, 0, 3))

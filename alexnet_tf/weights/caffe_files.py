@@ -1,6 +1,6 @@
-"""Reads Caffe's files, and the NumPy dictionaries made from them, without Caffe."""
+"""Reads Caffe's files, and NumPy dictionaries made from them, without Caffe."""
 
-import codecs
+import mmap
 import pathlib
 import pickle
 from typing import Any
@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
+from alexnet_tf.weights.restricted_pickle import RestrictedUnpickler
+
 _CONVOLUTION, _LRN, _POOLING = 4, 15, 17  # V1LayerParameter.LayerType in src/caffe/proto/caffe.proto
+_ACTIVATIONS = {"ReLU": "relu", 18: "relu", "TanH": "tanh", 23: "tanh", "Sigmoid": "sigmoid", 19: "sigmoid"}
 
-Settings = tuple[str, str, dict[str, set[float]]]  # of a layer: its kind and name, and the values of its settings
+Settings = tuple[str, str, dict[str, set[Any]]]  # the kind and name of a layer, and the values of its settings
 
-# The settings that are read, by kind of row: Caffe's types, its message, and by the settings' names in rows.py Caffe's
-# names and defaults.
+# For each kind of row: Caffe's types, Caffe's message, and for each setting in rows.py Caffe's name and default.
 _SETTINGS: dict[str, tuple[tuple[str | int, ...], str, dict[str, tuple[str, float]]]] = {
     "Conv": (("Convolution", _CONVOLUTION), "convolution_param", {"strides": ("stride", 1), "padding": ("pad", 0)}),
     "LRN": (
@@ -40,10 +42,10 @@ def read_caffemodel(
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], bool | None, list[Settings]]:
     """Reads a .caffemodel.
 
-    Returns: (layers, pools_first, settings): the names of the layers to (weights, biases), float32, as Caffe has them:
-    (kernels, channels, rows, columns), or (units, inputs); whether each normalization follows a pooling, None without
-    any; and what is set of convolutions, normalizations and poolings, in their order: (kind, name, settings), with the
-    kinds and settings of rows.py.
+    Returns: (layers, pools_first, settings): layer names to (weights, biases), float32, with weights of shape (kernels,
+    channels, rows, columns) or (units, inputs); whether each normalization follows a pooling, None without any; and the
+    settings of convolutions, normalizations and poolings in their order: (kind, name, settings), with the kinds and
+    settings of rows.py.
 
     Raises:
         ValueError: if the file is damaged, or holds no such layers.
@@ -62,9 +64,8 @@ def read_caffemodel(
             kernel = kernel.reshape(kernel.shape[-2:]) if kernel.shape[:2] == (1, 1) else kernel
             weights[layer.name] = (kernel, bias.reshape(-1))
     if not weights:
-        raise ValueError(f"{path} holds no layer with weights and biases: it is no .caffemodel of an AlexNet.")
-    # What each normalization's input comes from: Caffe's types by name, and by number in the older format. A ReLU
-    # writes over its own input.
+        raise ValueError(f"{path} holds no layer with weights and biases: it is not a .caffemodel of an AlexNet.")
+    # The poolings below each normalization. The older format has numbers as types. A ReLU overwrites its input.
     before = [
         {each.type for each in layers if set(each.top) & set(layer.bottom)} & {"Pooling", _POOLING}
         for layer in layers
@@ -77,6 +78,8 @@ def read_caffemodel(
 
 def _read_settings(layers):
     for layer in layers:
+        if layer.type in _ACTIVATIONS:
+            yield "Activation", layer.name, {"function": {_ACTIVATIONS[layer.type]}}
         for kind, (types, message_name, names) in _SETTINGS.items():
             if layer.type in types:
                 given = {field.name: value for field, value in getattr(layer, message_name).ListFields()}
@@ -84,7 +87,7 @@ def _read_settings(layers):
 
 
 def _values(given, name, default):
-    """The values of a setting, which may differ between rows and columns: stride, or stride_h and stride_w."""
+    """Returns the values of a setting, which may differ between rows and columns: stride, or stride_h and stride_w."""
     values = {
         float(value) for each in (name, f"{name}_h", f"{name}_w") if each in given for value in np.ravel(given[each])
     }
@@ -94,18 +97,20 @@ def _values(given, name, default):
 def read_mean(path: str | pathlib.Path) -> np.ndarray:
     """Reads a mean image: Caffe's .binaryproto, or a .npy array. Returns float32 (rows, columns, 3), red first.
 
-    Arrays of three dimensions may have their colors first, blue, green, red, as Caffe's own ilsvrc_2012_mean.npy.
+    Raises:
+        ValueError: if it is damaged, or not of the shape (3, rows, columns), blue first, as Caffe's own files.
     """
     path = pathlib.Path(path)
     try:
         if path.suffix == ".npy":
-            mean = np.asarray(np.load(path, allow_pickle=False), "float32")
+            # Mapped, so that a header can't claim more numbers than the file has.
+            mean = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False), "float32")
         else:
             blob = _caffe_message("BlobProto")
             blob.ParseFromString(path.read_bytes())
             mean = _blob_array(blob)
         mean = mean.reshape(mean.shape[-3:])
-    except Exception as error:  # a damaged file raises one of half a dozen kinds
+    except Exception as error:  # a damaged file raises one of half a dozen classes
         raise ValueError(f"{path} is not a complete .binaryproto or .npy array of numbers: {error}") from error
     if mean.ndim != 3 or mean.shape[:1] != (3,) or not np.all(np.isfinite(mean)):
         received = f"{mean.shape}{'' if np.all(np.isfinite(mean)) else ', numbers that are not finite,'}"
@@ -116,8 +121,8 @@ def read_mean(path: str | pathlib.Path) -> np.ndarray:
 def read_npy(path: str | pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Reads the dictionary that circulates as bvlc_alexnet.npy, as caffe-tensorflow writes it.
 
-    Returns: the names of the layers to (kernel, bias), float32: (rows, columns, channels, kernels), with the colors
-    blue, green, red, or (inputs, units).
+    Returns: the names of the layers to (kernel, bias), arrays of any number type: (rows, columns, channels, kernels),
+    with the colors blue, green, red, or (inputs, units).
 
     Raises:
         ValueError: if the file is damaged, or a pickle that would run code.
@@ -128,32 +133,80 @@ def read_npy(path: str | pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray
             read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
             shape, _, dtype = read_header(file)
             if shape != () or not dtype.hasobject:
-                raise ValueError(f"an array of shape {shape} and type {dtype} is no dictionary of layers")
-            content = _ArraysOnly(file, encoding="latin1").load()
-        layers = content.item() if isinstance(content, np.ndarray) else content
+                raise ValueError(f"an array of shape {shape} and type {dtype} is not a dictionary of layers")
+            # A map has no more bytes than the file, whatever length a pickle states.
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                content.seek(file.tell())
+                layers = _NumpyUnpickler(content).load()
+        layers = layers.values if isinstance(layers, _Array) else layers
         weights = {}
         for name, values in layers.items():
             kernel, bias = (values["weights"], values["biases"]) if isinstance(values, dict) else values
-            weights[str(name)] = (np.asarray(kernel, "float32"), np.asarray(bias, "float32").reshape(-1))
-    except Exception as error:  # a damaged file raises one of a dozen kinds
+            weights[str(name)] = (_number_array(kernel), _number_array(bias).reshape(-1))
+    except Exception as error:  # a damaged file raises one of a dozen classes
         raise ValueError(f"{path} is not a dictionary of layers in NumPy's format: {error}") from error
     return weights
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Opens pickles of dictionaries and arrays, and refuses anything else that a pickle may call."""
+class _Dtype:
+    """A dtype while it is unpickled: its byte order comes after its name."""
 
-    _ALLOWED = frozenset(
-        {(f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")}
-        | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("collections", "OrderedDict")}
-    )
+    def __init__(self, name: str, *_: Any):
+        self.value = np.dtype(str(name))
 
-    def find_class(self, module, name):
-        if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it would call {module}.{name}, which could run any code")
-        if name == "encode":
-            return codecs.encode
-        return super().find_class(module, name)
+
+class _Array:
+    """An array while it is unpickled: its shape and numbers come after it."""
+
+    def __init__(self, *_: Any):
+        self.values: Any = None
+
+
+class _NumpyUnpickler(RestrictedUnpickler):
+    """Unpickles dictionaries of arrays."""
+
+    def __init__(self, file: mmap.mmap):
+        super().__init__(
+            file,
+            {
+                ("numpy", "ndarray"): "ndarray",
+                ("numpy", "dtype"): _Dtype,
+                ("_codecs", "encode"): self._encode,
+                **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
+            },
+        )
+        self._bytes_left = file.size()
+
+    def _encode(self, text: str, encoding: str = "latin1") -> bytes:
+        """How pickles of old protocols hold bytes."""
+        self._bytes_left -= len(text)
+        if encoding != "latin1" or self._bytes_left < 0:  # one text could be encoded many times
+            raise pickle.UnpicklingError("its arrays are larger than the file")
+        return text.encode("latin1")
+
+    def build(self, value: Any, state: Any) -> None:
+        if isinstance(value, _Dtype):
+            value.value = value.value.newbyteorder(state[1])
+            return
+        if not isinstance(value, _Array):
+            super().build(value, state)
+            return
+        shape, dtype, is_fortran, content = state[-4:]
+        if dtype.value.hasobject:
+            (value.values,) = content  # the dictionary itself, in an array of no dimension
+            return
+        content = content.encode("latin1") if isinstance(content, str) else content  # written by Python 2
+        value.values = np.frombuffer(content, dtype.value).reshape(shape, order="F" if is_fortran else "C")
+
+
+def _number_array(array):
+    if (
+        not isinstance(array, _Array)
+        or not isinstance(array.values, np.ndarray)
+        or array.values.dtype.kind not in "fiu"
+    ):
+        raise ValueError("a layer must consist of arrays of numbers")
+    return array.values
 
 
 def _blob_array(blob):
@@ -168,12 +221,12 @@ def _blob_array(blob):
     return np.float32(values).reshape(shape)
 
 
-def _caffe_message(name: str) -> Any:  # whose fields exist at run time alone
-    """An empty message of Caffe's: the part of src/caffe/proto/caffe.proto that is needed, by field number."""
+def _caffe_message(name: str) -> Any:  # its fields exist only at run time
+    """Makes an empty message from the needed part of src/caffe/proto/caffe.proto, by field number."""
     field = descriptor_pb2.FieldDescriptorProto
     one, many = field.LABEL_OPTIONAL, field.LABEL_REPEATED
     text, int32, int64 = field.TYPE_STRING, field.TYPE_INT32, field.TYPE_INT64
-    packed = field.TYPE_BYTES  # millions of packed numbers, which NumPy reads at once
+    packed = field.TYPE_BYTES  # millions of packed numbers, for NumPy to read
     file = descriptor_pb2.FileDescriptorProto(name="caffe_subset.proto", package="caffe", syntax="proto2")
     for message_name, fields in {
         "BlobShape": [("dim", 1, many, int64)],

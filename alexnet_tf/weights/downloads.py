@@ -1,30 +1,23 @@
-"""Downloads files that are known by their checksums into Keras's cache."""
+"""Downloads files with known checksums into Keras's cache."""
 
 import dataclasses
 import fcntl
 import hashlib
-import http.client
 import os
 import pathlib
-import re
-import urllib.error
-import urllib.request
 
-import tqdm
-
-_CHUNK_BYTES = 2**20
 _TIMEOUT_S = 30
-_ATTEMPTS = 4  # of one URL, each from where the last one was cut off
+_RETRIES = 2  # for each URL
 
 
 @dataclasses.dataclass(frozen=True)
 class RemoteFile:
-    """A file on the web. Since its checksum is known, any server may deliver it, by http too.
+    """A file on the web. Its checksum makes any server trustworthy, over HTTP as well.
 
     Attributes:
-        name: in the cache.
-        urls: where it is, in the order in which they are tried.
-        checksum: "sha256:" or "sha1:" and the digits.
+        name: file name in the cache.
+        urls: where to download it, in the order in which they are tried.
+        checksum: "sha256:" or "sha1:" and the hexadecimal digits.
         num_bytes: its size; None if it was not published.
     """
 
@@ -41,15 +34,14 @@ class RemoteFile:
 
 
 def fetch(file: RemoteFile) -> pathlib.Path:
-    """Downloads a file, unless it is in the cache.
+    """Downloads a file unless it is in the cache, and compares its checksum.
 
-    A download that was interrupted is resumed where the server can. If two processes ask at once, one downloads and
-    the other waits.
+    If two processes call it at once, one downloads and the other waits.
 
-    Returns: the path of the complete file, whose checksum was compared.
+    Returns: the path of the complete file.
 
     Raises:
-        ValueError: if no server delivers the file, or there is another file in its place.
+        ValueError: if no server delivers the file, or the cache has another file of its name.
     """
     path = file.path
     try:
@@ -60,91 +52,43 @@ def fetch(file: RemoteFile) -> pathlib.Path:
                 _download(file)
     except OSError as error:
         raise ValueError(f"{path} can't be written: {error}") from error
-    wrong = _difference(file, path)
-    if wrong:
-        raise ValueError(f"{path} is not the published file: {wrong}. Remove it to download it again.")
+    kind, _, expected = file.checksum.partition(":")
+    found = digest(path, kind)
+    if found != file.checksum:
+        raise ValueError(
+            f"{path} is not the published file: its {kind} is {found.removeprefix(f'{kind}:')} instead of {expected}. "
+            "Remove it to download it again."
+        )
     return path
 
 
 def _download(file):
-    path = file.path
-    partial = path.with_name(f".{file.name}.partial")
+    import pooch  # imports requests, which takes a third of a second
+
+    pooch.get_logger().setLevel("WARNING")
     problems = []
     for url in file.urls:
-        resumed = partial.exists()
+        cache = pooch.create(
+            file.path.parent,
+            base_url="",
+            registry={file.name: file.checksum},
+            urls={file.name: url},
+            retry_if_failed=_RETRIES,
+        )
         try:
-            _download_from(url, file, partial)
-            wrong = _difference(file, partial)
-            if wrong and resumed:  # perhaps what an earlier download left was damaged
-                partial.unlink()
-                _download_from(url, file, partial)
-                wrong = _difference(file, partial)
-        except (OSError, http.client.HTTPException) as error:
-            problems.append(f"{url}: {getattr(error, 'reason', None) or error}")
-            continue
-        if not wrong:
-            partial.replace(path)
+            cache.fetch(file.name, downloader=pooch.HTTPDownloader(True, chunk_size=2**20, timeout=_TIMEOUT_S))
+            file.path.chmod(0o644)  # pooch leaves it readable only by its owner
             return
-        partial.unlink()
-        problems.append(f"{url}: it delivers another file: {wrong}")
+        except (OSError, ValueError) as error:  # no connection, an HTTP status, or another checksum
+            problems.append(f"{url}: {error}")
     size = "" if file.num_bytes is None else f"{file.num_bytes:,} bytes, "
     raise ValueError(
         f"{file.name} ({size}{file.checksum}) can't be downloaded. {'. '.join(problems)}. "
-        f"If you have the file, or can download it elsewhere, copy it to {path}"
+        f"If you have the file, or can download it elsewhere, copy it to {file.path}"
     )
 
 
-def _download_from(url, file, partial):
-    """Downloads as many bytes as the server has, resuming what there is and what is cut off."""
-    for attempt in range(1, _ATTEMPTS + 1):
-        before = partial.stat().st_size if partial.exists() else 0
-        try:
-            _receive(url, file, partial, before)
-            return
-        except urllib.error.HTTPError as error:
-            if error.code != 416 or not before:  # the range is past the end: what there is, is no part of this file
-                raise
-            partial.unlink()
-        except (OSError, http.client.HTTPException):
-            if attempt == _ATTEMPTS or not partial.exists() or partial.stat().st_size <= before:
-                raise
-
-
-def _receive(url, file, partial, start):
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
-        answered = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-        if not answered or int(answered[1]) != start:
-            start = 0  # the server sends all of it
-        length = response.headers.get("Content-Length")
-        end = None if length is None else start + int(length)
-        if None not in (end, file.num_bytes) and end != file.num_bytes:
-            partial.unlink(missing_ok=True)
-            raise OSError(f"it delivers {end:,} bytes in place of {file.num_bytes:,}")
-        with (
-            partial.open("r+b" if start else "wb") as output,
-            tqdm.tqdm(desc=file.name, total=end, initial=start, unit="B", unit_scale=True) as progress,
-        ):
-            output.seek(start)
-            while chunk := response.read(_CHUNK_BYTES):
-                output.write(chunk)
-                progress.update(len(chunk))
-            received = output.tell()
-    if end is not None and received < end:
-        raise OSError(f"the connection was cut off after {received:,} of {end:,} bytes")
-
-
-def _difference(file, path):
-    """How a file differs from the published one, or None."""
-    num_bytes = path.stat().st_size
-    if file.num_bytes not in (None, num_bytes):
-        return f"it has {num_bytes:,} bytes in place of {file.num_bytes:,}"
-    kind, _, expected = file.checksum.partition(":")
-    found = digest(path, kind)
-    return None if found == file.checksum else f"its {kind} is {found.removeprefix(f'{kind}:')} in place of {expected}"
-
-
 def digest(path: str | pathlib.Path, kind: str) -> str:
-    """The checksum of a file as `RemoteFile` has it: `kind`, "sha256" or "sha1", a colon and the digits."""
+    """Computes the checksum of a file as `RemoteFile` has it: `kind`, "sha256" or "sha1", a colon and the digits."""
     with pathlib.Path(path).open("rb") as content:
         return f"{kind}:{hashlib.file_digest(content, kind).hexdigest()}"

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face Hub, by addresses such as hf://USER/NAME."""
+"""Downloads models from the Hugging Face Hub by addresses such as hf://USER/NAME."""
 
 import importlib
 import pathlib
@@ -9,14 +9,14 @@ def local_folder(path: str | pathlib.Path) -> pathlib.Path | None:
     """Downloads a model, unless it is in the Hub's cache.
 
     Args:
-        path: "hf://USER/NAME"; or any other path, for which nothing is done.
+        path: "hf://USER/NAME", or any other path.
 
-    Returns: the folder with the model's files; None if `path` is no address of the Hub.
+    Returns: the folder with the model's files; None if `path` is not an address of the Hub.
 
     Raises:
         ValueError: if huggingface_hub is not installed, or the model can't be downloaded.
     """
-    address = re.fullmatch(r"hf:/+(.+)", str(path))  # pathlib makes one stroke of two
+    address = re.fullmatch(r"hf:/+(.+)", str(path))  # pathlib turns // into /
     if address is None:
         return None
     try:
@@ -25,7 +25,7 @@ def local_folder(path: str | pathlib.Path) -> pathlib.Path | None:
         raise ValueError(f"huggingface_hub is needed for hf://{address[1]}: pip install 'alexnet-tf[hub]'") from error
     try:
         return pathlib.Path(huggingface_hub.snapshot_download(address[1], library_name="keras"))
-    except Exception as error:  # its own kinds, and those of its HTTP client
+    except Exception as error:  # of its own classes, or its HTTP client's
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
             f"hf://{address[1]} can't be downloaded: {reason} If you have its files, give their folder instead."

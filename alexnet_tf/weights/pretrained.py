@@ -1,4 +1,4 @@
-"""Published weights and weights files, loaded into a network."""
+"""Loads published weights and weights files into a network."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def load_weights(model: keras.Model, variant: str, weights: str | pathlib.Path) 
         model: from `model.build_alexnet`.
         variant: its variant.
         weights: the name of published weights, a key of `published.PUBLISHED`, or "imagenet" for the variant's; a
-            .weights.h5 file that Keras saved; or a file that `pretrained_files.read_pretrained` reads.
+            .weights.h5 file that Keras saved; or a file for `pretrained_files.read_pretrained`.
 
     Raises:
-        ValueError: if there are no such weights, they can't be downloaded, or they are of another network.
+        ValueError: if there are no such weights, they can't be downloaded, or they belong to another network.
     """
     name = published_name(weights, variant)
     if name is None:
@@ -31,7 +31,10 @@ def load_weights(model: keras.Model, variant: str, weights: str | pathlib.Path) 
             known = ", ".join(published.PUBLISHED)
             raise ValueError(f"`weights` must be one of {known}, imagenet, or a file. Received: {weights}")
         if path.name.endswith(".weights.h5"):
-            model.load_weights(path)
+            try:
+                model.load_weights(path)
+            except Exception as error:  # a damaged file raises one of a dozen classes
+                raise ValueError(f"{path} does not hold weights of {model.name}: {error}") from error
             return
         source = pretrained_files.read_pretrained(path)
         if source.variant not in (None, variant):  # None: the file does not say
@@ -49,21 +52,21 @@ def load_weights(model: keras.Model, variant: str, weights: str | pathlib.Path) 
         )
     if model.input_shape[1] != side and any(isinstance(layer, layers.ColumnDense) for layer in model.layers):
         raise ValueError(
-            f"`image_px` must be {side} with `weights` and `include_top`: the first fully-connected layer has an input "
-            f"for each place. Received: image_px={model.input_shape[1]}"
+            f"`image_px` must be {side} with `weights` and `include_top`: the size determines the inputs of the first "
+            f"fully-connected layer. Received: image_px={model.input_shape[1]}"
         )
     transfer.load_pretrained(pretrained_files.read_pretrained(downloads.fetch(row.file)), model)
     if row.mean_image:
         mean_image = caffe_files.read_mean(downloads.fetch(row.mean_image))
-        if mean_image.shape[0] >= model.input_shape[1]:  # else the mean color stays, which `load_pretrained` has set
+        if mean_image.shape[0] >= model.input_shape[1]:  # otherwise the mean color from `load_pretrained` remains
             model.get_layer("mean_image").set_mean_image(mean_image)
 
 
 def published_name(weights: str | pathlib.Path, variant: str | None = None) -> str | None:
-    """The key of `published.PUBLISHED` that is meant, or None if `weights` is a path.
+    """Returns the key of `published.PUBLISHED` for `weights`, or None if it is a path.
 
     Raises:
-        ValueError: if "imagenet" is meant and nothing was published for the variant.
+        ValueError: if `weights` is "imagenet" and nothing was published for the variant.
     """
     name = str(weights)
     if pathlib.Path(name).is_file() or (pathlib.Path(name) / "model.keras").is_file():
@@ -78,7 +81,7 @@ def published_name(weights: str | pathlib.Path, variant: str | None = None) -> s
 
 
 def description(name: str) -> schema.DatasetDescription:
-    """The data that published weights were trained on, with the classes' names."""
+    """Returns the description of the training data of published weights, with ImageNet's class names."""
     return schema.DatasetDescription(
         class_names=tuple(f"{class_id} {words}" for class_id, words in ilsvrc.read_classes().items()),
         image_px=256,

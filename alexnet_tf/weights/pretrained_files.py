@@ -22,6 +22,7 @@ CAFFE_MEAN_COLOR = (123.0, 117.0, 104.0)
 # torchvision's transforms subtract a mean and divide by a standard deviation, of pixels from 0 to 1.
 TORCHVISION_MEAN_COLOR = (255 * 0.485, 255 * 0.456, 255 * 0.406)
 TORCHVISION_INPUT_SCALE = (1 / (255 * 0.229), 1 / (255 * 0.224), 1 / (255 * 0.225))
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _TORCHVISION_NAMES = {
     "features.0": "conv1",
     "features.3": "conv2",
@@ -39,12 +40,12 @@ class PretrainedWeights:
     """Weights of a network from another program, in this project's layout.
 
     Attributes:
-        variant: its row of the table of variants; None if the file does not say which it is.
+        variant: its key in the table of variants; None if the file does not say which one it is.
         weights: layer names to (kernel, bias), float32. Kernels of convolutions are (rows, columns, input
             channels, kernels) with channels in the order red, green, blue in conv1; of dense layers (inputs, units).
         maps_first: whether the inputs of the first dense layer are in the order (channel, row, column), as in Caffe and
-            PyTorch, and not (row, column, channel), as here.
-        input_scale: what centered pixels are multiplied by: red, green, blue.
+            PyTorch, instead of (row, column, channel), as here.
+        input_scale: the factor of centered pixels: red, green, blue.
         mean_color: the mean red, green and blue that is subtracted, from pixels of 0 to 255.
     """
 
@@ -56,7 +57,7 @@ class PretrainedWeights:
 
     @property
     def num_classes(self) -> int:
-        """Units of the classifier, fc8; 1000 where the file lacks it."""
+        """Units of the classifier, fc8; 1000 if the file has no classifier."""
         return len(self.weights["fc8"][1]) if "fc8" in self.weights else 1000
 
 
@@ -68,54 +69,112 @@ def read_pretrained(path: str | pathlib.Path) -> PretrainedWeights:
             torchvision's alexnet; or an .onnx graph of one of these networks.
 
     Raises:
-        ValueError: if the file is of another kind, is damaged, holds other layers, or is a pickle that would run code.
+        ValueError: if the file has another format, is damaged, has kernels of no variant, or is a pickle that would run
+            code.
     """
     path = pathlib.Path(path)
     if path.suffix not in READERS:
         raise ValueError(f"The file's name must end in one of {', '.join(READERS)}. Received: {path}")
     if not path.is_file():
-        raise ValueError(f"There is no file {path}.")
-    network = READERS[path.suffix](path)
-    for name, (kernel, bias) in network.weights.items():
-        if kernel.ndim not in (2, 4) or (name == "conv1" and kernel.ndim != 4) or bias.ndim != 1:
-            raise ValueError(
-                f"{path} must hold kernels of 2 or 4 dimensions and biases of 1. Received: {name} of shapes "
-                f"{kernel.shape} and {bias.shape}"
-            )
-    return network
+        raise ValueError(f"File not found: {path}")
+    check_not_lfs_pointer(path)
+    return READERS[path.suffix](path)
+
+
+def check_not_lfs_pointer(path: pathlib.Path) -> None:
+    """Raises ValueError if Git LFS has a small text file in place of the file's content."""
+    with path.open("rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise ValueError(f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull` in its repository.")
 
 
 def fitting_variants(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """The variants that have kernels of these shapes.
+    """Finds the variants that have kernels of these shapes.
 
     Args:
-        shapes: names of layers to the shapes of their kernels, as `rows.kernel_shapes` returns them; without the dense
-            layers they are of a network without its top.
+        shapes: names of layers to the shapes of their kernels, as `rows.kernel_shapes` returns them: of all layers, or
+            of all convolutions for a network without its top.
     """
     fitting = []
     for name, row in VARIANTS.items():
-        expected = rows.kernel_shapes(row, shapes.get(row.layers[-1].name, (0,))[-1])
+        expected = rows.kernel_shapes(row, _num_classes(row, shapes))
         convolutions = {layer.name for layer in row.select(rows.Conv)}
         if shapes in (expected, {name: shape for name, shape in expected.items() if name in convolutions}):
             fitting.append(name)
     return fitting
 
 
+def no_variant_error(path: str | pathlib.Path, shapes: Mapping[str, tuple[int, ...]]) -> ValueError:
+    """The error for kernels that no variant has, with those of the variant that has most of them."""
+    expected = {name: rows.kernel_shapes(row, _num_classes(row, shapes)) for name, row in VARIANTS.items()}
+    nearest = max(expected, key=lambda name: len(expected[name].items() & shapes.items()))
+    name = next((name for name in expected[nearest] if expected[nearest][name] != shapes.get(name)), "")
+    return ValueError(
+        f"{path} holds no network of alexnet-describe's list. The nearest is {nearest}, whose {name} has kernels of "
+        f"{expected[nearest].get(name)}. Received: {shapes.get(name, f'no {name}')}"
+    )
+
+
+def _num_classes(row: rows.Variant, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    return (shapes.get(row.layers[-1].name) or (0,))[-1]
+
+
+def _convert(
+    path: pathlib.Path,
+    layers: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    output_first: bool,
+    blue_first: bool,
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Converts kernels and biases to this project's layout, if a variant has kernels of these shapes.
+
+    The shapes are checked first: a small file can describe arrays that would fill all memory.
+
+    Args:
+        path: the file.
+        layers: names to (kernel, bias).
+        output_first: whether kernels are (kernels, channels, rows, columns) and (units, inputs), as in Caffe, PyTorch
+            and ONNX.
+        blue_first: whether the channels of conv1 are blue, green, red.
+    """
+    axes = {4: (2, 3, 1, 0), 2: (1, 0)} if output_first else {4: (0, 1, 2, 3), 2: (0, 1)}
+    transposed = {}
+    for name, (kernel, bias) in layers.items():
+        if kernel.ndim not in axes or (name == "conv1" and kernel.ndim != 4) or bias.ndim != 1:
+            raise ValueError(
+                f"{path} must hold kernels of 2 or 4 dimensions and biases of 1. Received: {name} of shapes "
+                f"{kernel.shape} and {bias.shape}"
+            )
+        transposed[name] = kernel.transpose(axes[kernel.ndim])
+    shapes = {name: kernel.shape for name, kernel in transposed.items()}
+    expected = (rows.kernel_shapes(row, _num_classes(row, shapes)) for row in VARIANTS.values())
+    if not any(shapes.items() <= each.items() for each in expected):
+        raise no_variant_error(path, shapes)
+    weights = {}
+    for name, kernel in transposed.items():
+        bias = layers[name][1]
+        if len(bias) != kernel.shape[-1]:
+            raise ValueError(f"{path} must hold {kernel.shape[-1]} biases of {name}. Received: {len(bias)}")
+        if name == "conv1" and blue_first:
+            kernel = kernel[:, :, ::-1]
+        weights[name] = (np.ascontiguousarray(kernel, "float32"), np.asarray(bias, "float32"))
+    return weights
+
+
 def _read_caffemodel(path):
     # bvlc_alexnet and bvlc_reference_caffenet differ in the order of normalization and pooling.
     layers, pools_first, settings = caffe_files.read_caffemodel(path)
-    weights = {name: (_from_output_first(kernel), bias) for name, (kernel, bias) in layers.items()}
-    new = weights.keys() - _TORCHVISION_NAMES.values()
-    if "fc8" not in weights and len(new) == 1:  # fine-tuned: Caffe's way to a new classifier is a new name
-        weights["fc8"] = weights.pop(new.pop())
+    new = layers.keys() - _TORCHVISION_NAMES.values()
+    if "fc8" not in layers and len(new) == 1:  # fine-tuned: Caffe's way to a new classifier is a new name
+        layers["fc8"] = layers.pop(new.pop())
+    weights = _convert(path, layers, output_first=True, blue_first=True)
     variant = {None: None, True: "caffenet", False: "caffe"}[pools_first]
     if variant:
         _warn_of_settings(path, variant, settings)
-    return PretrainedWeights(variant, _with_red_first(weights), True, (1.0, 1.0, 1.0), CAFFE_MEAN_COLOR)
+    return PretrainedWeights(variant, weights, True, (1.0, 1.0, 1.0), CAFFE_MEAN_COLOR)
 
 
 def _read_npy(path):
-    weights = _with_red_first(caffe_files.read_npy(path))
+    weights = _convert(path, caffe_files.read_npy(path), output_first=False, blue_first=True)
     fits = "caffe" in fitting_variants({name: kernel.shape for name, (kernel, _) in weights.items()})
     return PretrainedWeights("caffe" if fits else None, weights, False, (1.0, 1.0, 1.0), CAFFE_MEAN_COLOR)
 
@@ -123,16 +182,17 @@ def _read_npy(path):
 def _read_torchvision(path):
     read = _read_safetensors if path.suffix == ".safetensors" else torch_files.read_state_dict
     # torch.nn.DataParallel puts "module." before the names of the part that it wraps.
-    arrays = {name.replace("module.", ""): np.asarray(array, "float32") for name, array in read(path).items()}
-    weights = {}
+    arrays = {name.replace("module.", ""): array for name, array in read(path).items()}
+    layers = {}
     for theirs, ours in _TORCHVISION_NAMES.items():
         try:
-            weights[ours] = (_from_output_first(arrays[f"{theirs}.weight"]), arrays[f"{theirs}.bias"])
+            layers[ours] = (arrays[f"{theirs}.weight"], arrays[f"{theirs}.bias"])
         except KeyError as error:
             raise ValueError(
                 f"{path} must hold {theirs}.weight and {theirs}.bias, as torchvision's alexnet does, for {ours}. "
                 f"It holds {', '.join(sorted(arrays)[:6])}, ..."
             ) from error
+    weights = _convert(path, layers, output_first=True, blue_first=False)
     return PretrainedWeights("one_weird_trick", weights, True, TORCHVISION_INPUT_SCALE, TORCHVISION_MEAN_COLOR)
 
 
@@ -143,53 +203,67 @@ def _read_safetensors(path):
         raise ValueError(f"safetensors is needed to read {path}: pip install 'alexnet-tf[pretrained]'") from error
     try:
         return safetensors_numpy.load_file(path)
-    except Exception as error:  # its own kinds, which are no ValueError
+    except Exception as error:  # of its own classes
         raise ValueError(f"{path} is not a complete .safetensors file: {error}") from error
 
 
 def _read_onnx(path):
-    layers, pools_first = onnx_files.read_onnx(path)
-    weights = {name: (_from_output_first(kernel), bias) for name, (kernel, bias) in layers.items()}
-    if pools_first is None:  # torchvision's, which has no normalization, takes normalized colors, red first
-        return PretrainedWeights("one_weird_trick", weights, True, TORCHVISION_INPUT_SCALE, TORCHVISION_MEAN_COLOR)
-    variant = "caffenet" if pools_first else "caffe"
-    return PretrainedWeights(variant, _with_red_first(weights), True, (1.0, 1.0, 1.0), CAFFE_MEAN_COLOR)
+    layers, pools_first, settings, image_px = onnx_files.read_onnx(path)
+    is_torchvision = pools_first is None  # it has no normalization, and takes normalized colors, red first
+    weights = _convert(path, layers, output_first=True, blue_first=not is_torchvision)
+    if is_torchvision:
+        variant = "one_weird_trick"
+    elif pools_first:
+        variant = "caffenet"
+    else:  # the model zoo's graph has other paddings than Caffe's own network
+        variant = "caffe_224" if image_px == 224 else "caffe"
+    _warn_of_settings(path, variant, settings)
+    if is_torchvision:
+        return PretrainedWeights(variant, weights, True, TORCHVISION_INPUT_SCALE, TORCHVISION_MEAN_COLOR)
+    return PretrainedWeights(variant, weights, True, (1.0, 1.0, 1.0), CAFFE_MEAN_COLOR)
 
 
 def _warn_of_settings(path, variant, settings):
     """Warns of the settings in which a file's network differs from its variant, and so computes something else."""
     differences = []
-    for kind in (rows.Conv, rows.LRN, rows.MaxPool):
+    for kind in (rows.Conv, rows.LRN, rows.MaxPool, rows.Activation):
         layers = [each for each in settings if each[0] == kind.__name__]
         expected = VARIANTS[variant].select(kind)
         if len(layers) != len(expected):
-            differences.append(f"{len(layers)} layers of the kind {kind.__name__}, not {len(expected)}")
+            differences.append(f"it has {len(layers)} {kind.__name__} layers, not {len(expected)}")
         for (_, name, found), row in zip(layers, expected, strict=False):
-            padding = row.kernel_size // 2 if isinstance(row, rows.Conv) and row.padding == "same" else 0
-            wanted: dict[str, Any] = dataclasses.asdict(row) | {"padding": padding}
-            wanted |= {"region": 0, "function": 0}  # over feature maps; the maximum
+            wanted = _expected_settings(row)
             differences += [
-                f"{name}'s {setting} is {', '.join(f'{value:g}' for value in sorted(values))}, not {wanted[setting]:g}"
+                f"{name}'s {setting} is {_list(values)}, not {_list(wanted[setting])}"
                 for setting, values in found.items()
-                if {np.float32(value) for value in values} != {np.float32(wanted[setting])}
+                if _list(values) != _list(wanted[setting])
             ]
     if differences:
         logging.warning(
-            "%s is another network than %s, which computes something else: %s", path, variant, "; ".join(differences)
+            "%s differs from %s, which computes something else with its weights: %s",
+            path,
+            variant,
+            "; ".join(differences),
         )
 
 
-def _from_output_first(kernel):
-    """(kernels, channels, rows, columns) to (rows, columns, channels, kernels); (units, inputs) to (inputs, units)."""
-    return np.ascontiguousarray(kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel.T)
+def _expected_settings(row: rows.Layer) -> dict[str, set[Any]]:
+    """Returns the settings of a layer as the readers return them."""
+    padding = {0}
+    if isinstance(row, rows.Conv) and row.padding == "same":
+        padding = {row.kernel_size // 2}
+    elif isinstance(row, rows.Conv) and row.padding != "valid":
+        padding = set(np.ravel(row.padding))
+    elif isinstance(row, rows.MaxPool) and row.padding == "same":
+        padding = {0, 1}
+    others = {name: {value} for name, value in dataclasses.asdict(row).items() if isinstance(value, int | float | str)}
+    maximum, over_maps = {0}, {0}
+    return {"function": maximum, "region": over_maps} | others | {"padding": padding}
 
 
-def _with_red_first(weights):
-    """conv1's kernels for red, green, blue where they were for blue, green, red."""
-    if "conv1" in weights and weights["conv1"][0].ndim == 4:
-        kernel, bias = weights["conv1"]
-        weights = weights | {"conv1": (kernel[:, :, ::-1], bias)}
-    return weights
+def _list(values: set[Any]) -> str:
+    """Formats the values of a setting, to float32's precision, in which files hold them."""
+    return ", ".join(sorted(value if isinstance(value, str) else f"{value:.6g}" for value in values))
 
 
 READERS = {
@@ -201,4 +275,4 @@ READERS = {
     ".safetensors": _read_torchvision,
     ".onnx": _read_onnx,
 }
-"""Ends of files' names to the functions that read them."""
+"""File name extensions to the functions that read them."""

@@ -23,13 +23,13 @@ class PublishedWeights:
     Attributes:
         variant: the network, a key of `variants.VARIANTS`.
         file: the weights.
-        mean_image: the mean image that belongs to them; None if a mean color is subtracted.
-        resize: how the images were resized before the center crop when the errors were measured: "crop" (the shorter
-            side to 256 pixels) or "warp" (both sides).
-        top1_error, top5_error: on ILSVRC2012's validation images, center crop, as published, in percent.
-        license: of the weights.
+        mean_image: their mean image; None if a mean color is subtracted.
+        resize: how images were resized before the center crop to measure the errors: "crop" (the shorter side to 256
+            pixels) or "warp" (both sides).
+        top1_error, top5_error: published errors on ILSVRC2012's validation images, center crop, in percent.
+        license: license of the weights.
         source: where the errors were published.
-        citation: what to cite.
+        citation: the publication to cite.
     """
 
     variant: str
@@ -106,25 +106,26 @@ PUBLISHED = {
         top1_error=42.9,
         top5_error=19.8,
         license="BSD-3-Clause",
-        source="the ONNX model zoo, alexnet/README.md, of Caffe's AlexNet, whose copy it is. It measured 45.20% and "
-        "21.77% with another preprocessing",
+        source="Caffe, models/bvlc_alexnet/readme.md: the file is a copy of Caffe's weights from the ONNX model zoo",
         citation=_CAFFE_CITATION,
     ),
 }
-"""Names to weights. The first one of a variant is the one that is called "imagenet"."""
+"""Names to weights. "imagenet" is the first one of a variant."""
 
 
 RESIZED = {"crop": "the shorter side to 256 pixels", "warp": "both sides to 256 pixels"}
 
 
 def list_weights() -> list[str]:
-    """The names that `build_alexnet(weights=)` and every program's `--model` take."""
+    """Returns the names for `build_alexnet(weights=)` and for every program's `--model`."""
     return list(PUBLISHED)
 
 
 def identify(path: str | pathlib.Path) -> tuple[str, RemoteFile] | None:
-    """The published file that a file is, by its size and checksum: its key in `PUBLISHED`, the first of several, and
-    the row's file or mean image. None if it is none of them."""
+    """Finds the published file with a file's size and checksum.
+
+    Returns: its key in `PUBLISHED`, the first of several, and the row's file or mean image; None if there is none.
+    """
     digests, num_bytes = {}, pathlib.Path(path).stat().st_size
     for name, row in PUBLISHED.items():
         for file in filter(None, (row.file, row.mean_image)):
@@ -138,7 +139,7 @@ def identify(path: str | pathlib.Path) -> tuple[str, RemoteFile] | None:
 
 
 def describe() -> str:
-    """The table as text, with where each file is or will be."""
+    """Returns the table as text, with the path of each file in the cache."""
     lines = []
     for name, row in PUBLISHED.items():
         lines += [

@@ -13,6 +13,8 @@ import keras
 import numpy as np
 
 from alexnet_tf import layers
+from alexnet_tf.networks import structure
+from alexnet_tf.networks.structure import column_variables, merged_weights
 from alexnet_tf.tfrecords import ilsvrc, schema
 from alexnet_tf.weights.pretrained_files import PretrainedWeights
 
@@ -20,8 +22,8 @@ from alexnet_tf.weights.pretrained_files import PretrainedWeights
 def copy_weights(source: keras.Model, target: keras.Model, new_head: bool = False) -> None:
     """Copies the weights of a model into another, so that both compute the same function.
 
-    The columns may be merged in one and split in the other. What the two do differently around the weights is folded
-    into them: another input scale into conv1, dropout's factor (at test time or in training) into the layer above it.
+    The columns may be merged in one and split in the other. Differences outside of the weights are folded into them:
+    another input scale into conv1, dropout's factor (at test time or in training) into the layer above it.
 
     Args:
         source, target: from `model.build_alexnet`.
@@ -41,8 +43,8 @@ def load_pretrained(network: PretrainedWeights, target: keras.Model) -> None:
     """Copies weights that were read from another program's file into a model.
 
     Args:
-        network: what `pretrained_files.read_pretrained` returned.
-        target: from `model.build_alexnet`, in either form of columns.
+        network: from `pretrained_files.read_pretrained`.
+        target: from `model.build_alexnet`, with merged or split columns.
 
     Raises:
         ValueError: if a layer is missing, its shapes are not the target's, or its weights are not finite.
@@ -50,15 +52,14 @@ def load_pretrained(network: PretrainedWeights, target: keras.Model) -> None:
     weights = {name: {"kernel": kernel, "bias": bias} for name, (kernel, bias) in network.weights.items()}
     mean = target.get_layer("mean_image").mean
     weights["mean_image"] = {"mean": np.broadcast_to(np.asarray(network.mean_color, "float32"), mean.shape)}
-    dense = [layer for layer in target.layers if isinstance(layer, layers.ColumnDense)]
-    if network.maps_first and dense:
-        first_dense = dense[0]
-        values = weights.get(first_dense.name)
-        if values:
-            _check_shape(first_dense, "kernel", values["kernel"].shape)
-            rows, columns, maps = first_dense.input.shape[1:]
-            kernel = values["kernel"].reshape(maps, rows, columns, -1).transpose(1, 2, 0, 3)
-            values["kernel"] = kernel.reshape(rows * columns * maps, -1)
+    first_dense = next((layer for layer in target.layers if isinstance(layer, layers.ColumnDense)), None)
+    values = weights.get(first_dense.name) if first_dense else None
+    if network.maps_first and values:
+        _check_shape(first_dense, "kernel", values["kernel"].shape)
+        below = target.layers[target.layers.index(first_dense) - 1]
+        rows, columns, maps = structure.output_shape(below)
+        kernel = values["kernel"].reshape(maps, rows, columns, -1).transpose(1, 2, 0, 3)
+        values["kernel"] = kernel.reshape(rows * columns * maps, -1)
     _set_weights(target, weights, network.input_scale, new_head=False)
 
 
@@ -78,24 +79,9 @@ def _set_weights(target: keras.Model, weights: dict, input_scale, new_head: bool
                 raise ValueError(f"{layer.name}'s {name} must be finite. Received: NaN or infinity")
         if layer.name == target.layers[2].name:  # the first convolution
             values["kernel"] = values["kernel"] * ratio.astype("float32")[:, None]
-        for name, variables in _by_column(layer).items():
+        for name, variables in column_variables(layer).items():
             for variable, part in zip(variables, np.split(values[name], len(variables), axis=-1), strict=True):
                 variable.assign(part)
-
-
-def _by_column(layer):
-    """A layer's variables by name, a list with one per column."""
-    if hasattr(layer, "kernels"):
-        return {"kernel": layer.kernels} | ({"bias": layer.biases} if layer.biases else {})
-    return {variable.name: [variable] for variable in layer.weights}
-
-
-def merged_weights(layer):
-    """A layer's weights by name, all columns concatenated along the last axis."""
-    return {
-        name: np.concatenate([np.asarray(variable) for variable in variables], axis=-1)
-        for name, variables in _by_column(layer).items()
-    }
 
 
 def _check_shape(layer, name, shape):
@@ -105,7 +91,7 @@ def _check_shape(layer, name, shape):
 
 
 def _dropout_factor(network, name):
-    """What dropout multiplies the inputs of a layer by at test time."""
+    """The factor of a layer's inputs at test time."""
     before = None
     for layer in network.layers:
         if layer.name == name:
@@ -127,9 +113,9 @@ def describe_data(
 
     Args:
         known: that of the network that was converted; None if it has none. Caffe's images are then resized by "warp".
-        names_file: a file of names of classes for `read_class_names`, or None.
+        names_file: a file of class names for `read_class_names`, or None.
         converted: the network.
-        source: what was converted.
+        source: the file that was converted.
 
     Raises:
         ValueError: as `read_class_names`.
@@ -156,15 +142,15 @@ def save_converted(
     output_dir: str | pathlib.Path,
     zipped: bool = True,
 ) -> None:
-    """Writes a folder as alexnet-train does, with the network, dataset.json and README.md: what a model on the Hugging
-    Face Hub consists of. It appears complete or not at all.
+    """Writes a folder like the run folders of alexnet-train, with the network, dataset.json and README.md: a model for
+    the Hugging Face Hub. An interrupted call leaves no folder.
 
     Args:
         converted: the network.
         description: of the data that it was trained on.
         card: the text of README.md.
         output_dir: the folder, which must not exist.
-        zipped: whether the network is one file, model.keras, or Keras's three files in the folder.
+        zipped: whether the network is one file, model.keras, instead of Keras's three files in the folder.
 
     Raises:
         ValueError: if the folder exists already.
@@ -188,26 +174,28 @@ def save_converted(
 
 
 def read_class_names(path: str | pathlib.Path | None, num_classes: int) -> collections.abc.Sequence[str]:
-    """Reads the names of classes.
+    """Reads class names.
 
     Args:
         path: a file with a name per line, or a dataset.json; None for ImageNet's, such as "n01440764 tench, Tinca
             tinca", sorted by their ids: the order of Caffe's and torchvision's labels.
-        num_classes: how many names are expected.
+        num_classes: the expected number of names.
 
     Raises:
-        ValueError: if there are not as many names as classes, or the file is of another kind.
+        ValueError: if there are more or fewer names than classes, or the file has another format.
     """
     if path is None:
         if num_classes != 1000:
-            raise ValueError(f"`class_names` must be given: names are known for 1000 classes alone, not {num_classes}.")
+            raise ValueError(
+                f"`class_names` must be given: only ImageNet's 1000 are known. Received: {num_classes} classes"
+            )
         return [f"{class_id} {words}" for class_id, words in ilsvrc.read_classes().items()]
     try:
-        text = pathlib.Path(path).read_text(encoding="utf-8-sig")  # Windows's editors begin with a mark
+        text = pathlib.Path(path).read_text(encoding="utf-8-sig")  # editors on Windows write a byte order mark
         names = list(map(str, json.loads(text)["class_names"])) if str(path).endswith(".json") else text.splitlines()
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"`class_names` must be a name per line in UTF-8, or a dataset.json. {path}: {error!r}"
+            f"`class_names` must be a file with a name per line in UTF-8, or a dataset.json. {path}: {error!r}"
         ) from error
     if len(names) != num_classes:
         raise ValueError(f"`class_names` must name the {num_classes} classes. Received: {len(names)} names in {path}")

@@ -1,33 +1,22 @@
-"""AlexNets in ONNX: a third party's graph, and weights through an export of PyTorch's."""
+"""AlexNets in ONNX: a third-party graph, and graphs of small layers."""
 
 import pathlib
+import re
 
 import numpy as np
 import onnx
 import pytest
+from made_foreign import LAYERS, make_layers
 from onnx import TensorProto, helper, numpy_helper
 
 from alexnet_tf.weights import onnx_files, pretrained_files
 
 BVLC = pathlib.Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / "light_bvlc_alexnet.onnx"
-SHAPES = {
-    "conv1": (4, 3, 11, 11),
-    "conv2": (6, 2, 5, 5),
-    "conv3": (8, 6, 3, 3),
-    "conv4": (8, 4, 3, 3),
-    "conv5": (6, 4, 3, 3),
-    "fc6": (9, 6),
-    "fc7": (9, 9),
-    "fc8": (5, 9),
-}
 
 
 def arrays():
-    draw = np.random.default_rng(0)
-    return {
-        name: (draw.normal(size=shape).astype("float32"), draw.normal(size=shape[0]).astype("float32"))
-        for name, shape in SHAPES.items()
-    }
+    layers = make_layers()
+    return {name: (getattr(layers, name).weight.numpy(), getattr(layers, name).bias.numpy()) for name in LAYERS}
 
 
 def write_graph(path, order="conv relu lrn pool", transposed=True, constants=False):
@@ -68,9 +57,10 @@ def write_graph(path, order="conv relu lrn pool", transposed=True, constants=Fal
 
 
 class TestReadOnnx:
-    def test_graph_of_a_third_party_is_identified_and_wired(self):
+    def test_third_party_graph(self, caplog):
         read = pretrained_files.read_pretrained(BVLC)
-        assert read.variant == "caffe"
+        assert read.variant == "caffe_224"
+        assert not caplog.text
         assert {name: kernel.shape for name, (kernel, _) in read.weights.items()} == {
             "conv1": (11, 11, 3, 96),
             "conv2": (5, 5, 48, 256),
@@ -84,9 +74,9 @@ class TestReadOnnx:
 
     @pytest.mark.parametrize("transposed", [True, False])
     @pytest.mark.parametrize("constants", [True, False])
-    def test_weights_are_those_of_the_graph(self, transposed, constants, tmp_path):
+    def test_weights(self, transposed, constants, tmp_path):
         write_graph(tmp_path / "net.onnx", transposed=transposed, constants=constants)
-        layers, _ = onnx_files.read_onnx(tmp_path / "net.onnx")
+        layers, *_ = onnx_files.read_onnx(tmp_path / "net.onnx")
         for name, expected in arrays().items():
             for array, value in zip(layers[name], expected, strict=True):
                 np.testing.assert_array_equal(array, value)
@@ -99,7 +89,7 @@ class TestReadOnnx:
             ("conv relu pool", "one_weird_trick", 0),
         ],
     )
-    def test_network_and_order_of_colors_follow_from_the_normalization(self, order, variant, red, tmp_path):
+    def test_normalization_tells_the_variant(self, order, variant, red, tmp_path):
         write_graph(tmp_path / "net.onnx", order)
         read = pretrained_files.read_pretrained(tmp_path / "net.onnx")
         assert read.variant == variant
@@ -107,7 +97,43 @@ class TestReadOnnx:
             read.weights["conv1"][0][:, :, 0], arrays()["conv1"][0][:, red].transpose(1, 2, 0)
         )
 
-    def test_other_graphs_are_refused(self, tmp_path):
+    @pytest.mark.parametrize(
+        "kind, changes, difference",
+        [
+            ("LRN", {"bias": 2.0, "alpha": 5e-4}, r"'s alpha is 0\.0005, not 0\.0001; .*'s k is 2, not 1"),
+            ("Conv", {"pads": [1, 1, 1, 1]}, r"conv1's padding is 1, not 0; conv2's padding is 1, not 2"),
+            ("Conv", {"strides": [2, 1]}, r"conv1's strides is 1, 2, not 4"),
+            ("Tanh", {}, r"'s function is tanh, not relu"),
+            ("AveragePool", {"kernel_shape": [3, 3], "strides": [2, 2]}, r"'s function is 1, not 0"),
+        ],
+    )
+    def test_other_settings_are_warned_of(self, kind, changes, difference, tmp_path, caplog):
+        graph = onnx.load(BVLC)
+        replaced = {"Tanh": "Relu", "AveragePool": "MaxPool"}.get(kind, kind)
+        for node in graph.graph.node:
+            if node.op_type == replaced:
+                node.op_type = kind
+                kept = [each for each in node.attribute if each.name not in changes]
+                del node.attribute[:]
+                node.attribute.extend([*kept, *(helper.make_attribute(*item) for item in changes.items())])
+        onnx.save(graph, tmp_path / "net.onnx")
+        pretrained_files.read_pretrained(tmp_path / "net.onnx")
+        assert re.search(difference, caplog.text)
+
+    def test_huge_constant_takes_no_memory(self, tmp_path):
+        write_graph(tmp_path / "net.onnx")
+        graph = onnx.load(tmp_path / "net.onnx")
+        (kernel,) = [each for each in graph.graph.initializer if each.name == "fc6_w"]
+        graph.graph.initializer.remove(kernel)
+        shape = numpy_helper.from_array(np.array([1_000_000, 1_000_000_000]), "shape")
+        value = numpy_helper.from_array(np.zeros(1))
+        graph.graph.initializer.append(shape)
+        graph.graph.node.insert(0, helper.make_node("ConstantOfShape", ["shape"], ["fc6_w"], value=value))
+        onnx.save(graph, tmp_path / "net.onnx")
+        with pytest.raises(ValueError, match="holds no network of alexnet-describe's list"):
+            pretrained_files.read_pretrained(tmp_path / "net.onnx")
+
+    def test_other_graphs(self, tmp_path):
         path = tmp_path / "net.onnx"
         for content in (b"", b"not a graph", BVLC.read_bytes()[:3000]):
             path.write_bytes(content)
@@ -125,9 +151,9 @@ class TestReadOnnx:
         with pytest.raises(ValueError, match=r"must hold the weights of conv1\. conv1_w is computed or missing"):
             onnx_files.read_onnx(path)
 
-    def test_weights_in_other_files_are_not_followed(self, tmp_path):
+    def test_external_data_is_not_read(self, tmp_path):
         write_graph(tmp_path / "net.onnx")
         graph = onnx.load(tmp_path / "net.onnx")
         onnx.save(graph, tmp_path / "net.onnx", save_as_external_data=True, location="elsewhere", size_threshold=0)
-        with pytest.raises(ValueError, match=r"net\.onnx is not a complete ONNX graph"):
+        with pytest.raises(ValueError, match=r"net\.onnx .* are in another file"):
             onnx_files.read_onnx(tmp_path / "net.onnx")

@@ -1,4 +1,4 @@
-"""Published weights by name: downloaded, checked, and in the right layers, with the names of the classes."""
+"""Published weights by name, and weights files."""
 
 import dataclasses
 import functools
@@ -6,7 +6,6 @@ import hashlib
 import http.server
 import pathlib
 import shutil
-import types
 
 import keras
 import numpy as np
@@ -14,13 +13,12 @@ import onnx
 import pytest
 import torch
 import torch_reference
-from made_foreign import LAYERS, write_caffemodel
+from made_foreign import LAYERS, make_layers, torchvision_state, write_caffemodel
 from programs import in_background
 
 from alexnet_tf.model import build_alexnet, load_model
-from alexnet_tf.networks import rows
-from alexnet_tf.networks.variants import VARIANTS
-from alexnet_tf.weights import downloads, pretrained, pretrained_files, published, transfer
+from alexnet_tf.networks import structure
+from alexnet_tf.weights import downloads, pretrained, pretrained_files, published
 
 BVLC = pathlib.Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / "light_bvlc_alexnet.onnx"
 
@@ -53,7 +51,7 @@ def publish(tmp_path, monkeypatch):
 
 
 def save_random_torchvision(path):
-    """Writes a made alexnet-owt file. Returns the network, in double precision."""
+    """Writes a synthetic alexnet-owt file. Returns the network, in double precision."""
     torch.manual_seed(0)
     network = torch_reference.build("one_weird_trick", 1000).double().eval()
     with torch.no_grad():
@@ -61,17 +59,13 @@ def save_random_torchvision(path):
             if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
                 layer.weight.normal_(0, (2 / layer.weight[0].numel()) ** 0.5)
                 layer.bias.normal_(0, 0.5)
-    state = {
-        f"{theirs}.{kind}": getattr(getattr(network, ours), kind).detach().float()
-        for theirs, ours in pretrained_files._TORCHVISION_NAMES.items()
-        for kind in ("weight", "bias")
-    }
+    state = {name: value.float() for name, value in torchvision_state(network).items()}
     torch.save(state, path)
     return network
 
 
 @pytest.mark.slow
-def test_imagenet_weights_are_downloaded_into_the_network_and_opened_by_name(publish):
+def test_imagenet_weights(publish):
     networks = []
     publish("torchvision", lambda path: networks.append(save_random_torchvision(path)))
     model = build_alexnet("one_weird_trick", weights="imagenet")
@@ -103,7 +97,7 @@ class TestMeanImage:
         publish("bvlcalexnet", lambda path: shutil.copy(BVLC, path), mean_image)
 
     @pytest.mark.slow
-    def test_mean_image_comes_with_the_weights_red_first_and_cropped(self, publish):
+    def test_mean_image_of_published_weights(self, publish):
         mean_image = np.random.default_rng(0).uniform(0, 255, (3, 256, 256))
         self.publish_bvlc(publish, mean_image)
         model = build_alexnet("caffe", weights="bvlcalexnet")
@@ -111,7 +105,7 @@ class TestMeanImage:
         np.testing.assert_allclose(model.get_layer("mean_image").mean, expected, rtol=1e-6)
         assert {float(np.ptp(weight)) for weight in model.trainable_weights} == {0.0}  # as in the graph
 
-    def test_images_larger_than_the_mean_image_have_its_mean_color_subtracted(self, publish):
+    def test_larger_images_use_the_mean_color(self, publish):
         self.publish_bvlc(publish, np.zeros((3, 256, 256)))
         model = build_alexnet("caffe", weights="bvlcalexnet", include_top=False, image_px=257)
         expected = np.broadcast_to(np.float32(pretrained_files.CAFFE_MEAN_COLOR), (257, 257, 3))
@@ -119,23 +113,19 @@ class TestMeanImage:
 
 
 class TestFiles:
-    def test_weights_without_the_order_of_their_layers_are_taken_for_any_variant_that_fits(self, tmp_path):
-        layers, draw = types.SimpleNamespace(), np.random.default_rng(0)
-        for name, shape in rows.kernel_shapes(VARIANTS["testing"], 3).items():
-            weight = draw.normal(size=shape[::-1] if len(shape) == 2 else [shape[axis] for axis in (3, 2, 0, 1)])
-            bias = torch.tensor(draw.normal(size=shape[-1]))
-            setattr(layers, name, types.SimpleNamespace(weight=torch.tensor(weight), bias=bias))
+    def test_caffemodel_without_order_fits_any_variant_of_its_shapes(self, tmp_path):
+        layers = make_layers()
         write_caffemodel(tmp_path / "net.caffemodel", layers, only=(*LAYERS, "no more"))
         model = build_alexnet("testing", 3, weights=tmp_path / "net.caffemodel")
         np.testing.assert_allclose(
-            transfer.merged_weights(model.get_layer("fc7"))["kernel"], np.float32(layers.fc7.weight).T
+            structure.merged_weights(model.get_layer("fc7"))["kernel"], layers.fc7.weight.numpy().T
         )
         write_caffemodel(tmp_path / "net.caffemodel", layers)  # its order says that it is Caffe's
         with pytest.raises(ValueError, match=r"belongs to variant 'caffe'\. Received: variant='testing'"):
             build_alexnet("testing", 3, weights=tmp_path / "net.caffemodel")
 
     @pytest.mark.parametrize("form", ["model.keras", ".", "model.weights.h5"])
-    def test_own_weights_are_taken_from_a_file_or_a_folder(self, form, tmp_path):
+    def test_own_weights(self, form, tmp_path):
         model = build_alexnet("testing", 3)
         model.get_layer("mean_image").set_mean_image(np.full((56, 56, 3), 7.0))
         (model.save_weights if form.endswith(".h5") else model.save)(
@@ -145,7 +135,7 @@ class TestFiles:
         for weight, expected in zip(loaded.get_weights(), model.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, expected)
 
-    def test_folder_without_a_model_does_not_hide_published_weights(self, tmp_path, monkeypatch):
+    def test_empty_folder_does_not_hide_published_weights(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         for name in ("imagenet", "caffe"):
             (tmp_path / name).mkdir()
@@ -156,22 +146,22 @@ class TestFiles:
 
 
 class TestRefusals:
-    def test_weights_of_another_variant_are_refused(self):
+    def test_weights_of_another_variant(self):
         with pytest.raises(ValueError, match=r"'caffe'.* belong to variant 'caffe'\. Received: variant='paper'"):
             build_alexnet("paper", weights="caffe")
 
-    def test_variant_without_published_weights_names_those_with(self):
+    def test_variant_without_published_weights(self):
         with pytest.raises(ValueError, match=r"published for caffe, caffenet, one_weird_trick\. Received: .*paper"):
             build_alexnet("paper", weights="imagenet")
 
-    def test_other_number_of_classes_is_refused_before_any_download(self):
+    def test_other_number_of_classes(self):
         with pytest.raises(ValueError, match=r"`num_classes` must be 1000, or `include_top` False\. Received: .*=7"):
             build_alexnet("one_weird_trick", 7, weights="imagenet")
 
-    def test_other_image_size_is_refused_where_fc6_does_not_fit(self, publish):
+    def test_other_image_size(self, publish):
         with pytest.raises(ValueError, match="`image_px` must be 224 with `weights` and `include_top`"):
             build_alexnet("one_weird_trick", image_px=256, weights="imagenet")
 
-    def test_unknown_name_is_refused_with_the_known(self):
+    def test_unknown_name(self):
         with pytest.raises(ValueError, match=r"torchvision, caffe, .*, imagenet, or a file\. Received: vgg"):
             build_alexnet("paper", weights="vgg")
