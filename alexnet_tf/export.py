@@ -1,5 +1,6 @@
-"""Exports a trained model as a numbered version: a SavedModel for TF Serving, a page, or another format."""
+"""Exports a trained model as a numbered version: a SavedModel for TensorFlow Serving, a web page, or another format."""
 
+import dataclasses
 import functools
 import http.server
 import pathlib
@@ -12,62 +13,64 @@ from alexnet_tf.serving import browser_runtime, formats
 
 
 def define_flags():
-    """Defines the flags. Not at import: then two programs could not be imported together."""
+    """Defines the flags. Not at import: two programs can then be imported together."""
     flags.DEFINE_string(
-        "model", None, "A run's folder (the --run_dir of alexnet-train) or a .keras file in one.", required=True
+        "model", None, "Run folder (--run_dir of alexnet-train), .keras file or published weights.", required=True
     )
     flags.DEFINE_string(
-        "export_dir",
-        None,
-        "TF Serving's base path of the model: the export becomes a numbered folder in it.",
-        required=True,
+        "export_dir", None, "Model base path of TensorFlow Serving. Each export is a numbered subfolder.", required=True
     )
-    flags.DEFINE_integer("version", None, "The version; by default the one after the largest there.", lower_bound=1)
+    flags.DEFINE_integer(
+        "version", None, "Version number; by default one more than the largest in --export_dir.", lower_bound=1
+    )
     flags.DEFINE_enum("format", "savedmodel", sorted(formats.PRECISIONS), "Format of the model.")
     flags.DEFINE_enum(
         "precision",
         None,
         ["float32", "bfloat16", "float16", "int8"],
-        "Of the weights; bfloat16, for a SavedModel, and int8, for the other formats: of products too. By default "
-        "float32; of a page int8.",
+        "Precision of the weights, and with bfloat16 (SavedModel) and int8 (other formats) also of the computation. By "
+        "default float32; int8 for a web page.",
     )
     flags.DEFINE_string(
         "data_dir",
         None,
-        "A data set of the same classes: the export is compared with the trained model on its validation images, and "
-        "int8 is calibrated on its training images. A page shows images of both.",
+        "Data set of the same classes. Its validation images compare the export with the trained model, its training "
+        "images calibrate int8. A web page shows images of both.",
     )
-    flags.DEFINE_integer("num_images", 1000, "Images of --data_dir that are used, at most.", lower_bound=1)
+    flags.DEFINE_integer("num_images", 1000, "Maximum number of images used of each split.", lower_bound=1)
+    flags.DEFINE_bool(
+        "parity",
+        None,
+        "Whether to compare the export with the trained model on --data_dir. By default for every format but web, "
+        "where it takes minutes.",
+    )
     flags.DEFINE_integer(
         "max_pixels",
         formats.MAX_PIXELS,
-        "Pixels that an image sent to the server may have: bounds the memory for decoding it.",
+        "Maximum number of pixels of an image that is sent to the server. Bounds the memory for decoding.",
         lower_bound=1,
     )
     flags.DEFINE_string(
         "runtime",
         None,
-        "web: the npm package onnxruntime-web, its folder or the .tgz of `npm pack onnxruntime-web`, which is copied; "
-        "without it the page loads it from a CDN.",
+        "web: npm package onnxruntime-web to copy, as a folder or the .tgz of `npm pack onnxruntime-web`. Without it, "
+        "the page loads the package from a CDN.",
     )
-    flags.DEFINE_integer(
-        "serve", None, "web: the port of this machine at which the page is served, once it is written.", lower_bound=0
-    )
+    flags.DEFINE_integer("serve", None, "web: local port at which to serve the page after the export.", lower_bound=0)
 
 
 def main(arguments):
     flag = flags.FLAGS
-    precision = flag.precision or formats.PRECISIONS[flag.format][0]
-    formats.check(flag.format, precision, flag.data_dir)
-    for name in ("runtime", "serve"):
-        if getattr(flag, name) is not None and flag.format != "web":
-            raise ValueError(f"`{name}` is for --format=web. Received: --format={flag.format}")
-    # Before the work of minutes: is the package whole, and the port free?
-    if flag.runtime:
-        browser_runtime.open_package(flag.runtime)
+    fields = [field.name for field in dataclasses.fields(formats.ExportConfig)]
+    config = formats.ExportConfig(**{name: getattr(flag, name) for name in fields})
+    if flag.serve is not None and config.format != "web":
+        raise ValueError(f"`serve` is for --format=web. Received: --format={config.format}")
+    # Before the export, which takes minutes: is the package complete, and the port free?
+    if config.runtime:
+        browser_runtime.open_package(config.runtime)
     if flag.serve is not None:
         socket.create_server(("127.0.0.1", flag.serve)).close()
-    # Not with the module: --help and wrong flags are answered without TensorFlow.
+    # Imported here, so that --help and mistakes in flags are answered at once.
     from alexnet_tf.model import load_model
     from alexnet_tf.serving import exporter
     from alexnet_tf.weights import pretrained
@@ -75,17 +78,7 @@ def main(arguments):
     model, description = load_model(flag.model)
     run = None if pretrained.published_name(flag.model) else pathlib.Path(flag.model)
     folder = exporter.export_model(
-        model,
-        description,
-        flag.export_dir,
-        version=flag.version,
-        model_format=flag.format,
-        precision=precision,
-        max_pixels=flag.max_pixels,
-        run=run.parent if run and run.is_file() else run,
-        data_dir=flag.data_dir,
-        num_images=flag.num_images,
-        runtime=flag.runtime,
+        model, description, flag.export_dir, config, run=run.parent if run and run.is_file() else run
     )
     report = folder / exporter.ASSETS / "parity.md"
     if report.exists():
@@ -96,7 +89,7 @@ def main(arguments):
 
 
 def _serve(folder, port):
-    """Serves a folder to this machine alone, until Ctrl-C."""
+    """Serves a folder on 127.0.0.1, until Ctrl-C."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
         print(f"Open http://127.0.0.1:{server.server_port}/ (Ctrl-C ends)", flush=True)

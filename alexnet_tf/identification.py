@@ -191,11 +191,10 @@ def _describe_export(path: pathlib.Path, file: pathlib.Path) -> _Description:
     """Describes an export by its model card."""
     try:
         card = json.loads(file.read_text(encoding="utf-8"))
-        network, data, recipe = card["network"], card["data"], card["recipe"]
+        network, data = card["network"], card["data"]
         facts = [f"An export from alexnet-export: {card['format']} in {card['precision']}, version {card['version']}."]
         facts += [f"Preprocessing: {data['preprocessing']}.", f"Trained on {data['source']}."]
-        if recipe:
-            facts.append(f"Trained for {recipe['steps']:,} steps. The complete card: {file.with_suffix('.md')}")
+        facts.append(f"The complete card: {file.with_suffix('.md')}")
         variants, num_classes = [network["variant"]], int(data["classes"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is not a model card from alexnet-export: {error!r}") from error

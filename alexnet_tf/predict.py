@@ -1,4 +1,4 @@
-"""Prints the five most probable classes of image files, and draws them as a panel of pictures."""
+"""Prints the five most probable classes of image files."""
 
 import pathlib
 import sys
@@ -11,11 +11,14 @@ _MAX_IN_PANEL = 40
 
 
 def define_flags():
-    """Defines the flags. Not at import: then two programs could not be imported together."""
+    """Defines the flags. Not at import: two programs can then be imported together."""
     flags.DEFINE_string(
-        "model", None, "A run's folder, a .keras file in one, or a numbered folder of alexnet-export.", required=True
+        "model",
+        None,
+        "Run folder, .keras file, published weights, or numbered folder of alexnet-export.",
+        required=True,
     )
-    flags.DEFINE_string("panel", None, "PNG file to write with the first 40 images and their classes, as in figure 4.")
+    flags.DEFINE_string("panel", None, "PNG file to write: the first 40 images with their predictions, as in figure 4.")
     cli.define_overwrite()
 
 
@@ -23,11 +26,11 @@ def main(arguments):
     flag = flags.FLAGS
     if flag.panel:
         cli.check_outputs("panel", [flag.panel], flag.overwrite, arguments)
-    # Not with the module: --help and wrong flags are answered without TensorFlow.
+    # Imported here, so that --help and mistakes in flags are answered at once.
     from alexnet_tf.serving import classifier, image_requests
 
     classify = classifier.open_classifier(flag.model)
-    import tensorflow as tf  # after open_classifier, which imports as little of it as the model needs
+    import tensorflow as tf  # after open_classifier, which imports only what the model needs
 
     shown, failed = [], False
     for path in map(pathlib.Path, arguments):
@@ -35,14 +38,14 @@ def main(arguments):
             encoded = image_requests.read_file(path)
             names, probabilities = classify(encoded)
         except (OSError, tf.errors.InvalidArgumentError) as error:
-            print(f"{path}: not an image that can be read: {str(error).splitlines()[0]}", file=sys.stderr)
+            print(f"{cli.printable(str(path))}: not an image that can be read: {cli.reason(error)}", file=sys.stderr)
             failed = True
             continue
-        if flag.panel and len(shown) < _MAX_IN_PANEL:  # more would fill the memory, and no screen
+        if flag.panel and len(shown) < _MAX_IN_PANEL:
             shown.append((path.stem, encoded, names, probabilities))
-        print(path)
+        print(cli.printable(str(path)))
         for name, probability in zip(names, probabilities, strict=True):
-            print(f"  {probability:7.2%}  {name}")
+            print(f"  {probability:7.2%}  {cli.printable(name)}")
     if shown:
         from alexnet_tf.serving import prediction_panel  # matplotlib takes half a second
 

@@ -1,4 +1,8 @@
-"""Conversion of a network, from pixels to probabilities, to ONNX, LiteRT and OpenVINO."""
+"""Converts a network, from pixels to probabilities, to ONNX, LiteRT and OpenVINO.
+
+`keras.Model.export` is not used: for the full network its ONNX conversion takes 12 GB instead of 3, its LiteRT
+conversion 350 MB more, and its OpenVINO conversion has neither float16 nor int8.
+"""
 
 import functools
 import pathlib
@@ -8,11 +12,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from alexnet_tf.layers import ColumnDense, ColumnLayer, ColumnWise
+from alexnet_tf.layers import ColumnDense
+from alexnet_tf.networks import structure
 
 _CALIBRATION_IMAGES = 200
 _ONNX_OPSET = 18
-_ACTIVATIONS = (keras.layers.ReLU, keras.layers.Activation)
 
 
 def write(
@@ -24,14 +28,14 @@ def write(
 ) -> None:
     """Converts a model to ONNX, LiteRT or OpenVINO, and writes it.
 
-    Its input is `pixels`, float32 (batch, side, side, 3), RGB from 0 to 255; its output is `probabilities`, float32
-    (batch, classes); the batch may have any size.
+    The input is `pixels`, float32 (batch, side, side, 3), RGB from 0 to 255. The output is `probabilities`, float32
+    (batch, classes). The batch may have any size.
 
     Args:
         folder: where to write.
         model: from RGB pixels (batch, side, side, 3) to probabilities (batch, classes).
-        model_format, precision: see `formats.check`.
-        calibration_images: for int8, uint8 (n, side, side, 3); of which at most 200 are used.
+        model_format, precision: see `formats.PRECISIONS`.
+        calibration_images: for int8, uint8 (n, side, side, 3). At most 200 are used.
     """
     folder, side = pathlib.Path(folder), model.input_shape[1]
     spec = tf.TensorSpec((None, side, side, 3), tf.float32, name="pixels")
@@ -45,55 +49,42 @@ def write(
     writers[model_format](folder, function, precision, images)
 
 
-def count_columns(model: keras.Model) -> int:
-    """The columns of a network: 2 in figure 2, also where its columns are merged in some layers."""
-    return max(layer.groups for layer in model.layers if isinstance(layer, ColumnLayer))
-
-
-def activation_layers(model: keras.Model) -> dict[str, str]:
-    """The layers that a page shows: for each layer with kernels below the classifier, the last activation above it.
-
-    Returns: a dict from names such as "conv1" to names such as "relu1", from the image to the classifier.
-    """
-    shown, last = {}, None
-    for layer in model.layers[1:-2]:  # without the classifier and softmax
-        if isinstance(layer, ColumnLayer):
-            last = layer.name
-        elif last and isinstance(layer.layer if isinstance(layer, ColumnWise) else layer, _ACTIVATIONS):
-            shown[last] = layer.name
-    return shown
-
-
 def write_with_activations(folder: str | pathlib.Path, model: keras.Model, precision: str) -> None:
-    """Converts a model to an ONNX that has its activations as outputs too, and a factor for each column as an input.
+    """Converts a model to an ONNX model with its activations as outputs and a factor for each column as an input.
 
-    Its inputs are `pixels`, float32 (batch, side, side, 3), and `gates`, float32 (batch or 1, columns): what the
-    activations of each column are multiplied by, 0 for a column that is switched off. Its outputs are `probabilities`,
-    float32 (batch, classes), and the outputs of `activation_layers`, after the gates, float32 (batch, maps, rows,
-    columns) or (batch, units).
+    The inputs are `pixels`, float32 (batch, side, side, 3), and `gates`, float32 (batch or 1, columns): the factors of
+    each column's activations, 0 for a column that is switched off. A layer with inputs from all columns scales them by
+    (number of columns) / (sum of the gates), so that their sum keeps its size, as dropout does. The outputs are
+    `probabilities`, float32 (batch, classes), and the activations of each of `structure.stages` except the classifier,
+    float32 (batch, maps, rows, columns) or (batch, units).
 
     Args:
         folder: where to write model.onnx.
-        model: from RGB pixels (batch, side, side, 3) to probabilities (batch, classes).
-        precision: "float16", or "int8" for the weights of the fully-connected layers, nine tenths of all, and float16
-            for the others. The inputs of these layers are rounded to 8 bits by their own range, image by image.
+        model: from RGB pixels (batch, side, side, 3) to probabilities (batch, classes), without nested models.
+        precision: "float16", or "int8" for the weights of the fully-connected layers, nine tenths of all weights, and
+            float16 for the others. The inputs of these layers are rounded to 8 bits by their own range.
     """
     import onnx
     from onnxruntime import quantization
 
-    path, side, columns = pathlib.Path(folder) / "model.onnx", model.input_shape[1], count_columns(model)
-    shown = activation_layers(model).values()
+    path, side, columns = pathlib.Path(folder) / "model.onnx", model.input_shape[1], structure.num_columns(model)
+    *stages, classifier = structure.stages(model)
+    shown = {stage.activation: stage.boxes for stage in stages}
+    joining = {each.layer.name for each in [*stages[1:], classifier] if _joins_columns(each)}
 
     def call(pixels, gates):
         x, outputs = pixels, {}
+        scale = columns / tf.maximum(tf.reduce_sum(gates, axis=-1, keepdims=True), 1)
         for layer in model.layers[1:]:
+            if layer.name in joining:
+                x = _multiply(x, scale)
             x = layer(x)
             if layer.name in shown:
-                parts = x if isinstance(x, list) else tf.split(x, columns, axis=-1)
-                factors = tf.split(gates[:, None, None] if len(parts[0].shape) == 4 else gates, columns, axis=-1)
-                parts = [part * factor for part, factor in zip(parts, factors, strict=True)]
-                joined = tf.concat(parts, axis=-1)
-                x = parts if isinstance(x, list) else joined
+                if shown[layer.name] == columns:
+                    parts = x if isinstance(x, list) else tf.split(x, columns, axis=-1)
+                    gated = list(map(_multiply, parts, tf.split(gates, columns, axis=-1)))
+                    x = gated if isinstance(x, list) else tf.concat(gated, axis=-1)
+                joined = tf.concat(x, axis=-1) if isinstance(x, list) else x
                 outputs[layer.name] = tf.transpose(joined, (0, 3, 1, 2)) if len(joined.shape) == 4 else joined
         return {"probabilities": x, **outputs}
 
@@ -120,11 +111,25 @@ def write_with_activations(folder: str | pathlib.Path, model: keras.Model, preci
         onnx.save(proto, path)
 
 
-def _to_onnx(model: keras.Model, function):
-    """Converts a tf.function that calls a model, and has the batch as first dimension of its inputs and outputs.
+def _joins_columns(stage: structure.Stage) -> bool:
+    """Whether a layer has inputs from several columns."""
+    return len({below for below, _ in stage.connections}) > 1 and any(
+        below != here for below, here in stage.connections
+    )
 
-    tf2onnx copies constants in each of its passes, and its messages free nothing: 12 GB and a minute for the full
-    network. So the weights are inputs while it works, and become constants afterwards.
+
+def _multiply(x, factors: tf.Tensor):
+    """Multiplies maps or units, or a list of them, by factors (batch or 1, 1)."""
+    if isinstance(x, list):
+        return [_multiply(part, factors) for part in x]
+    return x * (factors[:, None, None] if len(x.shape) == 4 else factors)
+
+
+def _to_onnx(model: keras.Model, function):
+    """Converts a tf.function that calls a model; the first dimension of its inputs and outputs is the batch.
+
+    tf2onnx copies constants in each of its passes and frees nothing: 12 GB and a minute for the full network. So the
+    weights are inputs during the conversion and become constants afterwards: 3 GB.
     """
     import onnx
     import tf2onnx
@@ -152,7 +157,7 @@ def _to_onnx(model: keras.Model, function):
 
 
 def _fold_constants(proto):
-    """Computes what depends on weights alone, such as kernels in ONNX's layout, and adds biases in convolutions."""
+    """Computes what depends only on weights, such as kernels in ONNX's layout, and moves biases into convolutions."""
     import onnx
     import onnxruntime
 
@@ -162,12 +167,12 @@ def _fold_constants(proto):
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(folded)
-        # Products keep the names of their layers, by which those of a page are chosen for 8 bits.
+        # Matrix products keep their layers' names, by which `write_with_activations` quantizes them.
         without = ["MatMulAddFusion"]
         onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"], disabled_optimizers=without)
         proto = onnx.load(folded)
     used = {node.domain for node in proto.graph.node}
-    imports = [each for each in proto.opset_import if each.domain in used]  # onnxruntime adds all that it knows
+    imports = [each for each in proto.opset_import if each.domain in used]  # onnxruntime adds all domains that it knows
     del proto.opset_import[:]
     proto.opset_import.extend(imports)
     return proto
@@ -186,11 +191,10 @@ def _write_onnx(model: keras.Model, folder: pathlib.Path, function, precision: s
 
         class Images(quantization.CalibrationDataReader):
             def __init__(self):
-                self.remaining = iter(images)
+                self.feeds = ({"pixels": image} for image in images)
 
             def get_next(self):  # pyright: ignore[reportIncompatibleMethodOverride] # None ends, as documented
-                image = next(self.remaining, None)
-                return None if image is None else {"pixels": image}
+                return next(self.feeds, None)
 
         float32_path = path.rename(folder / "float32.onnx")
         quantization.quantize_static(
@@ -198,10 +202,10 @@ def _write_onnx(model: keras.Model, folder: pathlib.Path, function, precision: s
             path,
             Images(),
             op_types_to_quantize=["Conv", "MatMul", "Gemm"],
-            # 18 ms an image on x86; with signed activations, the default, 364 ms.
+            # 18 ms an image on x86. With signed activations, the default, 364 ms.
             activation_type=quantization.QuantType.QUInt8,
             per_channel=True,
-            # 7 bits for weights: with 8, sums of products overflow on processors older than VNNI.
+            # 7 bits for weights. With 8, sums of products overflow on processors without VNNI.
             reduce_range=True,
         )
         float32_path.unlink()

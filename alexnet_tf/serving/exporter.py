@@ -1,88 +1,75 @@
-"""Exports of a trained model: numbered versions, each complete or not there."""
+"""Writes a trained model as a numbered version that is complete or does not exist."""
 
 import contextlib
-import fcntl
-import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from alexnet_tf.files import sync
+from alexnet_tf import files
 from alexnet_tf.networks import precision as precisions
+from alexnet_tf.networks import structure
 from alexnet_tf.serving import conversion, formats, model_card, parity, signatures, warm_up, web_page
 from alexnet_tf.tfrecords import schema
 
-ASSETS = "assets"  # labels, model card and parity report, where a SavedModel keeps files that go with it
+_DEFAULT = formats.ExportConfig()
+ASSETS = "assets"  # labels, model card and parity report; a SavedModel's folder for additional files
 
 
 @contextlib.contextmanager
 def new_version(
     base_dir: str | pathlib.Path, version: int | None = None
 ) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
-    """A folder to write a version of a model into, which gets its number once it is complete, or never.
+    """Creates a folder for a version, and renames it to the version's number at the end of the block.
 
     Args:
-        base_dir: the model's base path for TF Serving.
-        version: the number; None for the one after the largest there.
+        base_dir: the model's base path for TensorFlow Serving.
+        version: version number; None for one more than the largest there.
 
-    Yields: the path of an empty folder, and the path that it will have.
+    Yields: the path of an empty folder, and the path after the block. If the block raises, neither is left.
 
     Raises:
-        ValueError: if the version exists already, or another process exports there.
+        ValueError: if the version exists, or another process exports there.
     """
     base_dir = pathlib.Path(base_dir)
     base_dir.mkdir(parents=True, exist_ok=True)
-    lock = os.open(base_dir, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"Another process exports into `export_dir` {base_dir}. Wait for it.") from error
-        except OSError:  # some shared disks have no locks
-            pass
+    with files.sole_user(base_dir, f"Another process exports into `export_dir` {base_dir}. Wait for it."):
         if version is None:
             version = 1 + max((int(path.name) for path in base_dir.glob("*") if path.name.isdigit()), default=0)
         target = base_dir / str(version)
         if target.exists():
-            raise ValueError(f"`version` must not exist yet: a server may be reading it. Received: {target}")
-        # TF Serving takes any child whose name is a number, half-written or not; it ignores a name with a dot.
+            raise ValueError(f"`version` must not exist, since a server may be reading it. Received: {target}")
+        # TensorFlow Serving loads every subfolder whose name is a number, also an incomplete one.
         temporary = base_dir / f".tmp-{version}"
-        shutil.rmtree(temporary, ignore_errors=True)  # of an export that was killed: the lock shows that none runs
+        shutil.rmtree(temporary, ignore_errors=True)  # left by an export that was killed: the lock excludes others
         temporary.mkdir()
         try:
             yield temporary, target
             for path in [*temporary.rglob("*"), temporary]:
-                sync(path)
+                files.sync(path)
             temporary.rename(target)
-            sync(base_dir)
+            files.sync(base_dir)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    finally:
-        os.close(lock)
 
 
 def write_saved_model(
     folder: str | pathlib.Path,
     model: keras.Model,
-    class_names: Sequence[str],
-    image_px: int,
+    description: schema.DatasetDescription,
     max_pixels: int = formats.MAX_PIXELS,
-    exif_orientation: bool | None = True,
-    resize: str = "crop",
 ) -> None:
-    """Writes a SavedModel with the functions of `signatures.make_signatures`, which has the same arguments.
+    """Writes a SavedModel with the functions of `signatures.make_signatures`, which takes the same arguments.
 
-    It holds each weight once, no optimizer and no device names, and needs none of this project's code.
+    It stores each weight once, without optimizer and device names, and runs without this project's code.
     """
     archive = keras.export.ExportArchive()
-    # No `archive.track(model)`, which would write every weight twice.
-    for name, function in signatures.make_signatures(
-        model, class_names, image_px, max_pixels, exif_orientation, resize
-    ).items():
+    # Not `archive.track(model)`, which stores every weight twice.
+    for name, function in signatures.make_signatures(model, description, max_pixels).items():
         archive.add_endpoint(name, function)
     archive.write_out(str(folder), verbose=False)  # pyright: ignore[reportAttributeAccessIssue] # by backend
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(folder))
@@ -94,83 +81,82 @@ def export_model(
     model: keras.Model,
     description: schema.DatasetDescription,
     base_dir: str | pathlib.Path,
-    *,
-    version: int | None = None,
-    model_format: str = "savedmodel",
-    precision: str = "float32",
-    max_pixels: int = formats.MAX_PIXELS,
+    config: formats.ExportConfig = _DEFAULT,
     run: pathlib.Path | None = None,
-    data_dir: str | pathlib.Path | None = None,
-    num_images: int = 1000,
-    runtime: str | pathlib.Path | None = None,
 ) -> pathlib.Path:
-    """Writes a version of a model: the model itself, and in `assets` the files that go with it.
+    """Writes a version of a model, with additional files in its folder `assets`.
 
-    `labels.txt` names the classes, one a line; `model_card.json` and `.md` describe the model and its origin;
-    `parity.json` and `.md`, given a data set, measure how far it is from the trained model; and TF Serving runs
-    `tf_serving_warmup_requests` before it serves a new version.
+    `labels.txt` has a class name per line; `model_card.json` and `.md` describe the model and its origin;
+    `parity.json` and `.md` compare it with the trained model, if there is a data set. A SavedModel also gets
+    `tf_serving_warmup_requests`, which TensorFlow Serving runs before it serves a new version.
 
     Args:
         model: from RGB pixels (batch, side, side, 3) to probabilities (batch, classes).
-        description: of the data that it was trained on.
-        base_dir, version: see `new_version`.
-        model_format, precision: see `formats.check`.
-        max_pixels: pixels that an encoded image may have, for a SavedModel.
-        run: None, or the run's folder, for the model card.
-        data_dir: None, or a data set of the same classes: its training images calibrate int8, and parity is measured
-            on its validation images.
-        num_images: how many of either are used, at most.
-        runtime: of a page, see `web_page.write`, which shows images of the data set as well.
+        description: the data it was trained on.
+        base_dir: see `new_version`.
+        config: the format and its options.
+        run: the folder of the model's run, for the model card.
 
-    Returns: the path of the folder written.
+    Returns: the folder of the version.
 
     Raises:
-        ValueError: if the format does not exist in the precision, its packages are not installed, the version exists
-            already, or the data set has other classes.
+        ValueError: if the version exists, the model's outputs are not probabilities, or the data set has other classes.
     """
-    formats.check(model_format, precision, data_dir)
-    class_names = description.class_names
-    measured = schema.load_description(data_dir) if data_dir else None
-    if measured and measured.class_names != class_names:
-        raise ValueError(
-            f"`data_dir` must hold the classes that the model learned, {', '.join(class_names[:3])}, ... "
-            f"Received: {data_dir} with {', '.join(measured.class_names[:3])}, ..."
-        )
-    model = precisions.in_float32(model)  # which it was trained in or not: it runs on any machine
-    with new_version(base_dir, version) as (folder, target):
-        if model_format == "savedmodel":
-            decoding = (description.image_px, max_pixels, description.exif_orientation, description.resize)
-            written = precisions.stored_in_bfloat16(model) if precision == "bfloat16" else model
-            write_saved_model(folder, written, class_names, *decoding)
+    if config.format == "savedmodel":
+        formats.check_path(base_dir)
+    _check_probabilities(model)
+    model = precisions.in_float32(structure.flatten(model))  # float32 runs on any processor
+    training, validation = None, None
+    if config.data_dir:
+        measured = schema.load_description(config.data_dir)
+        if measured.class_names != description.class_names:
+            raise ValueError(
+                f"`data_dir` must have the model's classes, {', '.join(description.class_names[:3])}, ... "
+                f"Received: {config.data_dir} with {', '.join(measured.class_names[:3])}, ..."
+            )
+        if config.format == "web" or config.precision == "int8":
+            training = parity.read_images(config.data_dir, measured, "train", model, config.num_images)
+        if config.parity or (config.parity is None and config.format != "web"):
+            validation = parity.read_images(config.data_dir, measured, "validation", model, config.num_images)
+    with new_version(base_dir, config.version) as (folder, target):
+        if config.format == "savedmodel":
+            written = precisions.stored_in_bfloat16(model) if config.precision == "bfloat16" else model
+            write_saved_model(folder, written, description, config.max_pixels)
             if not warm_up.write(folder, target.parent.name, model.input_shape[1]):
-                print("No warm-up requests are written: they need `pip install alexnet-tf[serving]`.")
-        elif model_format == "web":
-            web_page.write(folder, model, description, precision, runtime, data_dir, num_images)
+                print("No warm-up requests were written: they need pip install 'alexnet-tf[serving]'.")
+        elif config.format == "web":
+            web_page.write(folder, model, description, config, training)
         else:
-            images = None
-            if data_dir and measured:
-                images, _ = parity.read_images(data_dir, measured, "train", model, num_images)
-            conversion.write(folder, model, model_format, precision, images)
+            conversion.write(folder, model, config.format, config.precision, training and training[0])
         assets = folder / ASSETS
         assets.mkdir(exist_ok=True)
-        (assets / "labels.txt").write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
+        files.write_text(assets / "labels.txt", "".join(f"{name}\n" for name in description.class_names))
+        written_as = {"format": config.format, "precision": config.precision}
         card = model_card.collect(model, description, run, target.parent.name, int(target.name))
-        model_card.write(assets, card | {"format": model_format, "precision": precision})
-        if data_dir and measured:
-            images, labels = parity.read_images(data_dir, measured, "validation", model, num_images)
-            report = _measure_parity(folder, model, description, (model_format, precision), images, labels)
-            parity.write(assets, report | {"format": model_format, "precision": precision})
+        model_card.write(assets, card | written_as)
+        if validation:
+            parity.write(assets, _measure_parity(folder, model, description, written_as, *validation) | written_as)
     return target
 
 
-def _measure_parity(folder: pathlib.Path, model, description, written: tuple[str, str], images, labels) -> dict:
-    """Compares the float32 SavedModel with the model in Keras, and others with that SavedModel."""
-    if written == ("savedmodel", "float32"):
+def _check_probabilities(model: keras.Model) -> None:
+    """Raises ValueError if the model's outputs for random pixels are not finite or don't sum to 1."""
+    pixels = np.random.default_rng(0).integers(0, 256, (4, *model.input_shape[1:])).astype("float32")
+    sums = np.asarray(model.predict_on_batch(pixels), "float32").sum(axis=-1)
+    if not np.isfinite(sums).all():
+        raise ValueError("The model's outputs are not finite (NaN or infinity): its training diverged.")
+    if np.abs(sums - 1).max() > 0.01:
+        raise ValueError(f"The model's outputs must be probabilities, from a softmax. Received: sums of {sums}")
+
+
+def _measure_parity(folder: pathlib.Path, model, description, written_as: dict, images, labels) -> dict:
+    """Compares a float32 SavedModel with the model in Keras, and any other export with that SavedModel."""
+    if written_as == {"format": "savedmodel", "precision": "float32"}:
         report = parity.measure(formats.open_predictor(folder), model.predict_on_batch, images, labels)
         name, reference_mb = "the trained model in Keras", sum(weight.nbytes for weight in model.get_weights()) / 1e6
     else:
         with tempfile.TemporaryDirectory() as reference:
-            write_saved_model(reference, model, description.class_names, description.image_px)
+            write_saved_model(reference, model, description)
             baseline = formats.open_predictor(reference)
             report = parity.measure(formats.open_predictor(folder), baseline, images, labels)
             name, reference_mb = "the float32 SavedModel", formats.size_mb(reference)

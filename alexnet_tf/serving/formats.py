@@ -1,9 +1,9 @@
-"""The formats of an export: which there are, in which precisions, and how an exported model is opened.
+"""The formats and precisions of an export, and how to open an exported model.
 
-A version's folder holds saved_model.pb, model.onnx, model.tflite, or model.xml and model.bin. A format's packages are
-imported when a model is opened, so that programs can define and check their flags at once.
+A format's packages are imported when a model is opened, so that programs can check their flags at once.
 """
 
+import dataclasses
 import importlib.util
 import pathlib
 from collections.abc import Callable
@@ -17,62 +17,81 @@ if TYPE_CHECKING:
 # From float32 pixels (batch, side, side, 3) to float32 probabilities (batch, classes).
 Predictor: TypeAlias = "Callable[[np.ndarray], np.ndarray]"
 
-# bfloat16: weights and products of 16 bits. float16: weights are stored in 16 bits, and products are computed in 32:
-# LRN's sums of squares exceed the largest number of 16 bits. int8: convolutions and matrix products of 8 bits; on the
-# web, matrix products alone, which needs no calibration.
+# bfloat16 computes in 16 bits. float16 stores weights in 16 bits and computes in 32, because LRN's sums of squares
+# exceed float16's range. int8 computes convolutions and matrix products in 8 bits; on the web, only matrix products,
+# which need no calibration. The first is the default.
 PRECISIONS = {
     "savedmodel": ("float32", "bfloat16"),
     "onnx": ("float32", "float16", "int8"),
     "litert": ("float32", "float16", "int8"),
     "openvino": ("float32", "float16", "int8"),
-    "web": ("int8", "float16"),  # the first is the default
+    "web": ("int8", "float16"),
 }
-_PACKAGES = {
+PACKAGES = {
     "savedmodel": (),
     "onnx": ("tf2onnx", "onnxruntime"),
     "litert": ("ai_edge_litert",),
     "openvino": ("openvino", "nncf"),
     "web": ("tf2onnx", "onnxruntime"),
 }
-
-# Pixels of an encoded image that a SavedModel decodes at most. One of so many pixels took up to 590 MB while it was
-# decoded: docs/serving.md has more.
+# Maximum number of pixels of an encoded image for a SavedModel. Decoding so many took up to 590 MB (docs/serving.md).
 MAX_PIXELS = 50_000_000
 
 
-def check(model_format: str, precision: str, data_dir: str | pathlib.Path | None) -> None:
-    """Checks that a format exists in a precision, and that the packages and the data it needs are there.
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """How a model is exported.
 
-    Args:
-        model_format: a key of `PRECISIONS`.
-        precision: "float32", "bfloat16", "float16" or "int8".
-        data_dir: None, or the data set that int8 is calibrated on.
+    Attributes:
+        version: version number; None for one more than the largest in the base path.
+        format: a key of `PRECISIONS`.
+        precision: one of the format's precisions; None for the first.
+        data_dir: a data set of the same classes, or None. Its training images calibrate int8, its validation images
+            measure parity, and a page shows images of both.
+        num_images: maximum number of images used of each split.
+        parity: whether to compare the export with the trained model on `data_dir`; None: for every format but web.
+        max_pixels: maximum number of pixels of an encoded image (SavedModel).
+        runtime: the npm package onnxruntime-web (page); see `browser_runtime.open_package`.
 
     Raises:
-        ValueError: if one of them is missing.
+        ValueError: if the format does not exist in this precision, or the packages or the data set that it needs are
+            missing.
     """
-    if precision not in PRECISIONS[model_format]:
-        raise ValueError(
-            f"`precision` of the format {model_format} must be one of {', '.join(PRECISIONS[model_format])}. "
-            f"Received: {precision}"
-        )
-    missing = [name for name in _PACKAGES[model_format] if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ValueError(f"`format` {model_format} needs {', '.join(missing)}: pip install alexnet-tf[{model_format}]")
-    if precision == "int8" and model_format != "web" and not data_dir:
-        raise ValueError("`precision` int8 needs `data_dir`: its training images calibrate the ranges of 8 bits.")
+
+    version: int | None = None
+    format: str = "savedmodel"
+    precision: str | None = None
+    data_dir: str | pathlib.Path | None = None
+    num_images: int = 1000
+    parity: bool | None = None
+    max_pixels: int = MAX_PIXELS
+    runtime: str | pathlib.Path | None = None
+
+    def __post_init__(self):
+        precisions = PRECISIONS[self.format]
+        if self.precision is None:
+            object.__setattr__(self, "precision", precisions[0])
+        if self.precision not in precisions:
+            raise ValueError(
+                f"`precision` of the format {self.format} must be one of {', '.join(precisions)}. "
+                f"Received: {self.precision}"
+            )
+        missing = [name for name in PACKAGES[self.format] if importlib.util.find_spec(name) is None]
+        if missing:
+            raise ValueError(
+                f"`format` {self.format} needs {', '.join(missing)}: pip install 'alexnet-tf[{self.format}]'"
+            )
+        if self.precision == "int8" and self.format != "web" and not self.data_dir:
+            raise ValueError("`precision` int8 needs `data_dir`: its training images calibrate the value ranges.")
+        if self.runtime and self.format != "web":
+            raise ValueError(f"`runtime` is for --format=web. Received: --format={self.format}")
 
 
 def open_predictor(folder: str | pathlib.Path) -> Predictor:
-    """Opens an exported version of any format.
-
-    Args:
-        folder: the version's.
-
-    Returns: a function from float32 pixels (batch, side, side, 3) to float32 probabilities (batch, classes).
+    """Opens the folder of an exported version in any format.
 
     Raises:
-        ValueError: if it holds none of the formats.
+        ValueError: if it has no exported model.
     """
     folder = pathlib.Path(folder)
     openers = {
@@ -84,12 +103,19 @@ def open_predictor(folder: str | pathlib.Path) -> Predictor:
     for name, opener in openers.items():
         if (folder / name).exists():
             return opener(folder)
-    raise ValueError(f"{folder} must hold an exported model: saved_model.pb, model.onnx, model.tflite or model.xml.")
+    raise ValueError(f"{folder} must have an exported model: {', '.join(openers)}.")
+
+
+def check_path(folder: str | pathlib.Path) -> None:
+    """Raises ValueError if TensorFlow would read a SavedModel's path as a pattern for file names."""
+    if any(character in str(folder) for character in "*?["):
+        raise ValueError(f"The path of a SavedModel must not contain *, ? or [. Received: {folder}")
 
 
 def _open_savedmodel(folder: pathlib.Path) -> Predictor:
     import tensorflow as tf
 
+    check_path(folder)
     saved = tf.saved_model.load(str(folder))
 
     def predict(pixels):
@@ -103,7 +129,7 @@ def _open_onnx(folder: pathlib.Path) -> Predictor:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    # The model of a page has a factor for each column as well.
+    # The model of a page also has a factor for each column as input.
     gates = {each.name: np.ones((1, each.shape[1]), "float32") for each in session.get_inputs() if each.name == "gates"}
     return lambda pixels: np.asarray(session.run(["probabilities"], {"pixels": pixels, **gates})[0])
 
@@ -127,12 +153,12 @@ def _open_litert(folder: pathlib.Path) -> Predictor:
 def _open_openvino(folder: pathlib.Path) -> Predictor:
     import openvino
 
-    # Otherwise it computes in bfloat16 where the processor can, and the probabilities are off by 0.01.
+    # By default OpenVINO computes in bfloat16 on some processors: the probabilities are then off by 0.01.
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", exact)
     return lambda pixels: compiled(pixels)[0]
 
 
 def size_mb(folder: str | pathlib.Path) -> float:
-    """Megabytes (1e6 bytes) of all files in a folder."""
+    """The size of all files in a folder, in MB (1e6 bytes)."""
     return sum(path.stat().st_size for path in pathlib.Path(folder).rglob("*") if path.is_file()) / 1e6

@@ -6,8 +6,9 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from alexnet_tf.serving import remote_model
+from alexnet_tf.serving import formats, remote_model
 
+_HEIC = (b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftypmif1")  # at byte 4
 _MAX_REQUEST_BYTES = 32 * 1024 * 1024  # larger requests are split
 _MAX_FILE_BYTES = 160_000_000  # 50 million uncompressed pixels, the server's limit
 
@@ -60,18 +61,52 @@ def _raise(error: OSError) -> None:
 
 
 def read_file(path: pathlib.Path) -> bytes:
-    """Reads an image file.
+    """Reads an image file. Formats that TensorFlow does not decode, such as WebP, HEIC and GIF, are converted to PNG.
 
     Raises:
-        OSError: if the file can't be read, is a pipe or a device (reading could block forever), or is larger than any
-            image.
+        OSError: if the file can't be read or converted, is a pipe or a device (reading could block forever), or is
+            larger than any image.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise OSError("not a regular file")
     if status.st_size > _MAX_FILE_BYTES:
         raise OSError(f"images must have at most {_MAX_FILE_BYTES:,} bytes. Received: {status.st_size:,} bytes")
-    return path.read_bytes()
+    return _as_served_format(path.read_bytes())
+
+
+def _as_served_format(content: bytes) -> bytes:
+    from PIL import UnidentifiedImageError  # takes time, which --help need not wait for
+
+    from alexnet_tf.tfrecords import images
+
+    try:
+        if content[4:12] in _HEIC:
+            opened = _open_heic(content)
+        else:
+            opened = images.open_image(content, formats.MAX_PIXELS)
+            if images.unserved_format(opened) is None:
+                return content
+        # Keeps the size, and turns the image upright.
+        pixels = images.prepare_image(opened, min(opened.size), keep_aspect=True)
+    except UnidentifiedImageError:
+        return content  # the network's decoder refuses it
+    except Exception as error:  # Pillow raises many kinds
+        raise OSError(f"the image can't be decoded: {error}") from error
+    return images.encode_image(pixels, "png", 0)
+
+
+def _open_heic(content: bytes):
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise OSError("HEIC images need pip install pillow-heif") from error
+    file = pillow_heif.open_heif(content)
+    if file.size[0] * file.size[1] > formats.MAX_PIXELS:
+        raise OSError(f"an image must have at most {formats.MAX_PIXELS:,} pixels. Received: {file.size}")
+    image = file.to_pillow()  # is upright
+    image.info.pop("exif", None)
+    return image
 
 
 def batch_files(files: Iterable[pathlib.Path], batch_size: int) -> Iterator[list[tuple[pathlib.Path, bytes | OSError]]]:

@@ -1,14 +1,14 @@
-"""EXIF's tag Orientation in TensorFlow operations: read and applied as `tfrecords.images` does."""
+"""Reads and applies the EXIF tag Orientation in TensorFlow operations, as `tfrecords.images` does with Pillow."""
 
 import tensorflow as tf
 
 from alexnet_tf.tfrecords import images
 
-_MAX_SEGMENTS = 1000  # of a file that are searched for EXIF data: they stand at its beginning
+_MAX_SEGMENTS = 1000  # searched for EXIF data, which is at the beginning of a file
 
 
 def read_jpeg(encoded: tf.Tensor) -> tf.Tensor:
-    """The orientation of a JPEG, an int32 scalar from 1 to 8; 1 if it has none, or one that is damaged."""
+    """The orientation of a JPEG, an int32 scalar from 1 to 8; 1 if there is none or it is damaged."""
     length = tf.strings.length(encoded)
 
     def at(place, count):
@@ -33,18 +33,18 @@ def read_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 
     place = tf.while_loop(is_another, lambda place: [next_place(place)], [2], maximum_iterations=_MAX_SEGMENTS)[0]
 
-    def of_segment():
+    def read_segment():
         high, low = tf.unstack(at(place + 2, 2), 2)
-        return _of_tiff(tf.strings.substr(encoded, place + 10, tf.maximum(256 * high + low - 8, 0)))
+        return _read_tiff(tf.strings.substr(encoded, place + 10, tf.maximum(256 * high + low - 8, 0)))
 
     found = tf.cond(place + 10 <= length, lambda: is_exif(place), lambda: False)
-    return tf.cond(found, of_segment, lambda: 1)
+    return tf.cond(found, read_segment, lambda: 1)
 
 
 def read_png(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The orientation of a PNG as `read_jpeg` returns it, and whether it has transparency beside its pixels (tRNS).
+    """The orientation of a PNG (see `read_jpeg`), and whether it has a transparency chunk (tRNS).
 
-    Only what stands before the pixels counts.
+    Chunks after the pixels are ignored, as in training.
     """
     length = tf.cast(tf.strings.length(encoded), tf.int64)
 
@@ -58,25 +58,25 @@ def read_png(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         size = tf.io.decode_raw(tf.strings.substr(encoded, place, 4), tf.uint8)
         size = tf.reduce_sum(tf.cast(size, tf.int64) * [1 << 24, 1 << 16, 1 << 8, 1])
 
-        def of_chunk():
-            return _of_tiff(tf.strings.substr(encoded, place + 8, size))
+        def read_chunk():
+            return _read_tiff(tf.strings.substr(encoded, place + 8, size))
 
-        orientation = tf.cond(tf.equal(kind(place), b"eXIf"), of_chunk, lambda: orientation)
+        orientation = tf.cond(tf.equal(kind(place), b"eXIf"), read_chunk, lambda: orientation)
         return place + 12 + size, orientation, transparent | tf.equal(kind(place), b"tRNS")
 
     start = (tf.constant(8, tf.int64), tf.constant(1), tf.constant(False))
     return tf.while_loop(before_pixels, next_chunk, start, maximum_iterations=_MAX_SEGMENTS)[1:]
 
 
-def _of_tiff(tiff: tf.Tensor) -> tf.Tensor:
-    """`images.read_orientation` of EXIF data without the six bytes that a JPEG has before them."""
+def _read_tiff(tiff: tf.Tensor) -> tf.Tensor:
+    """The same as `images.read_orientation` for EXIF data without JPEG's six-byte prefix."""
     size = tf.cast(tf.strings.length(tiff), tf.int64)
     order = tf.strings.substr(tiff, 0, 4)
     little = tf.equal(order, b"II*\0")
     content = tf.cast(tf.io.decode_raw(tiff, tf.uint8), tf.int64)
 
     def number(values):
-        """The numbers in the last dimension's bytes."""
+        """Converts the bytes in the last dimension to a number."""
         values = tf.where(little, tf.reverse(values, [-1]), values)
         total = tf.constant(0, tf.int64)
         for byte in tf.unstack(values, axis=-1):
@@ -86,7 +86,7 @@ def _of_tiff(tiff: tf.Tensor) -> tf.Tensor:
     def search():
         start = number(tf.ensure_shape(content[4:8], (4,)))
 
-        def of_table():
+        def search_table():
             count = tf.minimum(number(tf.ensure_shape(content[start : start + 2], (2,))), (size - start - 2) // 12)
             table = tf.reshape(content[start + 2 : start + 2 + 12 * count], (-1, 12))
             first = tf.boolean_mask(table, number(table[:, :2]) == images.ORIENTATION_TAG)[:1]
@@ -94,14 +94,14 @@ def _of_tiff(tiff: tf.Tensor) -> tf.Tensor:
             valid = (number(first[:, 2:4]) == 3) & (number(first[:, 4:8]) == 1) & (value >= 1) & (value <= 8)
             return tf.reduce_max(tf.concat([tf.where(valid, value, 1), [1]], axis=0))
 
-        return tf.cond(start + 2 <= size, of_table, lambda: tf.constant(1, tf.int64))
+        return tf.cond(start + 2 <= size, search_table, lambda: tf.constant(1, tf.int64))
 
     found = (little | tf.equal(order, b"MM\0*")) & (size >= 8)
     return tf.cast(tf.cond(found, search, lambda: tf.constant(1, tf.int64)), tf.int32)
 
 
 def center_square(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """The central square of an image that is not upright yet: half a pixel up or left where it will be upright."""
+    """Crops the central square of an image that is not upright yet: it is central to half a pixel once upright."""
     rows, columns = tf.shape(image)[0], tf.shape(image)[1]
     side = tf.minimum(rows, columns)
     top = (rows - side + tf.cast(_is_one_of(orientation, images.ROWS_REVERSED), tf.int32)) // 2

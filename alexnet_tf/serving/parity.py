@@ -1,4 +1,4 @@
-"""How far an exported model is from another: predictions, size and latency, measured side by side on real images."""
+"""Compares the predictions, sizes and latencies of two models on real images."""
 
 import pathlib
 import statistics
@@ -15,13 +15,13 @@ from alexnet_tf.tfrecords import reader, schema
 if TYPE_CHECKING:
     import keras
 
-_RUNS = {1: 25, 32: 7}  # batch size to timed runs of each model
+_RUNS = {1: 25, 32: 7}  # number of timed runs of each model, by batch size
 
 
 def read_images(
     data_dir: str | pathlib.Path, description: schema.DatasetDescription, split: str, model: "keras.Model", count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the center crops of the first images of a split, and their labels.
+    """Reads the center crops and the labels of the first images of a split.
 
     Returns: (images, labels), uint8 (n, side, side, 3) and int32 (n,), where n is at most `count`.
     """
@@ -34,17 +34,17 @@ def read_images(
 def measure(
     candidate: Predictor, reference: Predictor, images: np.ndarray, labels: np.ndarray, batch_size: int = 32
 ) -> dict:
-    """Compares the predictions and the latencies of two models, which take turns.
+    """Compares the predictions and the latencies of two models.
 
     Args:
         candidate, reference: functions from float32 pixels (batch, side, side, 3) to probabilities (batch, classes).
         images: uint8 (n, side, side, 3).
         labels: int (n,).
-        batch_size: images in a batch for the predictions.
+        batch_size: batch size of the predictions.
 
-    Returns: a dict that JSON can hold: `images`; `top1_agreement`, the fraction of images for which both
-    predict the same class; `largest_difference` of any probability; `top1_error` of both; and `latency_ms`, the medians
-    for each batch size.
+    Returns: a dict for JSON: `images`, their number; `top1_agreement`, the fraction of images with the same predicted
+        class; `largest_difference` of any probability; `top1_error` of both; and `latency_ms`, the medians for each
+        batch size, measured in turn.
     """
     both = {}
     for name, predict in (("candidate", candidate), ("reference", reference)):
@@ -67,19 +67,19 @@ def measure(
             for name, predict in (("candidate", candidate), ("reference", reference)):
                 begin = time.perf_counter()
                 predict(pixels)
-                if run:  # the first run prepares for the batch size
+                if run:  # the first one is a warm-up
                     seconds[name].append(time.perf_counter() - begin)
-        result["latency_ms"][str(batch)] = {name: 1000 * statistics.median(of) for name, of in seconds.items()}
+        result["latency_ms"][str(batch)] = {name: 1000 * statistics.median(times) for name, times in seconds.items()}
     return result
 
 
 def as_markdown(report: dict) -> str:
-    """The report as a table with a row for each model."""
+    """The report as a page with a table."""
     lines = [
         f"# Parity on {report['images']:,} validation images",
         "",
-        f"Both models predict the same class for {report['top1_agreement']:.2%} of the images. The largest difference "
-        f"of a probability is {report['largest_difference']:.2g}.",
+        f"The models predict the same class for {report['top1_agreement']:.2%} of the images. Their probabilities "
+        f"differ by at most {report['largest_difference']:.2g}.",
         "",
         "| model | top-1 error, % | MB | batch of 1, ms | batch of 32, ms |",
         "|---|---|---|---|---|",
@@ -89,7 +89,7 @@ def as_markdown(report: dict) -> str:
     for key, (name, megabytes) in rows.items():
         latencies = " | ".join(f"{of[key]:.1f}" for of in report["latency_ms"].values())
         lines.append(f"| {name} | {100 * report['top1_error'][key]:.2f} | {megabytes:,.1f} | {latencies} |")
-    lines += ["", "Latencies are medians of runs in turn on the machine that exported, pixels in, probabilities out."]
+    lines += ["", "Latency: median from pixels to probabilities, on the machine that exported the model."]
     return "\n".join(lines) + "\n"
 
 

@@ -14,7 +14,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from alexnet_tf import cli
 
@@ -40,6 +40,17 @@ class RequestFailed(Exception):
     def __init__(self, message: str, transient: bool, responded: bool = True):
         super().__init__(message)
         self.transient, self.responded = transient, responded
+
+
+class _Signature(NamedTuple):
+    """The address of a model's signature."""
+
+    host: str  # with the port
+    model: str
+    version: int | None
+    name: str
+    secure: bool  # TLS
+    certificate: bytes | None  # of the authority, PEM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +104,7 @@ def connect(
     secure = parts.scheme in ("grpcs", "https") or certificate is not None
     kind, default_port = (GrpcConnection, 8500) if parts.scheme.startswith("grpc") else (RestConnection, 8501)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return kind(f"{host}:{parts.port or default_port}", model, version, signature, secure, certificate)
+    return kind(_Signature(f"{host}:{parts.port or default_port}", model, version, signature, secure, certificate))
 
 
 def predict_with_retries(
@@ -135,9 +146,7 @@ def predict_with_retries(
 class GrpcConnection:
     """Calls PredictionService.Predict."""
 
-    def __init__(
-        self, host: str, model: str, version: int | None, signature: str, secure: bool, certificate: bytes | None
-    ):
+    def __init__(self, served: _Signature):
         try:
             import grpc
             import tensorflow as tf
@@ -148,21 +157,21 @@ class GrpcConnection:
                 "http:// works without them."
             ) from error
         options = [("grpc.max_receive_message_length", _MAX_RESPONSE_BYTES), ("grpc.max_send_message_length", -1)]
-        if secure:
-            channel = grpc.secure_channel(host, grpc.ssl_channel_credentials(certificate), options)
+        if served.secure:
+            channel = grpc.secure_channel(served.host, grpc.ssl_channel_credentials(served.certificate), options)
         else:
-            channel = grpc.insecure_channel(host, options)
+            channel = grpc.insecure_channel(served.host, options)
         self._predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
         self._request_class, self._tf, self._error = predict_pb2.PredictRequest, tf, grpc.RpcError
         self._transient = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.ABORTED)
-        self._host, self._model, self._version, self._signature = host, model, version, signature
+        self._served = served
 
     def predict(self, encoded_images: list[bytes], timeout_s: float) -> list[Prediction]:
         """Sends one request. Raises `RequestFailed` if it fails or takes longer than `timeout_s` seconds."""
         request = self._request_class()
-        request.model_spec.name, request.model_spec.signature_name = self._model, self._signature
-        if self._version is not None:
-            request.model_spec.version.value = self._version
+        request.model_spec.name, request.model_spec.signature_name = self._served.model, self._served.name
+        if self._served.version is not None:
+            request.model_spec.version.value = self._served.version
         images = self._tf.make_tensor_proto(encoded_images, self._tf.string, [len(encoded_images)])
         request.inputs["images"].CopyFrom(images)
         try:
@@ -172,7 +181,7 @@ class GrpcConnection:
             transient = error.code() in self._transient and not re.search(_NEVER_CONNECTS, details)
             # gRPC uses the same codes for the server's own errors and for connections that failed.
             responded = not re.search(_NO_RESPONSE, details)
-            raise _error_response(self._host, error.code().name, details, transient, responded) from error
+            raise _error_response(self._served.host, error.code().name, details, transient, responded) from error
         count = len(encoded_images)
         try:
             columns = [
@@ -184,7 +193,7 @@ class GrpcConnection:
                 [(valid, [name.decode() for name in names], best) for valid, names, best in rows], count
             )
         except (TypeError, ValueError, AttributeError) as error:
-            raise _unexpected_response(self._host, error) from error
+            raise _unexpected_response(self._served.host, error) from error
 
     def _to_list(self, response: Any, name: str, count: int, dims: int) -> list:
         """The values of an output. Its shape is checked before memory is allocated for it."""
@@ -199,19 +208,17 @@ class GrpcConnection:
 class RestConnection:
     """Posts to /v1/models/MODEL:predict."""
 
-    def __init__(
-        self, host: str, model: str, version: int | None, signature: str, secure: bool, certificate: bytes | None
-    ):
+    def __init__(self, served: _Signature):
         import urllib3  # takes a tenth of a second, which --help need not wait for
 
         context = None
-        if secure:  # verifies the certificate and the host's name
-            context = ssl.create_default_context(cadata=certificate.decode() if certificate else None)
+        if served.secure:  # verifies the certificate and the host's name
+            context = ssl.create_default_context(cadata=served.certificate.decode() if served.certificate else None)
         self._pool, self._urllib3 = urllib3.PoolManager(ssl_context=context, maxsize=16), urllib3
-        self._address = f"{'https' if secure else 'http'}://{host}"
-        path = f"/v1/models/{urllib.parse.quote(model, safe='')}"
-        self._url = self._address + path + (f"/versions/{version}" if version is not None else "") + ":predict"
-        self._signature = signature
+        self._address = f"{'https' if served.secure else 'http'}://{served.host}"
+        version = f"/versions/{served.version}" if served.version is not None else ""
+        self._url = f"{self._address}/v1/models/{urllib.parse.quote(served.model, safe='')}{version}:predict"
+        self._signature = served.name
 
     def predict(self, encoded_images: list[bytes], timeout_s: float) -> list[Prediction]:
         """Sends one request. Raises `RequestFailed` if it fails or takes longer than `timeout_s` seconds."""

@@ -1,49 +1,38 @@
-"""The functions of a served model, which TF Serving calls signatures."""
+"""The functions of a served model, which TensorFlow Serving calls signatures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
-from alexnet_tf.model import layer_output
+from alexnet_tf.networks import structure
 from alexnet_tf.serving import preprocessing
 from alexnet_tf.tfrecords import crops, schema
 
 CLASSIFY = "classify"
 _TOP = 5
-_IMAGES_IN_PASS = 32  # deploy/serving/batching.config's max_batch_size: ten views take no more memory than one
+_IMAGES_IN_PASS = 32  # max_batch_size in deploy/serving/batching.config: ten views then take no more memory than one
 _Network = Callable[[tf.Tensor], tf.Tensor]  # from squares (n, image_px, image_px, 3) to float32 (n, outputs)
 
 
-def feature_layer(model: keras.Model) -> str:
-    """The name of the last hidden layer, without dropout: relu7 in the paper's network."""
-    before = model.layers[: [layer.name for layer in model.layers].index("softmax") - 1]  # the classifier is fc8
-    return next(layer.name for layer in reversed(before) if not layer.name.startswith("drop"))
-
-
 def make_signatures(
-    model: keras.Model,
-    class_names: Sequence[str],
-    image_px: int,
-    max_pixels: int = preprocessing.MAX_PIXELS,
-    exif_orientation: bool | None = True,
-    resize: str = "crop",
+    model: keras.Model, description: schema.DatasetDescription, max_pixels: int = preprocessing.MAX_PIXELS
 ) -> dict[str, Callable]:
-    """Makes the functions of a served model. Each takes any number of images, none included.
+    """Makes the functions of a served model. Each accepts any number of images, also none.
 
     These take encoded images (see `preprocessing.decode_square`):
 
         serving_default: `images`, string (batch,). Returns the five most probable classes of the center crop (fewer if
-            there are fewer), the most probable first: `class_names` string (batch, 5), `class_ids` int32 (batch, 5),
-            `probabilities` float32 (batch, 5), and `valid`, bool (batch,).
+            the model has fewer), the most probable first: `class_names` string (batch, 5), `class_ids` int32
+            (batch, 5), `probabilities` float32 (batch, 5), and `valid`, bool (batch,).
         ten_view: the same, with the probabilities averaged over the paper's ten views.
-        features: `images`. Returns `features`, float32 (batch, units), of the last hidden layer (fc7, with its ReLU),
+        features: `images`. Returns `features`, float32 (batch, units), of the last hidden layer (fc7, after its ReLU),
             and `valid`.
-        classify: `inputs`, string (batch,): serialized `tf.train.Example`s with "image/encoded", as TF Serving's
-            Classify sends them. Returns `classes` string (batch, 5) and `scores` float32 (batch, 5).
+        classify: `inputs`, string (batch,): serialized `tf.train.Example`s with "image/encoded", the input of
+            TensorFlow Serving's Classify. Returns `classes` string (batch, 5) and `scores` float32 (batch, 5).
 
-    An image that can't be decoded affects its own row alone: `valid` is False there, the names are empty, the ids -1
-    and the numbers 0. These take pixels:
+    An image that can't be decoded affects only its own row: `valid` is False, the names are empty, the ids -1 and the
+    numbers 0. These take pixels:
 
         predict: `pixels`, float32 (batch, side, side, 3), RGB from 0 to 255. Returns `probabilities`, float32 (batch,
             classes), in the order of the labels.
@@ -51,22 +40,20 @@ def make_signatures(
 
     Args:
         model: from RGB pixels (batch, side, side, 3) to probabilities (batch, classes).
-        class_names: the names of the classes, in the order of the labels.
-        image_px: side to which the shorter side of an encoded image is resized, in pixels.
-        max_pixels: pixels that an encoded image may have.
-        exif_orientation, resize: how encoded images become squares; see `preprocessing.decode_square`.
+        description: the data it was trained on: class names and preprocessing.
+        max_pixels: maximum number of pixels of an encoded image.
 
     Returns: a dict from the signature's name to a `tf.function`.
 
     Raises:
-        ValueError: if there are not as many names as the model has classes.
+        ValueError: if the number of class names is not the model's number of classes.
 
     Source: section 4.1 (ten views), 6.1 (features of the last hidden layer).
     """
-    classes = model.output_shape[-1]
-    if len(class_names) != classes:
-        raise ValueError(f"`class_names` must name the model's {classes} classes. Received: {len(class_names)} names")
-    served = _ServedModel(model, class_names, image_px, max_pixels, exif_orientation, resize)
+    names, classes = description.class_names, model.output_shape[-1]
+    if len(names) != classes:
+        raise ValueError(f"`class_names` must name the model's {classes} classes. Received: {len(names)} names")
+    served = _ServedModel(model, description, max_pixels)
     side = model.input_shape[1]
     images = tf.TensorSpec((None,), tf.string, name="images")
     functions = {
@@ -84,16 +71,16 @@ def make_signatures(
 
 
 class _ServedModel:
-    """A model with what its signatures need; a method for each."""
+    """A model with a method for each signature."""
 
-    def __init__(
-        self, model: keras.Model, class_names: Sequence[str], image_px: int, max_pixels: int, exif_orientation, resize
-    ):
+    def __init__(self, model: keras.Model, description: schema.DatasetDescription, max_pixels: int):
         self._model = model
-        self._last_hidden = keras.Model(model.input, keras.layers.Flatten()(layer_output(model, feature_layer(model))))
-        self._class_names = tf.constant(class_names)
-        self._image_px, self._crop_px = image_px, model.input_shape[1]
-        self._decode_as = (max_pixels, exif_orientation, resize)
+        layer = structure.last_hidden_layer(model)
+        extractor = structure.feature_extractor(model, [layer])
+        self._last_hidden = keras.Model(extractor.input, keras.layers.Flatten()(extractor.output[layer]))
+        self._class_names = tf.constant(description.class_names)
+        self._image_px, self._crop_px = description.image_px, model.input_shape[1]
+        self._decode_options = (bool(description.exif_orientation), description.resize, max_pixels)
         self._num_classes = model.output_shape[-1]
 
     def classify_center_crop(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -117,7 +104,7 @@ class _ServedModel:
         return {"probabilities": _run(self._model, pixels)}
 
     def _decode(self, encoded):
-        return preprocessing.decode_square(encoded, self._image_px, *self._decode_as)
+        return preprocessing.decode_square(encoded, self._image_px, *self._decode_options)
 
     def _decode_example(self, serialized):
         feature = {schema.ENCODED: tf.io.FixedLenFeature((), tf.string)}
@@ -131,7 +118,7 @@ class _ServedModel:
         return tf.reduce_mean(tf.reshape(_run_in_passes(self._model, views), (-1, 10, self._num_classes)), axis=1)
 
     def _run_on_readable(self, encoded, decode: Callable, network: _Network) -> tuple[tf.Tensor, tf.Tensor]:
-        """The network's outputs for the images that can be decoded, zeros for the others; and which are which."""
+        """The network's outputs, zeros for images that can't be decoded, and a bool for each image: whether it can."""
         squares, rows = preprocessing.decode_readable(encoded, decode, self._image_px)
         outputs, count = network(squares), tf.size(encoded)
         valid = tf.scatter_nd(rows[:, None], tf.ones_like(rows), [count]) > 0
@@ -149,14 +136,14 @@ class _ServedModel:
 
 
 def _run(network: keras.Model, images: tf.Tensor) -> tf.Tensor:
-    """The network's outputs for any number of images. TensorFlow's convolutions fail on a CPU if there are none."""
+    """The network's outputs for any number of images. TensorFlow's convolutions fail for none on a CPU."""
     count = tf.shape(images)[0]
     missing = tf.maximum(1 - count, 0)
     return network(tf.pad(images, tf.stack([[0, missing], [0, 0], [0, 0], [0, 0]])), training=False)[:count]
 
 
 def _run_in_passes(network: keras.Model, images: tf.Tensor) -> tf.Tensor:
-    """The network's outputs for any number of images, 32 at a time: all ten views of 32 images at once take 1.4 GB."""
+    """The network's outputs for any number of images, computed in batches of 32: 320 at once take 1.4 GB."""
     firsts = tf.range(0, tf.shape(images)[0], _IMAGES_IN_PASS)
     outputs = tf.map_fn(
         lambda first: network(images[first : first + _IMAGES_IN_PASS], training=False),

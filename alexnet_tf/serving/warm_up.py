@@ -1,7 +1,7 @@
-"""Warm-up requests: TF Serving runs them before it serves a new version, so that no client waits for the first run."""
+"""Warm-up requests: TensorFlow Serving runs them before it serves a new version, so that no client waits."""
 
 # pyright: reportAttributeAccessIssue=false
-# The protos' modules are generated when they are imported.
+# The protos' modules are generated at import.
 
 import importlib.util
 import pathlib
@@ -11,18 +11,18 @@ import tensorflow as tf
 from alexnet_tf.serving import signatures
 from alexnet_tf.tfrecords import images, schema
 
-FILE = "assets.extra/tf_serving_warmup_requests"  # in a version, where TF Serving looks for it
+FILE = "assets.extra/tf_serving_warmup_requests"  # where TensorFlow Serving looks for it in a version
 
 
 def write(folder: pathlib.Path, model_name: str, crop_px: int) -> bool:
     """Writes a request for each signature.
 
     Args:
-        folder: the version's.
-        model_name: name of the model in the server's configuration.
+        folder: the version's folder.
+        model_name: the model's name in the server's configuration.
         crop_px: side of the network's input, in pixels.
 
-    Returns: whether they were written: not without tensorflow-serving-api, which has the protos.
+    Returns: whether they were written. They need tensorflow-serving-api, which has the protos.
     """
     if importlib.util.find_spec("tensorflow_serving") is None:
         return False

@@ -1,4 +1,4 @@
-"""Classification by a network as it was saved and as it was exported."""
+"""Classification by saved and exported networks."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ from alexnet_tf.serving import classifier
 
 
 class TestOpenClassifier:
-    def test_saved_and_exported_network_give_the_same_classes(self, untrained_dir, export_dir, encoded):
+    def test_saved_and_exported_network_predict_the_same(self, untrained_dir, export_dir, encoded):
         classify_saved = classifier.open_classifier(untrained_dir)
         classify_exported = classifier.open_classifier(export_dir / "1")
         for image in encoded:
@@ -22,7 +22,7 @@ class TestOpenClassifier:
             assert names == exported_names and len(names) == 5
             np.testing.assert_allclose(probabilities, exported_probabilities, rtol=1e-5)
 
-    def test_image_that_can_not_be_decoded_is_an_error(self, untrained_dir, export_dir):
+    def test_undecodable_image_is_an_error(self, untrained_dir, export_dir):
         for path in (untrained_dir, export_dir / "1"):
             with pytest.raises(tf.errors.InvalidArgumentError):
                 classifier.open_classifier(path)(b"no image")
@@ -39,7 +39,7 @@ class TestOpenClassifier:
         script = (
             "import sys; from alexnet_tf.serving import classifier; classify = classifier.open_classifier(sys.argv[1]);"
             "print(*classify(open(sys.argv[2], 'rb').read())[0]); assert not {'keras', 'matplotlib'} & {*sys.modules};"
-            "import tensorflow as tf; assert tf.keras.Model"  # which can be had afterwards
+            "import tensorflow as tf; assert tf.keras.Model"  # can still be imported
         )
         (path,) = image_files(tmp_path, 1)
         subprocess.run([sys.executable, "-c", script, export_dir / "1", path], env=ENVIRONMENT, check=True)

@@ -1,16 +1,19 @@
-"""The ONNX of a page: its activations are the network's, and its gates switch columns off."""
+"""ONNX conversion, and the ONNX model of a page with its activations and gates."""
 
 import collections
 
 import keras
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 
 from alexnet_tf.layers import ColumnDense, ColumnLayer, GroupedConv2D, device_placement
-from alexnet_tf.model import build_alexnet, layer_output
+from alexnet_tf.model import build_alexnet
+from alexnet_tf.networks import structure
 from alexnet_tf.serving import conversion, formats
+
+pytest.importorskip("tf2onnx")
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 56, 56, 3)).astype("float32")
 NETWORKS = {
@@ -29,9 +32,13 @@ def run(folder, **inputs):
 
 
 def without_column(model, column, columns):
-    """The same network with the column's weights set to zero, so that its ReLUs are zero."""
+    """The same network with the column's weights set to zero, and the kernels of layers that join columns scaled."""
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
+    joining = {"conv3", "fc6", "fc7", "fc8"}
+    classifier = copy.get_layer("fc8")
+    for kernel in classifier.kernels:
+        kernel.assign(kernel * (columns / (columns - 1)))
     for layer in copy.layers[:-2]:
         if isinstance(layer, ColumnLayer):
             for variable in (*layer.kernels, *layer.biases):
@@ -40,12 +47,14 @@ def without_column(model, column, columns):
                     np.split(values, columns, axis=-1)[column][...] = 0
                 elif variable.path.endswith(f"_{column + 1}"):
                     values[...] = 0
+                if layer.name in joining and any(variable is kernel for kernel in layer.kernels):
+                    values *= columns / (columns - 1)
                 variable.assign(values)
     return copy
 
 
 @pytest.mark.parametrize("name", ["merged", pytest.param("batch normalization", marks=pytest.mark.slow)])
-def test_onnx_has_its_weights_as_constants_ready_for_use(name, tmp_path):
+def test_onnx_has_folded_weights_and_predicts_the_same(name, tmp_path):
     model = build_alexnet(num_classes=10, initializer="he_normal", input_scale=1 / 80, **NETWORKS[name])
     conversion.write(tmp_path, model, "onnx", "float32")
     proto = onnx.load(tmp_path / "model.onnx")
@@ -53,7 +62,7 @@ def test_onnx_has_its_weights_as_constants_ready_for_use(name, tmp_path):
     assert [value.name for value in proto.graph.input] == ["pixels"]
     assert [each.domain for each in proto.opset_import] == [""]
     constants = {each.name for each in proto.graph.initializer}
-    for node in proto.graph.node:  # nothing is left that could have been computed already
+    for node in proto.graph.node:  # no node has only constant inputs
         assert not set(node.input) <= constants, node.name
     stored = sum(onnx.numpy_helper.to_array(each).size for each in proto.graph.initializer)
     assert 0.99 * model.count_params() <= stored <= 1.1 * model.count_params()
@@ -63,7 +72,7 @@ def test_onnx_has_its_weights_as_constants_ready_for_use(name, tmp_path):
     np.testing.assert_allclose(run(tmp_path, pixels=pixels)["probabilities"], expected, rtol=1e-3, atol=1e-6)
 
 
-# Merged columns are the hardest, and fast.
+# Merged columns are the hardest case, and fast.
 @pytest.mark.parametrize(
     "name",
     [
@@ -72,21 +81,21 @@ def test_onnx_has_its_weights_as_constants_ready_for_use(name, tmp_path):
         pytest.param("batch normalization", marks=(pytest.mark.slow, pytest.mark.long)),
     ],
 )
-def test_activations_are_the_networks_and_gates_switch_columns_off(name, tmp_path, monkeypatch):
-    # Also the network of columns on devices, which this machine may not have.
+def test_activations_equal_the_networks_and_gates_switch_columns_off(name, tmp_path, monkeypatch):
+    # This machine may have no devices for the columns.
     monkeypatch.setattr(device_placement, "check_devices_exist", lambda devices: None)
     keras.utils.set_random_seed(1)
     model = build_alexnet(num_classes=10, initializer="he_normal", input_scale=1 / 80, **NETWORKS[name])
-    columns = conversion.count_columns(model)
+    columns = structure.num_columns(model)
     assert columns == (1 if name == "one column" else 2)
     side = model.input_shape[1]
     pixels = np.resize(PIXELS, (3, side, side, 3))
     conversion.write_with_activations(tmp_path, model, "float16")
-    shown = list(conversion.activation_layers(model).values())
+    shown = [stage.activation for stage in structure.stages(model)[:-1]]
     assert len(shown) == sum(isinstance(layer, ColumnLayer) for layer in model.layers) - 1
-    expected = keras.Model(model.input, [layer_output(model, layer) for layer in shown]).predict(pixels, verbose=0)
+    expected = structure.feature_extractor(model, shown).predict(pixels, verbose=0)
     outputs = run(tmp_path, pixels=pixels, gates=np.ones((1, columns), "float32"))
-    for layer, values in zip(shown, expected, strict=True):
+    for layer, values in expected.items():
         values = np.moveaxis(values, -1, 1)
         np.testing.assert_allclose(outputs[layer], values, atol=0.003 * np.abs(values).max(), err_msg=layer)
     np.testing.assert_allclose(outputs["probabilities"], model.predict(pixels, verbose=0), atol=0.002)
@@ -104,7 +113,7 @@ def test_activations_are_the_networks_and_gates_switch_columns_off(name, tmp_pat
             assert np.abs(expected - model.predict(pixels, verbose=0)).max() > 0.02
 
 
-def test_int8_is_of_the_fully_connected_layers_alone_and_near_float16(tmp_path):
+def test_int8_quantizes_only_fully_connected_layers(tmp_path):
     keras.utils.set_random_seed(1)
     model = build_alexnet("testing", 10, initializer="he_normal", input_scale=1 / 80)
     outputs = {}
@@ -115,7 +124,7 @@ def test_int8_is_of_the_fully_connected_layers_alone_and_near_float16(tmp_path):
     probabilities = [each["probabilities"] for each in outputs.values()]
     np.testing.assert_allclose(*probabilities, atol=0.02)
     assert not np.array_equal(*probabilities)
-    for layer in ("relu1", "relu5"):  # whose products are not of 8 bits, LRN's neither
+    for layer in ("relu1", "relu5"):  # not quantized, LRN neither
         np.testing.assert_allclose(outputs["int8"][layer], outputs["float16"][layer], rtol=2e-3, atol=2e-3)
     counts = collections.Counter()
     for initializer in onnx.load(tmp_path / "int8" / "model.onnx").graph.initializer:

@@ -1,4 +1,4 @@
-"""The served model in Node: a program of somebody else's, on TensorFlow's C library and without any Python."""
+"""The SavedModel in Node: on TensorFlow's C library, without Python."""
 
 import base64
 import json
@@ -16,13 +16,13 @@ from programs import image_files
 from alexnet_tf.serving import preprocessing
 from alexnet_tf.tfrecords import crops
 
-# tfjs-node brings no library of TensorFlow that this could be built against, but TensorFlow's Python package holds one.
+# Built against the library in TensorFlow's Python package, since tfjs-node has none.
 TFJS = "@tensorflow/tfjs-node@4.22.0"
 
 
 @pytest.fixture(scope="module")
 def node_modules(tmp_path_factory):
-    """A folder with tfjs-node, built on the TensorFlow that runs here."""
+    """A folder with tfjs-node, built against the installed TensorFlow."""
     folder = tmp_path_factory.mktemp("node")
     npm = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", folder, TFJS]
     subprocess.run(npm, check=True, capture_output=True, timeout=300)
@@ -44,8 +44,8 @@ def node_modules(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node")
-def test_every_signature_computes_in_node_what_keras_does(export_dir, untrained, node_modules, tmp_path):
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed")
+def test_every_signature_predicts_in_node_like_keras(export_dir, untrained, node_modules, tmp_path):
     contents = [path.read_bytes() for path in image_files(tmp_path, 4)]
     contents.insert(2, b"no image")
     good = [0, 1, 3, 4]
@@ -75,13 +75,13 @@ def test_every_signature_computes_in_node_what_keras_does(export_dir, untrained,
     }
 
     model, description = untrained
-    of_crops = model.predict(pixels, verbose=0)
+    crop_rows = model.predict(pixels, verbose=0)
     views = tf.reshape(crops.ten_views(squares, 56), (-1, 56, 56, 3))
-    of_views = model.predict(views, verbose=0).reshape(4, 10, -1).mean(axis=1)
+    view_rows = model.predict(views, verbose=0).reshape(4, 10, -1).mean(axis=1)
     for signature in ("predict", "predict_uint8"):
-        np.testing.assert_allclose(served[signature]["probabilities"], of_crops, atol=1e-5)
+        np.testing.assert_allclose(served[signature]["probabilities"], crop_rows, atol=1e-5)
     names = np.array(description.class_names)
-    for signature, expected in (("serving_default", of_crops), ("ten_view", of_views)):
+    for signature, expected in (("serving_default", crop_rows), ("ten_view", view_rows)):
         order = np.argsort(-expected, axis=1)[:, :5]
         outputs = served[signature]
         assert outputs["valid"].tolist() == [1, 1, 0, 1, 1]
@@ -89,8 +89,8 @@ def test_every_signature_computes_in_node_what_keras_does(export_dir, untrained,
         np.testing.assert_array_equal(outputs["class_names"][good], names[order])
         np.testing.assert_allclose(outputs["probabilities"][good], np.take_along_axis(expected, order, 1), atol=1e-5)
         assert (outputs["class_ids"][2] == -1).all()
-    order = np.argsort(-of_crops, axis=1)[:, :5]
+    order = np.argsort(-crop_rows, axis=1)[:, :5]
     np.testing.assert_array_equal(served["classify"]["classes"][good], names[order])
-    np.testing.assert_allclose(served["classify"]["scores"][good], np.take_along_axis(of_crops, order, 1), atol=1e-5)
+    np.testing.assert_allclose(served["classify"]["scores"][good], np.take_along_axis(crop_rows, order, 1), atol=1e-5)
     hidden = keras.Model(model.input, model.get_layer("relu7").output).predict(pixels, verbose=0)
     np.testing.assert_allclose(served["features"]["features"][good], hidden, rtol=1e-5, atol=1e-5)

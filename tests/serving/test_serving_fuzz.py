@@ -1,18 +1,19 @@
-"""Thousands of damaged images and requests: nothing crashes, and no row but the damaged one changes."""
+"""Thousands of damaged images and requests: nothing crashes, and only the damaged rows change."""
 
 import io
 import json
 import urllib.error
 import urllib.request
 
-import grpc
-import model_server
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 from programs import image_files
-from tensorflow_serving.apis import predict_pb2
+
+grpc = pytest.importorskip("grpc")
+predict_pb2 = pytest.importorskip("tensorflow_serving.apis.predict_pb2")
+import model_server  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +25,7 @@ def model(export_dir):
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
-    """Real images in each format and kind that is read, as files."""
+    """Real images in each format and color mode, as files."""
     files = []
     kinds = [("JPEG", "L", {}), ("JPEG", "RGB", {"progressive": True}), ("JPEG", "CMYK", {}), ("PNG", "RGBA", {})]
     kinds += [("PNG", "P", {}), ("BMP", "RGB", {}), ("GIF", "L", {}), ("WEBP", "RGB", {})]
@@ -37,7 +38,7 @@ def originals(tmp_path_factory):
 
 
 def mutate(content, random):
-    """The content with bytes flipped, cut off, put in, taken out, repeated, or with large numbers in its header."""
+    """Flips, removes, inserts or repeats bytes, or writes large numbers into the header."""
     content = bytearray(content)
     for _ in range(random.integers(1, 4)):
         place = int(random.integers(len(content) + 1))
@@ -65,7 +66,7 @@ def test_no_mutated_image_crashes_or_changes_another_row(model, originals):
     alone = model.run("serving_default", {"images": np.array(good, object)})
     assert alone["valid"].all()
     readable = 0
-    for _ in range(125):  # of 16 mutated images, among six good ones
+    for _ in range(125):  # 16 mutated images among six good ones
         mutated = [mutate(originals[random.integers(len(originals))], random) for _ in range(16)]
         order = random.permutation(22)
         rows = np.array([*good, *mutated], object)[order]
@@ -78,12 +79,12 @@ def test_no_mutated_image_crashes_or_changes_another_row(model, originals):
                 np.testing.assert_array_equal(outputs[name][back][:6], expected)
         valid = outputs["valid"][back][6:]
         readable += valid.sum()
-        of_mutated = outputs["probabilities"][back][6:]
-        assert np.isfinite(of_mutated).all()
-        assert (of_mutated[~valid] == 0).all()
-        assert (of_mutated[valid].sum(axis=1) > 0).all()
+        mutated_rows = outputs["probabilities"][back][6:]
+        assert np.isfinite(mutated_rows).all()
+        assert (mutated_rows[~valid] == 0).all()
+        assert (mutated_rows[valid].sum(axis=1) > 0).all()
         assert ((outputs["class_ids"][back][6:] >= 0).all(axis=1) == valid).all()
-    assert 100 < readable < 1900  # some are still images, and many are not
+    assert 100 < readable < 1900  # some are still images, many are not
 
 
 def test_no_mutated_request_crashes_the_server(model, originals):
@@ -91,24 +92,24 @@ def test_no_mutated_request_crashes_the_server(model, originals):
     request = predict_pb2.PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = "alexnet", "serving_default"
     request.inputs["images"].CopyFrom(tf.make_tensor_proto(originals[:2], tf.string, [2]))
-    by_grpc = request.SerializeToString()
-    by_rest = json.dumps({"signature_name": "serving_default", "instances": [{"b64": "aGVsbG8="}]}).encode()
+    grpc_request = request.SerializeToString()
+    rest_request = json.dumps({"signature_name": "serving_default", "instances": [{"b64": "aGVsbG8="}]}).encode()
     with model_server.ModelServer(model) as server, grpc.insecure_channel(f"localhost:{server.grpc_port}") as channel:
         predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
         url = f"http://localhost:{server.rest_port}/v1/models/alexnet:predict"
         statuses = set()
         for _ in range(1000):
             try:
-                predict(mutate(by_grpc, random), timeout=30)
+                predict(mutate(grpc_request, random), timeout=30)
                 statuses.add("OK")
             except grpc.RpcError as error:
                 statuses.add(error.code().name)
             try:
-                urllib.request.urlopen(url, mutate(by_rest, random), timeout=30)
+                urllib.request.urlopen(url, mutate(rest_request, random), timeout=30)
                 statuses.add(200)
             except urllib.error.HTTPError as error:
                 statuses.add(error.code)
         assert {"OK", "INVALID_ARGUMENT", 200, 400} <= statuses
         assert not statuses & {"DEADLINE_EXCEEDED", "UNAVAILABLE"}
-        response = predict_pb2.PredictResponse.FromString(predict(by_grpc, timeout=30))
+        response = predict_pb2.PredictResponse.FromString(predict(grpc_request, timeout=30))
         assert tf.make_ndarray(response.outputs["valid"]).all()

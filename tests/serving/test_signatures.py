@@ -1,5 +1,6 @@
-"""What the functions of a SavedModel return, and what no image can make them do."""
+"""The signatures of a SavedModel and the decoding of images in its graph."""
 
+import dataclasses
 import io
 import struct
 import subprocess
@@ -15,6 +16,7 @@ from PIL import Image
 from programs import ENVIRONMENT
 
 from alexnet_tf.evaluation import features
+from alexnet_tf.networks import structure
 from alexnet_tf.serving import orientation, preprocessing, signatures
 from alexnet_tf.tfrecords import crops, dataset_builder, images, reader, schema
 
@@ -25,7 +27,7 @@ def predictions(saved, signature, contents):
 
 
 def photo(mode="RGB", size=(90, 70)):
-    """Smooth colors, as an image of one of Pillow's modes."""
+    """An image with smooth colors, in one of Pillow's modes."""
     corners = np.random.default_rng(5).integers(0, 256, (4, 4, 3)).astype("uint8")
     return Image.fromarray(corners).resize(size, Image.Resampling.BICUBIC).convert(mode)
 
@@ -37,7 +39,7 @@ def as_file(image, kind, **options):
 
 
 def flat_png(width, height, bits=8, color_type=2, bytes_per_pixel=3):
-    """A PNG of one color, the smallest file of so many pixels."""
+    """A PNG of one color: the smallest file for its number of pixels."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -49,8 +51,15 @@ def flat_png(width, height, bits=8, color_type=2, bytes_per_pixel=3):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
+def top_down_bmp(width, height):
+    """A BMP whose rows run from top to bottom: its height is negative."""
+    content = bytearray(as_file(photo(size=(width, height)), "bmp"))
+    content[22:26] = struct.pack("<i", -height)
+    return bytes(content)
+
+
 class TestSignatures:
-    def test_default_and_predict_return_the_models_predictions(self, saved, untrained, encoded):
+    def test_predictions_equal_the_models(self, saved, untrained, encoded):
         model, description = untrained
         squares = tf.stack([preprocessing.decode_square(tf.constant(image), 64) for image in encoded])
         pixels = crops.center_crop(squares, 56)
@@ -66,8 +75,8 @@ class TestSignatures:
         assert names == [[description.class_names[c] for c in row] for row in order]
         assert served["valid"].all()
 
-    def test_views_and_features_are_those_of_evaluation(self, saved, untrained, tmp_path):
-        # Images that are PNG in the data set, 64 pixels large: what is served of them is what evaluation reads.
+    def test_ten_views_and_features_equal_those_of_evaluation(self, saved, untrained, tmp_path):
+        # The images are PNG in the data set and have 64 pixels: the server decodes the pixels that evaluation reads.
         model, _ = untrained
         for number in range(3):
             path = tmp_path / "images" / "validation" / "a" / f"{number}.png"
@@ -95,7 +104,7 @@ class TestSignatures:
         expected = features.extract(model, ["relu7"], data_dir, description, "validation", 10)[0].vectors
         np.testing.assert_allclose(predictions(saved, "features", contents)["features"], expected, rtol=1e-5, atol=1e-6)
 
-    def test_ten_views_pass_through_the_network_32_crops_at_a_time(self):
+    def test_ten_views_run_32_crops_at_a_time(self, monkeypatch):
         class BatchSize(keras.layers.Layer):
             def call(self, x):
                 return tf.fill((tf.shape(x)[0], 2), tf.cast(tf.shape(x)[0], tf.float32))
@@ -103,14 +112,16 @@ class TestSignatures:
         image = keras.Input((8, 8, 3))
         hidden = keras.layers.Flatten(name="relu7")(image)
         outputs = keras.layers.Identity(name="softmax")(BatchSize(name="fc8")(hidden))
-        functions = signatures.make_signatures(keras.Model(image, outputs), ["a", "b"], 10)
+        description = schema.DatasetDescription(("a", "b"), 10, False, "png", splits={}, settings={})
+        monkeypatch.setattr(structure, "last_hidden_layer", lambda model: "relu7")  # this network has no classifier
+        functions = signatures.make_signatures(keras.Model(image, outputs), description)
         images = tf.constant([as_file(photo(), "PNG")] * 40)
         assert functions["serving_default"](images)["probabilities"].numpy().max() == 40
         sizes = functions["ten_view"](images)["probabilities"].numpy()[:, 0]
         np.testing.assert_allclose(sizes[:38], 32)  # 400 crops: twelve times 32, and 16
         assert sizes[-1] == 16
 
-    def test_turned_photograph_is_classified_as_the_upright_one(self, saved):
+    def test_rotated_photograph_gives_the_upright_ones_prediction(self, saved):
         upright = photo(size=(64, 64))
         turned = as_file(upright.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif(6))
         served = predictions(
@@ -119,7 +130,7 @@ class TestSignatures:
         np.testing.assert_array_equal(served["probabilities"][0], served["probabilities"][1])
         assert (served["probabilities"][0] != served["probabilities"][2]).any()
 
-    def test_examples_are_classified_as_their_images(self, saved, encoded):
+    def test_classify_equals_serving_default(self, saved, encoded):
         examples = []
         for image in [*encoded[:2], b"no image"]:
             example = tf.train.Example()
@@ -137,7 +148,7 @@ class TestSignatures:
         assert (outputs["scores"].numpy()[2:] == 0).all()
 
     @pytest.mark.parametrize("signature", ["serving_default", "ten_view", "features"])
-    def test_bad_image_marks_its_own_row_and_no_other(self, signature, saved, encoded):
+    def test_bad_image_affects_only_its_own_row(self, signature, saved, encoded):
         jpeg = as_file(photo(), "JPEG")
         bad = [b"", b"\xff", b"hello", jpeg[:300], jpeg[:3], encoded[0][:40], b"\x89PNG\r\n\x1a\n", b"BM", b"GIF89a"]
         mixed = [part for pair in zip(bad, [*encoded, *encoded], strict=False) for part in pair]
@@ -152,20 +163,21 @@ class TestSignatures:
             assert name not in served or (served[name][0::2] == value).all()
 
     @pytest.mark.parametrize("signature", ["serving_default", "ten_view", "features", "classify", "predict"])
-    def test_empty_batch_gives_empty_outputs(self, signature, saved):
+    def test_empty_batch_has_empty_outputs(self, signature, saved):
         (spec,) = saved.signatures[signature].structured_input_signature[1].values()
         empty = tf.zeros((0, *spec.shape[1:]), spec.dtype)
         outputs = saved.signatures[signature](**{spec.name: empty})
         assert outputs
         assert all(len(tensor) == 0 for tensor in outputs.values())
 
-    def test_batch_of_bad_images_alone_succeeds(self, saved):
+    def test_batch_of_only_bad_images(self, saved):
         served = predictions(saved, "serving_default", [b"a", b"b"])
         assert not served["valid"].any()
 
-    def test_network_of_warped_images_is_served_warped(self, untrained):
+    def test_network_of_warped_images_warps_them(self, untrained):
         model, description = untrained
-        made = signatures.make_signatures(model, description.class_names, description.image_px, resize="warp")
+        warped = dataclasses.replace(description, settings=description.settings | {"resize": "warp"})
+        made = signatures.make_signatures(model, warped)
         served = made["serving_default"](tf.constant([as_file(photo(size=(200, 90)), "PNG")]))
         square = images.prepare_image(as_file(photo(size=(200, 90)), "PNG"), 64, resize="warp")
         expected = np.sort(model.predict_on_batch(crops.center_crop(square[None], 56))[0])[::-1][:5]
@@ -175,7 +187,7 @@ class TestSignatures:
 class TestDecodeSquare:
     @pytest.mark.parametrize("size", [(300, 200), (37, 90), (28, 28), (5000, 1), (1, 1)])
     @pytest.mark.parametrize("kind", ["png", "jpeg", "bmp"])
-    def test_served_pixels_are_those_of_the_training_images(self, size, kind):
+    def test_pixels_equal_those_of_training(self, size, kind):
         image = as_file(photo(size=size), kind)
         served = preprocessing.decode_square(tf.constant(image), 64).numpy()
         assert np.abs(np.int32(served) - images.prepare_image(image, 64)).max() <= 1  # they round differently
@@ -196,14 +208,14 @@ class TestDecodeSquare:
             ("RGBA", "bmp", {}),
         ],
     )
-    def test_any_kind_of_image_becomes_the_rgb_of_training(self, mode, kind, options):
+    def test_every_color_mode_becomes_the_rgb_of_training(self, mode, kind, options):
         image = Image.fromarray(np.uint16(photo("L")) * 257) if mode == "I;16" else photo(mode)
         content = as_file(image, kind, **options)
         served = preprocessing.decode_square(tf.constant(content), 64).numpy()
         assert np.abs(np.int32(served) - images.prepare_image(content, 64)).max() <= 1
 
     @pytest.mark.parametrize("orientation", range(1, 9))
-    def test_turned_images_become_the_upright_ones_of_training(self, orientation):
+    def test_exif_orientation_is_applied_as_in_training(self, orientation):
         for size in ((91, 70), (70, 91)):
             for kind in ("JPEG", "PNG"):
                 content = as_file(photo(size=size), kind, exif=exif(orientation))
@@ -211,22 +223,20 @@ class TestDecodeSquare:
                     served = preprocessing.decode_square(tf.constant(content), 64, exif_orientation=honored).numpy()
                     expected = images.prepare_image(content, 64, exif_orientation=honored)
                     assert np.abs(np.int32(served) - expected).max() <= 1
-                of_old_data = preprocessing.decode_square(tf.constant(content), 64, exif_orientation=None)
-                np.testing.assert_array_equal(of_old_data, served)
 
     @pytest.mark.parametrize("orientation", [1, 3, 6])
     @pytest.mark.parametrize("size", [(91, 70), (70, 91), (300, 5)])
-    def test_warped_images_are_those_of_training(self, size, orientation):
+    def test_warped_pixels_equal_those_of_training(self, size, orientation):
         content = as_file(photo(size=size), "PNG", exif=exif(orientation))
         served = preprocessing.decode_square(tf.constant(content), 64, resize="warp").numpy()
         assert np.abs(np.int32(served) - images.prepare_image(content, 64, resize="warp")).max() <= 1
 
-    def test_damaged_orientations_are_read_as_in_training(self):
+    def test_damaged_exif_data_is_read_as_in_training(self):
         read = tf.function(orientation.read_jpeg, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
         random, found = np.random.default_rng(0), []
         for number in range(400):
             tags = bytearray(exif(1 + number % 8).tobytes())
-            if number % 2:  # of Intel's order of bytes
+            if number % 2:  # little-endian
                 tags[6:] = struct.pack("<4sIHHHIHH", b"II*\0", 8, 1, 0x0112, 3, 1, 1 + number % 8, 0)
             for _ in range(random.integers(3)):
                 tags[6 + random.integers(len(tags) - 6)] = random.integers(256)
@@ -235,21 +245,21 @@ class TestDecodeSquare:
             assert int(read(content)) == found[-1], bytes(tags)
         assert set(found) == set(range(1, 9))
 
-    def test_orientation_is_found_behind_other_segments_and_none_is_made_up(self):
+    def test_exif_data_is_found_after_other_segments_only(self):
         plain, turned = as_file(photo(), "JPEG"), as_file(photo(), "JPEG", exif=exif(6))
         segment = turned[turned.index(b"\xff\xe1") :][: 2 + 2 + 32]
         other = b"\xff\xe2\x00\x06abcd"
         for content, expected in (
             (plain[:2] + other * 5 + segment + plain[2:], 6),
-            (plain[:2] + b"\xff\xff" + segment + plain[2:], 6),  # filled up
-            (plain + segment, 1),  # behind the image
+            (plain[:2] + b"\xff\xff" + segment + plain[2:], 6),  # padding
+            (plain + segment, 1),  # after the image
             (plain[:2] + b"\xff\xe2\x00\x24" + segment[:34] + plain[2:], 1),  # in another segment
             (plain[:2], 1),
             (segment, 1),
         ):
             assert int(orientation.read_jpeg(tf.constant(content))) == expected
 
-    def test_orientation_behind_a_pngs_pixels_does_not_count_as_in_training(self):
+    def test_exif_data_after_a_pngs_pixels_is_ignored_as_in_training(self):
         content = as_file(photo(), "PNG", exif=exif(6))
         start = content.index(b"eXIf") - 4
         chunk = content[start : start + 12 + int.from_bytes(content[start : start + 4])]
@@ -261,22 +271,22 @@ class TestDecodeSquare:
             assert np.abs(np.int32(served) - images.prepare_image(each, 64)).max() <= 1
 
     @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB"])
-    def test_transparent_images_are_laid_on_white_as_in_training(self, mode):
+    def test_transparent_images_get_a_white_background_as_in_training(self, mode):
         alpha = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90)).astype("uint8"))
         image, options = photo(mode), {}
         if mode in ("RGBA", "LA"):
             image.putalpha(alpha)
-        else:  # a chunk says which color, or how much each of the palette, is transparent
+        else:  # in a tRNS chunk: one color, or an alpha value for each color of the palette
             options["transparency"] = bytes(range(256)) if mode == "P" else image.getpixel((40, 30))
         content = as_file(image, "png", **options)
         served = preprocessing.decode_square(tf.constant(content), 64).numpy()
         assert np.abs(np.int32(served) - images.prepare_image(content, 64)).max() <= 1
-        of_old_data = preprocessing.decode_square(tf.constant(content), 64, exif_orientation=None).numpy()
-        assert np.abs(np.int32(served) - of_old_data).max() > 1
+        opaque = preprocessing.decode_square(tf.constant(as_file(photo("RGB"), "png")), 64).numpy()
+        assert np.abs(np.int32(served) - opaque).max() > 1
 
     @pytest.mark.parametrize("largest", [255, 1000, 4095, 10_000, 65_535])
     @pytest.mark.parametrize("channels", [1, 3, 4])
-    def test_images_of_16_bits_are_scaled_as_in_training(self, largest, channels, monkeypatch):
+    def test_16_bit_images_are_scaled_as_in_training(self, largest, channels, monkeypatch):
         monkeypatch.setattr(preprocessing, "_STRIP_PIXELS", 1000)  # 11 of 90 rows
         pixels = np.asarray(photo("RGBA")) / 255 * [largest, largest, largest, 65_535]
         pixels[:20, :, 3] = 9_999
@@ -288,22 +298,23 @@ class TestDecodeSquare:
     @pytest.mark.parametrize(
         "content, reason",
         [
-            (b"hello", "no JPEG, PNG or BMP"),
-            (as_file(photo("P"), "gif"), "no JPEG, PNG or BMP"),
+            (b"hello", "not a JPEG, PNG or BMP"),
+            (as_file(photo("P"), "gif"), "not a JPEG, PNG or BMP"),
             (as_file(photo("P"), "bmp"), "palette"),
-            (flat_png(101, 100), "may have 10000 pixels"),
-            (as_file(photo(size=(101, 100)), "jpeg"), "may have 10000 pixels"),
-            (as_file(photo(size=(101, 100)), "bmp"), "may have 10000 pixels"),
+            (flat_png(101, 100), "at most 10000 pixels"),
+            (as_file(photo(size=(101, 100)), "jpeg"), "at most 10000 pixels"),
+            (as_file(photo(size=(101, 100)), "bmp"), "at most 10000 pixels"),
+            (top_down_bmp(101, 100), "at most 10000 pixels"),
         ],
     )
-    def test_other_and_larger_files_are_refused(self, content, reason):
+    def test_other_formats_and_larger_images_are_refused(self, content, reason):
         with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
             preprocessing.decode_square(tf.constant(content), 64, max_pixels=10_000)
 
 
 @pytest.mark.slow
 class TestMemory:
-    """In a process of its own, since the most memory that one ever took is not forgotten."""
+    """In a process of its own: peak memory never falls."""
 
     SCRIPT = """
 import resource, sys, tensorflow as tf
@@ -325,7 +336,7 @@ print(*answer(contents[1:]), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         *valid, megabytes = result.stdout.split()
         return valid, float(megabytes)
 
-    def test_small_files_of_many_pixels_take_less_than_a_gigabyte(self, export_dir, tmp_path):
+    def test_small_files_with_many_pixels_take_less_than_a_gigabyte(self, export_dir, tmp_path):
         progressive = as_file(Image.new("RGB", (7000, 7000)), "JPEG", progressive=True, subsampling=0)
         lines = [flat_png(3000, 1), flat_png(1, 3000), flat_png(49_000, 1000)]
         transparent = [flat_png(7000, 7000, 8, 6, 4), flat_png(7000, 7000, 16, 6, 8)]
@@ -334,7 +345,7 @@ print(*answer(contents[1:]), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         assert valid == ["True"] * len(contents)
         assert megabytes < 1000
 
-    def test_images_past_the_limit_take_nothing(self, export_dir, tmp_path):
+    def test_images_above_the_limit_take_no_memory(self, export_dir, tmp_path):
         contents = [flat_png(12_000, 12_000), as_file(Image.new("RGB", (12_000, 12_000)), "JPEG")]
         valid, megabytes = self.peak(export_dir, tmp_path, contents)
         assert valid == ["False", "False"]

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 
 import numpy as np
-import onnxruntime
 import pytest
 import tensorflow as tf
 from browser import open_chromium, serve, wait_for
@@ -16,12 +15,15 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from alexnet_tf.model import build_alexnet, layer_output
-from alexnet_tf.serving import browser_runtime, classifier, exporter, preprocessing
+from alexnet_tf.model import build_alexnet
+from alexnet_tf.networks import structure
+from alexnet_tf.serving import browser_runtime, classifier, exporter, formats, preprocessing
 from alexnet_tf.tfrecords import crops, schema
 
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("tf2onnx")
 SIDE = 56
-SETTLED = "!!(alexnet.result && (alexnet.halves || alexnet.gates.length === 1))"  # not the arrays themselves
+SETTLED = "!!(alexnet.result && (alexnet.halves || alexnet.gates.length === 1))"
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +43,8 @@ def runtime(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page_dir(untrained, data_dir, runtime, tmp_path_factory):
     """The page of a small network with random weights."""
-    return exporter.export_model(
-        *untrained, tmp_path_factory.mktemp("page"), model_format="web", precision="int8", data_dir=data_dir,
-        num_images=100, runtime=runtime,
-    )  # fmt: skip
+    config = formats.ExportConfig(format="web", precision="int8", data_dir=data_dir, num_images=100, runtime=runtime)
+    return exporter.export_model(*untrained, tmp_path_factory.mktemp("page"), config)
 
 
 @pytest.fixture(scope="module")
@@ -83,19 +83,27 @@ def output(page, name):
     return np.float32(page.execute_script("return [...alexnet.result[arguments[0]]]", name))
 
 
+def canvas_pixels(page, name):
+    script = "const c = document.getElementById(arguments[0]); return [c.height, c.width, ...c.getContext('2d')" \
+        ".getImageData(0, 0, c.width, c.height).data]"  # fmt: skip
+    rows, columns, *values = page.execute_script(script, name)
+    return np.uint8(values).reshape(rows, columns, 4)
+
+
 def text(page, name):
     return page.find_element(By.ID, name).text
 
 
 def choose(page, path):
-    """Chooses a file; returns once it is shown and computed, or refused."""
-    page.execute_script("alexnet.pixels = alexnet.halves = null; document.getElementById('problem').hidden = true")
+    """Chooses a file, and waits until its answer or an error is shown."""
+    problem = "document.getElementById('problem').textContent"
+    page.execute_script(f"window.before = [alexnet.pixels, {problem}]")
     page.find_element(By.ID, "file").send_keys(str(path))
-    wait_for(page, f"(alexnet.pixels && {SETTLED}) || !document.getElementById('problem').hidden")
+    wait_for(page, f"(alexnet.pixels !== before[0] && {SETTLED}) || ({problem} && {problem} !== before[1])")
 
 
 def made_photo(generator, rows, columns, channels=3):
-    """Fields of several scales on one another, up to the finest: resizing without antialiasing would show."""
+    """Noise of several scales, also the finest: resizing without antialiasing would show."""
     total = np.zeros((rows, columns, channels))
     for cells in (3, 12, 60, 400):
         field = Image.fromarray(generator.integers(0, 256, (cells, cells, channels), "uint8").squeeze())
@@ -104,7 +112,7 @@ def made_photo(generator, rows, columns, channels=3):
 
 
 def write_photos(folder, count):
-    """Writes photographs of many sizes and kinds: JPEGs with every orientation, PNGs, gray and transparent ones."""
+    """Writes images of many sizes and modes: JPEGs with every orientation, PNGs, gray and transparent ones."""
     generator = np.random.default_rng(5)
     paths = []
     for number in range(count):
@@ -129,9 +137,7 @@ def write_photos(folder, count):
 @pytest.mark.slow
 class TestPixelsAndAnswers:
     @pytest.mark.parametrize("count", [16, pytest.param(200, marks=pytest.mark.long)])
-    def test_pixels_and_top_1_of_photographs_are_those_of_prediction(
-        self, count, page, untrained_dir, tmp_path, capsys
-    ):
+    def test_pixels_and_top1_equal_those_of_alexnet_predict(self, count, page, untrained_dir, tmp_path, capsys):
         classify, differences, same = classifier.open_classifier(untrained_dir), [], []
         for path in write_photos(tmp_path, count):
             encoded = path.read_bytes()
@@ -146,7 +152,7 @@ class TestPixelsAndAnswers:
         assert max(differences) <= 1
         assert np.mean(same) >= 0.99
 
-    def test_pixels_of_warped_images_are_those_of_training(self, browser, page_dir, tmp_path):
+    def test_warped_pixels_equal_those_of_training(self, browser, page_dir, tmp_path):
         shutil.copytree(page_dir, tmp_path / "page")
         settings = json.loads((page_dir / "page.json").read_text())
         assert settings["resize"] == "crop"
@@ -161,7 +167,15 @@ class TestPixelsAndAnswers:
             shown = pixels_of(browser).reshape(expected.shape)
         assert np.abs(shown.astype(int) - expected).max() <= 1
 
-    def test_answers_and_halves_are_those_of_the_model(self, page, page_dir, untrained):
+    def test_answers_equal_the_models_for_each_image(self, page, page_dir, untrained, tmp_path):
+        self.check_answers(page, page_dir, untrained)
+        before = text(page, "knows")
+        made_photo(np.random.default_rng(4), 70, 60).save(tmp_path / "another.png")
+        choose(page, tmp_path / "another.png")
+        self.check_answers(page, page_dir, untrained)
+        assert text(page, "knows") != before
+
+    def check_answers(self, page, page_dir, untrained):
         pixels = pixels_of(page)
         expected = network(page_dir, pixels)
         for name, values in expected.items():
@@ -177,7 +191,7 @@ class TestPixelsAndAnswers:
         status = page.find_element(By.ID, "status")
         assert status.get_attribute("role") == "status" and shown[0] in status.text
 
-    def test_nothing_but_the_pages_own_files_is_asked_for(self, page, served, tmp_path):
+    def test_only_the_pages_files_are_requested(self, page, served, tmp_path):
         address, requests = served
         made_photo(np.random.default_rng(1), 90, 60).save(tmp_path / "secret.png")
         choose(page, tmp_path / "secret.png")
@@ -189,7 +203,7 @@ class TestPixelsAndAnswers:
 
 
 @pytest.mark.slow
-class TestReader:
+class TestInput:
     def test_dropped_image_is_shown(self, page, tmp_path):
         path = tmp_path / "dropped.png"
         Image.new("RGB", (80, 60), (200, 30, 60)).save(path)
@@ -199,17 +213,17 @@ class TestReader:
         wait_for(page, f"alexnet.pixels[0] === 200 && {SETTLED}")
         np.testing.assert_array_equal(pixels_of(page), np.tile((200, 30, 60), SIDE**2))
 
-    def test_photograph_is_taken_at_the_second_click(self, page):
+    def test_second_click_takes_the_photograph(self, page):
         page.execute_script("alexnet.pixels = null")
         button = page.find_element(By.ID, "photograph")
         button.click()
         wait_for(page, "document.getElementById('photograph').textContent === 'Take it'")
         button.click()
         wait_for(page, f"alexnet.pixels && {SETTLED}")
-        assert len(np.unique(pixels_of(page))) > 3  # Chromium's made camera shows a green field with a clock
+        assert len(np.unique(pixels_of(page))) > 3  # Chromium's fake camera shows a green field with a clock
         assert button.text == "Photograph" and not page.find_element(By.ID, "video").is_displayed()
 
-    def test_drawing_is_classified_stroke_by_stroke(self, page, page_dir):
+    def test_drawing_is_classified_after_each_stroke(self, page, page_dir):
         page.find_element(By.ID, "draw").click()
         wait_for(page, "alexnet.pixels.every(value => value === 255)")
         image = page.find_element(By.ID, "image")
@@ -223,7 +237,7 @@ class TestReader:
         expected = network(page_dir, drawn)["probabilities"][0]
         np.testing.assert_allclose(output(page, "probabilities"), expected, atol=1e-3)
 
-    def test_switch_turns_a_column_off(self, page, page_dir):
+    def test_switch_turns_off_a_column(self, page, page_dir):
         before = output(page, "probabilities")
         page.find_element(By.ID, "column-2").click()
         wait_for(page, "document.getElementById('status').textContent.startsWith('Column 1 alone')")
@@ -235,7 +249,7 @@ class TestReader:
         assert page.execute_script(colors, "conv3-1") > 10
         assert page.execute_script(colors, "conv3-2") <= 2  # the plate and the gaps
 
-    def test_map_is_enlarged_with_kernel_field_and_strongest_images(self, page, page_dir, untrained):
+    def test_map_is_shown_with_kernel_field_and_strongest_images(self, page, page_dir, untrained):
         assert text(page, "map-caption").startswith("conv5, map ")  # the strongest of the last maps
         canvas = page.find_element(By.ID, "conv1-2")  # 4 maps, 2 x 2
         width, height = canvas.size["width"], canvas.size["height"]
@@ -244,12 +258,9 @@ class TestReader:
         caption = wait_for(page, "document.getElementById('map-caption').textContent")
         assert caption.startswith(f"conv1, map 2 of 4 in column 2; strongest {values.max():.3g}"[:-1])
         assert "A unit sees 7 \u00d7 7 pixels" in caption
-        script = "const c = document.getElementById(arguments[0]); return [...c.getContext('2d')" \
-            ".getImageData(0, 0, c.width, c.height).data]"  # fmt: skip
-        shown = np.reshape(page.execute_script(script, "map"), (*values.shape, 4))
-        assert shown[..., 0].argmin() == values.argmax()  # the strongest ink
+        assert canvas_pixels(page, "map")[..., 0].argmin() == values.argmax()  # the darkest color
         kernel = untrained[0].get_layer("conv1").kernels[1].numpy()[..., 1]
-        drawn = np.reshape(page.execute_script(script, "kernel"), (7, 7, 4))[..., :3]
+        drawn = canvas_pixels(page, "kernel")[..., :3]
         np.testing.assert_allclose(drawn, 127.5 * (1 + kernel / np.abs(kernel).max()), atol=2)
         row, column = np.unravel_index(values.argmax(), values.shape)
         field = page.find_element(By.ID, "field")
@@ -259,7 +270,27 @@ class TestReader:
             assert float(style.split(f"{name}: ")[1].split("%")[0]) == pytest.approx(100 * pixels / SIDE, abs=0.01)
         wait_for(page, "document.querySelectorAll('#strongest canvas').length === 5")
 
-    def test_keyboard_reaches_maps_and_the_gray_square(self, page):
+    def test_kernel_colors_show_the_signs(self, page, untrained):
+        page.find_element(By.ID, "conv2-1").send_keys(Keys.ARROW_RIGHT)  # the second map
+        kernel = untrained[0].get_layer("conv2").kernels[0].numpy()[..., 0, 1]
+        drawn = canvas_pixels(page, "kernel")[:5, :5, :3].astype(int)
+        redness = drawn[..., 0] - drawn[..., 2]  # orange excites, blue inhibits
+        assert redness[kernel == kernel.max()] > 30 and redness[kernel == kernel.min()] < 0
+        assert np.corrcoef(redness.ravel(), kernel.ravel())[0, 1] > 0.9
+
+    def test_image_unlike_the_training_images_is_flagged(self, page, tmp_path):
+        assert not page.find_element(By.ID, "unusual").is_displayed()
+        assert "Trained on 10 classes of Fashion-MNIST" in text(page, "trained")
+        Image.new("RGB", (60, 60), (250, 60, 60)).save(tmp_path / "red.png")
+        choose(page, tmp_path / "red.png")
+        assert "it has more color" in text(page, "unusual")
+        Image.new("RGB", (60, 60), "white").save(tmp_path / "white.png")
+        choose(page, tmp_path / "white.png")
+        assert "its edges are brighter" in text(page, "unusual") and "color" not in text(page, "unusual")
+        page.find_element(By.CSS_SELECTOR, "#examples button").click()
+        wait_for(page, "document.getElementById('unusual').hidden")
+
+    def test_keyboard_selects_maps_and_moves_the_square(self, page):
         page.find_element(By.ID, "conv3-1").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
         columns = page.execute_script("return alexnet.selected.layer.columns")
         assert f"conv3, map {columns + 2} of 12 in column 1" in text(page, "map-caption") == text(page, "status")
@@ -272,13 +303,13 @@ class TestReader:
         wait_for(page, "!alexnet.covered && document.getElementById('status').textContent !== 'A spot is covered.'")
         np.testing.assert_array_equal(pixels_of(page), before)
 
-    def test_occlusion_map_is_the_probability_of_each_place(self, page, page_dir):
+    def test_occlusion_map_equals_the_models_probabilities(self, page, page_dir):
         pixels, best = pixels_of(page).reshape(SIDE, SIDE, 3), int(output(page, "probabilities").argmax())
         button = page.find_element(By.ID, "occlusion")
         place = button.location
         button.click()
         wait_for(page, "document.getElementById('progress').value > 0")
-        assert button.location == place  # nothing moves away under the pointer
+        assert button.location == place  # nothing moves under the pointer
         found = np.reshape(wait_for(page, "alexnet.occlusion && [...alexnet.occlusion]", 60), (14, 14))
         for row, column in ((0, 0), (7, 3), (13, 13)):
             covered = pixels.copy()
@@ -287,7 +318,7 @@ class TestReader:
             expected = network(page_dir, covered)["probabilities"][0, best]
             assert found[row, column] == pytest.approx(expected, abs=1e-3)
         assert page.find_element(By.ID, "heat").is_displayed()
-        assert "Red is where it is missed most" in text(page, "status")
+        assert "Red marks where covering costs most" in text(page, "status")
 
     def test_occlusion_map_can_be_stopped(self, page):
         page.find_element(By.ID, "occlusion").click()
@@ -299,7 +330,7 @@ class TestReader:
 
 @pytest.mark.slow
 class TestErrors:
-    def test_broken_image_is_named_and_the_next_one_shown(self, page, tmp_path):
+    def test_broken_image_is_named_and_the_next_is_shown(self, page, tmp_path):
         made_photo(np.random.default_rng(2), 60, 60).save(tmp_path / "good.png")
         (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
         choose(page, tmp_path / "broken.jpg")
@@ -309,13 +340,13 @@ class TestErrors:
         choose(page, tmp_path / "good.png")
         assert not problem.is_displayed()
 
-    def test_browser_without_webassembly_is_told(self, served, tmp_path):
+    def test_browser_without_webassembly_gets_an_error(self, served, tmp_path):
         with open_chromium(tmp_path, "--js-flags=--jitless") as chrome:
             chrome.get(served[0])
             wait_for(chrome, "!document.getElementById('problem').hidden")
             assert "This browser has no WebAssembly" in text(chrome, "problem")
 
-    def test_page_without_runtime_loads_it_from_another_host_and_compares_checksums(self, browser, page_dir, tmp_path):
+    def test_runtime_from_another_host_is_verified(self, browser, page_dir, tmp_path):
         folder = shutil.copytree(page_dir, tmp_path / "page")
         (folder / "runtime").rename(tmp_path / "dist")
         described = json.loads((folder / "page.json").read_text())
@@ -339,7 +370,7 @@ class TestErrors:
             wait_for(browser, "!document.getElementById('problem').hidden")
             assert "ort.wasm.bundle.min.mjs could not be loaded" in text(browser, "problem")
 
-    def test_missing_and_changed_files_are_named(self, browser, page_dir, tmp_path):
+    def test_missing_and_modified_files_are_named(self, browser, page_dir, tmp_path):
         folder = shutil.copytree(page_dir, tmp_path / "page")
         (folder / "runtime" / "ort-wasm-simd-threaded.wasm").write_bytes(b"changed")
         with serve(folder) as (address, _):
@@ -356,7 +387,7 @@ class TestErrors:
 
 @pytest.mark.slow
 class TestLooks:
-    def test_everything_that_takes_the_focus_has_a_name(self, page):
+    def test_focusable_elements_have_names(self, page):
         nodes = page.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
         focusable = [
             node
@@ -368,7 +399,7 @@ class TestLooks:
         assert [node for node in focusable if not node.get("name", {}).get("value")] == []
 
     @pytest.mark.parametrize("width", [360, 800, 1360])
-    def test_page_is_no_wider_than_the_window(self, page, width):
+    def test_page_fits_the_window(self, page, width):
         metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
         page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         try:
@@ -378,7 +409,7 @@ class TestLooks:
         finally:
             page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
-    def test_dark_and_light_follow_the_system(self, page):
+    def test_colors_follow_the_systems_scheme(self, page):
         shades = {}
         script = "return getComputedStyle(document.body)[arguments[0]].match(/[0-9]+/g).slice(0, 3).map(Number)"
         for scheme in ("light", "dark"):
@@ -391,23 +422,35 @@ class TestLooks:
 
 
 @pytest.mark.slow
-def test_network_of_one_column_has_no_switch_and_needs_no_data(browser, runtime, tmp_path):
+def test_network_with_one_column_and_without_data(browser, runtime, tmp_path):
     model = build_alexnet("four_layer_tanh", 3)
-    description = schema.DatasetDescription(("a", "b", "c"), 40, False, "png", splits={}, settings={})
-    folder = exporter.export_model(
-        model, description, tmp_path / "page", model_format="web", precision="float16", runtime=runtime
+    description = schema.DatasetDescription(
+        ("a", "b", "c"), 40, False, "png", splits={}, settings={"exif_orientation": False}
     )
+    config = formats.ExportConfig(format="web", precision="float16", runtime=runtime)
+    folder = exporter.export_model(model, description, tmp_path / "page", config)
     made_photo(np.random.default_rng(3), 60, 90).save(tmp_path / "photo.jpg", exif=exif(6))
     with serve(folder) as (address, _):
         browser.get(address)
         wait_for(browser, "document.getElementById('loading').hidden")
         choose(browser, tmp_path / "photo.jpg")
         pixels = pixels_of(browser).reshape(1, 32, 32, 3)
-        # Data sets that do not say so were not turned upright.
+        # The data set was built without `exif_orientation`.
         encoded = tf.constant((tmp_path / "photo.jpg").read_bytes())
-        expected = crops.center_crop(preprocessing.decode_square(encoded, 40, exif_orientation=None), 32).numpy()
+        expected = crops.center_crop(preprocessing.decode_square(encoded, 40, exif_orientation=False), 32).numpy()
         np.testing.assert_allclose(pixels[0].astype(int), expected, atol=2)
         np.testing.assert_allclose(output(browser, "probabilities"), model.predict(pixels, verbose=0)[0], atol=1e-3)
+        name, layer_output, count = browser.execute_script(
+            "const { name, output, maps } = alexnet.page.layers[0]; return [name, output, maps]"
+        )
+        maps = output(browser, layer_output).reshape(count, -1)
+        strongest = maps[np.arange(count), np.abs(maps).argmax(axis=1)]
+        negative = 1 + int(np.flatnonzero(strongest[1:] < 0)[0])  # after tanh
+        canvas = browser.find_element(By.ID, f"{name}-1")
+        for _ in range(negative):
+            canvas.send_keys(Keys.ARROW_RIGHT)
+        shown = text(browser, "map-caption").split("strongest ")[1].split(". ")[0]
+        assert float(shown) == pytest.approx(strongest[negative], rel=0.01)
         assert browser.find_elements(By.CSS_SELECTOR, ".switch") == []
         assert len(browser.find_elements(By.CSS_SELECTOR, ".layer canvas")) == 3
         assert not browser.find_element(By.ID, "halves").is_displayed()
@@ -416,18 +459,17 @@ def test_network_of_one_column_has_no_switch_and_needs_no_data(browser, runtime,
 
 class TestFiles:
     @pytest.mark.slow
-    def test_strongest_images_are_those_of_the_layer(self, page_dir, untrained, data_dir):
+    def test_strongest_images_equal_the_layers(self, page_dir, untrained, data_dir):
         described = json.loads((page_dir / "page.json").read_text())
         assert described["data"]["searched"] == 100
-        import keras
-
         from alexnet_tf.serving import parity
 
         model, _ = untrained
         images, labels = parity.read_images(data_dir, schema.load_description(data_dir), "train", model, 100)
         tables = np.frombuffer((page_dir / "strongest.bin").read_bytes(), "<u2")
         for layer in described["layers"]:
-            values = keras.Model(model.input, layer_output(model, layer["output"])).predict(images, verbose=0)
+            network = structure.feature_extractor(model, [layer["output"]])
+            values = network.predict(images, verbose=0)[layer["output"]]
             peaks = values.max(axis=(1, 2)) if values.ndim == 4 else values
             order = np.argsort(-peaks, axis=0, kind="stable")[:5].T
             table = tables[layer["strongest"]["offset"] :][: 10 * layer["maps"]].reshape(layer["maps"], 5, 2)
@@ -439,20 +481,20 @@ class TestFiles:
         shown = sprite[40:80, 40:80]  # the second in the second row of 40
         assert np.abs(shown.astype(int) - thumbnail).mean() < 6
 
-    def test_page_is_small_and_needs_no_other_files(self):
+    def test_page_is_small_and_needs_no_other_host(self):
         folder = exporter.web_page._SOURCES
         lines = sum(len(path.read_text().splitlines()) for path in folder.iterdir())
-        assert sorted(path.suffix for path in folder.iterdir()) == [".css", ".html", ".js"]
-        assert lines < 900
+        assert {path.suffix for path in folder.iterdir()} == {".css", ".html", ".js"}
+        assert lines < 1100
         assert "://" not in (folder / "index.html").read_text() + (folder / "style.css").read_text()
 
-    def test_runtime_that_is_none_is_refused_before_any_work(self, tmp_path):
+    def test_invalid_runtime_is_refused(self, tmp_path):
         (tmp_path / "other.tgz").write_bytes(b"no archive")
         for path in (tmp_path, tmp_path / "other.tgz", tmp_path / "missing"):
             with pytest.raises(ValueError, match=r"`runtime` must be the npm package onnxruntime-web .* Received: "):
                 browser_runtime.open_package(path)
 
-    def test_page_without_runtime_names_exact_version_and_checksums(self, tmp_path):
+    def test_cdn_addresses_have_the_version_and_checksums(self, tmp_path):
         described = browser_runtime.write(tmp_path, None)
         assert list(tmp_path.iterdir()) == []
         for each in described:
@@ -460,7 +502,7 @@ class TestFiles:
             assert each["integrity"].startswith("sha384-")
 
     @pytest.mark.slow
-    def test_checksums_are_those_of_the_package(self, runtime, tmp_path):
+    def test_checksums_match_the_package(self, runtime, tmp_path):
         described = browser_runtime.write(tmp_path, runtime)
         assert [each["integrity"] for each in described] == list(browser_runtime.FILES.values())
         assert (tmp_path / described[0]["url"]).stat().st_size > 10_000

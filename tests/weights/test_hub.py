@@ -26,7 +26,7 @@ def run_folder(tmp_path):
     model = build_alexnet("testing", 3, initializer="he_normal", input_scale=0.0125)
     folder.mkdir()
     settings = {"learning_rate": 0.1, "init_from": "hf://someone/alexnet"}
-    (folder / "progress.json").write_text(json.dumps({"step": 7, "settings": settings}))
+    (folder / "config.json").write_text(json.dumps(settings))
     model.save(folder / "model.keras")
     errors = {"top1_error": 0.25, "top5_error": 0.125}
     view = errors | {"calibration": {"expected_calibration_error": 0.03}}
