@@ -148,51 +148,32 @@ def _write_strongest(folder, model, layers, images, labels):
     images for the layers above. strongest.bin has, layer after layer, uint16 (maps, images, 2): the image's cell in the
     sprite and its label.
     """
-    found = _find_strongest(model, [described["output"] for described in layers], images)
+    batches = (images[first : first + _BATCH] for first in range(0, len(images), _BATCH))
+    names = [described["output"] for described in layers]
+    found = strongest_images.find_strongest_images(model, names, batches, min(_STRONGEST, len(images)))
     (folder / "strongest").mkdir()
     tables, offset, thumbnails = [], 0, None
-    for described, (numbers, rows, columns) in zip(layers, found, strict=True):
+    for described in layers:
+        strongest = found[described["output"]]
         if described["side"] == 1:
-            name, cells, cell_px = "images", numbers, min(_PATCH_PX, images.shape[1])
+            name, cells, cell_px = "images", strongest.indices, min(_PATCH_PX, images.shape[1])
             thumbnails = thumbnails or _write_sprite(folder / "strongest" / "images.jpg", images, cell_px)
         else:
             field = structure.ReceptiveField(**described["field"])
-            patches = [
-                strongest_images.crop_receptive_field(images[number], field, row, column)
-                for number, row, column in zip(numbers.ravel(), rows.ravel(), columns.ravel(), strict=True)
-            ]
-            name, cells, cell_px = described["name"], np.arange(numbers.size), min(_PATCH_PX, field.size)
+            places = zip(strongest.indices.ravel(), strongest.rows.ravel(), strongest.columns.ravel(), strict=True)
+            patches = [strongest_images.crop_receptive_field(images[index], field, *place) for index, *place in places]
+            name, cells, cell_px = described["name"], np.arange(len(patches)), min(_PATCH_PX, field.size)
             _write_sprite(folder / "strongest" / f"{name}.jpg", patches, cell_px)
-        tables.append(np.stack([cells.ravel(), labels[numbers.ravel()]], axis=-1).astype("<u2"))
+        tables.append(np.stack([cells.ravel(), labels[strongest.indices.ravel()]], axis=-1).astype("<u2"))
         described["strongest"] = {
             "url": f"strongest/{name}.jpg",
             "offset": offset,
-            "images": numbers.shape[1],
+            "images": strongest.indices.shape[1],
             "cell_px": cell_px,
             "cells_per_row": _CELLS_PER_ROW,
         }
         offset += tables[-1].size
     (folder / "strongest.bin").write_bytes(np.concatenate(tables).tobytes())
-
-
-def _find_strongest(model, names, images):
-    """For each layer: (numbers, rows, columns), ints (maps, images): the images with a map's largest activations, and
-    their positions in the map.
-
-    As `strongest_images.find_strongest_images`.
-    """
-    network, peaks = structure.feature_extractor(model, names), {name: [] for name in names}
-    for first in range(0, len(images), _BATCH):
-        for name, values in network.predict_on_batch(images[first : first + _BATCH]).items():
-            flat = values.reshape(len(values), -1, values.shape[-1])
-            positions = flat.argmax(axis=1)
-            side = values.shape[2] if values.ndim == 4 else 1
-            peak = np.take_along_axis(flat, positions[:, None], axis=1)[:, 0]
-            peaks[name].append((peak, positions // side, positions % side))
-    for batches in peaks.values():
-        values, rows, columns = (np.concatenate(part) for part in zip(*batches, strict=True))
-        numbers = np.argsort(-values, axis=0, kind="stable")[:_STRONGEST]
-        yield [array.T for array in (numbers, *(np.take_along_axis(a, numbers, 0) for a in (rows, columns)))]
 
 
 def _write_sprite(path, patches, cell_px):
