@@ -184,14 +184,12 @@ class GrpcConnection:
             raise _error_response(self._served.host, error.code().name, details, transient, responded) from error
         count = len(encoded_images)
         try:
-            columns = [
-                self._to_list(response, name, count, dims)
-                for name, dims in (("valid", 1), ("class_names", 2), ("probabilities", 2))
+            dims = {"valid": 1, "class_names": 2, "probabilities": 2}
+            columns = [self._to_list(response, name, count, dims[name]) for name in dims]
+            rows = [
+                (valid, [name.decode() for name in names], best) for valid, names, best in zip(*columns, strict=True)
             ]
-            rows = list(zip(*columns, strict=True))
-            return _check_predictions(
-                [(valid, [name.decode() for name in names], best) for valid, names, best in rows], count
-            )
+            return _check_predictions(rows, count)
         except (TypeError, ValueError, AttributeError) as error:
             raise _unexpected_response(self._served.host, error) from error
 
