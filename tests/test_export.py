@@ -25,9 +25,9 @@ from programs import ENVIRONMENT, image_files, program, run_well
 from tensorflow.core.protobuf import saved_model_pb2
 
 from alexnet_tf import export
-from alexnet_tf.model import count_parameters, load_model, weights_checksum
+from alexnet_tf.model import build_alexnet, count_parameters, load_model, weights_checksum
 from alexnet_tf.serving import classifier, exporter, formats, model_card, preprocessing
-from alexnet_tf.tfrecords import crops, reader
+from alexnet_tf.tfrecords import crops, reader, schema
 
 
 def predictions(saved, signature, contents):
@@ -226,6 +226,22 @@ class TestProgram:
         (((host, port), content),) = answers
         assert (host, content) == ("127.0.0.1", b"the page")
         assert f"Open http://127.0.0.1:{port}/" in capsys.readouterr().out
+
+
+class TestNestedNetwork:
+    def test_network_in_a_sequential_model_is_exported(self, tmp_path):
+        base = build_alexnet("testing", include_top=False, pooling="avg", initializer="he_normal", input_scale=0.0125)
+        model = keras.Sequential([base, keras.layers.Dense(3, activation="softmax")])
+        settings = {"exif_orientation": True}
+        description = schema.DatasetDescription(("a", "b", "c"), 64, False, "png", splits={}, settings=settings)
+        pixels = np.random.default_rng(0).integers(0, 256, (3, 56, 56, 3)).astype("float32")
+        expected = model.predict(pixels, verbose=0)
+        for precision, tolerance in (("float32", 1e-6), ("bfloat16", 0.02)):
+            config = formats.ExportConfig(precision=precision)
+            folder = exporter.export_model(model, description, tmp_path / precision, config)
+            np.testing.assert_allclose(formats.open_predictor(folder)(pixels), expected, atol=tolerance)
+        card = json.loads((folder / "assets" / "model_card.json").read_text())
+        assert card["network"]["title"] == "not a variant of this project"
 
 
 class TestRefused:

@@ -95,7 +95,7 @@ def prepare_image(
     """
     with _limit_pixels(max_pixels):
         opened = image if isinstance(image, Image.Image) else open_image(image, max_pixels)
-        orientation = read_orientation(opened.info.get("exif", b"")) if exif_orientation else 1
+        orientation = read_orientation(opened.info.get("exif") or b"") if exif_orientation else 1
         pixels = _with_8_bits(opened)
         # Crop before resizing: 5000 x 1 pixels must not become 1,280,000 x 256. If the square can't be exactly in the
         # center, it is half a pixel up or left of it in the upright image, as in the served model.

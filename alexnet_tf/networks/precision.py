@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from alexnet_tf.layers import ColumnLayer, ColumnWise
+from alexnet_tf.layers import ColumnWise
 from alexnet_tf.networks import structure
 
 # The names in /proc/cpuinfo on x86 and ARM, and from sysctl on macOS.
@@ -147,7 +147,7 @@ def stored_in_bfloat16(model: keras.Model) -> keras.Model:
             return "float32"
         if layer.name == classifier:
             return _StoredInBfloat16("float32")
-        return "bfloat16" if isinstance(layer, ColumnLayer) else "mixed_bfloat16"
+        return "bfloat16" if structure.has_kernel(layer) else "mixed_bfloat16"
 
     return _rebuild(model, policy)
 

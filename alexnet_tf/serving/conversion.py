@@ -97,7 +97,11 @@ def write_with_activations(folder: str | pathlib.Path, model: keras.Model, preci
         _store_in_float16(proto.graph)
     onnx.save(proto, path)
     if precision == "int8":
-        dense = tuple(f"{layer.name}_" for layer in model.layers if isinstance(layer, ColumnDense))
+        dense = tuple(
+            f"{layer.name}{'_' if isinstance(layer, ColumnDense) else '/'}"
+            for layer in model.layers
+            if isinstance(layer, ColumnDense | keras.layers.Dense)
+        )
         products = [node.name for node in proto.graph.node if node.op_type == "MatMul" and node.name.startswith(dense)]
         float32_path = path.rename(path.with_name("float32.onnx"))
         # 7 bits, as below.

@@ -1,5 +1,6 @@
 """Image files as requests to a server, and their predictions."""
 
+import importlib.util
 import os
 import pathlib
 import stat
@@ -81,32 +82,18 @@ def _as_served_format(content: bytes) -> bytes:
     from alexnet_tf.tfrecords import images
 
     try:
-        if content[4:12] in _HEIC:
-            opened = _open_heic(content)
-        else:
-            opened = images.open_image(content, formats.MAX_PIXELS)
-            if images.unserved_format(opened) is None:
-                return content
+        opened = images.open_image(content, formats.MAX_PIXELS)
+        if images.unserved_format(opened) is None:
+            return content
         # Keeps the size, and turns the image upright.
         pixels = images.prepare_image(opened, min(opened.size), keep_aspect=True)
     except UnidentifiedImageError:
+        if content[4:12] in _HEIC and importlib.util.find_spec("pillow_heif") is None:
+            raise OSError("HEIC images need pip install 'alexnet-tf[heic]'") from None
         return content  # the network's decoder refuses it
     except Exception as error:  # Pillow raises many kinds
         raise OSError(f"the image can't be decoded: {error}") from error
     return images.encode_image(pixels, "png", 0)
-
-
-def _open_heic(content: bytes):
-    try:
-        import pillow_heif
-    except ImportError as error:
-        raise OSError("HEIC images need pip install pillow-heif") from error
-    file = pillow_heif.open_heif(content)
-    if file.size[0] * file.size[1] > formats.MAX_PIXELS:
-        raise OSError(f"an image must have at most {formats.MAX_PIXELS:,} pixels. Received: {file.size}")
-    image = file.to_pillow()  # is upright
-    image.info.pop("exif", None)
-    return image
 
 
 def batch_files(files: Iterable[pathlib.Path], batch_size: int) -> Iterator[list[tuple[pathlib.Path, bytes | OSError]]]:

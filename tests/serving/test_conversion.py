@@ -113,6 +113,21 @@ def test_activations_equal_the_networks_and_gates_switch_columns_off(name, tmp_p
             assert np.abs(expected - model.predict(pixels, verbose=0)).max() > 0.02
 
 
+def test_network_in_a_sequential_model(tmp_path):
+    base = build_alexnet("testing", include_top=False, pooling="avg", initializer="he_normal", input_scale=1 / 80)
+    top = [keras.layers.Dense(16, activation="relu"), keras.layers.Dense(3, activation="softmax")]
+    model = structure.flatten(keras.Sequential([base, *top]))
+    conversion.write_with_activations(tmp_path, model, "int8")
+    outputs = run(tmp_path, pixels=PIXELS, gates=np.ones((1, 2), "float32"))
+    np.testing.assert_allclose(outputs["probabilities"], model.predict(PIXELS, verbose=0), atol=0.03)
+    types = {
+        str(onnx.numpy_helper.to_array(each).dtype) for each in onnx.load(tmp_path / "model.onnx").graph.initializer
+    }
+    assert "int8" in types
+    gated = run(tmp_path, pixels=PIXELS, gates=np.float32([[1, 0]]))
+    assert np.abs(gated["probabilities"] - outputs["probabilities"]).max() > 0.001
+
+
 def test_int8_quantizes_only_fully_connected_layers(tmp_path):
     keras.utils.set_random_seed(1)
     model = build_alexnet("testing", 10, initializer="he_normal", input_scale=1 / 80)
