@@ -48,7 +48,7 @@ def open_classifier(path: str | pathlib.Path) -> Classifier:
     from alexnet_tf.model import load_model
 
     model, description = load_model(path)
-    options = (description.image_px, bool(description.exif_orientation), description.resize)
+    options = (description.image_px, description.exif_orientation, description.resize)
     return _classify_pixels(model.predict_on_batch, description.class_names, model.input_shape[1], options)
 
 
@@ -99,7 +99,7 @@ def _classify_pixels(
 
     def classify(encoded):
         square = preprocessing.decode_square(tf.constant(encoded), *decode_options)
-        probabilities = predict(np.float32(crops.center_crop(square[None], crop_px)))[0]
+        probabilities = predict(np.asarray(crops.center_crop(square[None], crop_px), "float32"))[0]
         best = metrics.top_k(probabilities, _TOP)
         return [class_names[c] for c in best], probabilities[best]
 

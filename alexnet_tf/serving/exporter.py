@@ -127,7 +127,7 @@ def export_model(
         elif config.format == "web":
             web_page.write(folder, model, description, config, training)
         else:
-            conversion.write(folder, model, config.format, config.precision, training and training[0])
+            conversion.write(folder, model, config.format, str(config.precision), training and training[0])
         assets = folder / ASSETS
         assets.mkdir(exist_ok=True)
         files.write_text(assets / "labels.txt", "".join(f"{name}\n" for name in description.class_names))

@@ -89,7 +89,7 @@ def collect(
             "classes": classes,
             "images": {name: split.count for name, split in description.splits.items()},
             "image_px": description.image_px,
-            "exif_orientation": bool(description.exif_orientation),
+            "exif_orientation": description.exif_orientation,
             "resize": description.resize,
             "preprocessing": f"{_RESIZED[description.resize]}, resized to {description.image_px} pixels with "
             f"antialiasing; center crop of {crop_px} pixels; the network's first layer subtracts the mean image",

@@ -80,7 +80,7 @@ class _ServedModel:
         self._last_hidden = keras.Model(extractor.input, keras.layers.Flatten()(extractor.output[layer]))
         self._class_names = tf.constant(description.class_names)
         self._image_px, self._crop_px = description.image_px, model.input_shape[1]
-        self._decode_options = (bool(description.exif_orientation), description.resize, max_pixels)
+        self._decode_options = (description.exif_orientation, description.resize, max_pixels)
         self._num_classes = model.output_shape[-1]
 
     def classify_center_crop(self, images: tf.Tensor) -> dict[str, tf.Tensor]:

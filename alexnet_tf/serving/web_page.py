@@ -66,7 +66,7 @@ def write(
         "columns": structure.num_columns(model),
         "image_px": description.image_px,
         "crop_px": model.input_shape[1],
-        "exif_orientation": bool(description.exif_orientation),
+        "exif_orientation": description.exif_orientation,
         "resize": description.resize,
         "model_bytes": (folder / "model.onnx").stat().st_size,
         "runtime": browser_runtime.write(folder, config.runtime),
@@ -78,11 +78,10 @@ def write(
     if config.data_dir and training:
         measured = schema.load_description(config.data_dir)
         source = str(measured.settings.get("source", config.data_dir))
-        page["data"] = {"source": pathlib.PurePath(source).name}  # not its path, which may be private
+        page["data"] = {"source": pathlib.PurePath(source).name, "searched": len(training[0])}  # paths may be private
         if source == "fashion_mnist":
             shutil.copy(_SAMPLE_LICENSE, folder / "LICENSE.images.txt")
-            page["data"] = {"source": "Fashion-MNIST, © Zalando SE", "license": "LICENSE.images.txt"}
-        page["data"]["searched"] = len(training[0])
+            page["data"] |= {"source": "Fashion-MNIST, © Zalando SE", "license": "LICENSE.images.txt"}
         page["typical"] = _typical_ranges(training[0])
         page["examples"] = _write_examples(folder / "examples", config.data_dir, measured)
         _write_strongest(folder, model, page["layers"], *training)
