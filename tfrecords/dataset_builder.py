@@ -260,7 +260,7 @@ def _finish(
             f"Warning: {unserved.total():,} images have formats that an exported model can't decode: {listed}. "
             f"Send it {', '.join(images.SERVED_FORMATS)} instead."
         )
-    for task in tasks:
-        task.part_path.unlink()
+    for path in [*(task.part_path for task in tasks), *data_dir.glob(".tmp-*")]:  # a killed worker leaves `.tmp-*`
+        path.unlink(missing_ok=True)
     (data_dir / _UNFINISHED_FILE).unlink()
     return description

@@ -163,7 +163,7 @@ class TestFilesOfOthers:
     def test_added_file_is_named(self, others_dir, tmp_path):
         index(others_dir, tmp_path / "index")
         shutil.copy(others_dir / "train-00000-of-00003", others_dir / "more-train-00000-of-00001")
-        with pytest.raises(ValueError, match=r"must be those that were indexed in .* more-train-00000-of-00001"):
+        with pytest.raises(ValueError, match=r"must be those that were indexed in .*/more-train-00000-of-00001"):
             index(others_dir, tmp_path / "index")
 
     @pytest.mark.parametrize("how", [pytest.param("longer", marks=pytest.mark.slow), "of the same size"])
@@ -262,7 +262,7 @@ class TestOrder:
         batches = reader.make_training_dataset(tmp_path / "index", 128, 8).take(8 * (4000 // 128))
         counted = np.mean([len(set(labels.numpy())) for _, labels in batches])
         assert abs(in_windows - counted) < 0.08 * counted and abs(random - 46.2) < 0.1
-        assert ("the images are sorted by class: a batch" in capsys.readouterr().out) == (order != "random")
+        assert ("the images are sorted by class" in capsys.readouterr().out) == (order != "random")
         assert (in_windows < 0.97 * random) == (order != "random")
 
 
