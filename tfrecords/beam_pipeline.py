@@ -58,7 +58,7 @@ def build_shards(
     # The source goes through the shared disk: the file list of ImageNet exceeds Dataflow's maximum pipeline size. If
     # this process is killed, the next build deletes the file, because its name starts with `.tmp-`.
     source_path = tasks[0].path.with_name(".tmp-beam-source")
-    (
+    _ = (
         pipeline
         | "Tasks" >> beam.Create(tasks)
         | "Spread" >> beam.Reshuffle()

@@ -20,6 +20,7 @@ import pathlib
 import re
 import tarfile
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -156,7 +157,8 @@ def _list_training_images(path):
             class_id = pathlib.PurePosixPath(class_file.name).stem
             if not re.fullmatch(r"n\d{8}", class_id) or not class_file.name.endswith(".tar"):
                 raise ValueError(f"{path} must contain tars named by WordNet ids. Found: {class_file.name}")
-            with tar.extractfile(class_file) as file, _open_tar(path, file) as class_tar:
+            file: Any = tar.extractfile(class_file)
+            with file, _open_tar(path, file) as class_tar:
                 for image in _list_tar(class_tar):
                     yield class_id, image.name, class_file.offset_data + image.offset_data, image.size
 
