@@ -128,13 +128,15 @@ def _list_classes(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
             f"{folder} must contain one folder of images for each of at least 2 classes, not all with the names of "
             f"splits. Found: {', '.join(child.name for child in folders) or 'no folders'}"
         )
-    classes = {}
+    classes, targets = {}, {}
     for child in folders:
         if any("\ud800" <= letter <= "\udfff" for letter in child.name):  # Python's escapes of other bytes
             raise ValueError(f"Class names must be UTF-8. Received: {str(child)!r}")
         name = unicodedata.normalize("NFC", child.name)  # macOS writes names in another form than other systems
         if name in classes:
             raise ValueError(f"{folder} contains two folders with the same name in different Unicode forms: {name!r}")
+        if (same := targets.setdefault(child.resolve(), name)) != name:
+            raise ValueError(f"{folder} contains two links to the same folder: {same!r} and {name!r}")
         classes[name] = sorted(list_files(child))
         if not classes[name]:
             raise ValueError(f"{child} must contain the images of a class. It is empty.")

@@ -181,6 +181,12 @@ class TestFolder:
             "a/gone.png",
         }
 
+    def test_two_classes_that_are_one_folder_are_refused(self, tmp_path):
+        write_folder(tmp_path, {"a": 3, "b": 3})
+        (tmp_path / "c").symlink_to(tmp_path / "a")
+        with pytest.raises(ValueError, match="two links to the same folder: 'a' and 'c'"):
+            sources.open_source(f"folder:{tmp_path}")
+
     def test_circular_links_and_pipes_are_skipped(self, tmp_path, capsys):
         write_folder(tmp_path, {"a": 3, "b": 3})
         (tmp_path / "a" / "up").symlink_to(tmp_path)
