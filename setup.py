@@ -106,6 +106,7 @@ setuptools.setup(
             "alexnet-tfrecords = alexnet_tf.tfrecords.build:run",
             "alexnet-data-service = alexnet_tf.tfrecords.service:run",
             "alexnet-train = alexnet_tf.train:run",
+            "alexnet-compare = alexnet_tf.compare:run",
             "alexnet-convert = alexnet_tf.convert:run",
             "alexnet-describe = alexnet_tf.describe:run",
             "alexnet-evaluate = alexnet_tf.evaluate:run",

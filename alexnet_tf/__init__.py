@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # what _MODULES says, for type checkers and editors
     from alexnet_tf.layers import PaperDropout as PaperDropout
     from alexnet_tf.layers import ReplicaDropout as ReplicaDropout
     from alexnet_tf.layers import WithinMapNormalization as WithinMapNormalization
+    from alexnet_tf.lpips import LPIPS as LPIPS
     from alexnet_tf.model import build_alexnet as build_alexnet
     from alexnet_tf.model import load_model as load_model
     from alexnet_tf.model import with_color_offset as with_color_offset
@@ -50,6 +51,7 @@ _MODULES = {
     "build_alexnet": "model",
     "with_color_offset": "model",
     "load_model": "model",
+    "LPIPS": "lpips",
     "PaperMomentum": "training.optimizers",
     "DistributedModel": "distribution.strategies",
     "make_dataset": "tfrecords.keras_dataset",

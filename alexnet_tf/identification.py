@@ -92,21 +92,25 @@ def _describe_pretrained(path: pathlib.Path, known: tuple[str, RemoteFile] | Non
     if known:
         name, row = known[0], published.PUBLISHED[known[0]]
         weights = f'"{name}"'
+        errors = f"Errors, center crop: top-1 {row.top1_error}%, top-5 {row.top5_error}%, on images resized with "
+        errors += f"{published.RESIZED[row.resize]}; source: {row.source}."
         facts = [
-            f"Its checksum is that of the published file {name!r}. Errors, center crop: top-1 {row.top1_error}%, "
-            f"top-5 {row.top5_error}%, on images resized with {published.RESIZED[row.resize]}; source: {row.source}.",
+            f"Its checksum is that of the published file {name!r}. {errors if row.include_top else ''}".strip(),
             f"License: {row.license}. To cite: {row.citation}.",
             *facts,
             f"Copied to {row.file.path}, it is found by its name, {name}, without a download.",
         ]
-    flags += "" if network.num_classes == 1000 else " --class_names=FILE_WITH_A_NAME_PER_LINE"
+    classes = network.num_classes if "fc8" in network.weights else 0
+    if not classes:
+        return _Description(variants, 0, facts, _build_lines(variants, 0, weights))
+    flags += "" if classes == 1000 else " --class_names=FILE_WITH_A_NAME_PER_LINE"
     commands = [
-        *_build_lines(variants, network.num_classes, weights),
+        *_build_lines(variants, classes, weights),
         "",
         f"alexnet-convert --input={shlex.quote(str(path))}{flags} --output_dir=converted",
         "alexnet-predict --model=converted IMAGE.jpg",
     ]
-    return _Description(variants, network.num_classes, facts, commands)
+    return _Description(variants, classes, facts, commands)
 
 
 def _describe_model(path: pathlib.Path) -> _Description:

@@ -125,7 +125,7 @@ def _translate_keras_arguments(num_classes, classes, image_px, input_shape):
 
 def _load_weights(model, variant, weights):
     path = pathlib.Path(weights)
-    name = pretrained.published_name(weights, variant)
+    name = pretrained.published_name(weights, variant, structure.classifier(model) is not None)
     if name is None and (path.is_dir() or path.suffix == ".keras"):
         transfer.copy_weights(open_model(path), model)
     else:
@@ -240,7 +240,8 @@ def open_model(path: str | pathlib.Path) -> keras.Model:
     """
     name = pretrained.published_name(path)
     if name:
-        return build_alexnet(published.PUBLISHED[name].variant, weights=name)
+        row = published.PUBLISHED[name]
+        return build_alexnet(row.variant, weights=name, include_top=row.include_top)
     path = hub.local_folder(path) or pathlib.Path(path)
     file = path / "model.keras" if path.is_dir() else path
     if not file.is_file() and (path / "config.json").is_file():

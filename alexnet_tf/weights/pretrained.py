@@ -24,7 +24,8 @@ def load_weights(model: keras.Model, variant: str, weights: str | pathlib.Path) 
     Raises:
         ValueError: if there are no such weights, they can't be downloaded, or they belong to another network.
     """
-    name = published_name(weights, variant)
+    include_top = any(isinstance(layer, layers.ColumnDense) for layer in model.layers)
+    name = published_name(weights, variant, include_top)
     if name is None:
         path = pathlib.Path(weights)
         if not path.exists():
@@ -42,6 +43,11 @@ def load_weights(model: keras.Model, variant: str, weights: str | pathlib.Path) 
         transfer.load_pretrained(source, model)
         return
     row = published.PUBLISHED[name]
+    if include_top and not row.include_top:
+        raise ValueError(
+            f"`weights={name!r}` are convolutions only: `include_top` must be False. "
+            f"`weights='imagenet'` has the fully-connected layers too"
+        )
     if row.variant != variant:
         raise ValueError(f"`weights={name!r}` belong to variant {row.variant!r}. Received: variant={variant!r}")
     classes, side = len(ilsvrc.read_classes()), VARIANTS[variant].image_px
@@ -50,20 +56,35 @@ def load_weights(model: keras.Model, variant: str, weights: str | pathlib.Path) 
             f"`weights={name!r}` have {classes} classes: `num_classes` must be {classes}, or `include_top` False. "
             f"Received: num_classes={model.output_shape[-1]}"
         )
-    if model.input_shape[1] != side and any(isinstance(layer, layers.ColumnDense) for layer in model.layers):
+    if model.input_shape[1] != side and include_top:
         raise ValueError(
             f"`image_px` must be {side} with `weights` and `include_top`: the size determines the inputs of the first "
             f"fully-connected layer. Received: image_px={model.input_shape[1]}"
         )
-    transfer.load_pretrained(pretrained_files.read_pretrained(downloads.fetch(row.file)), model)
+    transfer.load_pretrained(pretrained_files.read_pretrained(_fetch(name)), model)
     if row.mean_image:
         mean_image = caffe_files.read_mean(downloads.fetch(row.mean_image))
         if mean_image.shape[0] >= model.input_shape[1]:  # otherwise the mean color from `load_pretrained` remains
             model.get_layer("mean_image").set_mean_image(mean_image)
 
 
-def published_name(weights: str | pathlib.Path, variant: str | None = None) -> str | None:
+def _fetch(name):
+    row = published.PUBLISHED[name]
+    try:
+        return downloads.fetch(row.file)
+    except ValueError as error:
+        alone = [other for other, each in published.PUBLISHED.items() if each.variant == row.variant and other != name]
+        alone = [other for other in alone if not published.PUBLISHED[other].include_top]
+        if not alone:
+            raise
+        raise ValueError(f"{error}. The convolutions alone are available: weights={alone[0]!r}, no top") from error
+
+
+def published_name(weights: str | pathlib.Path, variant: str | None = None, include_top: bool = True) -> str | None:
     """Returns the key of `published.PUBLISHED` for `weights`, or None if it is a path.
+
+    "imagenet" without the top is the complete network's file if that is in the cache, otherwise the smaller file with
+    the convolutions only, if there is one.
 
     Raises:
         ValueError: if `weights` is "imagenet" and nothing was published for the variant.
@@ -76,6 +97,8 @@ def published_name(weights: str | pathlib.Path, variant: str | None = None) -> s
         if not names:
             known = sorted({row.variant for row in published.PUBLISHED.values()})
             raise ValueError(f"ImageNet weights were published for {', '.join(known)}. Received: variant={variant!r}")
+        if not include_top and not published.PUBLISHED[names[0]].file.path.exists():
+            return next((name for name in names if not published.PUBLISHED[name].include_top), names[0])
         return names[0]
     return name if name in published.PUBLISHED else None
 

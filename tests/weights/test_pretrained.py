@@ -18,7 +18,7 @@ from programs import in_background
 
 from alexnet_tf.model import build_alexnet, load_model
 from alexnet_tf.networks import structure
-from alexnet_tf.weights import downloads, pretrained, pretrained_files, published
+from alexnet_tf.weights import downloads, pretrained, pretrained_files, published, transfer
 
 BVLC = pathlib.Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / "light_bvlc_alexnet.onnx"
 
@@ -143,6 +143,35 @@ class TestFiles:
         assert pretrained.published_name("caffe") == "caffe"
         build_alexnet("testing", 3).save(tmp_path / "caffe" / "model.keras")
         assert pretrained.published_name("caffe") is None
+
+    def test_imagenet_without_the_top_needs_no_large_download(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+        complete = published.PUBLISHED["torchvision"].file.path
+        assert pretrained.published_name("imagenet", "one_weird_trick", include_top=False) == "torchvision_features"
+        assert pretrained.published_name("imagenet", "caffe", include_top=False) == "caffe"
+        complete.parent.mkdir()
+        complete.touch()
+        assert pretrained.published_name("imagenet", "one_weird_trick", include_top=False) == "torchvision"
+
+    def test_features_become_a_network_of_convolutions(self, published_features, tmp_path):
+        model = build_alexnet("one_weird_trick", weights="torchvision_features", include_top=False)
+        kernel = structure.merged_weights(model.get_layer("conv1"))["kernel"]
+        np.testing.assert_allclose(kernel[0, :3, 0, 0], [0.11864, 0.09407, 0.09544], atol=1e-5)  # torchvision's
+        tuned = build_alexnet("one_weird_trick", 5, initializer="he_normal")
+        before = tuned.get_layer("fc6").get_weights()[0]
+        transfer.copy_weights(load_model("torchvision_features")[0], tuned, new_head=True)
+        np.testing.assert_array_equal(tuned.get_layer("conv1").get_weights()[0], kernel)
+        np.testing.assert_array_equal(tuned.get_layer("fc6").get_weights()[0], before)
+
+    def test_features_with_the_top_are_refused_and_named_when_the_rest_is_missing(self, tmp_path, monkeypatch):
+        with pytest.raises(ValueError, match="are convolutions only: `include_top` must be False"):
+            build_alexnet("one_weird_trick", weights="torchvision_features")
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+        unreachable = dataclasses.replace(published.PUBLISHED["torchvision"].file, urls=("http://localhost:9/",))
+        row = dataclasses.replace(published.PUBLISHED["torchvision"], file=unreachable)
+        monkeypatch.setitem(published.PUBLISHED, "torchvision", row)
+        with pytest.raises(ValueError, match="convolutions alone are available: weights='torchvision_features'"):
+            build_alexnet("one_weird_trick", weights="imagenet")
 
 
 class TestRefusals:
