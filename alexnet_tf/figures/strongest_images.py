@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+from tqdm import tqdm
 
 from alexnet_tf.figures import image_grids
 from alexnet_tf.networks import structure
@@ -125,8 +126,9 @@ def draw_strongest_images(
     side = model.input_shape[1]
     dataset = reader.make_evaluation_dataset(data_dir, _BATCH_SIZE, side, description=description, split=split)
     with verify.naming_damaged_shards(data_dir, description):
-        batches = (images for images, _ in dataset.as_numpy_iterator())
-        found = find_strongest_images(model, layers, batches, count)
+        num_batches = -(-description.splits[split].count // _BATCH_SIZE)
+        batches = tqdm(dataset.as_numpy_iterator(), total=num_batches, unit="batch")
+        found = find_strongest_images(model, layers, (images for images, _ in batches), count)
     pictures = {}
     for layer, strongest in found.items():
         candidates = _spread(len(strongest.indices), 2 * num_feature_maps)  # some may be skipped
