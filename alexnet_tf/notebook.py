@@ -35,8 +35,8 @@ def preprocess(
     Args:
         images: an image or a list of images, of any sizes: paths, bytes of encoded files, Pillow images, arrays or
             tensors (rows, columns) or (rows, columns, channels), RGB from 0 to 255; or a batch of arrays.
-        model: None, or the network that the images are for. Networks from `load_model`, and from `build_alexnet` with
-            published weights, know the arguments below from the data that they were trained on.
+        model: None, or the network that the images are for. Trained and published networks know the arguments below
+            from the data that they were trained on.
         crop_px: side of the network's input, in pixels. Default: the model's, or 224.
         image_px: length to which the shorter side is resized first, in pixels. Default: the model's, or 256, or
             `crop_px` if that is larger. If it is not given, arrays of `crop_px` x `crop_px` pixels count as prepared
@@ -54,7 +54,7 @@ def preprocess(
     """
     if crop_px is None:
         crop_px = 224 if model is None else int(model.input_shape[1])
-    known: schema.DatasetDescription | None = getattr(model, "description", None)
+    known = _find_description(model)
     stored_px = image_px or (known.image_px if known else max(_IMAGE_PX, crop_px))
     crops.check_crop_px(crop_px, stored_px)
     if exif_orientation is None:
@@ -100,6 +100,18 @@ def _as_array(image, exif_orientation: bool) -> np.ndarray:
     return np.round(pixels).astype("uint8")
 
 
+def _find_description(model: "keras.Model | None") -> schema.DatasetDescription | None:
+    """The description of a network's training data, if it has one."""
+    if not hasattr(model, "layers"):
+        return getattr(model, "description", None)
+    from alexnet_tf.networks import descriptions  # imports Keras
+
+    try:
+        return descriptions.find_description(model)
+    except ValueError:  # not a network of this project
+        return None
+
+
 def decode_predictions(
     predictions: np.ndarray, model: "keras.Model | Sequence[str] | None" = None, top: int = 5
 ) -> list[list[tuple[str, float]]]:
@@ -107,9 +119,8 @@ def decode_predictions(
 
     Args:
         predictions: float (n, classes), the output of `model.predict`.
-        model: the network, if it is from `load_model` or from `build_alexnet` with published weights; or the names of
-            the classes in the order of the labels. Default: ImageNet's 1,000 classes, such as "n01440764 tench, Tinca
-            tinca".
+        model: a trained or published network, which knows its classes; or the names of the classes in the order of the
+            labels. Default: ImageNet's 1,000 classes, such as "n01440764 tench, Tinca tinca".
         top: number of classes; all if there are fewer.
 
     Returns: for each image a list of (name, probability), the most probable first.
@@ -123,11 +134,11 @@ def decode_predictions(
     if model is None:
         names = [f"{class_id} {words}" for class_id, words in ilsvrc.read_classes().items()]
     elif hasattr(model, "layers"):
-        known = getattr(model, "description", None)
+        known = _find_description(model)
         if known is None:
             raise ValueError(
-                "`model` must be from `load_model`, or have published weights, to know its classes. Otherwise, give "
-                f"their names. Received: {model}"
+                "`model` must be a trained or published network to know its classes. Otherwise, give their names. "
+                f"Received: {model}"
             )
         names = known.class_names
     if predictions.ndim != 2 or predictions.shape[1] != len(names):

@@ -172,10 +172,11 @@ class TestDecodePredictions:
         best = [of_image[0] for of_image in alexnet_tf.decode_predictions(probabilities, top=1)]
         assert best == [("n01440764 tench, Tinca tinca", 1), ("n02012849 crane", 1)]
 
-    def test_network_knows_its_classes(self, untrained):
+    def test_network_and_its_clone_know_their_classes(self, untrained):
         model, description = untrained
         probabilities = np.eye(10, dtype="float32")[[3]]
-        assert alexnet_tf.decode_predictions(probabilities, model, top=1) == [[(description.class_names[3], 1)]]
+        for network in (model, keras.models.clone_model(model)):
+            assert alexnet_tf.decode_predictions(probabilities, network, top=1) == [[(description.class_names[3], 1)]]
         with pytest.raises(ValueError, match="to know its classes"):
             alexnet_tf.decode_predictions(probabilities, alexnet_tf.build_alexnet("testing", 10))
 
