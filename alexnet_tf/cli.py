@@ -1,28 +1,32 @@
-"""How every program starts and ends, as a module and as a console script.
+"""How every program starts and ends, and how its flags are defined.
 
 Nothing here imports TensorFlow: --help and mistakes in flags are answered at once.
 """
 
+import dataclasses
 import io
 import math
 import pathlib
 import re
 import sys
-from typing import Any
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from absl import app, flags, logging
 
 from alexnet_tf import quiet
 
-flags.disclaim_key_flags()  # what is defined here counts as the calling program's, which --help then lists
+flags.disclaim_key_flags()  # flags defined here count as the calling program's, so that its --help lists them
 
-# Lines of TensorFlow's errors that tell where, not what: the operation, and a traceback that may be long.
+# Lines of TensorFlow's errors that say where, not what: the operation, and a traceback that may be long.
 _WHERE = re.compile(
     r"Graph execution error:|in user code:|Detected at node |<stack traces unavailable>|\d+ root error|\s+File |\s{8}"
 )
 
-# What is written is renamed when it is whole, which object stores do not do; "gs://a" would become a folder "gs:" here.
-# Data sets and TFRecords of others are read there by TensorFlow, and TensorFlow Datasets reads its own files.
+# Files are renamed once they are complete, which object stores don't support: "gs://a" would become a folder "gs:".
+# TensorFlow reads data sets and third-party TFRecords from there, and TensorFlow Datasets reads its own files.
 _OBJECT_STORE = re.compile(r"(\w+:)?(gs|s3a?|abfss?|az|wasbs?|adl|oss|hdfs|viewfs)://")
 _READ_ANYWHERE = {
     "data_dir": (None, "tfrecords:"),
@@ -31,35 +35,37 @@ _READ_ANYWHERE = {
     "tfds_data_dir": (None,),
 }
 
-EXIT_USAGE = 2  # a mistake of the user's: a flag, a file, an address
+EXIT_USAGE = 2  # a user's mistake: a flag, a file, an address
+
+Config = TypeVar("Config")
 
 
 def start(module, define_flags, main, arguments=""):
     """Defines a program's flags, reads them, runs its main function, and exits.
 
-    A user's mistake (ValueError, OSError, a missing package, data that TensorFlow can't read) ends with a line on
-    stderr and status 2, Ctrl-C with status 130; `--debug` shows the traceback. Any other exception is a bug of ours and
-    shows its own.
+    A user's mistake (ValueError, OSError, a missing package, data that TensorFlow can't read) ends with one line on
+    stderr and status 2, Ctrl-C with status 130; `--debug` shows the traceback. Any other exception is a bug and always
+    shows its traceback.
 
     Args:
         module: the program's `__name__`.
         define_flags: a function that defines the flags.
-        main: a function of the list of arguments that are not flags.
-        arguments: what these arguments are, for messages, such as "IMAGE ..."; in brackets if they are optional; empty
-            if the program takes flags only.
+        main: a function that takes the list of arguments that are not flags.
+        arguments: description of these arguments for messages, such as "IMAGE ..."; in brackets if they are optional;
+            empty if the program takes only flags.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal's encoding lacks is no reason to end
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the terminal's encoding may lack characters of a name
         sys.stdout.reconfigure(errors="backslashreplace")
     define_flags()
     flags.DEFINE_bool("debug", False, "Show TensorFlow's log messages, and the traceback of an error.")
-    # absl's --help lists the flags of the main module, which the program is not when a console script calls it.
+    # absl's --help lists the flags of the main module, which isn't the program when a console script calls it.
     for flag in flags.FLAGS.get_flags_for_module(module):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
     def run(argv):
         given = argv[1:]
         if given and not arguments:
-            _fail(f"The program takes flags only. Received: {' '.join(given)}")
+            _fail(f"The program takes only flags. Received: {' '.join(given)}")
         if not given and arguments and not arguments.startswith("["):
             _fail(f"The program needs arguments: {arguments}")
         if not flags.FLAGS.debug:
@@ -84,7 +90,7 @@ def _parse_flags(argv):
         rest = flags.FLAGS(argv)
     except flags.Error as error:
         _fail(f"{'; '.join(str(error).splitlines())} (--help lists the flags)")
-    except SystemExit:  # absl ends --help, which is no failure, with status 1
+    except SystemExit:  # absl ends --help with status 1, although it is not a failure
         sys.exit(0)
     for name in flags.FLAGS:
         value = flags.FLAGS[name].value
@@ -98,7 +104,7 @@ def _parse_flags(argv):
 
 
 def remote_path_error(argument: str, path: str) -> str:
-    """The message about a path in an object store that is written, or read by something else than TensorFlow."""
+    """The message about a path in an object store that must be on a disk."""
     return (
         f"`{argument}` must be on a disk. Mount an object store or HDFS as one: gcsfuse, mount-s3, blobfuse2, "
         f"hdfs-fuse. Received: {argument}={path}"
@@ -112,7 +118,7 @@ def _is_mistake(error):
 
 
 def reason(error: Exception) -> str:
-    """The first line of an error's message; of TensorFlow's the one that says why, without names of operations."""
+    """The first line of an error's message; for TensorFlow's errors, the line with the root cause."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()] or [repr(error)]
     first = next((line for line in lines if not _WHERE.match(line)), lines[0]).strip()
     first = re.sub(r"^\{\{.*?\}\} ?| \[Op:.*$", "", first)
@@ -129,39 +135,147 @@ def _fail(message, status=EXIT_USAGE):
     sys.exit(status)
 
 
-RECORD_FORMAT = ("label_offset", "image_key", "label_key", "class_names")
+def option(
+    default: Any, help: str, *, choices: Sequence[str] | None = None, minimum: float | None = None, **metadata: Any
+) -> Any:
+    """A field of a configuration, which `define_flags` turns into a flag.
+
+    Args:
+        default: the default value; `dataclasses.MISSING` if the flag is required.
+        help: the flag's help.
+        choices: the values that are allowed.
+        minimum: the smallest number that is allowed.
+        metadata: further metadata of the field.
+    """
+    metadata |= {"help": help, "choices": choices, "minimum": minimum}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def define_flags(config: type) -> None:
+    """Defines a flag for each field of a dataclass of `option`s. The flag's type follows from the field's annotation:
+
+    * `bool`, `int`, `float` and `str`, also with `| None`: a flag of that type;
+    * `tuple[str, ...]`: A,B,C;
+    * `tuple[int, int]` or `tuple[float, float]`: FIRST,LAST;
+    * `Mapping[str, float]`: NAME=NUMBER,NAME=NUMBER.
+    """
+    kinds = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        kind, limits, help = _without_none(kinds[field.name]), field.metadata, field.metadata["help"]
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        default = None if required or field.default is dataclasses.MISSING else field.default
+        if limits["choices"]:
+            flags.DEFINE_enum(field.name, default, limits["choices"], help, required=required)
+        elif kind in (int, float):
+            define = flags.DEFINE_integer if kind is int else flags.DEFINE_float
+            define(field.name, default, help, lower_bound=limits["minimum"], required=required)
+        elif kind in (bool, str):
+            define = flags.DEFINE_bool if kind is bool else flags.DEFINE_string
+            define(field.name, default, help, required=required)
+        else:
+            flags.DEFINE_list(field.name, default or [], help, required=required)
+
+
+def read_flags(config: type[Config]) -> Config:
+    """The configuration that the flags give. Raises ValueError if a value is not of its field's type."""
+    kinds = typing.get_type_hints(config)
+    names = [field.name for field in dataclasses.fields(config)]  # pyright: ignore[reportArgumentType]
+    return config(**{name: _parse(name, _without_none(kinds[name]), flags.FLAGS[name].value) for name in names})
+
+
+def _without_none(kind):
+    if isinstance(kind, types.UnionType):
+        (kind,) = [each for each in typing.get_args(kind) if each is not type(None)]
+    return kind
+
+
+def _parse(name, kind, value):
+    if kind == tuple[str, ...]:
+        return tuple(value)
+    if kind == Mapping[str, float]:
+        return parse_numbers_by_name(name, value)
+    if typing.get_origin(kind) is tuple:
+        return _parse_pair(name, typing.get_args(kind)[0], value)
+    return value
+
+
+def parse_numbers_by_name(argument: str, items: Sequence[str]) -> dict[str, float]:
+    """{"conv1": 0.1, "fc8": 2.0} for ["conv1=0.1", "fc8=2"].
+
+    Raises:
+        ValueError: if an item is not of that form, or two have the same name.
+    """
+    numbers: dict[str, float] = {}
+    for item in items:
+        name, _, text = item.partition("=")
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not name or not math.isfinite(number):
+            raise ValueError(f"`{argument}` must be a list such as NAME=0.1,OTHER=2. Received: {item!r}")
+        if name in numbers:
+            raise ValueError(f"`{argument}` must have each name only once. Received: {','.join(items)}")
+        numbers[name] = number
+    return numbers
+
+
+def _parse_pair(argument, kind, items):
+    if not items:
+        return None
+    try:
+        first, last = map(kind, items)
+    except ValueError as error:
+        raise ValueError(f"`{argument}` must be two numbers such as 1,2. Received: {','.join(items)}") from error
+    return first, last
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordFormat:
+    """The format of third-party TFRecords, for the programs that read them."""
+
+    label_offset: int | None = option(
+        None,
+        "tfrecords: label of the first class; default 0. TensorFlow's first ImageNet scripts and the Model Garden use "
+        "1, because their 0 is the background.",
+        on_resume="ignore",
+    )
+    image_key: str | None = option(
+        None, "tfrecords: feature with the image; default image/encoded or image.", on_resume="ignore"
+    )
+    label_key: str | None = option(
+        None, "tfrecords: feature with the label; default image/class/label or label.", on_resume="ignore"
+    )
+    class_names: str | None = option(
+        None,
+        "tfrecords: file with one class name per line, in the order of the labels. Default: the names from TensorFlow "
+        "Datasets, from image/class/text in the records, or the labels.",
+        on_resume="ignore",
+    )
+
+
+RECORD_FORMAT = tuple(field.name for field in dataclasses.fields(RecordFormat))
 
 
 def define_record_format() -> None:
-    """Defines the flags of TFRecords of others, of the programs that read them."""
-    flags.DEFINE_integer(
-        "label_offset",
-        None,
-        "tfrecords: the label of the first class, 0 if not given: 1 in TensorFlow's first ImageNet scripts and the "
-        "Model Garden, whose 0 is the background.",
-    )
-    for name, keys in (("image", "image/encoded or image"), ("label", "image/class/label or label")):
-        flags.DEFINE_string(f"{name}_key", None, f"tfrecords: the feature with the {name}; {keys} if not given.")
-    flags.DEFINE_string(
-        "class_names",
-        None,
-        "tfrecords: a file with a class's name per line, in the order of the labels; if not given, the names are those "
-        "of TensorFlow Datasets, of image/class/text in the records, or the labels.",
-    )
+    """Defines the flags of `RecordFormat`."""
+    define_flags(RecordFormat)
 
 
-def record_format(flag: flags.FlagValues, argument: str) -> dict[str, Any]:
-    """The values of these flags, as far as they are given: a dict, empty if none is.
+def record_format(flag: Any, argument: str) -> Mapping[str, Any]:
+    """The values of these flags that were given: a dict, empty if none was.
 
     Args:
-        flag: the values of all flags.
+        flag: the values of all flags, as attributes.
         argument: name of the flag that names the source.
 
     Raises:
         ValueError: if one is given for a source that is not "tfrecords:PATH".
     """
-    source = flag[argument].value
-    given = {name: flag[name].value for name in RECORD_FORMAT if flag[name].value is not None}
+    source = getattr(flag, argument)
+    given = {name: getattr(flag, name) for name in RECORD_FORMAT if getattr(flag, name) is not None}
     if given and not source.startswith("tfrecords:"):
         raise ValueError(
             f"--{', --'.join(given)} can't be given without --{argument}=tfrecords:PATH. "
@@ -171,29 +285,29 @@ def record_format(flag: flags.FlagValues, argument: str) -> dict[str, Any]:
 
 
 def define_overwrite():
-    """Defines --overwrite, of the programs whose flags name files to be written."""
-    flags.DEFINE_bool("overwrite", False, "Whether files that exist already may be replaced.")
+    """Defines --overwrite, for the programs whose flags name files to write."""
+    flags.DEFINE_bool("overwrite", False, "Replace existing files.")
 
 
 def check_outputs(argument, paths, overwrite, inputs=(), makes_folder=False):
-    """Refuses to write over what exists, or where there is no folder, before any work is done for it.
+    """Refuses to overwrite files, or to write into a missing folder, before any work is done.
 
     Args:
-        argument: name of the flag that the paths are from.
+        argument: name of the flag with the paths.
         paths: the files that will be written.
         overwrite: whether they may exist.
-        inputs: files that the program reads, which it never writes over.
+        inputs: files that the program reads, which it never overwrites.
         makes_folder: whether the program makes the files' folder if it does not exist.
 
     Raises:
-        ValueError: if a file exists that may not, or its folder does not.
+        ValueError: if a file must not exist and does, or its folder must exist and does not.
     """
     for path in map(pathlib.Path, paths):
         if any(path.exists() and path.samefile(each) for each in map(pathlib.Path, inputs) if each.exists()):
-            raise ValueError(f"`{argument}` must not write over a file that is read. Received: {path}")
+            raise ValueError(f"`{argument}` must not overwrite a file that is read. Received: {path}")
         if not makes_folder and not path.parent.is_dir():
             raise ValueError(f"`{argument}` must be in a folder that exists. Received: {path}")
         if path.is_dir():
             raise ValueError(f"`{argument}` must name a file. Received the folder {path}")
         if path.exists() and not overwrite:
-            raise ValueError(f"`{argument}` must not write over a file, unless with --overwrite. Received: {path}")
+            raise ValueError(f"`{argument}` must not overwrite a file, unless with --overwrite. Received: {path}")

@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
+from absl import logging
+
 
 def write_atomically(path: str | pathlib.Path, write: Callable[[BinaryIO], Any]) -> None:
     """Writes a file under a temporary name, syncs it and renames it.
@@ -46,20 +48,25 @@ def write_json(path: str | pathlib.Path, content: Any) -> None:
 
 
 @contextlib.contextmanager
-def sole_user(folder: str | pathlib.Path, message: str) -> Iterator[None]:
-    """Locks a folder for this process, where its disk has locks: some that are shared have none.
+def sole_user(path: str | pathlib.Path, message: str | None = None) -> Iterator[None]:
+    """Holds a lock, which ends with this process. Some network disks don't support locks; then it only warns.
+
+    Args:
+        path: a folder, or a lock file, which is created and stays.
+        message: what to say if another process holds the lock; None to wait for that process.
 
     Raises:
-        ValueError: with the message, if another process has locked it.
+        ValueError: with the message, if another process holds the lock.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    path = pathlib.Path(path)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if message is None else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise ValueError(message) from error
-        except OSError:
-            pass
+        except OSError as error:
+            logging.warning("Can't tell whether another process uses %s: %s", path, error)
         yield
     finally:
         os.close(descriptor)

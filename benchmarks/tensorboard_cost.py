@@ -7,10 +7,10 @@ measures and logs. Prints a Markdown table: the time of a step of each, their ra
 end of an epoch and the end of the run take alone. Reading data is not part of it.
 """
 
-import pathlib
 import statistics
 import tempfile
 import time
+import types
 from typing import Any
 
 import keras
@@ -20,9 +20,10 @@ from absl import app, flags
 
 from alexnet_tf import model
 from alexnet_tf.distribution import strategies
-from alexnet_tf.figures import activations, kernels
 from alexnet_tf.networks import variants
+from alexnet_tf.tfrecords import schema
 from alexnet_tf.training import compilation, fit, gradient_norms, optimizers, tensorboard_logger
+from alexnet_tf.training.config import TrainConfig
 
 CLASSES = 1000
 
@@ -112,7 +113,7 @@ def main(argv):
     def training_data():
         return tf.data.Dataset.from_tensors((inputs, labels)).repeat().prefetch(2)
 
-    class_names = [f"class {number}" for number in range(CLASSES)]
+    class_names = tuple(f"class {number}" for number in range(CLASSES))
     with tempfile.TemporaryDirectory() as folder:
         _, bare, _, _ = make_model(flag, jit, measured=False)
         alexnet, full, confusion_matrix, norms = make_model(flag, jit, measured=True)
@@ -120,23 +121,23 @@ def main(argv):
         input_clock = fit.InputClock()
         full.make_train_function()
         full.train_function = input_clock.wrap(full.train_function)
-        logger = tensorboard_logger.TensorBoardLogger(
-            pathlib.Path(folder),
-            log_every=10**9,  # an entry at the end of each turn alone, which is --log_every steps after the last
+        config = TrainConfig(
+            data_dir="",
+            run_dir=folder,
+            variant=flag.variant,
             batch_size=flag.batch_size,
-            first_step=0,
-            first_images=images[:8],
-            pictures={
-                "conv1 kernels": lambda: kernels.draw_kernels(alexnet.get_layer("conv1").kernels),
-                "activations": lambda: activations.draw_activations(alexnet, images[0], class_names),
-            },
-            texts={"flags": "none"},
-            class_names=class_names,
-            confusion_matrix=confusion_matrix,
-            gradient_norms=norms,
-            hparams={"variant": flag.variant},
-            input_clock=input_clock,
+            log_every=10**9,  # the only log point is at the end of each turn, --log_every steps after the last one
         )
+        training: Any = types.SimpleNamespace(network=alexnet, confusion_matrix=confusion_matrix, gradient_norms=norms)
+        data: Any = types.SimpleNamespace(
+            description=schema.DatasetDescription(class_names, side, False, "raw", splits={}, settings={}),
+            training=lambda step, share: training_data(),
+            validation=lambda share: tf.data.Dataset.from_tensors((images, labels)).repeat(),
+            first_validation_image=lambda: images[0],
+            training_images=0,
+            skipped=[],
+        )
+        logger = tensorboard_logger.TensorBoardLogger(config, training, data, 0, input_clock)
         clocks, times = {"A": Clock(), "B": Clock(logger)}, {"A": [], "B": []}
         entries, epoch_ends = [], []
         for turn in range(flag.rounds + 1):
@@ -156,7 +157,7 @@ def main(argv):
                 entries.append(clocks["B"].inner_seconds)
                 epoch_ends.append(clocks["B"].epoch_end_seconds)
         begin = time.perf_counter()
-        logger.finish(alexnet, tf.data.Dataset.from_tensors((images, labels)).repeat())
+        logger.finish()
         end_seconds = time.perf_counter() - begin
 
     ratios = sorted(b / a for a, b in zip(times["A"], times["B"], strict=True))

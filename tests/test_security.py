@@ -105,7 +105,7 @@ class TestOutputs:
         (path,) = image_files(tmp_path, 1)
         model = f"--model={run_dir}" if program == "predict" else "--server=http://localhost:1"
         before = path.read_bytes()
-        self.refused("`panel` must not write over a file that is read", program, model, f"--panel={path}", path)
+        self.refused("`panel` must not overwrite a file that is read", program, model, f"--panel={path}", path)
         self.refused("that is read", program, model, f"--panel={path}", "--overwrite", path)
         (tmp_path / "mine.png").write_text("mine")
         self.refused("unless with --overwrite", program, model, f"--panel={tmp_path / 'mine.png'}", path)

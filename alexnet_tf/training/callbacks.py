@@ -1,33 +1,36 @@
-"""Callbacks that act on training: the schedules of the learning rate, and the checkpoints."""
+"""Callbacks that act on training: learning rate schedules and checkpoints."""
 
-import pathlib
 import signal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 
 from alexnet_tf.distribution import strategies
 from alexnet_tf.training import checkpoints, schedules
+from alexnet_tf.training.config import TrainConfig
 from alexnet_tf.training.optimizers import PaperMomentum
+
+if TYPE_CHECKING:
+    from alexnet_tf.training.build import Training
 
 
 class DivideRateOnPlateau(keras.callbacks.Callback):
-    """Divides the learning rate by 10 when the validation error has stopped improving.
+    """Divides the learning rate by 10 when the validation error stops improving.
 
-    Unlike `keras.callbacks.ReduceLROnPlateau` it can be resumed: its state is in every checkpoint.
+    Unlike `keras.callbacks.ReduceLROnPlateau` it can be resumed: every checkpoint has its state.
 
     Args:
-        patience: epochs without improvement before the rate is divided.
-        max_divisions: how many times the rate is divided at most.
-        monitor: name of a validation metric that is higher the better; None for "val_top1" or, if that is not logged,
+        patience: number of epochs without improvement before the rate is divided.
+        max_divisions: maximum number of divisions.
+        monitor: a validation metric for which higher is better; None for "val_top1" or, if that is not logged,
             "val_accuracy".
 
     Raises:
         ValueError: at the end of an epoch, if the metric is not logged.
 
     Source: section 5: "divide the learning rate by 10 when the validation error rate stopped improving with the
-    current learning rate", three times. How long to wait is not in the paper.
+    current learning rate", three times. The paper does not say how long to wait.
     """
 
     def __init__(self, patience: int, max_divisions: int = 3, monitor: str | None = None):
@@ -38,7 +41,7 @@ class DivideRateOnPlateau(keras.callbacks.Callback):
         self.state = {"best_top1": -1.0, "epochs_without_improvement": 0, "divisions": 0}
 
     def restore(self, state: dict[str, Any], optimizer: keras.optimizers.Optimizer) -> None:
-        """Resumes from a saved state, with an optimizer that has the first rate."""
+        """Resumes from a saved state, with an optimizer that has the initial rate."""
         self.state = state
         for _ in range(state["divisions"]):
             _divide_rate(optimizer)
@@ -47,8 +50,8 @@ class DivideRateOnPlateau(keras.callbacks.Callback):
         state, logged = self.state, [name for name in self.monitored if name in (logs or {})]
         if not logged:
             raise ValueError(
-                f"`DivideRateOnPlateau` must find {' or '.join(self.monitored)} in the logs: give `fit` "
-                f"`validation_data`, and `compile` the metric. Received: {', '.join(logs or ())}"
+                f"`DivideRateOnPlateau` needs {' or '.join(self.monitored)} in the logs: pass `validation_data` to "
+                f"`fit` and the metric to `compile`. Received: {', '.join(logs or ())}"
             )
         value = float(logs[logged[0]])
         if value > state["best_top1"]:
@@ -61,19 +64,26 @@ class DivideRateOnPlateau(keras.callbacks.Callback):
             state["epochs_without_improvement"] = 0
             rate = _divide_rate(self.model.optimizer)
             print(
-                f"\nEpoch {epoch + 1}: the validation error stopped improving at {1 - state['best_top1']:.2%}; "
-                f"the learning rate is now {rate:g}."
+                f"\nEpoch {epoch + 1}: the validation error stopped improving at {1 - state['best_top1']:.2%}. "
+                f"The learning rate is now {rate:g}."
             )
 
 
-class FollowOriginalSchedule(keras.callbacks.Callback):
-    """Sets the rates that the original program had in each epoch.
+def _divide_rate(optimizer) -> float:
+    # float(...) fails for a mirrored variable.
+    rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate)) / 10
+    optimizer.learning_rate = rate
+    return rate
 
-    They follow from the number of the epoch alone, so a run that was stopped resumes with the right ones.
+
+class FollowOriginalSchedule(keras.callbacks.Callback):
+    """Sets the learning rates of the original program in each epoch.
+
+    They depend only on the number of the epoch, so a run resumes with the right ones.
 
     Args:
         optimizer: the `optimizers.PaperMomentum` that trains.
-        learning_rate: the first rate, 0.01 in the original program.
+        learning_rate: the initial rate, 0.01 in the original program.
 
     Source: the original program's notes; see `schedules.ORIGINAL_PHASES`.
     """
@@ -95,11 +105,31 @@ class FollowOriginalSchedule(keras.callbacks.Callback):
         )
 
 
-class Stopped(Exception):
-    """Training was requested to stop; the same command resumes it.
+def make_schedule_callback(
+    config: TrainConfig, optimizer: PaperMomentum, plateau: dict[str, Any] | None
+) -> DivideRateOnPlateau | FollowOriginalSchedule | None:
+    """Makes the callback of the schedules that have one.
 
     Args:
-        on_all_workers: whether all workers stop after the same step, or this one alone before its first.
+        config: the run's configuration.
+        optimizer: the update rule, with its initial rate.
+        plateau: the state with which the plateau schedule resumes, or None.
+    """
+    if config.schedule == "original":
+        return FollowOriginalSchedule(optimizer, config.scaled_learning_rate)
+    if config.schedule != "plateau":
+        return None
+    callback = DivideRateOnPlateau(config.plateau_patience)
+    if plateau:
+        callback.restore(plateau, optimizer)
+    return callback
+
+
+class Stopped(Exception):
+    """A signal requested to stop training; the same command resumes it.
+
+    Args:
+        on_all_workers: whether all workers stop after the same step, or only this one before its first step.
     """
 
     def __init__(self, on_all_workers: bool):
@@ -108,45 +138,41 @@ class Stopped(Exception):
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves a checkpoint every `every_steps` steps, at the end of every epoch, and when a signal requests to stop.
+    """Saves a checkpoint every `checkpoint_every_steps` steps, after every epoch, and when a signal requests to stop.
 
-    A machine that is to be switched off gets SIGTERM some seconds before; Ctrl-C is SIGINT. Then `Stopped` is raised
-    after the current step, on all workers after the same, or within the validation, which is done again on resuming;
-    before the first step, at once. This object handles both signals as soon as it is made.
+    A machine that is switched off sends SIGTERM some seconds before; Ctrl-C is SIGINT. Then `Stopped` is raised: after
+    the current step, on all workers after the same one; within a validation, which is repeated on resume; before the
+    first step, at once. The object handles both signals as soon as it is made.
 
     Args:
-        run_dir: the run's folder.
-        model: the model that takes pixels alone, whose layers the trained model shares.
-        every_steps: steps between checkpoints within an epoch.
-        settings: what a resumed run must have in common with this one, a dict that JSON can hold.
-        first_step: steps done before this start. (Not the optimizer's count, which excludes the steps whose gradients
-            overflowed in half precision.)
-        schedule: None or the callback of the schedule. A plateau's state is saved: it must come earlier in the list of
-            callbacks, so that the checkpoint of an epoch holds what the epoch's validation error changed.
-        writes: whether this process writes, or another worker.
+        config: the run's configuration.
+        training: what is trained.
+        settings: the settings of the run, for config.json.
+        first_step: number of completed steps. (The optimizer does not count steps whose gradients overflowed.)
+        schedule: the callback of the schedule, or None. It must come before this one in the list of callbacks, so that
+            an epoch's checkpoint has the state after the epoch's validation.
+        writes: whether this process writes; only one worker should.
     """
 
     def __init__(
         self,
-        run_dir: str | pathlib.Path,
-        model: keras.Model,
-        every_steps: int,
-        settings: dict,
+        config: TrainConfig,
+        training: "Training",
+        settings: dict[str, Any],
         first_step: int = 0,
         schedule: DivideRateOnPlateau | FollowOriginalSchedule | None = None,
         writes: bool = True,
     ):
         super().__init__()
-        self.run_dir = run_dir
-        self.inference_model = model
-        self.every_steps = every_steps
+        self.config = config
+        self.training = training
         self.settings = settings
         self.step = first_step
         self.schedule = schedule
         self.writes = writes
         self.has_begun = False
         self.stop_signaled = False
-        # This worker's own: a strategy would mirror a variable made in its scope.
+        # This worker's own variable: a strategy would mirror one made in its scope.
         self.stop_requested = tf.Variable(tf.zeros(()), trainable=False)
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
@@ -156,7 +182,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
             raise KeyboardInterrupt  # the second Ctrl-C: stop at once
         if not self.has_begun:
             raise Stopped(on_all_workers=False)
-        self.stop_signaled = True  # and not the variable: the signal may come while TensorFlow traces a graph
+        # Not the variable: the signal may come while TensorFlow traces a graph.
+        self.stop_signaled = True
 
     def set_model(self, model):
         super().set_model(model)
@@ -178,10 +205,10 @@ class SaveCheckpoints(keras.callbacks.Callback):
             self.model.gather_weights()
         if not self.writes:
             return
-        progress = {"step": self.step, "settings": self.settings, "validation_due": validation_due}
+        progress = {"step": self.step, "validation_due": validation_due}
         if isinstance(self.schedule, DivideRateOnPlateau):
-            progress["schedule"] = self.schedule.state
-        checkpoints.save(self.run_dir, self.inference_model, self.model, progress)
+            progress["plateau"] = self.schedule.state
+        checkpoints.save(self.config.run_dir, self.training.network, self.model, progress, self.settings)
 
     def on_train_batch_begin(self, batch, logs=None):
         self._request_stop()
@@ -191,11 +218,10 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
-        # The last step of an epoch is left to the validation, which comes after it, and to on_epoch_end.
         if batch + 1 == self.params["steps"]:
-            return
+            return  # after the epoch's last step come the validation and on_epoch_end
         stop = self._stop_agreed()
-        if stop or (batch + 1) % self.every_steps == 0:
+        if stop or (batch + 1) % self.config.checkpoint_every_steps == 0:
             self._save()
         if stop:
             raise Stopped(on_all_workers=True)
@@ -209,10 +235,3 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self._save()
         if self._stop_agreed():
             raise Stopped(on_all_workers=True)
-
-
-def _divide_rate(optimizer) -> float:
-    # Not float(...), which a mirrored variable refuses.
-    rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate)) / 10
-    optimizer.learning_rate = rate
-    return rate

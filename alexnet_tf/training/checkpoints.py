@@ -3,67 +3,90 @@
 A run's folder holds
 
     model.keras          the newest model: pixels in, probabilities out
-    dataset.json         the data it was trained on, with the names of its classes
-    checkpoints/00000150/model.keras, training_state.npz, progress.json
+    config.json          the settings it was trained with
+    dataset.json         the data it was trained on, with the class names
+    checkpoints/00000150/model.keras, training_state.npz, progress.json, config.json, SHA256SUMS
     checkpoints/00000300/...
 
-Each checkpoint is written under a temporary name, synced, and renamed when it is complete: a folder whose name is a
-number is a complete checkpoint.
+A checkpoint is written under a temporary name, synced, and renamed when it is complete: a folder whose name is a number
+is a complete checkpoint. SHA256SUMS, written last, has the checksums of its files (`sha256sum --check SHA256SUMS`).
 """
 
-import contextlib
-import fcntl
+import dataclasses
+import hashlib
 import json
 import os
 import pathlib
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import logging
 
 from alexnet_tf.files import sync
-from alexnet_tf.tfrecords import schema, statistics
 
 if TYPE_CHECKING:
     import keras
 
-_LOCK, _CHECKPOINTS = ".lock", "checkpoints"
-_FILES_OF_A_RUN = ("model.keras", "training.json", schema.DATASET_FILE, statistics.STATISTICS_FILE)
-# The newest, and the previous one in case the newest is damaged. One of the full network takes 488 MB.
+CHECKPOINTS = "checkpoints"
+_MODEL, _STATE, _PROGRESS, _CONFIG = "model.keras", "training_state.npz", "progress.json", "config.json"
+_FILES = (_MODEL, _STATE, _PROGRESS, _CONFIG)
+_CHECKSUMS = "SHA256SUMS"
+_PUBLISHED = (_MODEL, _CONFIG)  # the newest are also in the run's folder
+# The newest, and the previous one in case the newest is damaged. A checkpoint of the full network takes 488 MB.
 _CHECKPOINTS_KEPT = 2
 _NUMBER = "checkpoint_number"  # in progress.json
-_NEVER_CHANGED = ("variant", "classes", "optimizer")
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Where a run begins or resumes.
+
+    Attributes:
+        step: number of completed steps.
+        resumed: whether from a checkpoint.
+        validation_due: whether the step ended an epoch that was not validated yet.
+        plateau: state of the plateau schedule, or None.
+    """
+
+    step: int = 0
+    resumed: bool = False
+    validation_due: bool = False
+    plateau: dict[str, Any] | None = None
 
 
 def save(
-    run_dir: str | pathlib.Path, model: "keras.Model", training_model: "keras.Model", progress: dict[str, Any]
+    run_dir: str | pathlib.Path,
+    model: "keras.Model",
+    training_model: "keras.Model",
+    progress: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> None:
-    """Saves a checkpoint and makes its model the run's `model.keras`.
+    """Saves a checkpoint, and makes its model the run's `model.keras`.
 
     Args:
         run_dir: the run's folder.
-        model: the model that takes pixels alone.
+        model: the model that takes only pixels.
         training_model: the compiled model that trains the same layers.
-        progress: a dict that JSON can hold, with the number of steps done under "step".
+        progress: what `restore` returns as `Start`: "step" and optionally "validation_due" and "plateau".
+        settings: the settings of the run, for config.json.
 
     Raises:
-        FloatingPointError: if a weight is not finite. The loss shows it only in the step after the update that broke
-            it, which is too late.
-        OSError: if it can't be written, for example to a full disk. What was there before stays as it was.
+        FloatingPointError: if a weight is not finite. The loss shows that only one step later, which is too late.
+        OSError: if the checkpoint can't be written, for example because the disk is full. The previous one stays.
     """
     for weight in model.weights:
         if not np.all(np.isfinite(weight)):
             raise FloatingPointError(
-                f"After step {progress['step']} {weight.path} is not finite, so no checkpoint is saved. The newest is "
-                "from before it. A lower --learning_rate, or inputs of unit variance (--input_scale=0.0125), may help."
+                f"After step {progress['step']} {weight.path} is not finite, so no checkpoint is saved. The newest "
+                "checkpoint is older. Try a lower --learning_rate, or inputs of unit variance (--input_scale=0.0125)."
             )
-    folder = pathlib.Path(run_dir) / _CHECKPOINTS
+    folder = pathlib.Path(run_dir) / CHECKPOINTS
     try:
-        _save(folder, model, training_model, progress)
+        complete = _save(folder, model, training_model, progress, settings)
     except OSError as error:
         for unfinished in folder.glob(".tmp-*"):
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -72,160 +95,142 @@ def save(
             f"The checkpoint of step {progress['step']} can't be written to {folder}, where "
             f"{shutil.disk_usage(run_dir).free / 1e6:,.0f} MB are free: {error}. The previous checkpoint is complete",
         ) from error
-    _publish(folder / _name(progress) / "model.keras", pathlib.Path(run_dir) / "model.keras")
+    _publish(complete)
 
 
-def _name(progress) -> str:
-    return f"{progress['step']:08d}"
-
-
-def _save(folder, model, training_model, progress):
+def _save(folder, model, training_model, progress, settings) -> pathlib.Path:
     folder.mkdir(parents=True, exist_ok=True)
     for unfinished in folder.glob(".tmp-*"):
         shutil.rmtree(unfinished)
-    complete = folder / _name(progress)
+    complete = folder / f"{progress['step']:08d}"
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
-    model.save(temporary / "model.keras")
-    np.savez(temporary / "training_state.npz", **{name: v.numpy() for name, v in _state(training_model).items()})
+    model.save(temporary / _MODEL)
+    np.savez(temporary / _STATE, **{name: v.numpy() for name, v in _state(training_model).items()})
     number = 1 + max(map(_number, complete_checkpoints(folder.parent)), default=0)
-    (temporary / "progress.json").write_text(json.dumps(progress | {_NUMBER: number}, indent=2))
+    (temporary / _PROGRESS).write_text(json.dumps(dict(progress) | {_NUMBER: number}, indent=2))
+    (temporary / _CONFIG).write_text(json.dumps(settings, indent=2))
+    checksums = [f"{_checksum(temporary / name)}  {name}\n" for name in _FILES]
+    (temporary / _CHECKSUMS).write_text("".join(checksums))
     for path in [*temporary.iterdir(), temporary]:
         sync(path)
-    temporary.chmod(0o755)  # mkdtemp's folders are for their owner alone
-    if complete.exists():  # damaged, or saved with its validation still due
+    temporary.chmod(0o755)  # mkdtemp makes folders that only their owner can read
+    if complete.exists():  # it is damaged, or was saved before its validation
         complete.rename(folder / ".tmp-replaced")
     temporary.rename(complete)
     sync(folder)
     shutil.rmtree(folder / ".tmp-replaced", ignore_errors=True)
     for old in complete_checkpoints(folder.parent)[:-_CHECKPOINTS_KEPT]:
         shutil.rmtree(old)
+    return complete
 
 
-@contextlib.contextmanager
-def sole_writer(run_dir: str | pathlib.Path) -> Iterator[None]:
-    """Locks a run's folder for this process: two that write to it would delete each other's work.
-
-    Raises:
-        ValueError: if another process has locked it.
-    """
-    with (pathlib.Path(run_dir) / _LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"Another process trains in `run_dir` {run_dir}. Wait for it, or give another.") from error
-        except OSError as error:  # some shared disks have no locks
-            logging.warning("Whether another process trains in %s can't be found out: %s", run_dir, error)
-        yield
-
-
-def restore_newest(
+def restore(
     run_dir: str | pathlib.Path,
     model: "keras.Model",
     training_model: "keras.Model",
+    settings: Mapping[str, Any],
     publish: bool = True,
     allow_changed: bool = False,
-) -> dict[str, Any] | None:
-    """Sets weights, optimizer and random generators to those of the newest checkpoint that can be read.
+) -> Start:
+    """Sets weights, optimizer and random generators to those of the newest checkpoint that is not damaged.
 
     Args:
         run_dir: the run's folder.
         model, training_model: as in `save`.
-        publish: whether its model becomes the run's `model.keras`: only one worker should do that.
-        allow_changed: whether it may lack variables, as after a change of the schedule, the precision or the frozen
-            layers: these then keep their values, with a warning.
-
-    Returns:
-        Its progress, or None if there is no checkpoint.
+        settings: the settings of the run now. If their steps per epoch are not the checkpoint's, the run resumes after
+            the same fraction of its epochs.
+        publish: whether to make its model the run's `model.keras`. Only one worker should.
+        allow_changed: whether the checkpoint may lack variables, as after a change of the schedule, the precision or
+            the frozen layers. These keep their initial values, with a warning.
 
     Raises:
         ValueError: if there are checkpoints and none can be read.
     """
     problems = []
-    for folder in reversed(complete_checkpoints(run_dir)):
+    for folder in _newest_first(run_dir):
         try:
-            progress = json.loads((folder / "progress.json").read_text())
-            with np.load(folder / "training_state.npz", allow_pickle=False) as arrays:
+            _check(folder, _FILES)
+            progress, before = (json.loads((folder / name).read_text()) for name in (_PROGRESS, _CONFIG))
+            with np.load(folder / _STATE, allow_pickle=False) as arrays:
                 values = {name: arrays[name] for name in arrays.files}
             state = _state(training_model)
             if values.keys() != state.keys():
                 differing = f"its variables are not this run's: {sorted(values.keys() ^ state.keys())[:4]}"
                 if not allow_changed:
                     raise ValueError(differing)
-                logging.warning("%s: %s, ... The rest is initialized again.", folder, differing)
+                logging.warning("%s: %s, ... The other variables keep their initial values.", folder, differing)
                 values = _matching(values, state)
-            model.load_weights(folder / "model.keras")
+            model.load_weights(folder / _MODEL)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             logging.warning("The checkpoint %s can't be read (%s): trying the previous one.", folder, error)
             problems.append(error)
             continue
         for name, value in values.items():
             state[name].assign(value)
-        if publish:  # the run may have been stopped between the checkpoint and this
-            _publish(folder / "model.keras", pathlib.Path(run_dir) / "model.keras")
-        return progress
+        if publish:  # the run may have been stopped between saving and publishing
+            _publish(folder)
+        step, steps_before, steps_now = progress["step"], before["steps_per_epoch"], settings["steps_per_epoch"]
+        if steps_before != steps_now:
+            step = step * steps_now // steps_before
+            training_model.optimizer.iterations.assign(step)
+        return Start(step, True, progress.get("validation_due", False), progress.get("plateau"))
     if problems:
         raise ValueError(
-            f"None of the checkpoints in {pathlib.Path(run_dir) / _CHECKPOINTS} can be read. Of the newest: "
-            f"{problems[0]}. Give another --run_dir to start from the beginning."
+            f"None of the checkpoints in {pathlib.Path(run_dir) / CHECKPOINTS} can be read. The newest: "
+            f"{problems[0]}. Choose another --run_dir to start from the beginning."
         )
-    return None
+    return Start()
 
 
-def check_run_dir(
-    run_dir: str | pathlib.Path,
-    settings: dict[str, Any],
-    may_change: Collection[str] = (),
-    allow_changed: bool = False,
-) -> None:
-    """Checks that a run with these settings can begin in a folder, or resume the one that is there.
-
-    Warns of settings that have changed and may. Those that the checkpoint does not name are not compared: an earlier
-    version saved it.
-
-    Args:
-        run_dir: the folder, which need not exist.
-        settings: what JSON can hold, by name.
-        may_change: names of settings that may differ from those of the newest checkpoint.
-        allow_changed: whether all may, except the network and the optimizer, which the saved weights must fit.
-
-    Raises:
-        ValueError: if it is not a run's folder but holds a file that a run would overwrite, or its newest checkpoint
-            has other settings, each of which is named.
-    """
-    run_dir = pathlib.Path(run_dir)
-    if run_dir.exists() and not run_dir.is_dir():
-        raise ValueError(f"`run_dir` must be a folder. Received the file {run_dir}")
-    found = [name for name in _FILES_OF_A_RUN if (run_dir / name).exists()]
-    # Looked for after them: another worker of this run may just be writing, and makes these first.
-    if found and not any((run_dir / name).exists() for name in (_LOCK, _CHECKPOINTS)):
-        raise ValueError(
-            "`run_dir` must be a new folder or an earlier run's. "
-            f"Received: {run_dir}, which holds {found[0]} and no run"
-        )
-    before = _newest_settings(run_dir)
-    changed = {
-        name: f"{name} was {before[name]!r} and is now {value!r}"
-        for name, value in settings.items()
-        if name in before and before[name] != value
-    }
-    fits = not any(name in changed for name in _NEVER_CHANGED)
-    if fits and (allow_changed or changed.keys() <= set(may_change)):
-        if changed:
-            logging.warning("Resuming with other settings: %s.", "; ".join(changed.values()))
-        return
-    other_ways = ", --allow_changed to resume nevertheless," if fits else ""
-    raise ValueError(
-        f"{run_dir} holds a run with other settings: {'; '.join(changed.values())}. "
-        f"Give the same settings to resume it{other_ways} or another --run_dir to start from the beginning."
-    )
-
-
-def _newest_settings(run_dir) -> dict[str, Any]:
-    """The settings of the newest checkpoint that names them; `restore_newest` reports damaged ones."""
-    for folder in reversed(complete_checkpoints(run_dir)):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return json.loads((folder / "progress.json").read_text())["settings"]
+def newest_settings(run_dir: str | pathlib.Path) -> dict[str, Any]:
+    """The settings of the newest checkpoint in which they are undamaged; empty if there is none."""
+    for folder in _newest_first(run_dir):
+        try:
+            _check(folder, [_CONFIG])
+            return json.loads((folder / _CONFIG).read_text())
+        except (OSError, ValueError):
+            continue
     return {}
+
+
+def complete_checkpoints(run_dir: str | pathlib.Path) -> list[pathlib.Path]:
+    """The folders of complete checkpoints, the newest last; those whose progress.json is damaged come first.
+
+    They are ordered by the numbers in progress.json, which don't depend on clocks and copies. (The newer one has the
+    lower step if a run was resumed with a larger batch.)
+    """
+    folder = pathlib.Path(run_dir) / CHECKPOINTS
+    folders = [path for path in folder.glob("*") if path.name.isdigit()]
+    return sorted(folders, key=lambda path: (_number(path), int(path.name)))
+
+
+def _newest_first(run_dir) -> Iterator[pathlib.Path]:
+    """The checkpoints in the order in which they are tried: first, with a warning, those of which nothing is known."""
+    folders = complete_checkpoints(run_dir)
+    return reversed(sorted(folders, key=lambda path: _number(path) == 0))
+
+
+def _number(folder: pathlib.Path) -> int:
+    """The checkpoint's number in the run, from 1; 0 if progress.json is damaged."""
+    try:
+        _check(folder, [_PROGRESS])
+        return int(json.loads((folder / _PROGRESS).read_text())[_NUMBER])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _check(folder, names) -> None:
+    """Raises OSError or ValueError if one of the files does not have its checksum."""
+    lines = (folder / _CHECKSUMS).read_text().splitlines()
+    checksums = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
+    for name in names:
+        if checksums.get(name) != _checksum(folder / name):
+            raise ValueError(f"{name} is damaged: its checksum is not that in {_CHECKSUMS}")
+
+
+def _checksum(path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _state(training_model) -> dict[str, Any]:
@@ -250,35 +255,14 @@ def _matching(saved: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     return {name: same.pop(0) for name, same in found.items() if same}
 
 
-def complete_checkpoints(run_dir: str | pathlib.Path) -> list[pathlib.Path]:
-    """The folders of complete checkpoints, the newest last: by the numbers that they contain, which clocks and copies
-    don't change. (Not by step: the newer has the lower step if a run was resumed with a larger batch.)"""
-
-    def age(folder):
-        number = _number(folder)
-        progress = folder / "progress.json"
-        # Checkpoints of earlier versions have no number: they are older than those with one, and by their files' times.
-        modified = 0 if number or not progress.exists() else progress.stat().st_mtime_ns
-        return number, modified, int(folder.name)
-
-    folder = pathlib.Path(run_dir) / _CHECKPOINTS
-    return sorted((path for path in folder.glob("*") if path.name.isdigit()), key=age)
-
-
-def _number(folder: pathlib.Path) -> int:
-    """How many checkpoints the run had saved with this one; 0 if it does not say or is damaged."""
-    try:
-        return int(json.loads((folder / "progress.json").read_text())[_NUMBER])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
-
-
-def _publish(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Makes `target` another name of `source`, in one step. (A copy if the file system has no hard links.)"""
-    temporary = target.with_name(f".tmp-{target.name}")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
-    temporary.replace(target)
+def _publish(checkpoint: pathlib.Path) -> None:
+    """Gives a checkpoint's files a second name in the run's folder, each in one step: a copy if links don't work."""
+    for name in _PUBLISHED:
+        target = checkpoint.parents[1] / name
+        temporary = target.with_name(f".tmp-{name}")
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(checkpoint / name, temporary)
+        except OSError:
+            shutil.copyfile(checkpoint / name, temporary)
+        temporary.replace(target)

@@ -1,4 +1,4 @@
-"""A network made ready to train: which layers learn, its loss and its metrics."""
+"""Compiles a network for training: its trainable layers, loss and metrics."""
 
 import keras
 
@@ -10,42 +10,35 @@ _MAX_CLASSES_OF_CONFUSION = 1000
 
 
 def freeze(model: keras.Model, name: str) -> None:
-    """Keeps the weights of a layer as they are. To be called before `compile_model`.
+    """Makes a layer untrainable. Call it before `compile_model`.
 
     Raises:
-        ValueError: if the model has no layer of that name that learns.
+        ValueError: if the model has no trainable layer of that name.
     """
     names = [layer.name for layer in model.layers if layer.trainable_weights]
     if name not in names:
-        raise ValueError(f"`freeze` must name layers that learn: {', '.join(names)}. Received: {name!r}")
+        raise ValueError(f"`freeze` must name trainable layers: {', '.join(names)}. Received: {name!r}")
     model.get_layer(name).trainable = False
 
 
 def compile_model(
     training_model: keras.Model, optimizer: keras.optimizers.Optimizer, jit: bool, label_smoothing: float = 0.0
 ) -> ConfusionMatrix | None:
-    """Compiles a model from `model.with_color_offset` with the paper's loss and its two metrics.
+    """Compiles a model from `model.with_color_offset` with the paper's loss and two metrics.
 
-    The metrics are "top1" and "top5": the fraction of images whose class is the most probable, or among the five most
-    probable. (With fewer than five classes, among all.)
+    The metrics are "top1" and "top5", the top-1 and top-5 accuracy. (With fewer than five classes, top5 counts all.)
 
     Args:
         training_model: from `model.with_color_offset`.
         optimizer: the update rule. It is built here, so that a checkpoint can be restored before the first step. For a
             model in float16 the loss is scaled.
         jit: whether XLA compiles the step.
-        label_smoothing: in [0, 1): the fraction of each label's weight that is spread evenly over all classes. The
-            paper has none.
+        label_smoothing: in [0, 1). The paper has none.
 
-    Returns: the `ConfusionMatrix` that counts, or None if there are too many classes.
-
-    Raises:
-        ValueError: if `label_smoothing` is outside [0, 1).
+    Returns: the metric "top1" as a `ConfusionMatrix`, or None if there are too many classes.
 
     Source: section 2.
     """
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"`label_smoothing` must be in [0, 1). Received: label_smoothing={label_smoothing}")
     classes = training_model.output_shape[-1]
     if training_model.dtype_policy.name == "mixed_float16":
         optimizer = AgreedLossScale(optimizer)

@@ -1,24 +1,24 @@
-"""The devices of a run: its strategy, those of the columns, and whether XLA compiles the step."""
+"""The devices of a run: its strategy, the columns' devices, and whether XLA compiles the step."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import tensorflow as tf
 
 from alexnet_tf.distribution import strategies
 from alexnet_tf.distribution.workers import Worker
-from alexnet_tf.training import fc_parallel as split_layers
+from alexnet_tf.training import fc_parallel
+from alexnet_tf.training.config import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """What a run computes on.
+    """The devices of a run.
 
     Attributes:
         strategy: the distribution strategy.
-        column_devices: None, or a TensorFlow device name for each column.
+        column_devices: a TensorFlow device name per column; None if the columns share a device.
         jit: whether XLA compiles the step.
-        worker: which of the processes that train together this one is.
+        worker: which worker this process is.
         fc_parallel: whether the fully-connected layers are split over the workers.
     """
 
@@ -36,31 +36,23 @@ class Devices:
     def replicas(self) -> int:
         return self.strategy.num_replicas_in_sync
 
+    def describe(self) -> str:
+        """The number of replicas and workers in words."""
+        if self.replicas == 1:
+            return "on one device"
+        return f"{self.replicas} replicas on {self.workers} worker{'s' if self.workers > 1 else ''}"
 
-def choose_devices(
-    worker: Worker,
-    *,
-    strategy: str,
-    column_devices: Sequence[str],
-    allow_fewer_devices: bool,
-    jit: str,
-    fc_parallel: bool = False,
-) -> Devices:
-    """Chooses the devices. To be called before TensorFlow runs any operation.
 
-    Args:
-        worker: which worker this process is.
-        strategy, jit: as `strategies.make_strategy` and `strategies.use_jit` take them.
-        column_devices: a TensorFlow device name for each column, or empty.
-        allow_fewer_devices: whether to warn if the machine does not have the column devices.
-        fc_parallel: whether the fully-connected layers are split over the workers.
+def choose_devices(config: TrainConfig, worker: Worker) -> Devices:
+    """Chooses the devices. Call it before TensorFlow runs any operation.
 
     Raises:
-        ValueError: if there are no such devices or they can't be combined.
+        ValueError: if there are no such devices, or they can't be combined.
     """
-    name = "one" if column_devices and strategy == "auto" else strategy
-    made = strategies.make_strategy(name, worker)
-    usable = strategies.usable_column_devices(column_devices, allow_fewer_devices)
-    if fc_parallel:
-        split_layers.check_devices(made, worker)
-    return Devices(made, usable, strategies.use_jit(jit, made, usable), worker, fc_parallel)
+    name = "one" if config.column_devices and config.strategy == "auto" else config.strategy
+    strategy = strategies.make_strategy(name, worker)
+    column_devices = strategies.usable_column_devices(config.column_devices, config.allow_fewer_devices)
+    if config.fc_parallel:
+        fc_parallel.check_devices(strategy, worker)
+    jit = strategies.use_jit(config.jit, strategy, column_devices)
+    return Devices(strategy, column_devices, jit, worker, config.fc_parallel)

@@ -1,38 +1,44 @@
-"""The images of a run, and the functions that `fit.fit` takes them from."""
+"""The images of a run."""
 
 import dataclasses
 import pathlib
 import zlib
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from alexnet_tf import cli
 from alexnet_tf.networks import variants
 from alexnet_tf.tfrecords import crops, dataset_builder, in_place, random_crops, reader, schema, statistics, verify
 from alexnet_tf.training import schedules
+from alexnet_tf.training.config import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """The images of a run.
+    """The images of a run, as `fit.fit` takes them.
 
     Attributes:
-        folder: of the data set.
-        description: what it holds, without skipped records.
+        config: the run's configuration.
+        folder: the data set's folder.
+        description: the data set's content, without skipped records.
         statistics: of the training images' pixels.
         skipped: the damaged records that are not read.
-        batch_size: images in a step, on all devices together.
-        image_px: side of the square crops, in pixels.
+        service_job: name of this start of the run at the data service.
     """
 
+    config: TrainConfig
     folder: str
     description: schema.DatasetDescription
     statistics: statistics.Statistics
     skipped: list[verify.Problem]
-    batch_size: int
-    image_px: int
+    service_job: str = ""
+
+    @property
+    def image_px(self) -> int:
+        """Side of the square crops, in pixels."""
+        return variants.VARIANTS[self.config.variant].image_px
 
     @property
     def classes(self) -> int:
@@ -44,11 +50,48 @@ class Data:
 
     @property
     def steps_per_epoch(self) -> int:
-        return reader.steps_per_epoch(self.description, self.batch_size)
+        return reader.steps_per_epoch(self.description, self.config.batch_size)
 
     def validation_steps(self, replicas: int) -> int:
-        """Batches of each replica in a validation."""
-        return reader.evaluation_steps(self.description, self.batch_size, all_replicas=replicas)
+        """Number of batches of each replica in a validation."""
+        return reader.evaluation_steps(self.description, self.config.batch_size, all_replicas=replicas)
+
+    def training(self, first_step: int, share: reader.Share) -> tf.data.Dataset:
+        """A worker's training batches from a step on, endlessly, as `reader.make_training_dataset` describes them.
+
+        Args:
+            first_step: counted from the beginning of the run.
+            share: the worker's share.
+        """
+        config = self.config
+        noise_epochs = config.color_noise_epochs
+        if noise_epochs is None and config.schedule == "original":
+            noise_epochs = schedules.ORIGINAL_COLOR_NOISE_EPOCHS
+        epoch, step = divmod(first_step, self.steps_per_epoch)
+        return reader.make_training_dataset(
+            self.folder,
+            config.batch_size,
+            self.image_px,
+            description=self.description,
+            seed=config.seed,
+            color_noise=config.color_noise,
+            color_noise_epochs=noise_epochs,
+            images_per_crop=config.images_per_crop,
+            last_offset=config.last_crop_offset,
+            crop_scale=config.crop_scale,
+            crop_ratio=config.crop_ratio or random_crops.RATIO,
+            start_epoch=epoch,
+            start_step=step,
+            share=share,
+            data_service=config.data_service,
+            data_service_job=f"{self.service_job} {first_step}",
+        )
+
+    def validation(self, share: reader.Share) -> tf.data.Dataset:
+        """A worker's validation batches: (images, labels)."""
+        return reader.make_evaluation_dataset(
+            self.folder, self.config.batch_size, self.image_px, description=self.description, share=share
+        )
 
     def first_validation_image(self) -> np.ndarray:
         """The center crop of the first validation image; uint8 (image_px, image_px, 3)."""
@@ -56,11 +99,11 @@ class Data:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the one before, by the names in progress.json."""
+        """The properties of the data that are compared when a run is resumed."""
         skipped = [f"{pathlib.PurePath(problem.path).name}, record {problem.record}" for problem in self.skipped]
         description = self.description
         shards = [shard.sha256 for split in description.splits.values() for shard in split.shards]
-        # The checksum tells other images, labels and orders apart; the builder's settings say what was changed.
+        # The checksum depends on images, labels and their order; the builder's settings say what was changed.
         return {f"data.{name}": value for name, value in description.settings.items() if name != "source"} | {
             "data.checksum": f"{zlib.crc32(repr((description.class_names, shards)).encode()):08x}",
             "source": description.settings["source"],
@@ -71,129 +114,38 @@ class Data:
 
     @property
     def fingerprint(self) -> int:
-        """A checksum of the description, with the checksums of all shards: the same on workers with the same data."""
+        """A checksum of the description, which holds the shards' checksums: equal on workers with equal data."""
         return zlib.crc32(repr(dataclasses.astuple(self.description)).encode())
 
 
-def make_data(
-    source: str, run_dir: str | pathlib.Path, variant: str, record_format: Mapping[str, Any] | None = None
-) -> pathlib.Path:
-    """Makes the data set of a source in a run's folder, or finds that it is there.
-
-    Args:
-        source: "folder:PATH", whose images are stored again; or "tfrecords:PATH", which are indexed and stay in place.
-        run_dir: the run's folder.
-        variant: the network that will be trained: images are an eighth larger than its crops, as in the paper.
-        record_format: as `in_place.index_in_place` takes it.
-
-    Returns: the data set's folder, `data` in the run's.
+def open_data(config: TrainConfig) -> Data:
+    """Opens the data set, and prints which records are skipped. If `data_dir` names images, makes it of them first.
 
     Raises:
-        ValueError: as `dataset_builder.build_dataset` and `in_place.index_in_place`.
+        ValueError: if the data set is missing or damaged, or does not fit the network or the batch size.
     """
-    crop_px = variants.VARIANTS[variant].image_px
+    folder = str(_make_data(config)) if config.makes_data else config.data_dir
+    description, skipped = schema.load_description(folder), []
+    if config.on_bad_record == "skip":
+        description, skipped = verify.skip_damaged_records(folder, description, config.max_bad_records)
+    for problem in skipped:
+        print(f"Skipped: {problem}")
+    reader.steps_per_epoch(description, config.batch_size)  # checks the batch size
+    data = Data(config, folder, description, statistics.Statistics.load(folder), skipped)
+    data.validation(reader.Share())  # raises now instead of after the first epoch
+    return data
+
+
+def _make_data(config):
+    """Makes the data set in the run's folder, unless it is there; returns its folder."""
+    crop_px = variants.VARIANTS[config.variant].image_px
+    # As in the paper, images are an eighth larger than the crops.
     image_px = 256 if 128 < crop_px <= 256 else crop_px * 8 // 7
-    folder = pathlib.Path(run_dir) / "data"
+    folder = pathlib.Path(config.run_dir) / "data"
     print(f"Making {folder}, which alexnet-evaluate takes as --data_dir. alexnet-tfrecords makes one for several runs.")
-    if source.startswith("tfrecords:"):
-        in_place.index_in_place(source, folder, image_px=image_px, record_format=record_format)
+    if config.data_dir.startswith("tfrecords:"):
+        record_format = cli.record_format(config, "data_dir")
+        in_place.index_in_place(config.data_dir, folder, image_px=image_px, record_format=record_format)
     else:
-        dataset_builder.build_dataset(source, folder, image_px=image_px)
+        dataset_builder.build_dataset(config.data_dir, folder, image_px=image_px)
     return folder
-
-
-def open_data(
-    data_dir: str | pathlib.Path, *, variant: str, batch_size: int, on_bad_record: str, max_bad_records: int
-) -> Data:
-    """Opens a data set.
-
-    Args:
-        data_dir: its folder.
-        variant: the network that will be trained, whose images have its size.
-        batch_size: images in a step, on all devices together.
-        on_bad_record: "skip" to look at all images now and skip the damaged ones, "fail" to look at none.
-        max_bad_records: how many may be skipped.
-
-    Raises:
-        ValueError: if the data set is missing or damaged, or the batch size is not from 1 to its training images.
-    """
-    description, skipped = schema.load_description(data_dir), []
-    if on_bad_record == "skip":
-        description, skipped = verify.skip_damaged_records(data_dir, description, max_bad_records)
-    reader.steps_per_epoch(description, batch_size)  # checks the batch size
-    return Data(
-        folder=str(data_dir),
-        description=description,
-        statistics=statistics.Statistics.load(data_dir),
-        skipped=skipped,
-        batch_size=batch_size,
-        image_px=variants.VARIANTS[variant].image_px,
-    )
-
-
-def validation_input(data: Data) -> Callable[[reader.Share], tf.data.Dataset]:
-    """Makes the function from a worker's share to the validation images, as `fit.fit` takes it.
-
-    Raises:
-        ValueError: if the data set does not fit the network, or a shard is missing or cut short.
-    """
-
-    def make(share: reader.Share) -> tf.data.Dataset:
-        return reader.make_evaluation_dataset(
-            data.folder, data.batch_size, data.image_px, description=data.description, share=share
-        )
-
-    make(reader.Share())  # raises now, not after the first epoch
-    return make
-
-
-def training_input(
-    data: Data,
-    *,
-    seed: int,
-    schedule: str,
-    color_noise: str,
-    color_noise_epochs: int | None,
-    images_per_crop: int,
-    last_crop_offset: bool,
-    crop_scale: tuple[float, float] | None = None,
-    crop_ratio: tuple[float, float] = random_crops.RATIO,
-    data_service: str | None,
-    start_number: int,
-) -> Callable[[int, reader.Share], tf.data.Dataset]:
-    """Makes the function from a step and a worker's share to the training images from there on, as `fit.fit` takes it.
-
-    Args:
-        data: from `open_data`.
-        seed, color_noise, images_per_crop, crop_scale, crop_ratio, data_service: as `reader.make_training_dataset`
-            takes them.
-        schedule: the learning-rate schedule; the original program's had an end of the color noise too.
-        color_noise_epochs: how many epochs have color noise; None for as many as the schedule has.
-        last_crop_offset: whether crops may touch the right and the bottom edge.
-        start_number: the same on all workers, different in each start of a run.
-    """
-    if color_noise_epochs is None and schedule == "original":
-        color_noise_epochs = schedules.ORIGINAL_COLOR_NOISE_EPOCHS
-
-    def make(first_step: int, share: reader.Share) -> tf.data.Dataset:
-        epoch, step = divmod(first_step, data.steps_per_epoch)
-        return reader.make_training_dataset(
-            data.folder,
-            data.batch_size,
-            data.image_px,
-            description=data.description,
-            seed=seed,
-            color_noise=color_noise,
-            color_noise_epochs=color_noise_epochs,
-            images_per_crop=images_per_crop,
-            last_offset=last_crop_offset,
-            crop_scale=crop_scale,
-            crop_ratio=crop_ratio,
-            start_epoch=epoch,
-            start_step=step,
-            share=share,
-            data_service=data_service,
-            data_service_job=f"{start_number} {first_step}",
-        )
-
-    return make

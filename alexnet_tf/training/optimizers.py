@@ -1,4 +1,4 @@
-"""The paper's update rule, and one for large batches."""
+"""The paper's update rule, and LARS for large batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras import ops
 
 from alexnet_tf.layers import device_placement
 
-if TYPE_CHECKING or keras.backend.backend() == "tensorflow":  # on Keras's other backends the rule is in keras.ops
+if TYPE_CHECKING or keras.backend.backend() == "tensorflow":  # other backends use keras.ops
     import tensorflow as tf
 if TYPE_CHECKING:
     from alexnet_tf.training.gradient_norms import GradientNorms
@@ -24,28 +24,27 @@ REDUCE_DTYPES = ("float32", "float16", "bfloat16")
 class PaperMomentum(keras.optimizers.Optimizer):
     """v = momentum * v - weight_decay * learning_rate * w - learning_rate * gradient; w = w + v.
 
-    The decay acts on weights and, unless `decay_biases`, not on biases: on variables of two dimensions or more. It
-    stands inside the momentum, unlike `keras.optimizers.SGD(weight_decay=...)`, which shrinks w separately after the
-    step, biases too: a different rule. (`exclude_from_weight_decay` excludes further variables.)
+    The decay applies to variables of two dimensions or more, so not to biases, unless `decay_biases`. It is part of the
+    momentum, unlike in `keras.optimizers.SGD(weight_decay=...)`, which shrinks w (biases too) separately after the
+    step. (`exclude_from_weight_decay` excludes further variables.)
 
-    On TensorFlow the update is a fused kernel, which passes once over w, v and the gradient: Keras's own SGD passes
-    over them operation by operation and takes several times as long on a CPU, where the 61 million parameters make
-    the update a good part of a step. On JAX and PyTorch it is the same rule in `keras.ops`.
+    On TensorFlow the update is a fused kernel, which passes once over w, v and the gradient. Keras's SGD passes over
+    them once per operation, which takes several times as long on a CPU. On JAX and PyTorch the rule is in `keras.ops`.
 
-    Each variable's rate can be multiplied (`set_rate_multipliers`), also in the middle of a run. The multipliers are a
-    variable of the optimizer, so they are saved and mirrored with the others. A variable whose multiplier is 0 is
-    frozen: its momentum is cleared, and nothing moves it, not even decay.
+    Each variable's rate can be multiplied (`set_rate_multipliers`), also during a run. The multipliers are a variable
+    of the optimizer, so they are saved and mirrored. A multiplier of 0 freezes a variable: its momentum is cleared, and
+    it does not decay.
 
     Args:
         learning_rate: a float, or a `keras.optimizers.schedules.LearningRateSchedule`.
         momentum: in [0, 1).
-        weight_decay: the paper's. (`decay` in version 0.1, whose name works too: saved models have it.)
-        decay_biases: whether the decay acts on biases, and on all else of one dimension, too.
-        reduce_dtype: the type in which several replicas' gradients are added up: "float32", or "float16" or "bfloat16",
-            half the bytes between machines. The update itself stays in float32. For TensorFlow's strategies alone.
+        weight_decay: not negative.
+        decay_biases: whether the decay also applies to biases and other variables of one dimension.
+        reduce_dtype: type in which the replicas' gradients are summed: "float32", or "float16" or "bfloat16", which
+            halve the communication. The update is in float32. Only for TensorFlow's strategies.
 
     Attributes:
-        gradient_norms: None, or the `GradientNorms` that measures the gradients. On TensorFlow alone.
+        gradient_norms: the `GradientNorms` that measures the gradients, or None. Only on TensorFlow.
 
     Raises:
         ValueError: if `momentum` is outside [0, 1), `weight_decay` is negative, or `reduce_dtype` is unknown.
@@ -64,7 +63,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
         decay_biases: bool = False,
         **kwargs,
     ):
-        weight_decay = kwargs.pop("decay", weight_decay) or 0.0
+        weight_decay = weight_decay or 0.0
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
         if not 0 <= momentum < 1:
             raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}")
@@ -93,15 +92,15 @@ class PaperMomentum(keras.optimizers.Optimizer):
         self.rate_multipliers = self.add_variable((len(variables),), initializer="ones", name="rate_multipliers")
 
     def set_rate_multipliers(self, multipliers: Mapping[str, float]) -> None:
-        """Sets what the learning rate of each variable is multiplied by.
+        """Sets the learning rate multiplier of each variable.
 
         Args:
-            multipliers: from names to numbers that are not negative. A name is "bias", which stands for all biases; a
-                layer's, such as "conv1"; or a layer's kernels or biases, such as "conv1/kernel" or "fc8/bias". The
-                numbers of several names that match a variable are multiplied; a variable that none matches has 1.
+            multipliers: from names to numbers that are not negative. A name is "bias" (all biases); a layer, such as
+                "conv1"; or the kernels or biases of a layer, such as "conv1/kernel" or "fc8/bias". If several names
+                match a variable, their numbers are multiplied. The default is 1.
 
         Raises:
-            ValueError: if the optimizer is not built yet, or a name matches no variable, or a number is negative.
+            ValueError: if the optimizer is not built, a name matches no variable, or a number is negative.
         """
         if not self.built:
             raise ValueError("The optimizer must be built before `set_rate_multipliers`.")
@@ -109,7 +108,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
         for name, multiplier in multipliers.items():
             if not 0 <= multiplier < math.inf:
                 raise ValueError(
-                    f"A rate's multiplier must be finite and not negative. Received: {name!r}: {multiplier}"
+                    f"A learning rate multiplier must be finite and not negative. Received: {name!r}: {multiplier}"
                 )
             layer, _, kind = ("", "", "bias") if name == "bias" else name.partition("/")
             found = [
@@ -120,7 +119,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
             if not found:
                 names = sorted({variable.path.split("/")[-2] for variable in self._trainable_variables})
                 raise ValueError(
-                    f'A rate\'s multiplier must be for "bias", a layer that learns ({", ".join(names)}), or its '
+                    f'A learning rate multiplier must be for "bias", a trainable layer ({", ".join(names)}), or its '
                     f'kernels or biases, such as "{names[0]}/kernel". Received: {name!r}'
                 )
             values[found] *= multiplier
@@ -130,19 +129,19 @@ class PaperMomentum(keras.optimizers.Optimizer):
         if keras.backend.backend() != "tensorflow":
             super()._backend_update_step(grads, trainable_variables, learning_rate)
             return
-        # Keras adds up gradients over replicas, on one device, even where there is but one replica: with columns on
-        # devices of their own every gradient would travel there and back.
+        # Keras sums gradients over replicas on one device, even if there is only one replica: with columns on devices
+        # of their own, every gradient would travel there and back.
         if tf.distribute.has_strategy():
             if self.reduce_dtype != "float32":
                 grads = [tf.cast(gradient, self.reduce_dtype) for gradient in grads]
             super()._backend_update_step(grads, trainable_variables, learning_rate)
             return
-        learning_rate = tf.convert_to_tensor(learning_rate)  # read once, not once for each variable
+        learning_rate = tf.convert_to_tensor(learning_rate)  # read once instead of once per variable
         for gradient, variable in zip(grads, trainable_variables, strict=True):
             self.update_step(gradient, variable.value, learning_rate)
 
     def _apply_weight_decay(self, variables):
-        pass  # `update_step` does, instead of Keras before it
+        pass  # `update_step` does this
 
     def update_step(self, gradient, variable, learning_rate):
         if keras.backend.backend() == "tensorflow":
@@ -173,8 +172,8 @@ class PaperMomentum(keras.optimizers.Optimizer):
             accumulated = self.momentums[index].value.handle
             if decay := self.weight_decay * self._decays[index]:
                 if self.momentum:
-                    # momentum * (v - rate * decay / momentum * w) is the decayed v, computed in place: gradient + decay
-                    # * w would be two passes and two temporary copies of the weights.
+                    # momentum * (v - rate * decay / momentum * w) is the decayed v, computed in place. gradient + decay
+                    # * w would take two passes and two temporary copies of the weights.
                     tf.raw_ops.ResourceApplyGradientDescent(
                         var=accumulated, alpha=rate * (decay / self.momentum), delta=variable
                     )
@@ -189,7 +188,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
             )
 
     def local_rate(self, gradient, variable):
-        """A further factor of a variable's rate, for subclasses: 1 here."""
+        """Another factor of a variable's rate, for subclasses."""
         return ops.ones((), variable.dtype)
 
     def get_config(self):
@@ -199,21 +198,21 @@ class PaperMomentum(keras.optimizers.Optimizer):
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
 class Lars(PaperMomentum):
-    """`PaperMomentum` with a rate for each layer, scaled by the norm of its weights over that of its gradient (LARS).
+    """`PaperMomentum` with layer-wise adaptive rate scaling (LARS).
 
     v = momentum * v - learning_rate * local * (gradient + weight_decay * w); w = w + v, with
     local = trust * |w| / (|gradient| + weight_decay * |w|), where | | is the square root of the sum of squares.
 
     Args:
         learning_rate, momentum, weight_decay, reduce_dtype: as in `PaperMomentum`.
-        trust: the fraction of its own norm that a layer may change by in a step of rate 1.
+        trust: the trust coefficient.
 
     Raises:
         ValueError: as `PaperMomentum`, and if `trust` is not above 0.
 
     Source: You, Gitman, Ginsburg, Large Batch Training of Convolutional Networks, 2017, algorithm 1.
-    Deviation: biases and the scales of batch normalization keep the rate as it is: a bias that begins at 0 would have a
-    local rate of 0 and stay there. Where a layer's columns have kernels of their own, each is a layer to LARS.
+    Deviation: biases and the scales of batch normalization have a local rate of 1: a bias that begins at 0 would
+    otherwise stay 0. If a layer's columns have kernels of their own, LARS treats each as a layer.
     """
 
     def __init__(
@@ -237,7 +236,7 @@ class Lars(PaperMomentum):
         gradient_norm, weight_norm = self._norms(gradient, variable)
         decay = self.weight_decay * self._decays[self._get_variable_index(variable)]
         local = self.trust * weight_norm / (gradient_norm + decay * weight_norm)
-        return ops.where(weight_norm > 0, local, one)  # weights of 0 could never leave it
+        return ops.where(weight_norm > 0, local, one)  # weights of 0 would stay 0
 
     def _norms(self, *tensors):
         return [ops.sqrt(ops.sum(ops.square(x))) for x in tensors]
@@ -248,10 +247,10 @@ class Lars(PaperMomentum):
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
 class AgreedLossScale(keras.optimizers.LossScaleOptimizer):
-    """A `keras.optimizers.LossScaleOptimizer` that skips a step on all replicas or on none. On TensorFlow alone.
+    """A `keras.optimizers.LossScaleOptimizer` that skips a step on all replicas or on none. Only on TensorFlow.
 
-    Keras's own decides on each worker by that worker's gradients: if they overflow on one worker only, it skips the
-    step while the others wait for its gradients forever.
+    Keras's own decides on each worker by that worker's gradients. If only one worker's gradients overflow, it skips the
+    step while the others wait for it forever.
     """
 
     def check_finite(self, grads):

@@ -1,7 +1,7 @@
-"""What is logged to TensorBoard of a run: its data and flags as text, its inputs, its graph, numbers and samples."""
+"""What a run logs to TensorBoard: its data and flags as text, its inputs, its graph, numbers and samples."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -9,19 +9,19 @@ import tensorflow as tf
 
 from alexnet_tf.tfrecords import schema
 
-# Of a large kernel so many weights are drawn for its histogram: all 38 million of fc6 would take TensorBoard gigabytes.
+# Number of weights in a large kernel's histogram: TensorBoard would need gigabytes for all 38 million of fc6.
 _WEIGHTS_IN_HISTOGRAM = 100_000
 
 
 def describe_run(
-    description: schema.DatasetDescription, records_skipped: int, flag_lines: Iterable[str]
+    description: schema.DatasetDescription, records_skipped: int, flags: Mapping[str, str]
 ) -> dict[str, str]:
-    """Describes what is trained on what, as Markdown for TensorBoard's text page.
+    """Describes data and flags as Markdown for TensorBoard's text page.
 
     Args:
         description: the data set.
-        records_skipped: how many of its records are not read, since they are damaged.
-        flag_lines: the flags, such as "--batch_size=128".
+        records_skipped: number of its records that are skipped because they are damaged.
+        flags: the text of each flag.
 
     Returns: a dict from titles to texts.
     """
@@ -29,13 +29,13 @@ def describe_run(
     counts = "\n".join(f"* {name}: {split.count:,} images" for name, split in description.splits.items())
     names = ", ".join(description.class_names[:20]) + (", ..." if len(description.class_names) > 20 else "")
     data = f"{counts}\n* records skipped: {records_skipped}\n* {len(description.class_names)} classes: {names}\n"
-    return {"data": data + settings, "flags": "\n".join(f"    {line}" for line in flag_lines)}
+    return {"data": data + settings, "flags": "\n".join(f"    --{name}={value}" for name, value in flags.items())}
 
 
 def augmented_inputs(dataset: tf.data.Dataset, count: int) -> np.ndarray:
-    """The first images of a training set as the network sees them: color noise added, mean not subtracted.
+    """The first images of a training set as the network receives them: with color noise, before the mean is subtracted.
 
-    Returns: uint8 (count or less, rows, columns, 3).
+    Returns: uint8 (at most count, rows, columns, 3).
     """
     inputs, _ = next(iter(dataset))
     pixels = np.float32(inputs["image"][:count]) + np.asarray(inputs["color_offset"][:count])[:, None, None, :]
@@ -43,14 +43,14 @@ def augmented_inputs(dataset: tf.data.Dataset, count: int) -> np.ndarray:
 
 
 def image_sheet(images: np.ndarray, columns: int = 4) -> np.ndarray:
-    """Images of one size, uint8 (n, rows, columns, 3), side by side as one picture."""
+    """Images of the same size, uint8 (n, rows, columns, 3), in a grid."""
     images = np.concatenate([images, np.zeros((-len(images) % columns, *images.shape[1:]), images.dtype)])
     rows = [np.concatenate(images[start : start + columns], axis=1) for start in range(0, len(images), columns)]
     return np.concatenate(rows)
 
 
 def network_graph(model: keras.Model) -> tf.compat.v1.GraphDef:
-    """The operations of a model with inputs by name, grouped by its layers' names, without the model's own group."""
+    """The operations of a model with named inputs, grouped by layer names, without the model's own group."""
     inputs = {name: tf.TensorSpec(tensor.shape, name=name) for name, tensor in model.input.items()}
     graph = tf.function(lambda inputs: model(inputs)).get_concrete_function(inputs).graph.as_graph_def()
     for node in graph.node:
@@ -64,7 +64,7 @@ def network_graph(model: keras.Model) -> tf.compat.v1.GraphDef:
 
 
 def loss_and_errors(logs: Mapping[str, float] | None, prefix: str = "") -> dict[str, float]:
-    """Keras's logs of the loss and of accuracies, the latter as errors, as the paper gives them."""
+    """The loss and, like in the paper, errors instead of accuracies, from Keras's logs."""
     logs = logs or {}
     scalars = {"loss": logs[prefix + "loss"]} if prefix + "loss" in logs else {}
     return scalars | {f"{name}_error": 1 - logs[prefix + name] for name in ("top1", "top5") if prefix + name in logs}
@@ -73,11 +73,11 @@ def loss_and_errors(logs: Mapping[str, float] | None, prefix: str = "") -> dict[
 def means_since(
     logs: Mapping[str, float], batches: int, before: Mapping[str, float], batches_before: int
 ) -> dict[str, float]:
-    """The means over the batches since an earlier entry, from Keras's means over the epoch so far.
+    """The means over the batches since the previous log point, from Keras's means over the epoch so far.
 
     Args:
-        logs, batches: the means now, and the number of batches they are over.
-        before, batches_before: the same at the earlier entry; empty and 0 at the epoch's start.
+        logs, batches: the means now, and their number of batches.
+        before, batches_before: the same at the previous log point; empty and 0 at the start of the epoch.
     """
     return {
         name: (value * batches - before.get(name, 0.0) * batches_before) / (batches - batches_before)
@@ -91,12 +91,12 @@ def norm(tensor: tf.Tensor) -> float:
 
 
 def norm_of_norms(norms: Sequence[float]) -> float:
-    """The norm of a layer, from those of its columns' kernels."""
+    """The norm of a layer from the norms of its columns' kernels."""
     return float(np.linalg.norm(norms))
 
 
 def sample(weight: keras.Variable) -> np.ndarray:
-    """The weights for a histogram: all, or of many a random sample, the same each time."""
+    """The weights for a histogram: all, or a fixed random sample if there are many."""
     values = keras.ops.convert_to_numpy(weight).ravel()
     if values.size <= _WEIGHTS_IN_HISTOGRAM:
         return values

@@ -32,7 +32,7 @@ class TestInitialKernels:
 
     @pytest.mark.slow
     def test_run_keeps_what_its_seed_gives(self, run_dir):
-        settings = json.loads(next((run_dir / "checkpoints").glob("*/progress.json")).read_text())["settings"]
+        settings = json.loads((run_dir / "config.json").read_text())
         code = f"""
 import sys, numpy as np, keras
 from alexnet_tf.model import build_alexnet

@@ -1,4 +1,4 @@
-"""A data set that is small and large enough for the testing network, and alexnet-train up to its first step on it."""
+"""A small data set for the testing network, and alexnet-train in this process, also up to its first step only."""
 
 import dataclasses
 import shutil
@@ -11,18 +11,19 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from alexnet_tf import train, train_flags
+from alexnet_tf import cli, train
 from alexnet_tf.distribution.workers import Worker
 from alexnet_tf.tfrecords import dataset_builder, reader
 from alexnet_tf.training import fit
+from alexnet_tf.training.config import TrainConfig
 
 SMALL_IMAGE_PX = 60
 
 
 @pytest.fixture(scope="session")
 def small_data_dir(tmp_path_factory):
-    """Images of 60 pixels whose red is 4 x row, green 4 x column, blue a number: 0 to 45 for training, and 100 to 109
-    for validation; classes: even and odd."""
+    """Images of 60 pixels: red is 4 x row, green 4 x column, blue the image's number: 0 to 45 for training, 100 to 109
+    for validation; the classes are even and odd."""
     root = tmp_path_factory.mktemp("small")
     rows, columns = np.mgrid[:SMALL_IMAGE_PX, :SMALL_IMAGE_PX]
     for split, numbers in (("train", range(46)), ("validation", range(100, 110))):
@@ -54,26 +55,54 @@ def damaged_data_dir(small_data_dir, tmp_path):
     return folder
 
 
+@pytest.fixture(scope="session")
+def make_config(small_data_dir):
+    """A function from changes to the configuration of a run of 4 steps per epoch."""
+
+    def make(**changes):
+        own = {"data_dir": str(small_data_dir), "run_dir": "run", "variant": "testing", "batch_size": 10}
+        return TrainConfig(**own | changes)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def read_config():
+    """A function from the flags of alexnet-train to their configuration."""
+    before = set(flags.FLAGS)
+    cli.define_flags(TrainConfig)
+    own = set(flags.FLAGS) - before
+
+    def read(*arguments):
+        for name in own:
+            flags.FLAGS[name].unparse()
+        flags.FLAGS(["alexnet-train", *map(str, arguments)])
+        return cli.read_flags(TrainConfig)
+
+    yield read
+    for name in own:
+        delattr(flags.FLAGS, name)
+
+
 class Reached(Exception):
     """Training would begin here."""
 
 
 @dataclasses.dataclass
 class Received:
-    """What `fit.fit` received of alexnet-train."""
+    """What `fit.fit` received from alexnet-train."""
 
     model: Any
-    training_data: Any
-    validation_data: Any
-    first_step: int
-    steps_per_epoch: int
+    data: Any
+    start: Any
     epochs: int
     callbacks: list
-    others: dict
+    worker: Any
+    input_clock: Any
 
     @property
     def network(self):
-        return self.callbacks[-1].inference_model
+        return self.callbacks[-1].training.network
 
     @property
     def optimizer(self):
@@ -92,34 +121,21 @@ class Received:
         return dict(zip(paths, np.asarray(self.optimizer.rate_multipliers).tolist(), strict=True))
 
     def first_batch(self, first_step=0):
-        inputs, _ = next(iter(self.training_data(first_step, reader.Share())))
+        inputs, _ = next(iter(self.data.training(first_step, reader.Share())))
         return inputs["image"].numpy(), inputs["color_offset"].numpy()
 
 
 @pytest.fixture(scope="module")
-def flag():
-    """absl's flags, with those of alexnet-train defined."""
-    before = set(flags.FLAGS)
-    train_flags.define_flags()
-    yield flags.FLAGS
-    for name in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, name)
-
-
-@pytest.fixture(scope="module")
-def train_here(flag, small_data_dir):
-    """A function that runs alexnet-train in this process, from a run's folder and flags."""
+def train_here(make_config):
+    """A function that runs alexnet-train in this process, from a run's folder and changes of the configuration."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def train_here(run_dir, *arguments):
-        for each in flag.get_flags_for_module(train_flags.__name__):
-            each.unparse()
-        own = (f"--data_dir={small_data_dir}", f"--run_dir={run_dir}", "--variant=testing", "--batch_size=10")
-        flag(["alexnet-train", *own, *arguments])
-        keras.utils.clear_session()  # random generators are then named as in a process of its own
+    def train_here(run_dir, **changes):
+        keras.utils.clear_session()  # random generators then have the same names as in a new process
         try:
-            train_flags.check_flags(flag)
-            train.train(flag, Worker())
+            config = make_config(run_dir=str(run_dir), **changes)
+            train.check_start(config)
+            train.train(config, Worker())
         finally:
             keras.config.set_dtype_policy("float32")
             for number, handler in handlers.items():
@@ -130,19 +146,19 @@ def train_here(flag, small_data_dir):
 
 @pytest.fixture(scope="module")
 def start(train_here):
-    """A function that runs alexnet-train up to its first step: from a run's folder and flags to what `fit` received."""
+    """A function that runs alexnet-train up to its first step, and returns what `fit` received."""
 
-    def start(run_dir, *arguments):
+    def start(run_dir, **changes):
         received = []
 
-        def record(*positional, **others):
-            received.append(Received(*positional, others))
+        def record(*arguments):
+            received.append(Received(*arguments))
             raise Reached
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(fit, "fit", record)
             with pytest.raises(Reached):
-                train_here(run_dir, *arguments)
+                train_here(run_dir, **changes)
         return received[0]
 
     return start

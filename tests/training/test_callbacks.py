@@ -1,6 +1,7 @@
-"""The callbacks that change the learning rate."""
+"""The callbacks of the learning rate schedules."""
 
 import itertools
+import types
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from alexnet_tf.model import build_alexnet, with_color_offset
 from alexnet_tf.training import callbacks, compilation, fit
+from alexnet_tf.training.checkpoints import Start
 from alexnet_tf.training.optimizers import PaperMomentum
 
 
@@ -26,20 +28,20 @@ class TestDivideRateOnPlateau:
         return rates
 
     @pytest.mark.parametrize("name", ["val_top1", "val_accuracy"])
-    def test_divides_by_ten_three_times_at_most(self, name):
+    def test_divides_by_ten_at_most_three_times(self, name):
         rates = self.rates([0.1, 0.2, 0.2, 0.15, 0.3] + [0.3] * 8, name)
         np.testing.assert_allclose(rates, [0.01] * 3 + [1e-3] * 3 + [1e-4] * 2 + [1e-5] * 5, rtol=1e-5)
 
-    def test_metric_is_the_one_asked_for_or_must_be_logged(self):
+    def test_monitored_metric_must_be_logged(self):
         assert self.rates([0.3, 0.2, 0.1], "val_auc", monitor="val_auc")[-1] == pytest.approx(1e-3)
         with pytest.raises(
             ValueError, match=r"val_top1 or val_accuracy in the logs.* Received: val_loss, top1, accuracy"
         ):
             self.rates([0.3], "lr")
-        with pytest.raises(ValueError, match="must find val_auc in the logs"):
+        with pytest.raises(ValueError, match="needs val_auc in the logs"):
             self.rates([0.3], "val_top1", monitor="val_auc")
 
-    def test_follows_keras_own_fit_with_the_metric_accuracy(self):
+    def test_works_in_keras_fit_with_the_metric_accuracy(self):
         model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, activation="softmax")])
         model.compile(PaperMomentum(0.0), "sparse_categorical_crossentropy", metrics=["accuracy"])
         data = (np.eye(2), np.arange(2))
@@ -48,8 +50,8 @@ class TestDivideRateOnPlateau:
         assert plateau.state["divisions"] == 2
 
 
-def small_training(schedule_callbacks, optimizer, first_epoch, epochs, validation=None):
-    """Trains the testing variant for some epochs of one step; returns its weights after each."""
+def small_training(schedule_callbacks, optimizer, first_epoch, epochs):
+    """Trains the testing variant for epochs of one step; returns the weights' paths, and their values after each."""
     keras.utils.set_random_seed(0)
     model = build_alexnet("testing", 3, initializer="he_normal", input_scale=0.01)
     training_model = with_color_offset(model)
@@ -58,23 +60,39 @@ def small_training(schedule_callbacks, optimizer, first_epoch, epochs, validatio
     labels = np.array([0, 1, 2, 0], "int32")
     batch = ({"image": images, "color_offset": np.zeros((4, 3), "float32")}, labels)
     history = []
-    fit.fit(
-        training_model,
-        lambda step, share: tf.data.Dataset.from_tensors(batch).repeat(),
-        lambda share: tf.data.Dataset.from_tensors((images, labels)),
-        first_epoch,
-        1,
-        epochs,
-        [
-            *schedule_callbacks,
-            keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: history.append(model.get_weights())),
-        ],
+    data = types.SimpleNamespace(
+        steps_per_epoch=1,
+        training=lambda step, share: tf.data.Dataset.from_tensors(batch).repeat(),
+        validation=lambda share: tf.data.Dataset.from_tensors((images, labels)),
+        validation_steps=lambda replicas: None,
     )
+    record = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: history.append(model.get_weights()))
+    fit.fit(training_model, data, Start(first_epoch), epochs, [*schedule_callbacks, record])
     return [w.path for w in model.weights], history
 
 
+class TestMakeScheduleCallback:
+    def test_plateau_has_the_patience_and_the_saved_state(self, make_config):
+        optimizer = PaperMomentum(0.01)
+        callback = callbacks.make_schedule_callback(make_config(plateau_patience=7), optimizer, None)
+        assert (callback.patience, callback.state["divisions"]) == (7, 0)
+        state = {"best_top1": 0.5, "epochs_without_improvement": 1, "divisions": 2}
+        assert callbacks.make_schedule_callback(make_config(), optimizer, state).state == state
+        assert float(optimizer.learning_rate) == pytest.approx(1e-4)
+
+    def test_original_begins_with_the_scaled_rate(self, make_config):
+        config = make_config(schedule="original", learning_rate=0.16, scale_lr="sqrt", batch_size=32)
+        callback = callbacks.make_schedule_callback(config, PaperMomentum(0.08), None)
+        assert callback.first_learning_rate == pytest.approx(0.08)
+
+    @pytest.mark.parametrize("schedule", ["step", "cosine", "poly", "constant"])
+    def test_other_schedules_have_no_callback(self, schedule, make_config):
+        config = make_config(schedule=schedule, step_epochs=1 if schedule == "step" else None)
+        assert callbacks.make_schedule_callback(config, PaperMomentum(), None) is None
+
+
 class TestFollowOriginalSchedule:
-    def test_rates_are_set_wherever_the_run_begins(self):
+    def test_rates_are_set_in_whichever_epoch_the_run_begins(self):
         for first_epoch, weights, bias, conv1, conv1_bias in (
             (0, 0.01, 2, 1, 2),
             (66, 1e-4, 200, 0.1, 200),

@@ -1,113 +1,19 @@
-"""alexnet-train with schedules other than the plain one, and with every recipe."""
+"""Every recipe sets the options and learning rates of its source."""
 
+import dataclasses
 import json
 import pathlib
-import shutil
-import signal
-import subprocess
-import time
 
-import numpy as np
-import programs
 import pytest
-from programs import ENVIRONMENT, program, run, run_well
+from programs import run_well
 
-from alexnet_tf import train, train_flags
+from alexnet_tf import train
 from alexnet_tf.distribution.workers import Worker
-from alexnet_tf.model import load_model
-from alexnet_tf.training import experiment, schedules
+from alexnet_tf.training import build
 
-RECIPES = pathlib.Path(__file__).parents[2] / "alexnet_tf" / "recipes"
+RECIPES = pathlib.Path(train.__file__).parent / "recipes"
 
-
-class TestSchedules:
-    # The schedule's state, the multipliers and the smoothed loss must all come back.
-    PLATEAU = (
-        "--epochs=4",
-        "--schedule=plateau",
-        "--plateau_patience=1",
-        "--learning_rate=0.1",
-        "--bias_rate=2",
-        "--layer_rates=conv1=0.5,fc8/bias=0",
-        "--label_smoothing=0.1",
-        "--images_per_crop=5",
-        "--color_noise_epochs=1",
-        "--checkpoint_every_steps=17",
-    )
-
-    @pytest.mark.slow
-    @pytest.mark.long
-    def test_killed_plateau_with_layer_rates_resumes_to_exactly_the_same_weights(self, data_dir, tmp_path):
-        run_well("train", *programs.train_flags(data_dir, tmp_path / "uninterrupted", *self.PLATEAU))
-        flags = programs.train_flags(data_dir, tmp_path / "killed", *self.PLATEAU)
-        process = subprocess.Popen(
-            program("train", *flags), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        checkpoints = tmp_path / "killed" / "checkpoints"
-        while max((int(path.name) for path in checkpoints.glob("0*")), default=0) < 130:  # the third epoch
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        run_well("train", *flags)
-        expected_model, resumed = (load_model(tmp_path / name)[0] for name in ("uninterrupted", "killed"))
-        for expected, weight in zip(expected_model.get_weights(), resumed.get_weights(), strict=True):
-            np.testing.assert_array_equal(weight, expected)
-        states = []
-        for name in ("uninterrupted", "killed"):
-            folder = tmp_path / name / "checkpoints" / "00000240"
-            states.append(json.loads((folder / "progress.json").read_text())["schedule"])
-            with np.load(folder / "training_state.npz") as arrays:
-                (multipliers,) = [arrays[n] for n in arrays.files if n.endswith("rate_multipliers")]
-            assert sorted(set(multipliers.tolist())) == [0, 0.5, 1, 2]
-        assert states[0] == states[1]
-        assert np.all(expected_model.get_layer("fc8").biases[0].numpy() == 0)  # frozen at its initial value
-
-    @pytest.mark.slow
-    @pytest.mark.long
-    def test_rates_may_change_when_a_run_is_resumed(self, data_dir, run_dir, tmp_path):
-        shutil.copytree(run_dir, tmp_path / "run")
-        before, _ = load_model(run_dir)
-        flags = programs.train_flags(data_dir, tmp_path / "run", "--epochs=3", "--layer_rates=conv1=0")
-        assert "epochs was 2 and is now 3" in run("train", *flags).stderr  # a cosine's rate is 0 after its two epochs
-        run_well("train", *flags, "--allow_changed")
-        after, _ = load_model(tmp_path / "run")
-        for name, same in (("conv1", True), ("conv2", False)):
-            pairs = zip(before.get_layer(name).get_weights(), after.get_layer(name).get_weights(), strict=True)
-            assert all(np.array_equal(a, b) for a, b in pairs) == same, name
-
-    @pytest.mark.slow
-    def test_original_schedule_trains_and_sets_its_own_rates(self, data_dir, tmp_path):
-        flags = programs.train_flags(
-            data_dir, tmp_path / "run", "--epochs=1", "--schedule=original", "--learning_rate=0.01"
-        )
-        run_well("train", *flags)
-        with np.load(tmp_path / "run" / "checkpoints" / "00000060" / "training_state.npz") as arrays:
-            (multipliers,) = [arrays[n] for n in arrays.files if n.endswith("rate_multipliers")]
-        assert sorted(set(multipliers.tolist())) == [1, 2]
-        result = run("train", *flags, "--bias_rate=2")
-        assert "can't be given with schedule=original" in result.stderr
-
-    @pytest.mark.parametrize(
-        "flag, message",
-        [
-            ("--layer_rates=conv9=1", "a layer that learns (conv1, "),
-            ("--layer_rates=conv1", "must be a list such as conv1=0.1,fc8=2. Received: 'conv1'"),
-            ("--freeze=norm1", "`freeze` must name layers that learn: conv1, "),
-            ("--new_head", "`new_head` needs `init_from`"),
-            ("--init_from=nowhere.keras", "No model found: nowhere.keras"),
-            ("--label_smoothing=1", "label_smoothing=1.0"),
-            ("--profile_steps=12,10", "the first and the last step, counted from 1, such as 10,12. Received: 12,10"),
-        ],
-    )
-    @pytest.mark.slow
-    def test_invalid_flags_are_refused(self, flag, message, data_dir, tmp_path):
-        result = run("train", *programs.train_flags(data_dir, tmp_path / "run", flag))
-        assert result.returncode != 0
-        assert message in result.stderr
-
-
-# The flags of each recipe, and its learning rates by step, by the number of images: ImageNet's or its own data's.
+# The fields that each recipe sets, and its learning rates by step, for the images of ImageNet or of its own data.
 PAPER = {"momentum": 0.9, "weight_decay": 0.0005, "learning_rate": 0.01, "epochs": 90}
 UNIT_VARIANCE = {"variant": "paper", "initializer": "he_normal", "input_scale": 0.0125, "schedule": "cosine"}
 EVERY_RECIPE = {
@@ -132,7 +38,7 @@ EVERY_RECIPE = {
     "one_weird_trick": (
         {"variant": "one_weird_trick", "batch_size": 256, "schedule": "step", "step_epochs": 30, "epochs": 90}
         | {"learning_rate": 0.01, "momentum": 0.9, "weight_decay": 0.0001, "decay_biases": True, "color_noise": "none"}
-        | {"crop_scale": ["0.08", "1"], "crop_ratio": ["0.75", "1.3333333333333333"]},
+        | {"crop_scale": (0.08, 1.0), "crop_ratio": (0.75, 4 / 3)},
         {0: 0.01, 150_119: 0.01, 150_120: 0.001, 300_240: 1e-4},
     ),
     "large_batch": (
@@ -165,30 +71,20 @@ class TestRecipes:
         assert EVERY_RECIPE.keys() == {path.stem for path in RECIPES.glob("*.flags")}
 
     @pytest.mark.parametrize("recipe", EVERY_RECIPE)
-    def test_recipe_has_these_flags_and_rates(self, recipe, flag, data_dir, tmp_path):
-        flags, rates = EVERY_RECIPE[recipe]
-        for each in train_flags.own_flags(flag):
-            each.unparse()
-        file = RECIPES / f"{recipe}.flags"
-        flag(["alexnet-train", f"--flagfile={file}", f"--data_dir={data_dir}", f"--run_dir={tmp_path / 'run'}"])
-        given = {each.name: each.value for each in train_flags.own_flags(flag) if each.present}
-        assert {name: value for name, value in given.items() if name not in ("data_dir", "run_dir")} == flags
-        optimizer = experiment.make_optimizer(
-            learning_rate=schedules.scale_learning_rate(flag.learning_rate, flag.scale_lr, flag.batch_size),
-            steps_per_epoch=IMAGES.get(recipe, 1_281_167) // flag.batch_size,
-            **train_flags.given(flag, "optimizer", "schedule", "epochs", "warmup_steps", "step_epochs"),
-            **train_flags.given(flag, "momentum", "weight_decay", "decay_biases", "lars_trust", "reduce_in"),
-        )
-        assert optimizer.decay_biases == flags.get("decay_biases", False)
+    def test_recipe_sets_these_options_and_rates(self, recipe, read_config, small_data_dir, tmp_path):
+        options, rates = EVERY_RECIPE[recipe]
+        folders = (f"--data_dir={small_data_dir}", f"--run_dir={tmp_path / 'run'}")
+        config = read_config(f"--flagfile={RECIPES / f'{recipe}.flags'}", *folders)
+        assert config == dataclasses.replace(read_config(*folders), **options)
+        optimizer = build.make_optimizer(config, IMAGES.get(recipe, 1_281_167) // config.batch_size)
         for step, rate in rates.items():
             optimizer.iterations.assign(step)
             assert float(optimizer.learning_rate) == pytest.approx(rate, rel=1e-4, abs=1e-6), step
-        train_flags.check_flags(flag)
-        with pytest.raises(ValueError) as error:
-            train.train(flag, Worker())
-        # All else is well, but 3,000 images of 64 pixels do not do.
-        reason = "from 1 to the number of training images, 3000" if recipe == "large_batch" else "image side, 64"
-        assert reason in str(error.value)
+        train.check_start(config)
+        # The only reason not to train is the data: 46 images of 60 pixels.
+        reason = "image side, 60" if config.batch_size <= 46 else "from 1 to the number of training images, 46"
+        with pytest.raises(ValueError, match=reason):
+            train.train(config, Worker())
 
     @pytest.mark.slow
     @pytest.mark.long
@@ -208,12 +104,3 @@ class TestRecipes:
         )
         run_well("train", *flags, f"--data_dir={data_dir}", f"--run_dir={tmp_path / 'run'}")
         assert json.loads((tmp_path / "run" / "training.json").read_text())["val_top1_error"] < 0.7  # chance is 0.9
-
-    @pytest.mark.slow
-    @pytest.mark.long
-    def test_mixed_precision_with_loss_scaling_trains(self, data_dir, tmp_path):
-        flags = programs.train_flags(data_dir, tmp_path / "run", "--epochs=2", "--precision=mixed_float16")
-        run_well("train", *flags)
-        model, _ = load_model(tmp_path / "run")
-        assert model.get_layer("conv2").compute_dtype == "float16"
-        assert json.loads((tmp_path / "run" / "training.json").read_text())["val_top1_error"] < 0.8

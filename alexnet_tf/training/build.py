@@ -1,0 +1,107 @@
+"""Builds what is trained: the network, its optimizer, and the compiled model."""
+
+import dataclasses
+
+import keras
+
+from alexnet_tf import model
+from alexnet_tf.distribution import strategies
+from alexnet_tf.networks import variants
+from alexnet_tf.training import compilation, fc_parallel, optimizers, schedules
+from alexnet_tf.training.config import TrainConfig
+from alexnet_tf.training.devices import Devices
+from alexnet_tf.training.gradient_norms import GradientNorms
+from alexnet_tf.training.inputs import Data
+from alexnet_tf.training.metrics import ConfusionMatrix
+from alexnet_tf.weights import transfer
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A network that is ready to train.
+
+    Attributes:
+        network: from pixels to probabilities.
+        model: the compiled model, which also takes color noise and shares the network's layers.
+        optimizer: the update rule, without the loss scaling of half precision.
+        confusion_matrix: the compiled metric; None if there are too many classes.
+        gradient_norms: measures the optimizer's gradients.
+    """
+
+    network: keras.Model
+    model: keras.Model
+    optimizer: optimizers.PaperMomentum
+    confusion_matrix: ConfusionMatrix | None
+    gradient_norms: GradientNorms
+
+    def set_rates(self, config: TrainConfig) -> None:
+        """Sets learning rate and multipliers to those of the configuration, which may differ from the checkpoint's.
+
+        Raises:
+            ValueError: if a layer of `layer_rates` does not exist or is not trained, or a rate is negative.
+        """
+        if not isinstance(self.optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            self.optimizer.learning_rate = config.scaled_learning_rate
+        if config.schedule != "original":  # which sets its own
+            self.optimizer.set_rate_multipliers({"bias": config.bias_rate, **config.layer_rates})
+
+
+def build_training(config: TrainConfig, data: Data, devices: Devices) -> Training:
+    """Builds the network and its optimizer, compiled; equal for equal seeds.
+
+    Raises:
+        ValueError: if an option is out of range, or the model of `init_from` does not fit.
+    """
+    keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(config.precision)
+    with devices.strategy.scope():
+        network = build_network(config, data, devices.column_devices)
+        optimizer = make_optimizer(config, data.steps_per_epoch)
+        model_class = strategies.DistributedModel if devices.replicas > 1 else keras.Model
+        training_model = model.with_color_offset(network, model_class)
+        if devices.fc_parallel:
+            training_model, optimizer = fc_parallel.split(network, optimizer, devices.strategy, devices.worker)
+        confusion_matrix = compilation.compile_model(training_model, optimizer, devices.jit, config.label_smoothing)
+        norms = optimizer.gradient_norms or GradientNorms(training_model.trainable_variables, always=devices.jit)
+        optimizer.gradient_norms = norms
+    return Training(network, training_model, optimizer, confusion_matrix, norms)
+
+
+def build_network(config: TrainConfig, data: Data, column_devices: list[str] | None = None) -> keras.Model:
+    """Builds the network with its initial weights and the mean image of the data.
+
+    Returns: a model from pixels to probabilities.
+
+    Raises:
+        ValueError: if an option is out of range, or the model of `init_from` does not fit.
+    """
+    source = model.open_model(config.init_from) if config.init_from else None
+    input_scale = config.input_scale
+    if source is not None and input_scale is None:
+        # The source's learning rates are those of its input scale.
+        input_scale = source.get_layer("mean_image").scale
+    network = model.build_alexnet(
+        config.variant,
+        data.classes,
+        initializer=None if config.initializer == "variant" else config.initializer,
+        input_scale=input_scale,
+        column_devices=column_devices,
+    )
+    network.get_layer("mean_image").set_mean_image(data.statistics.mean(variants.VARIANTS[config.variant].mean))
+    if source is not None:
+        try:
+            transfer.copy_weights(source, network, config.new_head)
+        except ValueError as error:
+            raise ValueError(f"The model of `init_from`, {config.init_from}, does not fit: {error}") from error
+    for name in config.freeze:
+        compilation.freeze(network, name)
+    return network
+
+
+def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> optimizers.PaperMomentum:
+    """Makes the update rule with its learning rate. Raises ValueError if an option is out of range."""
+    rate = schedules.make_learning_rate(config, steps_per_epoch)
+    arguments = {"reduce_dtype": config.reduce_in, "decay_biases": config.decay_biases}
+    if config.optimizer == "lars":
+        return optimizers.Lars(rate, config.momentum, config.weight_decay, config.lars_trust, **arguments)
+    return optimizers.PaperMomentum(rate, config.momentum, config.weight_decay, **arguments)

@@ -1,0 +1,276 @@
+"""The configuration of a training run: the flags of alexnet-train, and what happens when they differ on resume."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from alexnet_tf import cli
+from alexnet_tf.cli import option
+from alexnet_tf.networks import variants
+
+PAPER_BATCH_SIZE = 128  # section 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig(cli.RecordFormat):
+    """All settings of a run. Each field is a flag of alexnet-train, whose help describes it.
+
+    The metadata `on_resume` says what happens when a run is resumed with another value: "refuse" (the default), unless
+    with --allow_changed; "never", not even then; "warn"; or "ignore", if the result does not depend on it.
+    """
+
+    data_dir: str = option(
+        dataclasses.MISSING,
+        "Folder of TFRecords made by alexnet-tfrecords, on a disk or at gs://. To try out a few thousand images: "
+        "folder:PATH, a folder with one folder of images per class, from which TFRecords are made in --run_dir; or "
+        "tfrecords:PATH, third-party TFRecord files with JPEGs or PNGs, which are read in place.",
+        on_resume="ignore",
+    )
+    run_dir: str = option(
+        dataclasses.MISSING, "Folder for checkpoints, TensorBoard's event files and the model.", on_resume="ignore"
+    )
+    variant: str = option(
+        "paper",
+        "Network to train: a row of alexnet_tf/networks/variants.py.",
+        choices=sorted(variants.VARIANTS),
+        on_resume="never",
+    )
+    epochs: int = option(90, "Number of epochs.", minimum=1, on_resume="warn")
+    batch_size: int = option(128, "Global batch size, over all devices and machines.", minimum=1)
+    seed: int = option(0, "Seed of initial weights, shuffling, augmentation and dropout.")
+
+    learning_rate: float = option(
+        0.01, "Initial learning rate; for cosine and poly schedules the rate after the warm-up."
+    )
+    scale_lr: str = option(
+        "none",
+        f"How to scale the learning rate from the paper's batch size of {PAPER_BATCH_SIZE} to --batch_size.",
+        choices=("none", "linear", "sqrt"),
+    )
+    optimizer: str = option(
+        "momentum",
+        "momentum (the paper's) or lars (for batches of thousands of images).",
+        choices=("momentum", "lars"),
+        on_resume="never",
+    )
+    lars_trust: float = option(0.001, "LARS trust coefficient.")
+    schedule: str = option(
+        "plateau",
+        "Learning rate schedule. plateau: divide by 10 when the validation error stops improving, at most three times "
+        "(the paper's); original: by epoch, with separate rates for biases and conv1, as in the original program's "
+        "notes; step: divide by 10 every --step_epochs; cosine, poly: decay to 0 along half a cosine or a parabola; "
+        "constant.",
+        choices=("plateau", "original", "step", "cosine", "poly", "constant"),
+    )
+    plateau_patience: int = option(5, "Number of epochs without improvement before plateau divides.", minimum=1)
+    step_epochs: int | None = option(None, "Number of epochs between two divisions of the step schedule.", minimum=1)
+    warmup_steps: int = option(0, "Number of linear warm-up steps (cosine and poly schedules).", minimum=0)
+    momentum: float = option(0.9, "Momentum.")
+    weight_decay: float = option(0.0005, "Weight decay of the weights. It is part of the momentum, as in the paper.")
+    decay_biases: bool = option(False, "Apply weight decay to biases too, as PyTorch does.")
+    bias_rate: float = option(1.0, "Learning rate multiplier of biases.", minimum=0)
+    layer_rates: Mapping[str, float] = option(
+        {}, "Learning rate multipliers of layers, e.g. conv1=0.1,fc8/bias=2; 0 freezes a layer.", on_resume="warn"
+    )
+    label_smoothing: float = option(0.0, "Label smoothing.")
+
+    initializer: str = option(
+        "variant",
+        "Initial weights: variant (the paper's normal distributions and biases), or a Keras initializer of the "
+        "kernels such as he_normal, with biases of 0.",
+    )
+    init_from: str | None = option(
+        None, "Model to fine-tune: the folder of a run, a .keras file or the name of published weights."
+    )
+    new_head: bool = option(False, "With --init_from: start with a new classifier, for other classes.")
+    freeze: tuple[str, ...] = option((), "Layers that are not trained, e.g. conv1,conv2.")
+    input_scale: float | None = option(
+        None,
+        "Factor of the centered pixels. Default: that of --init_from, or the variant's (1 in the paper). 0.0125 gives "
+        "inputs of about unit variance, as he_normal needs.",
+    )
+
+    color_noise: str = option(
+        "standard_deviation",
+        "Scale of the color noise along each principal component of RGB: standard_deviation (the original program's), "
+        "eigenvalue_unit_range (most re-implementations'), eigenvalue (the paper's words taken literally, which is "
+        "enormous), or none.",
+        choices=("standard_deviation", "eigenvalue_unit_range", "eigenvalue", "none"),
+    )
+    color_noise_epochs: int | None = option(
+        None,
+        "Number of epochs with color noise. Default: all, or the first 66 with --schedule=original.",
+        minimum=0,
+    )
+    images_per_crop: int = option(
+        1, "Number of consecutive images that share a crop position and a flip (32 in the original program).", minimum=1
+    )
+    last_crop_offset: bool = option(
+        False,
+        "Include the crops at the right and bottom edge: 33 x 33 positions, as in the original program, instead of "
+        "32 x 32.",
+    )
+    crop_scale: tuple[float, float] | None = option(
+        None,
+        "LEAST,LARGEST fraction of the image's area, for crops of random size and aspect ratio as in torchvision's "
+        "RandomResizedCrop (0.08,1). Default: crops of fixed size, as in the paper. To crop outside the central "
+        "square, build the data with alexnet-tfrecords --keep_aspect or --in_place.",
+    )
+    crop_ratio: tuple[float, float] | None = option(
+        None, "LEAST,LARGEST aspect ratio (width / height) of these crops. Default: 3/4 to 4/3."
+    )
+    on_bad_record: str = option(
+        "fail",
+        "What to do with images that can't be read. fail: stop, and name the file and the record. skip: check all "
+        "images before training, and skip these.",
+        choices=("fail", "skip"),
+        on_resume="ignore",
+    )
+    max_bad_records: int = option(100, "Maximum number of records to skip.", minimum=0, on_resume="ignore")
+    data_service: str | None = option(
+        None,
+        "HOST:PORT of alexnet-data-service, whose processes read and decode the training images. A resumed run then "
+        "continues at about the same image, not exactly the same.",
+        on_resume="ignore",
+    )
+
+    strategy: str = option(
+        "auto",
+        "Devices. one; mirrored: one replica per GPU of this machine; multi_worker: one replica per GPU of all "
+        "machines in TF_CONFIG or SLURM; tpu:NAME: a Cloud TPU; auto: multi_worker if there are several workers, "
+        "mirrored if there are several GPUs.",
+        on_resume="ignore",
+    )
+    num_local_workers: int = option(
+        1, "Number of workers to start on this machine, to try out multi_worker.", minimum=1, on_resume="ignore"
+    )
+    fc_parallel: bool = option(
+        False,
+        "Split the fully-connected layers over the workers by units, which saves 96 % of the communication. Each "
+        "worker must have one device. Results and files are the same.",
+        on_resume="ignore",
+    )
+    max_restarts: int = option(
+        0,
+        "Maximum number of automatic restarts after a worker was killed, lost or stopped.",
+        minimum=0,
+        on_resume="ignore",
+    )
+    reduce_in: str = option(
+        "float32",
+        "Type in which the replicas' gradients are summed. Half precision halves the communication.",
+        choices=("float32", "float16", "bfloat16"),
+        on_resume="warn",
+    )
+    allow_changed: bool = option(False, "Resume a run although flags or data have changed.", on_resume="ignore")
+    column_devices: tuple[str, ...] = option(
+        (),
+        "One device per column, e.g. GPU:0,GPU:1 for the paper's two GPUs. A column's variables and operations are on "
+        "its device.",
+        on_resume="ignore",
+    )
+    allow_fewer_devices: bool = option(
+        False,
+        "If the machine does not have the --column_devices, warn and train without them.",
+        on_resume="ignore",
+    )
+    precision: str = option(
+        "float32",
+        "Keras dtype policy. auto: mixed_bfloat16 if the processor or GPU is faster with it, otherwise float32.",
+        choices=("float32", "auto", "mixed_float16", "mixed_bfloat16"),
+    )
+    jit: str = option(
+        "auto",
+        "Compile the training step with XLA. auto: only on a single GPU, since CPUs are 1.4 times faster without.",
+        choices=("auto", "true", "false"),
+        on_resume="ignore",
+    )
+    checkpoint_every_steps: int = option(
+        1000,
+        "Number of steps between checkpoints. There is another after each epoch.",
+        minimum=1,
+        on_resume="ignore",
+    )
+    log_every: int = option(20, "Number of steps between log points in TensorBoard.", minimum=1, on_resume="ignore")
+    profile_steps: tuple[int, int] | None = option(
+        None, "FIRST,LAST step, counted from 1, to profile for TensorBoard.", on_resume="ignore"
+    )
+
+    def __post_init__(self):
+        """Raises ValueError if a value is out of range or contradicts another."""
+        for name in ("learning_rate", "input_scale"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"`{name}` must be above 0. Received: {name}={value}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"`label_smoothing` must be in [0, 1). Received: label_smoothing={self.label_smoothing}")
+        if self.warmup_steps and self.schedule not in ("cosine", "poly"):
+            raise ValueError(f"`warmup_steps` needs schedule=cosine or poly. Received: schedule={self.schedule}")
+        if (self.step_epochs is not None) != (self.schedule == "step"):
+            raise ValueError(
+                "`step_epochs` and schedule=step need each other. "
+                f"Received: schedule={self.schedule}, step_epochs={self.step_epochs}"
+            )
+        if self.schedule == "original" and (self.layer_rates or self.bias_rate != 1):
+            raise ValueError("`bias_rate` and `layer_rates` can't be given with schedule=original, which sets them.")
+        if self.new_head and not self.init_from:
+            raise ValueError("`new_head` needs `init_from`. Without it all layers start with initial weights.")
+        if self.crop_ratio and not self.crop_scale:
+            raise ValueError("`crop_ratio` needs `crop_scale`. Without it crops have a fixed size.")
+        if self.last_crop_offset and self.crop_scale:
+            raise ValueError("`last_crop_offset` is for crops of fixed size and can't be given with `crop_scale`.")
+        if self.profile_steps and not 1 <= self.profile_steps[0] <= self.profile_steps[1]:
+            first, last = self.profile_steps
+            raise ValueError(f"`profile_steps` must be FIRST,LAST, counted from 1. Received: {first},{last}")
+        if self.fc_parallel and (self.strategy not in ("auto", "multi_worker") or self.column_devices):
+            raise ValueError(
+                "`fc_parallel` needs strategy=auto or multi_worker, and no column_devices. "
+                f"Received: strategy={self.strategy}, column_devices={','.join(self.column_devices) or None}"
+            )
+        cli.record_format(self, "data_dir")
+
+    @property
+    def makes_data(self) -> bool:
+        """Whether `data_dir` names images from which a data set is made first."""
+        return self.data_dir.startswith(("folder:", "tfrecords:"))
+
+    @property
+    def scaled_learning_rate(self) -> float:
+        """The learning rate, scaled to the batch size.
+
+        Source: Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014, on batch sizes: the
+        square root keeps the variance of the steps, but in his experiments proportional scaling worked better.
+        """
+        factor = self.batch_size / PAPER_BATCH_SIZE
+        return self.learning_rate * {"none": 1.0, "linear": factor, "sqrt": math.sqrt(factor)}[self.scale_lr]
+
+    def on_resume(self, name: str) -> str:
+        """What happens if a field differs when a run is resumed: "refuse", "never", "warn" or "ignore"."""
+        if name == "epochs" and self.schedule in ("cosine", "poly"):
+            return "refuse"  # the learning rate depends on it
+        return self.__dataclass_fields__[name].metadata.get("on_resume", "refuse")
+
+    def compared(self) -> dict[str, Any]:
+        """The fields on which the result depends, which are compared when a run is resumed."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return {name: getattr(self, name) for name in names if self.on_resume(name) != "ignore"}
+
+    def hparams(self) -> dict[str, float | str | bool]:
+        """The compared fields that have a value, by which TensorBoard compares runs."""
+        flags = self.as_flags()
+        values = {name: value for name, value in self.compared().items() if name in flags}
+        return {name: value if isinstance(value, int | float | str) else flags[name] for name, value in values.items()}
+
+    def as_flags(self) -> dict[str, str]:
+        """The text of each flag that has a value, as on the command line."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: _as_text(value) for name, value in values.items() if value not in (None, (), {}, "")}
+
+
+def _as_text(value) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={number}" for name, number in value.items())
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,103 @@
+"""alexnet-train with two workers, one of which is killed, stopped or cut off."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+from interruptions import assert_same_weights, command, finish, start, steps_saved, wait_for_step, workers_of
+from programs import ENVIRONMENT, run, train_flags
+
+from alexnet_tf.distribution import local_workers
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.long), 1])
+def test_killed_worker_is_named_and_all_resume_automatically(victim, data_dir, tmp_path):
+    process = start([*command("multi_worker", data_dir, tmp_path / "run"), "--max_restarts=1"])
+    wait_for_step(process, tmp_path / "run", 11)
+    os.kill(workers_of(process)[victim], signal.SIGKILL)
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert f"Worker {1 - victim} stops: worker {victim} (localhost:" in errors
+    # -9 or, if the other worker noticed first, its 69.
+    assert re.search(r"A worker ended with status (-9|69)\. Restart 1 of 1\.", errors)
+    assert "Resuming after step" in output
+    finish(command("multi_worker", data_dir, tmp_path / "uninterrupted"))
+    assert_same_weights(tmp_path / "run", tmp_path / "uninterrupted")
+
+
+def test_cut_network_ends_both_workers_with_its_status(data_dir, linked_namespaces, tmp_path):
+    addresses = [f"{address}:2222" for _, address in linked_namespaces]
+    processes = []
+    for index, (namespace, _) in enumerate(linked_namespaces):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        arguments = command("one", data_dir, tmp_path / "run", "--epochs=100")
+        processes.append(
+            subprocess.Popen(
+                ["ip", "netns", "exec", namespace, *arguments],
+                env=ENVIRONMENT | {"TF_CONFIG": json.dumps(task)},
+                stdout=subprocess.DEVNULL,
+                stderr=(tmp_path / f"errors-{index}").open("w"),
+                text=True,
+            )
+        )
+    try:
+        wait_for_step(processes[0], tmp_path / "run", 11)
+        # Packets go to a machine that does not exist: neither worker sees the connection closed.
+        for (namespace, _), (_, other) in zip(linked_namespaces, reversed(linked_namespaces), strict=True):
+            nobody = ("lladdr", "02:00:00:00:00:99", "dev", "cable", "nud", "permanent")
+            subprocess.run(["ip", "-n", namespace, "neigh", "replace", other, *nobody], check=True)
+        for index, process in enumerate(processes):
+            assert process.wait(timeout=120) == local_workers.EXIT_WORKER_LOST
+            message = (tmp_path / f"errors-{index}").read_text()
+            assert f"Worker {index} stops: worker {1 - index} ({addresses[1 - index]}) is gone or" in message
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def test_sigterm_of_one_worker_stops_all_after_the_same_step(data_dir, tmp_path):
+    process = start(command("multi_worker", data_dir, tmp_path / "run"))
+    wait_for_step(process, tmp_path / "run", 11)
+    os.kill(workers_of(process)[1], signal.SIGTERM)  # not the chief, which is the only one to save
+    output, errors = process.communicate()
+    assert process.returncode == local_workers.EXIT_STOPPED, errors
+    assert "Stopped on request" in output
+    assert steps_saved(tmp_path / "run") >= 11
+
+
+@pytest.mark.long
+def test_ctrl_c_stops_all_workers(data_dir, tmp_path):
+    arguments = command("multi_worker", data_dir, tmp_path / "run", "--checkpoint_every_steps=25")
+    process = start(arguments, start_new_session=True)
+    wait_for_step(process, tmp_path / "run", 25)
+    os.killpg(process.pid, signal.SIGINT)  # like a terminal: to the program and its group
+    output, errors = process.communicate()
+    assert process.returncode == local_workers.EXIT_STOPPED, errors
+    assert "Stopped on request" in output
+    assert steps_saved(tmp_path / "run") > 25
+
+
+def test_workers_end_with_the_process_that_started_them(data_dir, tmp_path):
+    process = start(command("multi_worker", data_dir, tmp_path / "run"))
+    wait_for_step(process, tmp_path / "run", 11)
+    workers = workers_of(process)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 120
+    while any(pathlib.Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_user_mistake_is_not_restarted(data_dir, tmp_path):
+    result = run("train", *train_flags(data_dir, tmp_path / "run", "--freeze=norm1", "--max_restarts=3"))
+    assert result.returncode == 2
+    assert "Restart" not in result.stderr

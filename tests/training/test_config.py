@@ -1,0 +1,116 @@
+"""The configuration: contradictions are refused, and each flag says what happens when it changes on resume."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from alexnet_tf.tfrecords import statistics
+from alexnet_tf.training import optimizers
+from alexnet_tf.training.config import TrainConfig
+
+# These need not be equal when a run is resumed, because the result does not depend on them.
+IGNORED = {
+    "data_dir": "data sets may be moved: their checksum is compared",
+    "run_dir": "the folder itself",
+    "on_bad_record": "the skipped records are compared",
+    "max_bad_records": "the skipped records are compared",
+    **dict.fromkeys(("label_offset", "image_key", "label_key", "class_names"), "the data's settings are compared"),
+    "data_service": "the same images, decoded elsewhere",
+    **dict.fromkeys(("strategy", "num_local_workers"), "the number of workers is compared"),
+    **dict.fromkeys(("fc_parallel", "column_devices", "allow_fewer_devices", "jit"), "the same computation elsewhere"),
+    "max_restarts": "not part of the result",
+    "allow_changed": "permits changes",
+    **dict.fromkeys(("checkpoint_every_steps", "log_every", "profile_steps"), "not part of the result"),
+}
+
+
+class TestChecks:
+    @pytest.mark.parametrize(
+        "changes, message",
+        [
+            ({"new_head": True}, "`new_head` needs `init_from`"),
+            ({"label_smoothing": 1.0}, r"must be in \[0, 1\). Received: label_smoothing=1.0"),
+            ({"label_smoothing": -0.1}, "label_smoothing=-0.1"),
+            ({"learning_rate": -0.01}, "`learning_rate` must be above 0. Received: learning_rate=-0.01"),
+            ({"input_scale": 0.0}, "`input_scale` must be above 0. Received: input_scale=0.0"),
+            ({"profile_steps": (12, 10)}, "must be FIRST,LAST, counted from 1. Received: 12,10"),
+            ({"profile_steps": (0, 10)}, "Received: 0,10"),
+            ({"schedule": "original", "bias_rate": 2}, "can't be given with schedule=original"),
+            ({"schedule": "original", "layer_rates": {"conv1": 2}}, "can't be given with schedule=original"),
+            ({"schedule": "cosine", "step_epochs": 2}, "Received: schedule=cosine, step_epochs=2"),
+            ({"schedule": "step"}, "Received: schedule=step, step_epochs=None"),
+            ({"warmup_steps": 2}, "`warmup_steps` needs schedule=cosine or poly. Received: schedule=plateau"),
+            ({"crop_ratio": (1, 2)}, "`crop_ratio` needs `crop_scale`"),
+            ({"crop_scale": (0.1, 1), "last_crop_offset": True}, "`last_crop_offset` is for crops of fixed size"),
+            ({"label_offset": 1}, "--label_offset can't be given without --data_dir=tfrecords:PATH. Received"),
+            ({"fc_parallel": True, "strategy": "mirrored"}, "Received: strategy=mirrored, column_devices=None"),
+            ({"fc_parallel": True, "strategy": "tpu:local"}, "Received: strategy=tpu:local, column_devices=None"),
+            ({"fc_parallel": True, "column_devices": ("CPU:0", "CPU:1")}, "column_devices=CPU:0,CPU:1"),
+        ],
+    )
+    def test_contradictions_are_refused(self, changes, message, make_config):
+        with pytest.raises(ValueError, match=message):
+            make_config(**changes)
+
+    def test_learning_rate_is_scaled_to_the_batch_size(self, make_config):
+        rates = [make_config(batch_size=512, scale_lr=how).scaled_learning_rate for how in ("none", "linear", "sqrt")]
+        assert rates == [0.01, 0.04, 0.02]
+
+
+class TestFlags:
+    def test_defaults_are_those_of_the_fields(self, read_config):
+        config = read_config("--data_dir=data", "--run_dir=run")
+        assert config == TrainConfig(data_dir="data", run_dir="run")
+
+    def test_every_kind_of_flag_reaches_its_field(self, read_config):
+        config = read_config(
+            *("--data_dir=data", "--run_dir=run", "--variant=testing", "--input_scale=0.5", "--freeze=conv1,fc7"),
+            *("--layer_rates=conv2=0.5,fc8/bias=2", "--profile_steps=2,3", "--crop_scale=0.08,1", "--decay_biases"),
+        )
+        assert (config.variant, config.input_scale, config.freeze) == ("testing", 0.5, ("conv1", "fc7"))
+        assert (config.layer_rates, config.profile_steps) == ({"conv2": 0.5, "fc8/bias": 2}, (2, 3))
+        assert (config.crop_scale, config.decay_biases) == ((0.08, 1.0), True)
+
+    @pytest.mark.parametrize("kind", ["learning_rate", "freeze", "layer_rates", "crop_scale", "decay_biases"])
+    def test_flags_as_text_give_the_same_configuration(self, kind, read_config, make_config):
+        changes = {
+            "learning_rate": 1e-5,
+            "freeze": ("conv1", "fc7"),
+            "layer_rates": {"conv2": 0.1, "fc8/bias": 2.0},
+            "crop_scale": (0.08, 1.0),
+            "decay_biases": True,
+        }
+        config = make_config(**{kind: changes[kind]})
+        assert read_config(*(f"--{name}={text}" for name, text in config.as_flags().items())) == config
+
+    def test_choices_are_those_of_the_library(self):
+        choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(TrainConfig)}
+        assert choices["reduce_in"] == optimizers.REDUCE_DTYPES
+        assert list(choices["color_noise"]) == list(statistics.COLOR_NOISE_SCALES)
+
+
+class TestOnResume:
+    def test_every_field_is_compared_or_has_a_reason_not_to_be(self, make_config):
+        config = make_config()
+        rules = {field.name: config.on_resume(field.name) for field in dataclasses.fields(config)}
+        assert (
+            {name for name, rule in rules.items() if rule == "ignore"}
+            == IGNORED.keys()
+            == rules.keys() - set(config.compared())
+        )
+        assert {name for name, rule in rules.items() if rule == "never"} == {"variant", "optimizer"}
+        assert {name for name, rule in rules.items() if rule == "warn"} == {"epochs", "layer_rates", "reduce_in"}
+        assert set(rules.values()) == {"ignore", "never", "warn", "refuse"}
+
+    @pytest.mark.parametrize("schedule", ["cosine", "poly"])
+    def test_epochs_must_not_change_if_the_rate_depends_on_them(self, schedule, make_config):
+        assert make_config(schedule=schedule).on_resume("epochs") == "refuse"
+
+
+def test_hparams_are_the_compared_values_that_tensorboard_can_show(make_config):
+    hparams = make_config(layer_rates={"conv2": 0.5}, weight_decay=0.002, freeze=("conv1",)).hparams()
+    assert (hparams["weight_decay"], hparams["layer_rates"], hparams["freeze"]) == (0.002, "conv2=0.5", "conv1")
+    assert all(isinstance(value, int | float | str) for value in hparams.values())
+    assert not {"log_every", "run_dir", "init_from", "step_epochs"} & hparams.keys()
+    assert np.isscalar(hparams["decay_biases"])
