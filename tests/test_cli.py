@@ -1,9 +1,11 @@
-"""How errors are shown."""
+"""How flags are defined and read, and how errors are shown."""
 
+import dataclasses
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 
 import pytest
 import tensorflow as tf
@@ -23,6 +25,64 @@ def decode_pixels(encoded):
     return tf.io.decode_jpeg(encoded)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    needed_option: str = cli.option(dataclasses.MISSING, "A required flag.")
+    pair_option: tuple[int, int] | None = cli.option(None, "Two numbers.")
+    rates_option: Mapping[str, float] = cli.option({}, "Numbers by name.")
+    kind_option: str = cli.option("a", "A choice.", choices=("a", "b"))
+    count_option: int = cli.option(1, "A number.", minimum=1)
+
+
+class TestConfiguration:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def read(cls):
+        cli.define_flags(Options)
+        names = [field.name for field in dataclasses.fields(Options)]
+
+        def read(*arguments):
+            for name in names:
+                flags.FLAGS[name].unparse()
+            flags.FLAGS(["program", *arguments])
+            return cli.read_flags(Options)
+
+        yield read
+        for name in names:
+            delattr(flags.FLAGS, name)
+
+    def test_values_have_the_types_of_the_fields(self, read):
+        assert read("--needed_option=x") == Options(needed_option="x")
+        given = read("--needed_option=x", "--pair_option=1,2", "--rates_option=a=0.5,b/c=2", "--kind_option=b")
+        assert given == Options(
+            needed_option="x", pair_option=(1, 2), rates_option={"a": 0.5, "b/c": 2.0}, kind_option="b"
+        )
+
+    @pytest.mark.parametrize(
+        "argument, message",
+        [
+            ("--pair_option=1", "`pair_option` must be two numbers such as 1,2. Received: 1"),
+            ("--pair_option=1,b", "`pair_option` must be two numbers such as 1,2. Received: 1,b"),
+            ("--rates_option=a", "must be a list such as NAME=0.1,OTHER=2. Received: 'a'"),
+            ("--rates_option==1", "Received: '=1'"),
+            ("--rates_option=a=nan", "Received: 'a=nan'"),
+            ("--rates_option=a=1,b=2,a=1", "must have each name only once. Received: a=1,b=2,a=1"),
+        ],
+    )
+    def test_malformed_lists_are_refused(self, argument, message, read):
+        with pytest.raises(ValueError, match=message):
+            read("--needed_option=x", argument)
+
+    @pytest.mark.parametrize("argument", ["--kind_option=c", "--count_option=0", "--count_option=1.5"])
+    def test_values_out_of_range_are_refused(self, argument, read):
+        with pytest.raises(flags.IllegalFlagValueError):
+            read("--needed_option=x", argument)
+
+    def test_required_flag_must_be_given(self, read):
+        with pytest.raises(flags.IllegalFlagValueError, match="needed_option"):
+            read()
+
+
 class TestFlags:
     @pytest.fixture
     def number(self):
@@ -40,7 +100,7 @@ class TestFlags:
 
 
 class TestStart:
-    def test_names_that_the_terminal_can_not_show_do_not_end_a_program(self):
+    def test_names_that_the_terminal_lacks_are_escaped(self):
         script = "from alexnet_tf.cli import start; start('x', lambda: 0, lambda _: print('\\udcff 猫'))"
         environment = os.environ | {"PYTHONIOENCODING": "ascii:strict"}
         result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
@@ -48,7 +108,7 @@ class TestStart:
 
 
 class TestCheckOutputs:
-    def test_folder_of_a_file_must_exist_before_any_work_is_done(self, tmp_path):
+    def test_folder_of_an_output_must_exist(self, tmp_path):
         path = tmp_path / "missing" / "features.npz"
         with pytest.raises(ValueError, match=f"`output` must be in a folder that exists. Received: {path}"):
             cli.check_outputs("output", [path], overwrite=True)
@@ -64,7 +124,7 @@ class TestCheckOutputs:
             ("folder", True, "name a file"),
         ],
     )
-    def test_files_are_overwritten_on_request_alone_and_inputs_never(self, what, overwrite, message, tmp_path):
+    def test_files_are_overwritten_only_on_request_and_inputs_never(self, what, overwrite, message, tmp_path):
         (tmp_path / "folder").mkdir()
         for name in ("file", "input"):
             (tmp_path / name).touch()
@@ -83,7 +143,7 @@ class TestReason:
             (lambda: next(iter(tf.data.TFRecordDataset("/nowhere"))), "/nowhere; No such file or directory"),
         ],
     )
-    def test_of_tensorflows_errors_it_is_the_line_that_says_why(self, fail, message):
+    def test_tensorflow_error_shows_the_root_cause_line(self, fail, message):
         with pytest.raises(tf.errors.OpError) as caught:
             fail()
         assert len(str(caught.value).splitlines()) > 3 or "nowhere" in message
@@ -91,12 +151,12 @@ class TestReason:
         assert re.fullmatch(message + r"( \[\d+ more lines with --debug\])?", reason)
         assert "{{" not in reason and "Op:" not in reason
 
-    def test_of_an_error_while_a_graph_is_traced_it_is_its_last_line(self):
+    def test_tracing_error_shows_its_last_line(self):
         with pytest.raises(Exception, match="in user code") as caught:
             decode_pixels(tf.zeros((2, 2)))
         assert re.match("TypeError: .*string", cli.reason(caught.value))
 
-    def test_of_others_it_is_the_first_line(self):
+    def test_other_errors_show_their_first_line(self):
         assert cli.reason(ValueError("One.")) == "One."
         assert cli.reason(ValueError("One.\nTwo.\n\nThree.")) == "One. [2 more lines with --debug]"
         assert cli.reason(OSError()) == "OSError()"

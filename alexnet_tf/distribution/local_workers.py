@@ -1,4 +1,4 @@
-"""The processes of a training run on this machine: several workers, started together, and again when one is lost."""
+"""Starts the workers of a training run on this machine, and restarts them when one is lost."""
 
 import ctypes
 import json
@@ -12,29 +12,27 @@ from collections.abc import Sequence
 
 from absl import logging
 
-# Of <sysexits.h>, for programs that start training again: with these two it helps.
+# From <sysexits.h>. After these two a restart helps.
 EXIT_STOPPED = os.EX_TEMPFAIL  # 75: stopped by SIGTERM or Ctrl-C; a checkpoint is saved
 EXIT_WORKER_LOST = os.EX_UNAVAILABLE  # 69: another worker is gone
-# How long the others may take to see that a worker is lost, which TensorFlow finds by missing heartbeats, and all to
-# save and stop when they are requested to. Then they are killed.
+# Workers are killed if they take longer to notice that another is lost, by missing heartbeats, or to save and stop.
 _SECONDS_TO_END = 90
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
 def run_workers(command: Sequence[str], num_workers: int, max_restarts: int) -> int:
-    """Runs a command as several workers, to their end.
+    """Runs a command as several workers until they end.
 
-    With several workers each gets TF_CONFIG in its environment. When one is killed, is stopped, or loses another, all
-    are ended and started again. SIGTERM and SIGINT request all to stop, and then none is started again; a second signal
-    kills them.
+    Each of several workers gets TF_CONFIG in its environment. When one is killed, stopped, or loses another, all are
+    ended and restarted. SIGTERM and SIGINT request all to stop, without a restart; a second signal kills them.
 
     Args:
         command: the program and its arguments.
-        num_workers: how many processes.
-        max_restarts: how many times all are started again at most.
+        num_workers: number of processes.
+        max_restarts: maximum number of restarts.
 
-    Returns: the exit status: 0 if all ended well, or that of the worker that first ended otherwise (if a signal killed
-        it, 128 + the signal's number).
+    Returns: the exit status: 0 if all succeeded, or that of the first worker that failed (128 + the signal's number if
+        a signal killed it).
     """
     processes: list[subprocess.Popen] = []
     stop_signals = []
@@ -49,7 +47,7 @@ def run_workers(command: Sequence[str], num_workers: int, max_restarts: int) -> 
     try:
         for restart in range(max_restarts + 1):
             processes[:] = _start(command, num_workers)
-            if stop_signals:  # while they were started
+            if stop_signals:  # received while the workers were started
                 for process in processes:
                     process.send_signal(signal.SIGTERM)
             status = _wait(processes, stop_signals)
@@ -77,19 +75,19 @@ def _start(command, num_workers) -> list[subprocess.Popen]:
         if num_workers > 1:
             task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
             environment["TF_CONFIG"] = json.dumps(task)
-        # A group of their own: the terminal's Ctrl-C is for this process, which passes it on.
+        # In its own process group: this process receives the terminal's Ctrl-C and passes it on.
         processes.append(subprocess.Popen(command, env=environment, preexec_fn=_end_with_parent, process_group=0))
     return processes
 
 
 def _end_with_parent():
-    """Has Linux kill this process when its parent is gone: otherwise two runs might write to one folder."""
+    """Makes Linux kill this process when its parent is gone: otherwise two runs might write to the same folder."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _wait(processes, stop_signals) -> int:
-    """Waits until all processes have ended; returns 0, or the return code of the first that did not end well."""
+    """Waits until all processes have ended; returns 0, or the return code of the first that failed."""
     first_bad, ending_since = 0, None
     while True:
         codes = [process.poll() for process in processes]

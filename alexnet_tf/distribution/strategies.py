@@ -1,4 +1,4 @@
-"""Several devices and several machines: the distribution strategy, the model it trains, and the workers' agreement."""
+"""Distribution strategies, the model they train, and what workers exchange."""
 
 import json
 import random
@@ -18,18 +18,18 @@ STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu:NAME")
 
 
 def make_strategy(name: str, worker: Worker | None = None) -> tf.distribute.Strategy:
-    """Makes a distribution strategy. To be called before TensorFlow runs any operation.
+    """Makes a distribution strategy. Call it before TensorFlow runs any operation.
 
     Args:
-        name: "one" (TensorFlow's default: one device); "mirrored" (a replica on each GPU, or on each logical CPU device
-            where there is no GPU); "multi_worker" (a replica on each GPU of each worker); "tpu:NAME" (a replica on each
-            core of that Cloud TPU, or of this machine's: "tpu:local"); or "auto" (multi_worker where there are several
-            workers, mirrored where there are several GPUs).
+        name: "one" (TensorFlow's default: one device); "mirrored" (one replica per GPU, or per logical CPU device if
+            there is no GPU); "multi_worker" (one replica per GPU of each worker); "tpu:NAME" (one replica per core of
+            that Cloud TPU; "tpu:local" is this machine's); or "auto" (multi_worker if there are several workers,
+            mirrored if there are several GPUs).
         worker: None for `workers.this_worker()`.
 
     Raises:
-        ValueError: if the name is unknown, or workers are missing for "multi_worker", or there are several and each
-            would train by itself.
+        ValueError: if the name is unknown, "multi_worker" has only one worker, or several workers would each train on
+            their own.
     """
     worker = worker or this_worker()
     several = len(worker.addresses) > 1
@@ -43,14 +43,14 @@ def make_strategy(name: str, worker: Worker | None = None) -> tf.distribute.Stra
     if name == "multi_worker" or (name == "auto" and several):
         if not several:
             raise ValueError(
-                "strategy=multi_worker needs several workers: named in TF_CONFIG, started by SLURM, or on this machine "
-                "by --num_local_workers."
+                "strategy=multi_worker needs several workers: in TF_CONFIG, started by SLURM, or on this machine by "
+                "--num_local_workers."
             )
         return tf.distribute.MultiWorkerMirroredStrategy()
     if several:
         raise ValueError(
-            f"strategy={name} would make each of the {len(worker.addresses)} workers train by itself and write to the "
-            "same folder: give multi_worker or auto."
+            f"With strategy={name} each of the {len(worker.addresses)} workers would train on its own and write to the "
+            "same folder. Use multi_worker or auto."
         )
     if name == "mirrored" or (name == "auto" and len(tf.config.list_logical_devices("GPU")) > 1):
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
@@ -59,19 +59,19 @@ def make_strategy(name: str, worker: Worker | None = None) -> tf.distribute.Stra
 
 
 def is_distributed(strategy: tf.distribute.Strategy) -> bool:
-    """Whether a strategy is another than TensorFlow's default, one device."""
+    """Whether a strategy is not TensorFlow's default, one device."""
     return strategy is not tf.distribute.get_strategy()
 
 
 def usable_column_devices(devices: Sequence[str], allow_fewer: bool) -> list[str] | None:
-    """The devices for the columns: those given, or None if none are.
+    """The columns' devices, or None if there are none.
 
     Args:
-        devices: TensorFlow device names, one for each column, or empty.
-        allow_fewer: whether to warn and return None if this machine does not have them.
+        devices: one TensorFlow device name per column, or empty.
+        allow_fewer: whether to warn and return None if this machine does not have these devices.
 
     Raises:
-        ValueError: if it does not have them, unless `allow_fewer`.
+        ValueError: if this machine does not have these devices, unless `allow_fewer`.
     """
     if not devices:
         return None
@@ -80,7 +80,7 @@ def usable_column_devices(devices: Sequence[str], allow_fewer: bool) -> list[str
     except ValueError as error:
         if not allow_fewer:
             raise ValueError(f"{error} With --allow_fewer_devices the columns share a device.") from error
-        logging.warning("THE COLUMNS ARE NOT ON DEVICES OF THEIR OWN: %s", error)
+        logging.warning("Fewer devices than columns: the columns share a device. %s", error)
         return None
     return list(devices)
 
@@ -89,45 +89,45 @@ def use_jit(jit: str, strategy: tf.distribute.Strategy, column_devices: Sequence
     """Whether XLA compiles the training step.
 
     Args:
-        jit: "true", "false", or "auto": on one GPU alone. On a CPU the step without XLA was measured 1.4 times as
-            fast, since XLA's gradient of max-pooling is many times slower there.
+        jit: "true", "false", or "auto": only on a single GPU. On a CPU the step is 1.4 times faster without XLA, whose
+            gradient of max-pooling is slow there.
         strategy: the distribution strategy of the run.
-        column_devices: None, or the devices of the columns.
+        column_devices: the devices of the columns, or None.
 
     Raises:
-        ValueError: if "true" is given with a distribution strategy or with columns on devices of their own, which can't
-            be compiled, or if these two are combined.
+        ValueError: if "true" is combined with a distribution strategy or column devices, which XLA can't compile, or if
+            these two are combined.
     """
     several = is_distributed(strategy)
     if several and column_devices:
         raise ValueError(
-            "Columns on devices of their own can't be mirrored: fixed devices would send every replica to the same "
-            f"ones. Received: column_devices={','.join(column_devices)} and {type(strategy).__name__}"
+            "`column_devices` can't be combined with a distribution strategy: all replicas would use the same devices. "
+            f"Received: column_devices={','.join(column_devices)} and {type(strategy).__name__}"
         )
     if jit == "true" and (several or column_devices):
         raise ValueError(
-            "`jit` must not be true under a distribution strategy or `column_devices`, which XLA can't compile."
+            "`jit` must not be true with a distribution strategy or `column_devices`, which XLA can't compile."
         )
     one_gpu = not several and not column_devices and bool(tf.config.list_logical_devices("GPU"))
     return jit == "true" or (jit == "auto" and one_gpu)
 
 
 class DistributedModel(keras.Model):
-    """A `keras.Model` whose `fit` works under every strategy, and in which each worker can request that all stop.
+    """A `keras.Model` whose `fit` works under every strategy, and with which each worker can request all to stop.
 
-    Keras 3's own fails under MultiWorkerMirroredStrategy: to learn the shape of a batch it averages the first over the
-    workers, and it fails on metrics that are scalars. This one is built already, and returns metrics of shape (1,).
+    Keras 3's own model fails under MultiWorkerMirroredStrategy: it averages the first batch over the workers to learn
+    its shape, and does not support scalar metrics. This one is built already, and returns metrics of shape (1,).
 
     Attributes:
-        stop_requested: None, or a `tf.Variable` of this worker's own that is above 0 when it wants to stop.
-        stop_agreed: whether any worker wanted to stop in the last step. All workers know it after the same step.
+        stop_requested: this worker's own `tf.Variable`, above 0 when it requests to stop, or None.
+        stop_agreed: whether any worker requested to stop in the last step. All workers know it after the same step.
     """
 
     stop_requested: tf.Variable | None = None
     stop_agreed: bool = False
 
     def gather_weights(self) -> None:
-        """Called on all workers before one of them saves. Here each has all weights; see `fc_parallel`."""
+        """Called on all workers before one of them saves. Does nothing, except with `fc_parallel`."""
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         pass
@@ -139,7 +139,7 @@ class DistributedModel(keras.Model):
         return self._vectors(super().test_step(data))
 
     def _vectors(self, logs):
-        """Values of shape (1,), which Keras averages over all workers: the metrics, and the request to stop."""
+        """The metrics and the request to stop with shape (1,), which Keras averages over all workers."""
         if self.stop_requested is not None:
             logs = logs | {"stop_requested": self.stop_requested}
         return {name: tf.reshape(value, (1,)) for name, value in logs.items()}
@@ -164,13 +164,12 @@ class DistributedModel(keras.Model):
 
 
 def check_workers_agree(strategy: tf.distribute.Strategy, worker: Worker, values: dict) -> None:
-    """Waits until all workers are here, and compares what they were started with.
+    """Waits for all workers, and compares their settings: otherwise they would diverge silently.
 
     Args:
         strategy: the distribution strategy of the run.
         worker: this `Worker`.
-        values: a dict that JSON can hold, which must be the same on every worker. Workers that train with different
-            weights or flags would diverge silently.
+        values: a dict for JSON that must be equal on every worker.
 
     Raises:
         ValueError: if a worker's values differ from the chief's.
@@ -182,14 +181,13 @@ def check_workers_agree(strategy: tf.distribute.Strategy, worker: Worker, values
     different = [f"{number} ({worker.addresses[number]})" for number, each in enumerate(others, 1) if each != chiefs]
     if different:
         raise ValueError(
-            "All workers must have the same flags, and a --run_dir on a disk that they share, so that they begin with "
-            f"the same checkpoint. Worker {', '.join(different)} differs from worker 0. "
-            f"Worker {worker.number} has {values}"
+            "All workers must have the same flags, and a --run_dir on a shared disk, so that they begin with the same "
+            f"checkpoint. Worker {', '.join(different)} differs from worker 0. Worker {worker.number} has {values}"
         )
 
 
 def number_of_this_start(strategy: tf.distribute.Strategy, worker: Worker) -> int:
-    """A random number that all workers share, different in each start of a run.
+    """A random number, equal on all workers and different in each start of a run.
 
     Args:
         strategy: the distribution strategy of the run.
@@ -200,7 +198,7 @@ def number_of_this_start(strategy: tf.distribute.Strategy, worker: Worker) -> in
 
 
 def _gather_integers(strategy, worker, number) -> np.ndarray:
-    """An int64 of each worker, in their order."""
+    """The int64 of each worker, in their order."""
 
     @tf.function
     def gather():
@@ -210,14 +208,14 @@ def _gather_integers(strategy, worker, number) -> np.ndarray:
 
 
 def gather_rows(strategy: tf.distribute.Strategy, worker: Worker, rows: np.ndarray) -> np.ndarray:
-    """Gathers the rows that each worker computed, on all of them.
+    """Gathers the rows that each worker computed, on all workers.
 
     Args:
         strategy: the distribution strategy of the run.
         worker: this `Worker`.
-        rows: array (n, ...) of this worker; n may differ between workers.
+        rows: array (n, ...); n may differ between workers.
 
-    Returns: array (sum of all n, ...), the workers' rows in their order.
+    Returns: array (sum of all n, ...) with the rows in the workers' order.
     """
     if len(worker.addresses) == 1:
         return rows

@@ -1,11 +1,11 @@
-"""Which of the processes that train together this one is. TensorFlow is imported only if SLURM started several."""
+"""Which worker this process is. TensorFlow is imported only if SLURM started several."""
 
 import dataclasses
 import json
 import os
 import re
 
-# Of SLURM's tasks on a machine each listens on a port of its own, from this one on, plus the job's number: two jobs may
+# Each SLURM task on a machine listens on its own port, counted from this one plus the job's number, because two jobs may
 # share a machine.
 _SLURM_FIRST_PORT = 20_000
 
@@ -15,8 +15,8 @@ class Worker:
     """One of the processes that train together.
 
     Attributes:
-        number: from 0. The worker of number 0 is the chief: it alone writes.
-        addresses: "host:port" of each, the chief's first.
+        number: from 0. Worker 0 is the chief, the only one that writes.
+        addresses: "host:port" of each worker, the chief's first.
     """
 
     number: int = 0
@@ -28,14 +28,13 @@ class Worker:
 
 
 def this_worker() -> Worker:
-    """The `Worker` that this process is, by TF_CONFIG or, without it, by SLURM.
+    """The `Worker` that this process is, according to TF_CONFIG or SLURM.
 
-    Where SLURM started several tasks, TF_CONFIG is set to what TensorFlow's own resolver reports of them, in SLURM's
-    order: the resolver itself sorts node10 before node9. Each task sees the GPUs that SLURM gave to it
-    (`srun --gpus-per-task`).
+    If SLURM started several tasks, TF_CONFIG is set to what TensorFlow's resolver reports, but in SLURM's order: the
+    resolver sorts node10 before node9. Each task sees the GPUs that SLURM gave to it (`srun --gpus-per-task`).
 
     Raises:
-        ValueError: if TF_CONFIG can't be read, or names parameter servers, or a task that trains nothing.
+        ValueError: if TF_CONFIG is malformed, names parameter servers, or a task that does not train.
     """
     num_tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
     if "TF_CONFIG" not in os.environ and num_tasks > 1 and "SLURM_PROCID" in os.environ:
@@ -49,7 +48,7 @@ def this_worker() -> Worker:
         tasks = [(kind, index) for kind in ("chief", "worker") for index in range(len(cluster.get(kind, ())))]
         addresses = tuple(cluster[kind][index] for kind, index in tasks)
         if not all(isinstance(each, list) for each in cluster.values()):
-            raise TypeError("tasks must be in lists")
+            raise TypeError("the tasks of a type must be a list")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             'TF_CONFIG must be JSON of the form {"cluster": {"worker": ["host:port", ...]}, '
@@ -57,21 +56,21 @@ def this_worker() -> Worker:
         ) from error
     if unknown:
         raise ValueError(
-            'The cluster of TF_CONFIG must have tasks of type "chief" and "worker" alone: Keras 3 can\'t train with '
-            f"parameter servers. Received: {', '.join(sorted(unknown))}"
+            'The tasks of TF_CONFIG must be of type "chief" or "worker": Keras 3 can\'t train with parameter servers. '
+            f"Received: {', '.join(sorted(unknown))}"
         )
     wrong = [each for each in addresses if not re.fullmatch(r"\S+:\d+", str(each)) or addresses.count(each) > 1]
     if wrong:
-        raise ValueError(f"The tasks of TF_CONFIG must each have a host:port of its own. Received: {wrong[0]}")
+        raise ValueError(f"Each task of TF_CONFIG must have its own host:port. Received: {wrong[0]}")
     if task is None:
         return Worker()
     if task not in tasks:
-        raise ValueError(f"The task of TF_CONFIG must be one of its cluster's. Received: {task[0]} {task[1]}")
+        raise ValueError(f"The task of TF_CONFIG must be in its cluster. Received: {task[0]} {task[1]}")
     return Worker(tasks.index(task), addresses)
 
 
 def _slurm_cluster(num_tasks: int) -> dict:
-    import tensorflow as tf  # only here: it takes seconds
+    import tensorflow as tf  # takes seconds
 
     resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
         gpus_per_node=num_tasks, gpus_per_task=1, auto_set_gpu=False
@@ -87,7 +86,7 @@ def _slurm_cluster(num_tasks: int) -> dict:
 
 
 def lost_workers(error: Exception, worker: Worker) -> list[str]:
-    """The workers that an error of TensorFlow reports as gone.
+    """The workers that TensorFlow's error reports as lost.
 
     Args:
         error: a `tf.errors.OpError`.

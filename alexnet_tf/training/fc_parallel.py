@@ -1,9 +1,9 @@
-"""The fully-connected layers split by units over the workers, all others by images: the "one weird trick" of 2014.
+"""The fully-connected layers split over the workers by units, all others by images: the "one weird trick" of 2014.
 
-A run is whole at rest and split in training. The network holds all weights: a run begins with it, files contain it, and
-pictures are drawn of it. The model that trains has the network's own convolutions, and in place of each fully-connected
-layer a `UnitParallelDense`: this worker's share of the units, whose weights and momentum no other worker has. It takes
-them from the network when training begins; all workers gather them in the network before the chief saves.
+The network holds all weights: it is what files contain and pictures show. The model that trains has the network's
+convolutions and, instead of each fully-connected layer, a `UnitParallelDense` with this worker's share of the units,
+whose weights and momentum no other worker has. It copies them from the network when training begins; all workers gather
+them into the network before the chief saves.
 
 Source: Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014, section 3.
 """
@@ -25,27 +25,27 @@ from alexnet_tf.training.optimizers import Lars, PaperMomentum
 
 
 def check_devices(strategy: tf.distribute.Strategy, worker: Worker) -> None:
-    """Raises ValueError unless a strategy has several workers of one replica each, over which units can be split."""
+    """Raises ValueError unless the strategy has several workers of one replica each."""
     workers, replicas = len(worker.addresses), strategy.num_replicas_in_sync
     if workers < 2 or replicas != workers:
         raise ValueError(
-            "`fc_parallel` needs several workers, one for each device: named in TF_CONFIG, started by SLURM, or on "
-            f"this machine by --num_local_workers. Received: {replicas} replicas on {workers} workers"
+            "`fc_parallel` needs several workers with one device each: in TF_CONFIG, started by SLURM, or on this "
+            f"machine by --num_local_workers. Received: {replicas} replicas on {workers} workers"
         )
 
 
 def split(
     network: keras.Model, optimizer: PaperMomentum, strategy: tf.distribute.Strategy, worker: Worker
 ) -> tuple[keras.Model, PaperMomentum]:
-    """Makes the model that trains a share of a network on this worker. To be called in the scope of the strategy.
+    """Makes the model that trains this worker's share of a network. Call it in the scope of the strategy.
 
     Args:
         network: from `model.build_alexnet`. A layer with fewer units in a column than there are workers is not split.
-        optimizer: the update rule, not yet built.
+        optimizer: the update rule, not built yet.
         strategy: one that `check_devices` accepts.
         worker: this `Worker`.
 
-    Returns: what takes the places of `model.with_color_offset(network)` and of the optimizer. It has `gradient_norms`.
+    Returns: the replacements of `model.with_color_offset(network)` and of the optimizer, which has `gradient_norms`.
     """
     shares, workers = _Shares(strategy, worker), len(worker.addresses)
     x = image = keras.Input(network.input_shape[1:], name="image")
@@ -66,7 +66,7 @@ def split(
 
 
 class _Whole:
-    """A variable of which each worker has a share, some of the last dimension, as checkpoints see it: the whole."""
+    """A variable of which each worker has a share of the last dimension, as checkpoints see it: the whole."""
 
     def __init__(self, share: keras.Variable, units: slice, all_units: int, strategy: tf.distribute.Strategy):
         self.share = share
@@ -77,18 +77,18 @@ class _Whole:
 
     @functools.cached_property
     def gather(self):
-        """A function without arguments that gathers the shares of all workers. To be called on all of them."""
+        """A function without arguments that gathers the shares of all workers. Call it on all of them."""
 
         @tf.function
         def gather():
             of_each = self.strategy.run(lambda: tf.identity(self.share.value))
             return self.strategy.gather(of_each, axis=len(self.shape) - 1)
 
-        return gather.get_concrete_function()  # TensorFlow would warn of many functions that are called once
+        return gather.get_concrete_function()  # avoids a warning about functions that are called once
 
     def numpy(self) -> np.ndarray:
         if self.gathered is None:
-            raise ValueError(f"The shares of {self.path} were not gathered.")
+            raise ValueError(f"The shares of {self.path} are not gathered.")
         return self.gathered
 
     def assign(self, value: np.ndarray) -> None:
@@ -96,12 +96,12 @@ class _Whole:
 
 
 class _Shares:
-    """What a worker has of the layers that are split. (No list of Keras's, whose weights a model would count.)"""
+    """A worker's shares of the split layers. (Not a Keras object, whose weights a model would count.)"""
 
     def __init__(self, strategy: tf.distribute.Strategy, worker: Worker):
         self.strategy, self.worker = strategy, worker
-        self.weights: dict[int, tuple[_Whole, keras.Variable]] = {}  # by id, with the network's own
-        self.slots: dict[int, _Whole] = {}  # of the optimizer, by id
+        self.weights: dict[int, tuple[_Whole, keras.Variable]] = {}  # by id, with the network's weight
+        self.slots: dict[int, _Whole] = {}  # the optimizer's, by id
         self.optimizer: PaperMomentum
         self.begun = False
         self.gathered_at: int | None = None
@@ -116,14 +116,14 @@ class _Shares:
         self.slots[id(slot)] = _Whole(slot, like.units, like.all_units, self.strategy)
 
     def take(self) -> None:
-        """Takes this worker's weights from the network, before the first step: a checkpoint may have been restored."""
+        """Copies this worker's weights from the network, before the first step: a checkpoint may have been restored."""
         if not self.begun:
             for share, whole in self.weights.values():
                 share.assign(whole.numpy())
         self.begun = True
 
     def gather(self) -> None:
-        """Gathers the weights in the network and the momentum for the checkpoint. To be called on all workers."""
+        """Gathers the weights into the network, and the momentum for the checkpoint. Call it on all workers."""
         step = int(keras.ops.convert_to_numpy(self.optimizer.iterations))
         if self.gathered_at == step:
             return
@@ -144,7 +144,7 @@ class _UnitParallelModel(strategies.DistributedModel):
 
     def evaluate(self, *args, **kwargs):
         self.shares.take()
-        self.shares.gather()  # for what comes at the end of an epoch
+        self.shares.gather()  # for the callbacks at the end of the epoch
         return super().evaluate(*args, **kwargs)
 
     def gather_weights(self):
@@ -152,7 +152,7 @@ class _UnitParallelModel(strategies.DistributedModel):
 
 
 class _MomentumOfShares(PaperMomentum):
-    """`PaperMomentum` that adds up no gradients of the split layers: each worker has its own units' already."""
+    """`PaperMomentum` that does not sum gradients of split layers: each worker has those of its own units."""
 
     shares: _Shares
     norms_of_shares: "_NormsOfShares"
@@ -183,7 +183,7 @@ class _MomentumOfShares(PaperMomentum):
             super()._backend_update_step(gradients, variables, learning_rate)
 
     def _measure(self, grads_and_kernels):
-        """The norms before the update of each kernel's gradient and of itself, of all workers' shares together."""
+        """The norms of each kernel's gradient and of the kernel before the update, over all workers' shares."""
 
         def squares():
             halves = [[tf.nn.l2_loss(tf.cast(x, kernel.dtype)) for x in (g, kernel)] for g, kernel in grads_and_kernels]
@@ -193,7 +193,7 @@ class _MomentumOfShares(PaperMomentum):
             zeros = tf.zeros((len(grads_and_kernels), 2), tf.float64)
             return tf.cond(self.norms_of_shares.enabled_on_any_worker(), squares, lambda: zeros)
 
-        if not grads_and_kernels:  # all are frozen
+        if not grads_and_kernels:  # all layers are frozen
             return
         norms = tf.sqrt(all_reduce(squares() if isinstance(self, Lars) else squares_if_logged()))
         indices = [self._get_variable_index(kernel) for _, kernel in grads_and_kernels]
@@ -209,10 +209,10 @@ class _LarsOfShares(_MomentumOfShares, Lars):
 
 
 class _NormsOfShares(GradientNorms):
-    """`GradientNorms` of whole layers, by the sums over all workers that the optimizer makes in each step.
+    """`GradientNorms` of whole layers, from the sums over all workers that the optimizer makes in each step.
 
     Attributes:
-        of_shares: from the index of a kernel that is split to its norms in this step, of the gradient and of itself.
+        of_shares: from the index of a split kernel to the norms of its gradient and of itself in this step.
     """
 
     def __init__(self, variables):

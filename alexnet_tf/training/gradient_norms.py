@@ -1,4 +1,4 @@
-"""How large the gradients are, for TensorBoard."""
+"""The norms of gradients, for TensorBoard."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,16 @@ from alexnet_tf.training import summaries
 
 
 class GradientNorms:
-    """The norm of each kernel's gradient, over all replicas and before weight decay, in the last step measured.
+    """The norm of each kernel's gradient, over all replicas and before weight decay, in the last measured step.
 
-    `PaperMomentum` calls it from its update: only there a gradient is summed over all replicas and freed of the loss
-    scale of half precision. The norms are in no checkpoint.
+    `PaperMomentum` calls it from its update, where gradients are summed over all replicas and not scaled as in half
+    precision. Checkpoints don't contain the norms. Make it in the strategy's scope, on all workers, before the first
+    step.
 
     Args:
-        variables: those that the optimizer was built with. To be made in the strategy's scope, on all workers, before
-            the first step.
-        always: whether each step is measured, as XLA needs it, or only those while `enabled` is set: two cores take
-            16 ms for the paper's 61 million gradients.
+        variables: the variables that the optimizer was built with.
+        always: whether to measure every step, as XLA requires, or only while enabled: the paper's 61 million gradients
+            take 16 ms on two cores.
     """
 
     def __init__(self, variables: Sequence[keras.Variable], always: bool = False):
@@ -32,12 +32,12 @@ class GradientNorms:
             self._norms.append(norm)
 
     def enable(self, enabled: bool) -> None:
-        """Turns the measuring of the steps to come on or off. Without effect if it is always on."""
+        """Measures the next steps or not. It has no effect with `always`."""
         if self._enabled is not None:
             self._enabled.assign(enabled)
 
     def measure(self, index: int, gradient: tf.Tensor) -> None:
-        """Measures the gradient of the variable of that index, if it is a kernel. Called on the variable's device."""
+        """Measures the gradient of the variable with this index, if it is a kernel. Called on the variable's device."""
         norm = self._norms[index]
         if norm is None:
             return
@@ -48,14 +48,14 @@ class GradientNorms:
         if self._enabled is None:
             norm.assign(norm_now())
             return
-        with tf.device(None):  # where that variable is, and not where the weight is
+        with tf.device(None):  # where this variable is, not where the weight is
             enabled = tf.identity(self._enabled)
         norm.assign(tf.cond(enabled, norm_now, lambda: tf.identity(norm)))
 
     def norm(self, kernel: keras.Variable) -> float:
-        """The square root of the sum of squares of a kernel's gradient."""
+        """The Euclidean norm of a kernel's gradient."""
         return float(keras.ops.convert_to_numpy(self._norms[self._indices[kernel.path]]))
 
     def weight_norm(self, kernel: keras.Variable) -> float:
-        """The same of the kernel itself, now."""
+        """The Euclidean norm of a kernel now."""
         return summaries.norm(kernel.value)

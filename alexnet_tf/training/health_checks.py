@@ -1,4 +1,4 @@
-"""Warnings for training that fails without an error."""
+"""Detects training that fails without an error."""
 
 import math
 import threading
@@ -8,8 +8,8 @@ from typing import Any
 import keras
 from absl import logging
 
-# A network at chance level has a loss within this fraction of ln(classes). All networks begin there, so there is a
-# warning only after this many steps in a row, by the mean loss of so many at a time.
+# A network at chance level has a loss within this fraction of ln(classes). Networks begin there, so the warning comes
+# after this many consecutive steps, judged by the mean loss of a window of steps.
 _CHANCE_MARGIN = 0.01
 _CHANCE_STEPS = 100
 _CHANCE_WINDOW = 20
@@ -18,11 +18,11 @@ _CHANCE_WINDOW = 20
 class TrainingHealthChecks(keras.callbacks.Callback):
     """Raises FloatingPointError in the step in which the loss is not finite, before anything is saved.
 
-    Warns, with advice, if the loss stays at ln(classes), chance level, or if no step ends for minutes.
+    Warns, with advice, if the loss stays at chance level, ln(classes), or if no step ends for minutes.
 
     Args:
         classes: number of classes.
-        patience_seconds: how long a step may take without a warning.
+        patience_seconds: a step that takes longer is a warning.
     """
 
     def __init__(self, classes: int, patience_seconds: float = 120):
@@ -46,8 +46,7 @@ class TrainingHealthChecks(keras.callbacks.Callback):
             if time.monotonic() - last > self.patience_seconds and last != warned_of:
                 warned_of = last
                 logging.warning(
-                    "No step has ended for %.0f seconds. If that persists: check the data's disk, the workers and "
-                    "--data_service.",
+                    "No step has ended for %.0f seconds. Check the data's disk, the workers and --data_service.",
                     time.monotonic() - last,
                 )
 
@@ -64,8 +63,8 @@ class TrainingHealthChecks(keras.callbacks.Callback):
         if not math.isfinite(loss):
             step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
             raise FloatingPointError(
-                f"The loss of step {step} is {loss}. The newest checkpoint is from before it. "
-                "A lower --learning_rate, or inputs of unit variance (--input_scale=0.0125), may help."
+                f"The loss of step {step} is {loss}. The newest checkpoint is older. "
+                "Try a lower --learning_rate, or inputs of unit variance (--input_scale=0.0125)."
             )
         steps = batch + 1 - self._window_batch
         if steps < _CHANCE_WINDOW:
@@ -77,9 +76,9 @@ class TrainingHealthChecks(keras.callbacks.Callback):
         self.steps_at_chance = before + steps if at_chance else 0
         if before < _CHANCE_STEPS <= self.steps_at_chance:
             logging.warning(
-                "The loss has been at %.3f, which is ln(classes), for %d steps: so far the network is at chance level. "
+                "The loss has been at %.3f, which is ln(classes), for %d steps: the network is at chance level. "
                 "With the paper's initial weights (standard deviation 0.01) that can last for hundreds of steps. "
-                "If it persists: try --initializer=he_normal --input_scale=0.0125, or another --learning_rate; "
+                "If it persists, try --initializer=he_normal --input_scale=0.0125 or another --learning_rate, "
                 "and look at the augmented inputs in TensorBoard.",
                 window_loss,
                 self.steps_at_chance,

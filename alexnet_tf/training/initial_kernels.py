@@ -1,4 +1,4 @@
-"""The first layer's kernels before training, kept in a run's folder: figures show what training has added to them."""
+"""The first layer's kernels before training: figures show what training has added to them."""
 
 import pathlib
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ _INITIAL_KERNELS = "initial_kernels.npz"  # in a run's folder
 
 
 def save_initial_kernels(run_dir: str | pathlib.Path, kernels: Sequence[Any]) -> None:
-    """Writes the kernels that a run starts with into its folder, unless an earlier start has."""
+    """Writes the initial kernels of a run into its folder, unless an earlier start did."""
     path = pathlib.Path(run_dir) / _INITIAL_KERNELS
     if not path.exists():
         write_atomically(path, lambda file: np.savez(file, *map(np.asarray, kernels)))
 
 
 def load_initial_kernels(model: str | pathlib.Path) -> list[np.ndarray] | None:
-    """The kernels that a run started with, or None if it has not kept them.
+    """The initial kernels of a run, or None if it has none.
 
     Args:
         model: a run's folder, a folder of its checkpoints, or a .keras file in one of them.

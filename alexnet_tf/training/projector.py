@@ -22,16 +22,16 @@ def write(
     class_names: Sequence[str],
     max_images: int = 400,
 ) -> None:
-    """Writes the last hidden layer's output for images, with their thumbnails, classes and predicted classes.
+    """Writes the last hidden layer's output for images, with thumbnails, classes and predicted classes.
 
     Args:
         folder: where TensorBoard will find `projector_config.pbtxt`.
         model: from RGB pixels (batch, side, side, 3) to probabilities.
         dataset: `tf.data.Dataset` of (uint8 images, labels).
         class_names: names in the order of the labels.
-        max_images: how many of the first images are taken, at most.
+        max_images: maximum number of images; the first ones are used.
 
-    Source: section 6.1: the features by which figure 4 finds similar images are those of the last hidden layer.
+    Source: section 6.1: figure 4 finds similar images by the features of the last hidden layer.
     """
     folder = pathlib.Path(folder)
     *_, hidden, classifier = (layer for layer in model.layers if isinstance(layer, layers.ColumnDense))
@@ -71,10 +71,10 @@ def _one_line(name: str) -> str:
 
 
 def _sheet(thumbnails: Sequence[np.ndarray]) -> np.ndarray:
-    """The thumbnails row by row in a square: TensorBoard finds each by its position."""
+    """The thumbnails row by row in a square, where TensorBoard finds each by its position."""
     side = int(np.ceil(np.sqrt(len(thumbnails))))
     sheet = np.zeros((side * _THUMBNAIL_PX, side * _THUMBNAIL_PX, 3), "uint8")
-    for place, thumbnail in enumerate(thumbnails):
-        row, column = (_THUMBNAIL_PX * each for each in divmod(place, side))
+    for number, thumbnail in enumerate(thumbnails):
+        row, column = (_THUMBNAIL_PX * each for each in divmod(number, side))
         sheet[row : row + _THUMBNAIL_PX, column : column + _THUMBNAIL_PX] = thumbnail
     return sheet

@@ -1,4 +1,4 @@
-"""The paper's figure 1: the epochs that a four-layer network needs with ReLU and with tanh."""
+"""The paper's figure 1: how many epochs a four-layer network needs with ReLU and with tanh."""
 
 import json
 import pathlib
@@ -23,23 +23,23 @@ def compare(
     batch_size: int = 128,
     seed: int = 0,
 ) -> dict[str, tuple[float, list[float]]]:
-    """Trains both networks at each learning rate, and draws the best training of each.
+    """Trains both networks with each learning rate, and draws the best training of each network.
 
-    A training ends with the epoch in which the training error, the mean over its steps, reaches the goal; it is stopped
-    when it needs more epochs than the best so far of its network. Finished trainings are kept in
-    `relu_against_tanh.json`: the same call again resumes with those that are missing.
+    A training ends after the epoch whose mean training error reaches the goal, or when it needs more epochs than the
+    best one of its network. Finished trainings are kept in `relu_against_tanh.json`; the same call runs only those that
+    are missing.
 
     Args:
-        data_dir: folder of a data set of images of 32 x 32 pixels or more, whose center 32 x 32 are used.
+        data_dir: folder of a data set of images of at least 32 x 32 pixels, whose central 32 x 32 are used.
         output_dir: folder for `relu_against_tanh.json` and `.png`.
-        learning_rates: all are tried with both networks.
-        goal_error: share of the training images, above 0 and below 1; in the paper 0.25.
-        max_epochs: number of epochs after which a training is stopped.
-        batch_size: images in a step.
-        seed: of the initial weights and of the order of the images.
+        learning_rates: the rates that both networks are trained with.
+        goal_error: training error, between 0 and 1; 0.25 in the paper.
+        max_epochs: maximum number of epochs of a training.
+        batch_size: number of images per step.
+        seed: seed of the initial weights and of the order of the images.
 
     Returns: a dict from each of `VARIANTS` to (learning rate, training error of each epoch) of its best training: the
-    one that reached the goal first, or if none did, the one with the lowest last error.
+    one that reached the goal first, or else the one with the lowest last error.
 
     Raises:
         ValueError: if `goal_error` is out of range, there are no learning rates, or `output_dir` holds trainings with
@@ -47,7 +47,7 @@ def compare(
 
     Source: figure 1: a four-layer network on CIFAR-10, rates "chosen independently to make training as fast as
     possible", no regularization "of any kind".
-    Deviation: neither the layers' sizes (see the table of variants) nor the batch size are in the paper.
+    Deviation: the layers' sizes (see the table of variants) and the batch size are not in the paper.
     """
     if not 0 < goal_error < 1:
         raise ValueError(f"`goal_error` must be above 0 and below 1. Received: goal_error={goal_error}")
@@ -92,7 +92,7 @@ def compare(
 
 
 def epochs_to(errors: Sequence[float], goal_error: float) -> float | None:
-    """Epochs until the training error reached the goal, interpolated linearly; None if it never did.
+    """Number of epochs until the training error reached the goal, interpolated linearly; None if it did not.
 
     Args:
         errors: the training error after each epoch.
@@ -117,7 +117,7 @@ def _train(variant, data_dir, description, rate, goal_error, max_epochs, batch_s
     network.get_layer("mean_image").set_mean_image(statistics.Statistics.load(data_dir).mean_image)
     side = network.input_shape[1]
     images = reader.make_evaluation_dataset(data_dir, batch_size, side, description=description, split="train")
-    # No crops, no flips, no noise: figure 1 is without "any regularization". The pixels stay in memory.
+    # No crops, flips or noise: figure 1 has no regularization. The pixels stay in memory.
     count = description.splits["train"].count
     images = images.unbatch().cache().shuffle(count, seed=seed).repeat().batch(batch_size).prefetch(2)
     network.compile(
@@ -133,7 +133,7 @@ def _train(variant, data_dir, description, rate, goal_error, max_epochs, batch_s
         images,
         steps_per_epoch=count // batch_size,
         epochs=max_epochs,
-        shuffle=False,  # the data set is shuffled already
+        shuffle=False,  # the data set is shuffled
         verbose=2,
         callbacks=[keras.callbacks.TerminateOnNaN(), keras.callbacks.LambdaCallback(on_epoch_end=stop_at_goal)],
     )

@@ -2,13 +2,13 @@
 
     python replica_training.py DATA_DIR OUTPUT.npz STRATEGY AS_WORKERS [STEPS] [DROPOUT] [OPTIMIZER]
 
-STRATEGY is a name that `strategies.make_strategy` takes; "mirrored" has two logical CPU devices; "fc_parallel" is
-"multi_worker" with the fully-connected layers split. DROPOUT is 0 unless given. With "one" the
-batches are those of AS_WORKERS workers behind one another: what they train on together. The same file is each of
-several workers, by TF_CONFIG.
+STRATEGY is a name for `strategies.make_strategy`; "mirrored" has two logical CPU devices; "fc_parallel" is
+"multi_worker" with the fully-connected layers split. DROPOUT is 0 by default. With "one" each batch concatenates those
+of AS_WORKERS workers: what they train on together. Each of several workers runs this file, with its TF_CONFIG.
 """
 
 import sys
+import types
 
 import keras
 import numpy as np
@@ -18,6 +18,7 @@ from alexnet_tf import model
 from alexnet_tf.distribution import strategies, workers
 from alexnet_tf.tfrecords import reader, schema
 from alexnet_tf.training import fc_parallel, fit, optimizers
+from alexnet_tf.training.checkpoints import Start
 from alexnet_tf.training.gradient_norms import GradientNorms
 from alexnet_tf.training.metrics import ConfusionMatrix
 
@@ -31,8 +32,8 @@ def main(data_dir, output, name, as_workers, steps="20", dropout="0", optimizer=
     worker = workers.this_worker()
     strategy = strategies.make_strategy("multi_worker" if name == "fc_parallel" else name, worker)
     replicas, steps, as_workers = strategy.num_replicas_in_sync, int(steps), int(as_workers)
-    # In float32 the order in which gradients are added up decides ties of max-pooling, and a tie decided otherwise
-    # changes the weights by 1e-4 within some steps.
+    # In float32 the order in which gradients are summed decides ties of max-pooling, which change the weights by 1e-4
+    # within some steps.
     keras.config.set_dtype_policy("float64")
     keras.utils.set_random_seed(worker.number)  # the initial weights are the chief's
     with strategy.scope():
@@ -52,7 +53,9 @@ def main(data_dir, output, name, as_workers, steps="20", dropout="0", optimizer=
         accuracy = ConfusionMatrix(10)
         trained.compile(optimizer, "sparse_categorical_crossentropy", metrics=[accuracy], jit_compile=False)
 
-    def training_data(step, share):
+    description = schema.load_description(data_dir)
+
+    def training(step, share):
         shares = [share] if replicas > 1 else [reader.Share(number, as_workers) for number in range(as_workers)]
         parts = [reader.make_training_dataset(data_dir, BATCH_SIZE, 56, share=part) for part in shares]
         if len(parts) == 1:
@@ -61,18 +64,14 @@ def main(data_dir, output, name, as_workers, steps="20", dropout="0", optimizer=
             lambda *batches: tf.nest.map_structure(lambda *tensors: tf.concat(tensors, axis=0), *batches)
         )
 
-    history = keras.callbacks.History()
-    fit.fit(
-        trained,
-        training_data,
-        lambda share: reader.make_evaluation_dataset(data_dir, BATCH_SIZE, 56, share=share),
-        first_step=0,
+    data = types.SimpleNamespace(
         steps_per_epoch=steps,
-        epochs=1,
-        callbacks=[history],
-        validation_steps=reader.evaluation_steps(schema.load_description(data_dir), BATCH_SIZE, all_replicas=replicas),
-        worker=worker,
+        training=training,
+        validation=lambda share: reader.make_evaluation_dataset(data_dir, BATCH_SIZE, 56, share=share),
+        validation_steps=lambda replicas: reader.evaluation_steps(description, BATCH_SIZE, all_replicas=replicas),
     )
+    history = keras.callbacks.History()
+    fit.fit(trained, data, Start(), 1, [history], worker)
     if replicas > 1:
         trained.gather_weights()
     np.savez(

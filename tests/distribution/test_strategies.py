@@ -43,10 +43,10 @@ class TestThisWorker:
             ('{"cluster": {"worker": ["a:1"]}}', "TF_CONFIG must be JSON of the form"),
             (tf_config({"worker": ["a:1"], "ps": ["b:1"]}, "worker", 0), "parameter servers. Received: ps"),
             (tf_config({"worker": "a:1"}, "worker", 0), "TF_CONFIG must be JSON of the form"),
-            (tf_config({"worker": ["a:1", "a:1"]}, "worker", 0), "host:port of its own. Received: a:1"),
-            (tf_config({"worker": ["a:1", "b"]}, "worker", 0), "host:port of its own. Received: b"),
-            (tf_config({"worker": ["a:1"]}, "worker", 1), "one of its cluster's. Received: worker 1"),
-            (tf_config({"worker": ["a:1"]}, "evaluator", 0), "one of its cluster's. Received: evaluator 0"),
+            (tf_config({"worker": ["a:1", "a:1"]}, "worker", 0), "its own host:port. Received: a:1"),
+            (tf_config({"worker": ["a:1", "b"]}, "worker", 0), "its own host:port. Received: b"),
+            (tf_config({"worker": ["a:1"]}, "worker", 1), "in its cluster. Received: worker 1"),
+            (tf_config({"worker": ["a:1"]}, "evaluator", 0), "in its cluster. Received: evaluator 0"),
         ],
     )
     def test_invalid_tf_config_is_refused(self, text, message, monkeypatch):
@@ -106,7 +106,7 @@ class TestMakeStrategy:
         assert strategies.make_strategy(name, workers.Worker(1, ("a:1", "b:1"))) is made
 
     def test_workers_that_would_train_apart_are_refused(self):
-        with pytest.raises(ValueError, match="each of the 2 workers train by itself"):
+        with pytest.raises(ValueError, match="each of the 2 workers would train on its own"):
             strategies.make_strategy("mirrored", workers.Worker(1, ("a:1", "b:1")))
 
 

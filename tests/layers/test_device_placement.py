@@ -221,7 +221,7 @@ class TestTrain:
         assert "--allow_fewer_devices" in result.stderr
         result = run("train", *flags, "--allow_fewer_devices")
         assert result.returncode == 0, result.stderr
-        assert "THE COLUMNS ARE NOT ON DEVICES OF THEIR OWN" in result.stderr
+        assert "Fewer devices than columns: the columns share a device" in result.stderr
 
 
 class TestBuildAlexnet:

@@ -1,4 +1,4 @@
-"""Training in bfloat16: which numbers stay in float32, how far gradients are from exact ones, and resuming."""
+"""Training in bfloat16: its types, the error of its gradients, and resuming."""
 
 import keras
 import numpy as np
@@ -9,8 +9,8 @@ from alexnet_tf.model import build_alexnet, load_model
 from alexnet_tf.networks import precision
 from alexnet_tf.training import callbacks, checkpoints
 
-# bfloat16 rounds to one part in 2^9. Each gradient of a layer is rounded itself and made of weights and a result of
-# the forward pass that were, and sums of many are exact to float32: four roundings, as errors of the whole tensor.
+# bfloat16 rounds to one part in 2^9. A layer's gradient is rounded and computed from rounded weights and activations,
+# while sums are in float32: four roundings.
 BOUND = 4 * 2**-9
 
 
@@ -38,7 +38,7 @@ def gradients(layer, inputs, upstream):
 
 
 class TestGradients:
-    def test_gradients_of_each_layer_are_near_those_of_float64(self):
+    def test_gradients_of_each_layer_are_close_to_float64(self):
         mixed = build("mixed_bfloat16")
         exact = build("float64", mixed.get_weights())
         generator = np.random.default_rng(0)
@@ -55,9 +55,9 @@ class TestGradients:
             compared.append(layer.name)
         assert {"conv1", "norm1", "pool1", "drop6", "fc6", "fc8"} < set(compared)
 
-    def test_weights_and_momenta_stay_in_float32(self, start, tmp_path, monkeypatch):
+    def test_weights_and_momentum_stay_in_float32(self, start, tmp_path, monkeypatch):
         monkeypatch.setattr(precision, "_on_this_machine", lambda: (True, "made"))
-        received = start(tmp_path / "run", "--precision=auto")
+        received = start(tmp_path / "run", precision="auto")
         assert received.network.get_layer("conv2").compute_dtype == "bfloat16"
         assert {weight.dtype for weight in received.network.weights} == {"float32"}
         assert {momentum.dtype for momentum in received.optimizer.momentums} == {"float32"}
@@ -65,22 +65,21 @@ class TestGradients:
 
 
 class TestResume:
-    def test_run_in_auto_is_not_resumed_in_another_precision(self, start, tmp_path, monkeypatch):
+    def test_auto_run_is_not_resumed_in_another_precision(self, start, tmp_path, monkeypatch):
         monkeypatch.setattr(precision, "_on_this_machine", lambda: (True, "made"))
-        received = start(tmp_path / "run", "--precision=auto")
+        received = start(tmp_path / "run", precision="auto")
         settings = received.callback(callbacks.SaveCheckpoints).settings
-        progress = {"step": 4, "settings": settings, "validation_due": False}
-        checkpoints.save(tmp_path / "run", received.network, received.model, progress)
+        checkpoints.save(tmp_path / "run", received.network, received.model, {"step": 4}, settings)
         monkeypatch.setattr(precision, "_on_this_machine", lambda: (False, "made"))
         with pytest.raises(ValueError, match="precision was 'mixed_bfloat16' and is now 'float32'"):
-            start(tmp_path / "run", "--precision=auto")
+            start(tmp_path / "run", precision="auto")
 
     @pytest.mark.slow
-    def test_resumed_run_in_bfloat16_has_the_same_bits(self, train_here, tmp_path):
-        flags = ("--precision=mixed_bfloat16", "--initializer=he_normal", "--input_scale=0.0125", "--epochs=2")
-        train_here(tmp_path / "whole", *flags)
-        train_here(tmp_path / "parts", *flags[:-1], "--epochs=1")
-        train_here(tmp_path / "parts", *flags)
+    def test_resumed_run_is_bit_identical(self, train_here, tmp_path):
+        options = {"precision": "mixed_bfloat16", "initializer": "he_normal", "input_scale": 0.0125}
+        train_here(tmp_path / "whole", epochs=2, **options)
+        for epochs in (1, 2):
+            train_here(tmp_path / "parts", epochs=epochs, **options)
         whole, parts = (load_model(tmp_path / name)[0].get_weights() for name in ("whole", "parts"))
         for weight, other in zip(whole, parts, strict=True):
             np.testing.assert_array_equal(weight, other)

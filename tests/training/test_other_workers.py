@@ -1,4 +1,4 @@
-"""alexnet-train stopped within an epoch, and resumed by another number of processes."""
+"""alexnet-train stopped within an epoch, and resumed by another number of workers."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""A run of two epochs of four steps in this process: what its flags make of it, and what can't stop it."""
+"""A run of two epochs of four steps in this process: what it writes, and what must not stop it."""
 
 import functools
 import itertools
@@ -16,16 +16,25 @@ from alexnet_tf.figures import image_grids
 from alexnet_tf.tfrecords import reader
 from alexnet_tf.training import fit, tensorboard_logger
 
-FLAGS = (
-    *("--epochs=2", "--learning_rate=0.64", "--scale_lr=linear", "--schedule=cosine", "--warmup_steps=2"),
-    *("--initializer=he_normal", "--input_scale=0.0125", "--freeze=conv2", "--layer_rates=fc7=0", "--bias_rate=0"),
-    *("--log_every=3", "--checkpoint_every_steps=3", "--profile_steps=2,3", "--seed=5"),
-)
+INITIAL = {"initializer": "he_normal", "input_scale": 0.0125, "seed": 5}
+OPTIONS = {
+    "epochs": 2,
+    "learning_rate": 0.64,
+    "scale_lr": "linear",
+    "schedule": "cosine",
+    "warmup_steps": 2,
+    "freeze": ("conv2",),
+    "layer_rates": {"fc7": 0.0},
+    "bias_rate": 0.0,
+    "log_every": 3,
+    "checkpoint_every_steps": 3,
+    "profile_steps": (2, 3),
+}
 
 
 @pytest.fixture(scope="module")
 def run(train_here, small_data_dir, tmp_path_factory):
-    """The folder of the run, and the warnings that it gave. Its classes have odd names, and a picture fails."""
+    """The folder of the run and its warnings. Its classes have odd names, and drawing a picture fails."""
     folder = tmp_path_factory.mktemp("whole")
     shutil.copytree(small_data_dir, folder / "data")
     description = json.loads((folder / "data" / "dataset.json").read_text())
@@ -33,26 +42,26 @@ def run(train_here, small_data_dir, tmp_path_factory):
     (folder / "data" / "dataset.json").write_text(json.dumps(description | changes))
     warnings, seconds, waited = [], itertools.count(step=0.5), itertools.count(step=0.1)
     with pytest.MonkeyPatch.context() as patch:
-        # A clock by which half a second passes between two entries, and another by which every batch takes 0.1 seconds.
+        # With these clocks half a second passes between two log points, and every batch takes 0.1 seconds.
         for module, clock in ((tensorboard_logger, seconds), (fit, waited)):
             patch.setattr(module, "time", types.SimpleNamespace(perf_counter=functools.partial(next, clock)))
         patch.setattr(image_grids, "kernel_sheet", lambda layer: 1 / 0)
         patch.setattr(logging, "warning", lambda text, *values: warnings.append(text % values))
-        train_here(folder / "run", f"--data_dir={folder / 'data'}", *FLAGS)
+        train_here(folder / "run", data_dir=str(folder / "data"), **OPTIONS, **INITIAL)
     return folder / "run", warnings
 
 
-def test_picture_that_fails_is_a_warning_and_the_others_are_drawn(run):
+def test_failing_picture_is_a_warning_and_the_others_are_drawn(run):
     folder, warnings = run
     assert set(warnings) == {
-        "TensorBoard's conv1 kernels can't be drawn, and training goes on: ZeroDivisionError('division by zero')"
+        "Can't draw TensorBoard's conv1 kernels; training continues: ZeroDivisionError('division by zero')"
     }
     assert "conv1 kernels" not in entries(folder / "tensorboard" / "train")
     assert list(entries(folder / "tensorboard" / "validation")["confusion matrix"]) == [4, 8]
     assert "$x^2$" in (folder / "tensorboard" / "fc7_classes.tsv").read_text()
 
 
-def test_checkpoints_and_entries_are_at_the_steps_asked_for(run):
+def test_checkpoints_and_log_points_are_at_their_steps(run):
     folder, _ = run
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["00000007", "00000008"]
     assert json.loads((folder / "training.json").read_text())["epochs"] == 2
@@ -61,7 +70,7 @@ def test_checkpoints_and_entries_are_at_the_steps_asked_for(run):
     assert profiled_steps(folder) == [2, 3]
 
 
-def test_speeds_are_of_the_steps_between_two_entries_without_the_first_of_an_epoch(run):
+def test_speeds_are_those_between_log_points_without_the_first_step_of_an_epoch(run):
     folder, _ = run
     logged = entries(folder / "tensorboard" / "train")
     steps = {3: 2, 4: 1, 6: 1, 8: 2}
@@ -72,7 +81,7 @@ def test_speeds_are_of_the_steps_between_two_entries_without_the_first_of_an_epo
     assert summary["images_per_second"] == pytest.approx(6 * 10 / (4 * 0.5))
 
 
-def test_validation_is_of_all_validation_images_without_noise(run):
+def test_validation_uses_all_validation_images_without_noise(run):
     folder, _ = run
     model = keras.models.load_model(folder / "model.keras")
     ((images, labels),) = reader.make_evaluation_dataset(folder.parent / "data", 10, 56)
@@ -87,17 +96,17 @@ def test_validation_is_of_all_validation_images_without_noise(run):
     assert logged["epoch/top1_error"][8] == pytest.approx(error, abs=1e-6) and logged["epoch/top5_error"][8] == 0
 
 
-def test_learning_rate_rises_and_falls_as_asked_for(run):
-    # The highest is 0.64 * 10 / 128 = 0.05, after 2 of 8 steps; an entry has the rate of its step, counted from 1.
+def test_learning_rate_follows_warm_up_and_cosine(run):
+    # The highest is 0.64 * 10 / 128 = 0.05, after 2 of 8 steps. A log point has the rate of its step, counted from 1.
     rates = entries(run[0] / "tensorboard" / "train")["step/learning_rate"]
     expected = {step: 0.05 * (1 + np.cos(np.pi * (step - 1 - 2) / 6)) / 2 for step in rates}
     assert rates == pytest.approx(expected, rel=1e-5)
 
 
-def test_weights_that_must_not_learn_are_the_initial_ones_and_the_others_are_not(run, start, tmp_path):
+def test_only_weights_with_a_learning_rate_change(run, start, tmp_path):
     trained = keras.models.load_model(run[0] / "model.keras")
-    initial = start(tmp_path / "initial", "--initializer=he_normal", "--seed=5").network
+    initial = start(tmp_path / "initial", **INITIAL).network
     for layer in ("conv1", "conv2", "conv3", "fc6", "fc7", "fc8"):
         for weight, before in zip(trained.get_layer(layer).weights, initial.get_layer(layer).weights, strict=True):
-            same = layer in ("conv2", "fc7") or "bias" in weight.name
-            assert np.array_equal(weight, before) == same, weight.path
+            frozen = layer in ("conv2", "fc7") or "bias" in weight.name
+            assert np.array_equal(weight, before) == frozen, weight.path
