@@ -5,8 +5,8 @@ import json
 import os
 import re
 
-# Each SLURM task on a machine listens on its own port, counted from this one plus the job's number, because two jobs may
-# share a machine.
+# Each SLURM task on a machine listens on its own port, counted from this one plus the job's number: two jobs may share
+# a machine.
 _SLURM_FIRST_PORT = 20_000
 
 
