@@ -49,17 +49,19 @@ def this_worker() -> Worker:
         addresses = tuple(cluster[kind][index] for kind, index in tasks)
         if not all(isinstance(each, list) for each in cluster.values()):
             raise TypeError("the tasks of a type must be a list")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             'TF_CONFIG must be JSON of the form {"cluster": {"worker": ["host:port", ...]}, '
-            f'"task": {{"type": "worker", "index": 0}}}}. Received: {text}'
+            f'"task": {{"type": "worker", "index": 0}}}}. Received: {text[:200]}'
         ) from error
     if unknown:
         raise ValueError(
             'The tasks of TF_CONFIG must be of type "chief" or "worker": Keras 3 can\'t train with parameter servers. '
             f"Received: {', '.join(sorted(unknown))}"
         )
-    wrong = [each for each in addresses if not re.fullmatch(r"\S+:\d+", str(each)) or addresses.count(each) > 1]
+    if len(cluster.get("chief", ())) > 1:
+        raise ValueError(f"TF_CONFIG must have only one chief. Received: {', '.join(map(str, cluster['chief']))}")
+    wrong = [each for each in addresses if not _is_address(each) or addresses.count(each) > 1]
     if wrong:
         raise ValueError(f"Each task of TF_CONFIG must have its own host:port. Received: {wrong[0]}")
     if task is None:
@@ -67,6 +69,11 @@ def this_worker() -> Worker:
     if task not in tasks:
         raise ValueError(f"The task of TF_CONFIG must be in its cluster. Received: {task[0]} {task[1]}")
     return Worker(tasks.index(task), addresses)
+
+
+def _is_address(text) -> bool:
+    found = re.fullmatch(r"\S+:(\d{1,5})", text) if isinstance(text, str) else None
+    return found is not None and 1 <= int(found[1]) <= 65_535
 
 
 def _slurm_cluster(num_tasks: int) -> dict:

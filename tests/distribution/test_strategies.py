@@ -39,12 +39,20 @@ class TestThisWorker:
         "text, message",
         [
             ("{", "TF_CONFIG must be JSON of the form"),
-            ("[]", "TF_CONFIG must be JSON of the form"),
+            *((text, "TF_CONFIG must be JSON of the form") for text in ("", "[]", "null", "1", '{"cluster": []}')),
+            ("[" * 100_000, "TF_CONFIG must be JSON of the form"),
+            ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": null}}', "TF_CONFIG must be JSON"),
             ('{"cluster": {"worker": ["a:1"]}}', "TF_CONFIG must be JSON of the form"),
             (tf_config({"worker": ["a:1"], "ps": ["b:1"]}, "worker", 0), "parameter servers. Received: ps"),
             (tf_config({"worker": "a:1"}, "worker", 0), "TF_CONFIG must be JSON of the form"),
             (tf_config({"worker": ["a:1", "a:1"]}, "worker", 0), "its own host:port. Received: a:1"),
-            (tf_config({"worker": ["a:1", "b"]}, "worker", 0), "its own host:port. Received: b"),
+            *(
+                (tf_config({"worker": ["a:1", wrong]}, "worker", 0), f"its own host:port. Received: {wrong}")
+                for wrong in ("b", "b:0", "b:99999", "b c:1", 7)
+            ),
+            (tf_config({"chief": ["a:1", "b:1"]}, "chief", 0), "only one chief. Received: a:1, b:1"),
+            (tf_config({"worker": []}, "worker", 0), "in its cluster. Received: worker 0"),
+            (tf_config({"worker": ["a:1"]}, "worker", -1), "in its cluster. Received: worker -1"),
             (tf_config({"worker": ["a:1"]}, "worker", 1), "in its cluster. Received: worker 1"),
             (tf_config({"worker": ["a:1"]}, "evaluator", 0), "in its cluster. Received: evaluator 0"),
         ],
