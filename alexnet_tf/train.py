@@ -117,17 +117,20 @@ def train(config: TrainConfig, worker: workers.Worker) -> None:
         agreed |= {"data_dir": None, "run_dir": None}  # each machine may have its own paths
         strategies.check_workers_agree(devices.strategy, worker, agreed)
         training.set_rates(config)
-        finished = f"Trained to the end of epoch {config.epochs}: {pathlib.Path(config.run_dir) / 'model.keras'}"
-        if start.step >= config.epochs * data.steps_per_epoch and not start.validation_due:
-            print(finished)
+        best = callbacks.BestEpoch(config.early_stopping_epochs, start.best)
+        epoch, steps_done = divmod(start.step, data.steps_per_epoch)
+        ended = epoch >= config.epochs or (best.stops_after(epoch) and not steps_done)
+        if ended and not start.validation_due:
+            print(_describe_end(config, epoch, best))
             return
         if start.resumed:
-            print(f"Resuming after step {start.step}, in epoch {start.step // data.steps_per_epoch + 1}.")
+            print(f"Resuming after step {start.step}, in epoch {epoch + 1}.")
 
         # Fit.
         input_clock = fit.InputClock()
         schedule = callbacks.make_schedule_callback(config, training.optimizer, start.plateau)
-        saver = callbacks.SaveCheckpoints(config, training, settings, start.step, schedule, writes=worker.is_chief)
+        saver = callbacks.SaveCheckpoints(config, training, settings, start.step, best, schedule, worker.is_chief)
+        checks = health_checks.TrainingHealthChecks(config, data.description.splits["train"].count_per_class)
         with verify.naming_damaged_shards(data.folder, data.description):
             logger = TensorBoardLogger(config, training, data, start.step, input_clock) if worker.is_chief else None
             print(
@@ -135,13 +138,23 @@ def train(config: TrainConfig, worker: workers.Worker) -> None:
                 f"classes, {data.training_images:,} images, {data.steps_per_epoch} steps per epoch, {config.epochs} "
                 f"epochs, {devices.describe()}."
             )
-            steps = [health_checks.TrainingHealthChecks(data.classes), schedule, logger, saver]
-            fit.fit(training.model, data, start, config.epochs, steps, worker, input_clock)
+            in_order = [checks, schedule, best, logger, saver]
+            fit.fit(training.model, data, start, config.epochs, in_order, worker, input_clock)
             if logger:
                 logger.finish()
         # The chief may still be writing. The others wait, because it would report them as lost.
         strategies.check_workers_agree(devices.strategy, worker, {"finished": True})
-    print(finished)
+    print(_describe_end(config, saver.step // data.steps_per_epoch, best))
+    if advice := checks.advice():
+        print(advice)
+
+
+def _describe_end(config, epoch, best):
+    """What to say after the last epoch."""
+    model = pathlib.Path(config.run_dir) / "model.keras"
+    if epoch < config.epochs:
+        return f"Stopped early, after epoch {epoch}: {model}\n{best.describe()}"
+    return f"Trained to the end of epoch {epoch}: {model}" + (f"\n{best.describe()}" if config.keep_best else "")
 
 
 def run() -> None:

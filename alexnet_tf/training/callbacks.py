@@ -125,6 +125,33 @@ def make_schedule_callback(
     return callback
 
 
+class BestEpoch(keras.callbacks.Callback):
+    """Remembers the epoch with the lowest validation error, and stops training when that is too long ago.
+
+    Args:
+        early_stopping_epochs: number of epochs without improvement after which training stops, or None.
+        state: the state with which the run resumes, or None.
+    """
+
+    def __init__(self, early_stopping_epochs: int | None = None, state: dict[str, Any] | None = None):
+        super().__init__()
+        self.early_stopping_epochs = early_stopping_epochs
+        self.state = state or {"epoch": 0, "top1": -1.0}
+
+    def on_epoch_end(self, epoch, logs: Any = None):
+        if logs["val_top1"] > self.state["top1"]:
+            self.state = {"epoch": epoch + 1, "top1": float(logs["val_top1"])}
+        if self.stops_after(epoch + 1):
+            self.model.stop_training = True
+
+    def stops_after(self, epoch: int) -> bool:
+        """Whether training stops early after an epoch, counted from 1."""
+        return self.early_stopping_epochs is not None and epoch - self.state["epoch"] >= self.early_stopping_epochs
+
+    def describe(self) -> str:
+        return f"The best validation error, {1 - self.state['top1']:.2%}, was that of epoch {self.state['epoch']}."
+
+
 class Stopped(Exception):
     """A signal requested to stop training; the same command resumes it.
 
@@ -149,8 +176,9 @@ class SaveCheckpoints(keras.callbacks.Callback):
         training: what is trained.
         settings: the settings of the run, for config.json.
         first_step: number of completed steps. (The optimizer does not count steps whose gradients overflowed.)
-        schedule: the callback of the schedule, or None. It must come before this one in the list of callbacks, so that
-            an epoch's checkpoint has the state after the epoch's validation.
+        best: remembers the best epoch.
+        schedule: the callback of the schedule, or None. Both must come before this one in the list of callbacks, so
+            that an epoch's checkpoint has their state after the epoch's validation.
         writes: whether this process writes; only one worker should.
     """
 
@@ -159,7 +187,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
         config: TrainConfig,
         training: "Training",
         settings: dict[str, Any],
-        first_step: int = 0,
+        first_step: int,
+        best: BestEpoch,
         schedule: DivideRateOnPlateau | FollowOriginalSchedule | None = None,
         writes: bool = True,
     ):
@@ -168,6 +197,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.training = training
         self.settings = settings
         self.step = first_step
+        self.best = best
         self.schedule = schedule
         self.writes = writes
         self.has_begun = False
@@ -200,12 +230,12 @@ class SaveCheckpoints(keras.callbacks.Callback):
         if self.stop_signaled:
             self.stop_requested.assign(1.0)
 
-    def _save(self, validation_due=False):
+    def _save(self, validation_due=False, is_best=False):
         if isinstance(self.model, strategies.DistributedModel):
             self.model.gather_weights()
         if not self.writes:
             return
-        progress = {"step": self.step, "validation_due": validation_due}
+        progress = {"step": self.step, "validation_due": validation_due, "is_best": is_best, "best": self.best.state}
         if isinstance(self.schedule, DivideRateOnPlateau):
             progress["plateau"] = self.schedule.state
         checkpoints.save(self.config.run_dir, self.training.network, self.model, progress, self.settings)
@@ -232,6 +262,6 @@ class SaveCheckpoints(keras.callbacks.Callback):
             raise Stopped(on_all_workers=True)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._save()
+        self._save(is_best=self.config.keep_best and self.best.state["epoch"] == epoch + 1)
         if self._stop_agreed():
             raise Stopped(on_all_workers=True)

@@ -3,6 +3,7 @@
 A run's folder holds
 
     model.keras          the newest model: pixels in, probabilities out
+    best.keras           with --keep_best, the model of the epoch with the lowest validation error
     config.json          the settings it was trained with
     dataset.json         the data it was trained on, with the class names
     checkpoints/00000150/model.keras, training_state.npz, progress.json, config.json, SHA256SUMS
@@ -35,7 +36,6 @@ CHECKPOINTS = "checkpoints"
 _MODEL, _STATE, _PROGRESS, _CONFIG = "model.keras", "training_state.npz", "progress.json", "config.json"
 _FILES = (_MODEL, _STATE, _PROGRESS, _CONFIG)
 _CHECKSUMS = "SHA256SUMS"
-_PUBLISHED = (_MODEL, _CONFIG)  # the newest are also in the run's folder
 # The newest, and the previous one in case the newest is damaged. A checkpoint of the full network takes 488 MB.
 _CHECKPOINTS_KEPT = 2
 _NUMBER = "checkpoint_number"  # in progress.json
@@ -50,12 +50,14 @@ class Start:
         resumed: whether from a checkpoint.
         validation_due: whether the step ended an epoch that was not validated yet.
         plateau: state of the plateau schedule, or None.
+        best: state of `callbacks.BestEpoch`, or None.
     """
 
     step: int = 0
     resumed: bool = False
     validation_due: bool = False
     plateau: dict[str, Any] | None = None
+    best: dict[str, Any] | None = None
 
 
 def save(
@@ -71,7 +73,8 @@ def save(
         run_dir: the run's folder.
         model: the model that takes only pixels.
         training_model: the compiled model that trains the same layers.
-        progress: what `restore` returns as `Start`: "step" and optionally "validation_due" and "plateau".
+        progress: what `restore` returns as `Start`: "step" and optionally "validation_due", "plateau" and "best"; and
+            "is_best" if the model is to become the run's `best.keras`.
         settings: the settings of the run, for config.json.
 
     Raises:
@@ -173,7 +176,7 @@ def restore(
         if steps_before != steps_now:
             step = step * steps_now // steps_before
             training_model.optimizer.iterations.assign(step)
-        return Start(step, True, progress.get("validation_due", False), progress.get("plateau"))
+        return Start(step, True, progress.get("validation_due", False), progress.get("plateau"), progress.get("best"))
     if problems:
         raise ValueError(
             f"None of the checkpoints in {pathlib.Path(run_dir) / CHECKPOINTS} can be read. The newest: "
@@ -257,12 +260,15 @@ def _matching(saved: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
 
 def _publish(checkpoint: pathlib.Path) -> None:
     """Gives a checkpoint's files a second name in the run's folder, each in one step: a copy if links don't work."""
-    for name in _PUBLISHED:
+    names = {_MODEL: _MODEL, _CONFIG: _CONFIG}
+    if json.loads((checkpoint / _PROGRESS).read_text()).get("is_best"):
+        names["best.keras"] = _MODEL
+    for name, source in names.items():
         target = checkpoint.parents[1] / name
         temporary = target.with_name(f".tmp-{name}")
         temporary.unlink(missing_ok=True)
         try:
-            os.link(checkpoint / name, temporary)
+            os.link(checkpoint / source, temporary)
         except OSError:
-            shutil.copyfile(checkpoint / name, temporary)
+            shutil.copyfile(checkpoint / source, temporary)
         temporary.replace(target)

@@ -40,6 +40,18 @@ class TrainConfig(cli.RecordFormat):
     batch_size: int = option(128, "Global batch size, over all devices and machines.", minimum=1)
     seed: int = option(0, "Seed of initial weights, shuffling, augmentation and dropout.")
 
+    keep_best: bool = option(
+        False,
+        "Also keep the model of the epoch with the lowest validation error, as best.keras in --run_dir.",
+        on_resume="ignore",
+    )
+    early_stopping_epochs: int | None = option(
+        None,
+        "Stop when the validation error has not improved for this many epochs. Default: train all --epochs.",
+        minimum=1,
+        on_resume="warn",
+    )
+
     learning_rate: float = option(
         0.01, "Initial learning rate; for cosine and poly schedules the rate after the warm-up."
     )

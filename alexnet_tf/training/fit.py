@@ -50,7 +50,7 @@ def fit(
     worker: Worker | None = None,
     input_clock: InputClock | None = None,
 ) -> None:
-    """Trains from a step to the end of the last epoch.
+    """Trains from a step to the end of the last epoch, or until a callback sets the model's `stop_training`.
 
     Args:
         training_model: compiled, from `model.with_color_offset`; in the scope of a strategy of several replicas it
@@ -94,11 +94,11 @@ def fit(
             )
             for callback in callbacks:
                 callback.on_epoch_end(epoch - 1, {f"val_{name}": value for name, value in logs.items()})
-        if steps_done:
+        if steps_done and not training_model.stop_training:
             # The rest of an interrupted epoch is a `fit` of its own, which counts the same steps for each epoch.
             fit_epochs(start.step, epoch + 1, steps_per_epoch - steps_done)
             epoch += 1
-        if epoch < epochs:
+        if epoch < epochs and not training_model.stop_training:
             fit_epochs(epoch * steps_per_epoch, epochs, steps_per_epoch)
     except Stopped as stopped:
         if stopped.on_all_workers:  # they wait for the chief, which saves

@@ -3,13 +3,16 @@
 import math
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from absl import logging
 
-# A network at chance level has a loss within this fraction of ln(classes). Networks begin there, so the warning comes
-# after this many consecutive steps, judged by the mean loss of a window of steps.
+from alexnet_tf.training.config import TrainConfig
+
+# A loss within this fraction of that of chance is at chance level. Networks begin there, so the warning comes after so
+# many consecutive steps, judged by the mean loss of a window of steps.
 _CHANCE_MARGIN = 0.01
 _CHANCE_STEPS = 100
 _CHANCE_WINDOW = 20
@@ -18,18 +21,49 @@ _CHANCE_WINDOW = 20
 class TrainingHealthChecks(keras.callbacks.Callback):
     """Raises FloatingPointError in the step in which the loss is not finite, before anything is saved.
 
-    Warns, with advice, if the loss stays at chance level, ln(classes), or if no step ends for minutes.
+    Warns, with advice, if the loss stays at chance level, or if no step ends for minutes. At chance level a network
+    predicts all classes with equal probability or with their frequencies, or something in between.
 
     Args:
-        classes: number of classes.
+        config: the run's configuration, for the advice.
+        count_per_class: number of training images of each class.
         patience_seconds: a step that takes longer is a warning.
     """
 
-    def __init__(self, classes: int, patience_seconds: float = 120):
+    def __init__(self, config: TrainConfig, count_per_class: Sequence[int], patience_seconds: float = 120):
         super().__init__()
+        self.config = config
         self.patience_seconds = patience_seconds
-        self.chance_loss = math.log(classes)
+        frequencies = [count / sum(count_per_class) for count in count_per_class if count]
+        entropy = -sum(frequency * math.log(frequency) for frequency in frequencies)
+        self.chance_losses = entropy, math.log(len(count_per_class))
         self.steps_at_chance = 0
+        self.epoch_loss = math.inf
+
+    def _is_chance(self, loss):
+        lowest, highest = self.chance_losses
+        return lowest * (1 - _CHANCE_MARGIN) < loss < highest * (1 + _CHANCE_MARGIN)
+
+    def advice(self) -> str | None:
+        """What to do if the last epoch's training loss is still at chance level; otherwise None."""
+        if not self._is_chance(self.epoch_loss):
+            return None
+        return (
+            f"The network has learned nothing: the training loss of the last epoch, {self.epoch_loss:.3f}, is still at "
+            f"chance level. {self._remedy()}"
+        )
+
+    def _remedy(self):
+        if self.config.initializer == "variant" and not self.config.init_from:
+            return (
+                "The likely reason is the paper's initial weights (standard deviation 0.01), with which a network can "
+                "stay there for thousands of steps. For small data sets use the recipe "
+                "--flagfile=alexnet_tf/recipes/demo.flags, or its --initializer=he_normal --input_scale=0.0125."
+            )
+        return (
+            f"Try another --learning_rate than {self.config.learning_rate:g}, and look at the augmented inputs and the "
+            "gradient norms in TensorBoard."
+        )
 
     def on_train_begin(self, logs=None):
         self._last_step_end = time.monotonic()
@@ -72,14 +106,14 @@ class TrainingHealthChecks(keras.callbacks.Callback):
         window_loss = (loss * (batch + 1) - self._window_loss * self._window_batch) / steps
         self._window_batch, self._window_loss = batch + 1, loss
         before = self.steps_at_chance
-        at_chance = abs(window_loss - self.chance_loss) < _CHANCE_MARGIN * self.chance_loss
-        self.steps_at_chance = before + steps if at_chance else 0
+        self.steps_at_chance = before + steps if self._is_chance(window_loss) else 0
         if before < _CHANCE_STEPS <= self.steps_at_chance:
             logging.warning(
-                "The loss has been at %.3f, which is ln(classes), for %d steps: the network is at chance level. "
-                "With the paper's initial weights (standard deviation 0.01) that can last for hundreds of steps. "
-                "If it persists, try --initializer=he_normal --input_scale=0.0125 or another --learning_rate, "
-                "and look at the augmented inputs in TensorBoard.",
+                "The loss has been at chance level, %.3f, for %d steps. %s",
                 window_loss,
                 self.steps_at_chance,
+                self._remedy(),
             )
+
+    def on_epoch_end(self, epoch, logs: Any = None):
+        self.epoch_loss = logs.get("loss", math.inf)

@@ -16,7 +16,10 @@ from alexnet_tf.training.config import TrainConfig
 from alexnet_tf.training.inputs import Data
 
 _LOCK = ".lock"
-_FILES_OF_A_RUN = ("model.keras", "config.json", "training.json", schema.DATASET_FILE, statistics.STATISTICS_FILE)
+_FILES_OF_A_RUN = (
+    *("model.keras", "best.keras", "config.json", "training.json"),
+    *(schema.DATASET_FILE, statistics.STATISTICS_FILE),
+)
 
 
 def settings(config: TrainConfig, data: Data, worker: Worker) -> dict[str, Any]:

@@ -21,7 +21,7 @@ IGNORED = {
     **dict.fromkeys(("fc_parallel", "column_devices", "allow_fewer_devices", "jit"), "the same computation elsewhere"),
     "max_restarts": "not part of the result",
     "allow_changed": "permits changes",
-    **dict.fromkeys(("checkpoint_every_steps", "log_every", "profile_steps"), "not part of the result"),
+    **dict.fromkeys(("checkpoint_every_steps", "keep_best", "log_every", "profile_steps"), "not part of the result"),
 }
 
 
@@ -100,7 +100,8 @@ class TestOnResume:
             == rules.keys() - set(config.compared())
         )
         assert {name for name, rule in rules.items() if rule == "never"} == {"variant", "optimizer"}
-        assert {name for name, rule in rules.items() if rule == "warn"} == {"epochs", "layer_rates", "reduce_in"}
+        warned = {"epochs", "early_stopping_epochs", "layer_rates", "reduce_in"}
+        assert {name for name, rule in rules.items() if rule == "warn"} == warned
         assert set(rules.values()) == {"ignore", "never", "warn", "refuse"}
 
     @pytest.mark.parametrize("schedule", ["cosine", "poly"])

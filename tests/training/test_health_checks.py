@@ -1,4 +1,4 @@
-"""Warnings for training that fails without an error."""
+"""Training that fails without an error."""
 
 import math
 import types
@@ -9,9 +9,9 @@ from alexnet_tf.training import health_checks
 
 
 class TestTrainingHealthChecks:
-    def test_each_standstill_is_reported_once(self, monkeypatch, caplog):
+    def test_each_standstill_is_reported_once(self, make_config, monkeypatch, caplog):
         clock = types.SimpleNamespace(seconds=0.0)
-        checks = health_checks.TrainingHealthChecks(10, patience_seconds=8)
+        checks = health_checks.TrainingHealthChecks(make_config(), [1, 1], patience_seconds=8)
 
         class Ended:
             def wait(self, seconds):
@@ -27,8 +27,8 @@ class TestTrainingHealthChecks:
         assert seconds == [10, 10]  # at 10 and at 54 seconds
 
     @pytest.mark.parametrize("loss", [math.nan, math.inf])
-    def test_loss_that_is_not_finite_ends_training_in_its_step(self, loss):
-        checks = health_checks.TrainingHealthChecks(10)
+    def test_loss_that_is_not_finite_ends_training_in_its_step(self, loss, make_config):
+        checks = health_checks.TrainingHealthChecks(make_config(), [1, 1])
         checks.set_model(types.SimpleNamespace(optimizer=types.SimpleNamespace(iterations=7)))
         checks.on_epoch_begin(0)
         checks.on_train_batch_end(0, {"loss": 2.0})
@@ -36,12 +36,38 @@ class TestTrainingHealthChecks:
             checks.on_train_batch_end(1, {"loss": loss})
 
     @pytest.mark.parametrize("ends_after, warnings", [(90, 0), (110, 1), (400, 1)])
-    def test_hundred_steps_at_chance_are_warned_of_once(self, ends_after, warnings, caplog):
-        checks = health_checks.TrainingHealthChecks(10)
+    def test_hundred_steps_at_chance_are_one_warning(self, ends_after, warnings, make_config, caplog):
+        checks = health_checks.TrainingHealthChecks(make_config(), [5] * 10)
         losses = [math.log(10) * (1.005 if step < ends_after else 0.9) for step in range(500)]
         for epoch in range(2):
             checks.on_epoch_begin(epoch)
             of_epoch = losses[250 * epoch : 250 * (epoch + 1)]
             for batch in range(250):
                 checks.on_train_batch_end(batch, {"loss": sum(of_epoch[: batch + 1]) / (batch + 1)})
-        assert caplog.text.count("so far the network is at chance level") == warnings
+        assert caplog.text.count("The loss has been at chance level") == warnings
+
+    @pytest.mark.parametrize(
+        "counts, loss, learned",
+        [
+            ([50, 50], math.log(2), False),
+            ([50, 50], 0.9 * math.log(2), True),
+            ([50, 50], 2.0, True),  # not at chance: it diverges
+            ([90, 10], math.log(2), False),
+            ([90, 10], 0.325, False),  # the loss of predicting 90 % and 10 %
+            ([90, 10], 0.30, True),
+            ([90, 10, 0], 0.325, False),
+        ],
+    )
+    def test_loss_at_chance_at_the_end_gives_advice(self, counts, loss, learned, make_config):
+        checks = health_checks.TrainingHealthChecks(make_config(), counts)
+        checks.on_epoch_end(0, {"loss": loss})
+        advice = checks.advice()
+        if learned:
+            assert advice is None
+        else:
+            assert "has learned nothing" in advice and "--flagfile=alexnet_tf/recipes/demo.flags" in advice
+
+    def test_advice_fits_the_initial_weights(self, make_config):
+        checks = health_checks.TrainingHealthChecks(make_config(initializer="he_normal", learning_rate=0.5), [1, 1])
+        checks.on_epoch_end(0, {"loss": math.log(2)})
+        assert "Try another --learning_rate than 0.5" in checks.advice()

@@ -36,7 +36,8 @@ class TestNewRun:
 
     def test_callbacks_are_in_the_order_that_checkpoints_need(self, received):
         # A loss that is not finite must not be saved, and the state of the plateau schedule must be.
-        kinds = [TrainingHealthChecks, callbacks.DivideRateOnPlateau, TensorBoardLogger, callbacks.SaveCheckpoints]
+        kinds = [TrainingHealthChecks, callbacks.DivideRateOnPlateau, callbacks.BestEpoch]
+        kinds += [TensorBoardLogger, callbacks.SaveCheckpoints]
         assert [type(callback) for callback in received.callbacks] == kinds
         saver = received.callback(callbacks.SaveCheckpoints)
         assert (saver.config.checkpoint_every_steps, saver.step, saver.writes) == (6, 0, True)
@@ -159,6 +160,15 @@ class TestResume:
         assert received.rate_multipliers()["fc8/bias"] == 2 and received.epochs == 100
         for change in ("epochs was 90 and is now 100", "layer_rates was {} and is now {'fc8/bias': 2.0}", "reduce_in"):
             assert change in caplog.text
+
+    def test_other_number_of_workers_continues_the_epoch(self, run_dir, start, small_data_dir, caplog):
+        edit_settings(run_dir, workers=2)
+        received = start(run_dir)  # with one
+        assert "Resuming with other settings: workers was 2 and is now 1." in caplog.text
+        rest = received.data.training(9, reader.Share()).take(3)
+        epoch = reader.make_training_dataset(small_data_dir, 10, 56, start_epoch=2).take(4)
+        images, expected = ([batch["image"].numpy() for batch, _ in dataset] for dataset in (rest, epoch))
+        np.testing.assert_array_equal(images, expected[1:])
 
     @pytest.mark.parametrize("schedule", ["cosine", "poly"])
     def test_other_epochs_are_refused_if_the_rate_depends_on_them(self, schedule, run_dir, start):

@@ -15,6 +15,7 @@ from programs import run_well, train_flags
 
 from alexnet_tf.model import load_model
 from alexnet_tf.tfrecords import dataset_builder, schema, sources
+from alexnet_tf.training import callbacks
 
 HE = {"initializer": "he_normal", "input_scale": 0.0125}
 
@@ -61,10 +62,11 @@ class TestFailingTraining:
             train_here(tmp_path / "run", learning_rate=1e9, **HE)
         assert not (tmp_path / "run" / "model.keras").exists()
 
-    @pytest.mark.slow
-    def test_chance_level_is_a_warning_with_advice(self, train_here, tmp_path, caplog):
-        train_here(tmp_path / "run", epochs=30, learning_rate=1e-6, initializer="zeros")
-        assert caplog.text.count("The loss has been at 0.693, which is ln(classes), for 100 steps") == 1
+    def test_training_that_learns_nothing_says_so_at_the_end(self, train_here, tmp_path, capsys):
+        train_here(tmp_path / "run", epochs=1, learning_rate=1e-6)
+        output = capsys.readouterr().out
+        assert "Trained to the end of epoch 1" in output
+        assert "The network has learned nothing" in output and "recipes/demo.flags" in output
 
     @pytest.mark.slow
     def test_original_schedule_sets_its_own_rates(self, train_here, tmp_path):
@@ -72,6 +74,47 @@ class TestFailingTraining:
         with np.load(tmp_path / "run" / "checkpoints" / "00000004" / "training_state.npz") as arrays:
             (multipliers,) = [arrays[n] for n in arrays.files if n.endswith("rate_multipliers")]
         assert sorted(set(multipliers.tolist())) == [1, 2]
+
+
+class TestBestEpoch:
+    """Validation accuracies are given; the second epoch's is the best."""
+
+    ACCURACIES = (0.4, 0.6, 0.5, 0.55, 0.3, 0.2)
+
+    @pytest.fixture(autouse=True)
+    def accuracies(self, monkeypatch):
+        on_epoch_end = callbacks.BestEpoch.on_epoch_end
+        monkeypatch.setattr(
+            callbacks.BestEpoch,
+            "on_epoch_end",
+            lambda self, epoch, logs: on_epoch_end(self, epoch, {"val_top1": TestBestEpoch.ACCURACIES[epoch]}),
+        )
+
+    def test_best_epoch_is_kept(self, train_here, tmp_path, capsys):
+        train_here(tmp_path / "two", epochs=2)
+        train_here(tmp_path / "run", epochs=4, keep_best=True)
+        for name, expected in (
+            ("best.keras", "two/model.keras"),
+            ("model.keras", "run/checkpoints/00000016/model.keras"),
+        ):
+            weights, others = (
+                keras.models.load_model(path).get_weights() for path in (tmp_path / "run" / name, tmp_path / expected)
+            )
+            for weight, other in zip(weights, others, strict=True):
+                np.testing.assert_array_equal(weight, other)
+        assert "The best validation error, 40.00%, was that of epoch 2." in capsys.readouterr().out
+        assert not (tmp_path / "two" / "best.keras").exists()
+
+    def test_training_stops_without_improvement_also_when_resumed(self, train_here, tmp_path, capsys):
+        train_here(tmp_path / "run", epochs=3, early_stopping_epochs=3)
+        for _ in range(2):  # resumed, and complete
+            train_here(tmp_path / "run", epochs=6, early_stopping_epochs=3, keep_best=True)
+            output = capsys.readouterr().out
+            assert f"Stopped early, after epoch 5: {tmp_path / 'run' / 'model.keras'}" in output
+            assert "was that of epoch 2." in output
+        assert json.loads((tmp_path / "run" / "training.json").read_text())["epochs"] == 5
+        train_here(tmp_path / "run", epochs=6)
+        assert "Trained to the end of epoch 6" in capsys.readouterr().out
 
 
 class TestDamagedRecords:
