@@ -20,6 +20,7 @@ FILES = {"model.keras", "training_state.npz", "progress.json", "config.json", "S
 
 
 def small_model(value=0.0):
+    keras.utils.clear_session()  # variables then have the same names as in a new process
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD())
     model.set_weights([np.full((2, 1), value), np.full(1, value)])
@@ -158,9 +159,12 @@ class TestRestore:
     @classmethod
     def trainings(cls, make_config):
         """Two trainings with different weights."""
-        config = make_config(initializer="he_normal")
-        data, devices = inputs.open_data(config), choose_devices(config, Worker())
-        return [build.build_training(make_config(initializer=name), data, devices) for name in ("he_normal", "variant")]
+        made, devices = [], choose_devices(make_config(), Worker())
+        for name in ("he_normal", "variant"):
+            keras.utils.clear_session()
+            config = make_config(initializer=name)
+            made.append(build.build_training(config, inputs.open_data(config), devices))
+        return made
 
     def test_run_without_a_checkpoint_starts_at_the_beginning(self, trainings, tmp_path):
         _, training = trainings
