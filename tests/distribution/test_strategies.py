@@ -1,8 +1,7 @@
-"""The workers of the environment, the strategies, and which images each worker reads."""
+"""The workers in the environment, the strategies, and what each worker evaluates."""
 
 import json
 
-import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -21,7 +20,7 @@ def tf_config(cluster, task_type, index):
 
 
 class TestThisWorker:
-    def test_alone_without_a_cluster(self):
+    def test_without_a_cluster_there_is_one_worker(self):
         assert workers.this_worker() == workers.Worker(0, ("localhost",))
         assert workers.this_worker().is_chief
 
@@ -31,7 +30,7 @@ class TestThisWorker:
             monkeypatch.setenv("TF_CONFIG", tf_config(cluster, kind, index))
             assert workers.this_worker() == workers.Worker(number, ("a:1", "b:1", "c:1"))
 
-    def test_kubernetes_writes_the_index_as_text(self, monkeypatch):
+    def test_index_may_be_text_as_in_kubernetes(self, monkeypatch):
         monkeypatch.setenv("TF_CONFIG", tf_config({"worker": ["a:1", "b:1"]}, "worker", "1"))
         assert workers.this_worker().number == 1
 
@@ -85,7 +84,7 @@ class TestLostWorkers:
             ({"chief": ["a:1"], "worker": ["b:1", "c:1"]}, 2, "/job:chief/replica:0/task:0", ["worker 0 (a:1)"]),
         ],
     )
-    def test_are_named_by_their_numbers_and_addresses(self, cluster, own, error, lost, monkeypatch):
+    def test_lost_workers_are_named_with_their_addresses(self, cluster, own, error, lost, monkeypatch):
         monkeypatch.setenv("TF_CONFIG", tf_config(cluster, "worker", 0))
         addresses = (*cluster.get("chief", ()), *cluster["worker"])
         assert workers.lost_workers(Exception(error), workers.Worker(own, addresses)) == lost
@@ -113,68 +112,22 @@ class TestMakeStrategy:
         monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", lambda: made)
         assert strategies.make_strategy(name, workers.Worker(1, ("a:1", "b:1"))) is made
 
-    def test_workers_that_would_train_apart_are_refused(self):
+    def test_workers_that_would_train_on_their_own_are_refused(self):
         with pytest.raises(ValueError, match="each of the 2 workers would train on its own"):
             strategies.make_strategy("mirrored", workers.Worker(1, ("a:1", "b:1")))
 
 
 class TestShares:
-    @staticmethod
-    def epochs(data_dir, batch_size, num_workers, replicas=1, epochs=2, **kwargs):
-        """For each epoch the numbers of the images (their blue) that each worker reads, step by step."""
-        steps = reader.steps_per_epoch(schema.load_description(data_dir), batch_size)
-        seen = []
-        for worker in range(num_workers):
-            share = reader.Share(worker, num_workers, replicas)
-            dataset = reader.make_training_dataset(data_dir, batch_size, 40, color_noise="none", share=share, **kwargs)
-            batches = dataset.take(epochs * steps * replicas).map(lambda inputs, labels: inputs["image"][:, 0, 0, 2])
-            seen.append(np.array([batch.numpy() for batch in batches]).reshape(epochs, steps, -1))
-        return np.stack(seen, axis=1)  # (epochs, workers, steps, images)
-
-    @pytest.mark.parametrize("num_workers, replicas, batch_size", [(1, 1, 46), (2, 1, 46), (2, 1, 2), (1, 2, 23 * 2)])
-    def test_each_epoch_sees_each_image_once_over_all_workers(self, tiny_data_dir, num_workers, replicas, batch_size):
-        orders = []
-        for epoch in self.epochs(tiny_data_dir, batch_size, num_workers, replicas):
-            assert sorted(epoch.ravel()) == list(range(46))
-            orders.append(epoch.ravel().tolist())
-        assert orders[0] != orders[1]
-
-    @pytest.mark.parametrize("num_workers, batch_size", [(2, 12), (3, 12), (4, 12), (5, 15)])
-    def test_no_image_is_seen_twice_where_the_rest_is_skipped(self, tiny_data_dir, num_workers, batch_size):
-        # 46 images in shards of 10, 9, 9, 9 and 9.
-        for epoch in self.epochs(tiny_data_dir, batch_size, num_workers, epochs=5):
-            numbers = epoch.ravel()
-            assert len(set(numbers)) == len(numbers) == 46 // batch_size * batch_size
-            assert epoch.shape[1:] == (46 // batch_size, batch_size // num_workers)
-
-    def test_share_of_a_worker_changes_from_epoch_to_epoch(self, tiny_data_dir):
-        first, second = self.epochs(tiny_data_dir, 46, 2)[:, 0]
-        assert set(first.ravel()) != set(second.ravel())
-
-    def test_worker_resumes_in_the_middle_as_if_never_stopped(self, tiny_data_dir):
-        uninterrupted = self.epochs(tiny_data_dir, 12, 3)
-        share = reader.Share(2, 3)
-        dataset = reader.make_training_dataset(tiny_data_dir, 12, 40, share=share, start_epoch=1, start_step=1)
-        inputs, _ = next(iter(dataset))
-        np.testing.assert_array_equal(inputs["image"][:, 0, 0, 2], uninterrupted[1, 2, 1])
-
-    def test_workers_draw_crops_and_noise_of_their_own(self, tiny_data_dir):
-        offsets = []
-        for worker in range(2):
-            dataset = reader.make_training_dataset(tiny_data_dir, 40, 20, share=reader.Share(worker, 2))
-            inputs, _ = next(iter(dataset))
-            offsets.append(np.concatenate([inputs["color_offset"], inputs["image"][:, 0, 0, :2]], axis=1))
-        together = np.concatenate(offsets)
-        assert len(np.unique(together, axis=0)) > 35  # places of a crop may meet by chance, the noise is of gray images
-
-    def test_batch_that_replicas_cant_share_is_refused(self, tiny_data_dir):
+    def test_batch_that_replicas_can_not_share_is_refused(self, tiny_data_dir):
         with pytest.raises(ValueError, match="`batch_size` must be a multiple of the number of replicas, 6"):
             reader.make_training_dataset(tiny_data_dir, 10, 40, share=reader.Share(0, 3, 2))
 
     @pytest.mark.parametrize(
         "num_workers, replicas, batch_size", [(1, 1, 4), (2, 1, 4), (3, 1, 4), (2, 2, 8), (1, 3, 3)]
     )
-    def test_evaluation_sees_each_image_once_in_as_many_batches(self, tiny_data_dir, num_workers, replicas, batch_size):
+    def test_evaluation_reads_each_image_once_in_equally_many_batches(
+        self, tiny_data_dir, num_workers, replicas, batch_size
+    ):
         description = schema.load_description(tiny_data_dir)
         steps = reader.evaluation_steps(description, batch_size, all_replicas=num_workers * replicas)
         numbers = []

@@ -1,12 +1,11 @@
 """The images of a run: what each option changes in them."""
 
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
 
-from alexnet_tf.tfrecords import reader
+from alexnet_tf.tfrecords import random_crops, reader
 from alexnet_tf.training import inputs
 
 STEPS_PER_EPOCH = 4  # of 46 images in batches of 10
@@ -17,22 +16,8 @@ def open_data(make_config):
     return lambda **changes: inputs.open_data(make_config(**changes))
 
 
-@pytest.fixture(scope="module")
-def batches(open_data):
-    def batches(count=1, first_step=0, **changes):
-        batches = itertools.islice(open_data(**changes).training(first_step, reader.Share()), count)
-        return [(batch["image"].numpy(), batch["color_offset"].numpy()) for batch, _ in batches]
-
-    return batches
-
-
 def numbers(images):
     return images[:, 0, 0, 2].tolist()
-
-
-def corners(images):
-    """The position of each crop: (row, column)."""
-    return np.minimum(images[:, 0, 0, :2], images[:, 0, -1, :2]) // 4
 
 
 class TestOpenData:
@@ -85,61 +70,59 @@ class TestValidation:
 
 
 class TestTraining:
-    def test_seed_determines_order_crops_and_noise(self, batches):
-        ((images, offsets),) = batches()
-        assert set(numbers(images)) <= set(range(46))
-        ((same_images, same_offsets),) = batches()
-        np.testing.assert_array_equal(images, same_images)
-        np.testing.assert_array_equal(offsets, same_offsets)
-        ((other_images, other_offsets),) = batches(seed=1)
-        assert numbers(images) != numbers(other_images)
-        assert not np.array_equal(offsets, other_offsets)
+    @pytest.fixture
+    def reader_arguments(self, open_data, monkeypatch):
+        """A function from options to the arguments that the reader receives for the batches from step 5 on."""
 
-    def test_dataset_can_begin_at_any_step(self, batches):
-        in_turn = batches(count=STEPS_PER_EPOCH + 2)
-        for first_step in (1, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 1):
-            ((images, offsets),) = batches(first_step=first_step)
-            np.testing.assert_array_equal(images, in_turn[first_step][0])
-            np.testing.assert_array_equal(offsets, in_turn[first_step][1])
+        def reader_arguments(**changes):
+            received = {}
+            monkeypatch.setattr(reader, "make_training_dataset", lambda *_, **arguments: received.update(arguments))
+            data = dataclasses.replace(open_data(**changes), service_job="77")
+            data.training(5, reader.Share(1, 2))
+            assert received.pop("description") is data.description
+            return received
 
-    def test_color_noise_scales_are_ordered(self, batches):
-        sizes = {
-            scale: np.abs(batches(color_noise=scale)[0][1]).mean()
-            for scale in ("none", "eigenvalue_unit_range", "standard_deviation", "eigenvalue")
+        return reader_arguments
+
+    def test_defaults_reach_the_reader(self, reader_arguments):
+        assert reader_arguments() == {
+            "seed": 0,
+            "color_noise": "standard_deviation",
+            "color_noise_epochs": None,
+            "images_per_crop": 1,
+            "last_offset": False,
+            "crop_scale": None,
+            "crop_ratio": random_crops.RATIO,
+            "start_epoch": 1,  # of 4 steps
+            "start_step": 1,
+            "share": reader.Share(1, 2),
+            "data_service": None,
+            "data_service_job": "77 5",
         }
-        assert sizes["none"] == 0
-        assert 0 < sizes["eigenvalue_unit_range"] < sizes["standard_deviation"] < sizes["eigenvalue"]
 
     @pytest.mark.parametrize(
-        "schedule, color_noise_epochs, epochs",
-        [("plateau", 1, 1), ("plateau", 0, 0), ("original", None, 66), ("original", 70, 70)],
+        "options",
+        [
+            {"seed": 7, "color_noise": "eigenvalue", "color_noise_epochs": 0, "images_per_crop": 5},
+            {"crop_scale": (0.1, 1.0), "crop_ratio": (0.5, 2.0), "data_service": "host:1"},
+        ],
     )
-    def test_color_noise_ends_with_its_last_epoch(self, schedule, color_noise_epochs, epochs, batches):
-        arguments = {"schedule": schedule, "color_noise_epochs": color_noise_epochs}
-        for epoch in (epochs - 1, epochs):
-            if epoch >= 0:
-                ((_, offsets),) = batches(first_step=epoch * STEPS_PER_EPOCH, **arguments)
-                assert np.any(offsets) == (epoch < epochs), epoch
+    def test_options_reach_the_reader(self, options, reader_arguments):
+        received = reader_arguments(**options)
+        assert {name: received[name] for name in options} == options
 
-    def test_color_noise_of_other_schedules_never_ends(self, batches):
-        ((_, offsets),) = batches(first_step=1000 * STEPS_PER_EPOCH)
-        assert np.any(offsets)
+    def test_last_crop_offset_reaches_the_reader(self, reader_arguments):
+        assert reader_arguments(last_crop_offset=True)["last_offset"]
 
-    def test_consecutive_images_share_a_crop(self, batches):
-        ((images, _),) = batches(images_per_crop=5)
-        assert len(np.unique(corners(images[:5]), axis=0)) == len(np.unique(corners(images[5:]), axis=0)) == 1
-        ((images, _),) = batches()
-        assert len(np.unique(corners(images[:5]), axis=0)) > 1
+    @pytest.mark.parametrize("color_noise_epochs, expected", [(None, 66), (70, 70), (0, 0)])
+    def test_original_schedule_ends_the_color_noise(self, color_noise_epochs, expected, reader_arguments):
+        options = {"schedule": "original", "color_noise_epochs": color_noise_epochs}
+        assert reader_arguments(**options)["color_noise_epochs"] == expected
 
-    @pytest.mark.parametrize("last_crop_offset, positions", [(False, [0, 1, 2, 3]), (True, [0, 1, 2, 3, 4])])
-    def test_crops_touch_the_last_edge_only_on_request(self, last_crop_offset, positions, batches):
-        images = np.concatenate([i for i, _ in batches(count=12, last_crop_offset=last_crop_offset)])
-        assert np.unique(corners(images)).tolist() == positions
-
-    def test_data_service_and_the_name_of_the_job_reach_the_reader(self, open_data, monkeypatch):
-        received = {}
-        monkeypatch.setattr(reader, "make_training_dataset", lambda *_, **arguments: received.update(arguments))
-        data = dataclasses.replace(open_data(data_service="host:1"), service_job="77")
-        data.training(5, reader.Share())
-        assert (received["data_service"], received["data_service_job"]) == ("host:1", "77 5")
-        assert (received["start_epoch"], received["start_step"]) == (1, 1)
+    def test_batches_are_those_of_the_step(self, open_data, small_data_dir):
+        expected = reader.make_training_dataset(small_data_dir, 10, 56, start_epoch=1, start_step=1)
+        batches = (next(iter(dataset)) for dataset in (open_data().training(5, reader.Share()), expected))
+        (inputs, labels), (expected_inputs, expected_labels) = batches
+        np.testing.assert_array_equal(labels, expected_labels)
+        for name in ("image", "color_offset"):
+            np.testing.assert_array_equal(inputs[name], expected_inputs[name])
