@@ -1,4 +1,4 @@
-"""Decodes the images of a data set: as they are stored, or from files of any size as if they had been resized."""
+"""Decodes the images of a data set, resizing "original" ones as they are decoded."""
 
 # TensorFlow's type stubs are wrong here.
 # pyright: reportArgumentType=false
@@ -9,8 +9,7 @@ import tensorflow as tf
 
 from alexnet_tf.tfrecords import crops, images, schema
 
-# As exact as Pillow and the served model, and measured to be as fast as TensorFlow's default, which is off by up to 12
-# gray levels.
+# As exact as Pillow and the served model. TensorFlow's default is not faster, and off by up to 12 gray levels.
 _DCT = "INTEGER_ACCURATE"
 
 
@@ -20,12 +19,12 @@ def decode_image(encoded: tf.Tensor, encoding: str, size: tf.Tensor) -> tf.Tenso
     Args:
         encoded: string scalar.
         encoding: one of `schema.ENCODINGS`, or "original".
-        size: int32 (2,), its rows and columns; those to which an "original" one is resized.
+        size: int32 (2,), its rows and columns; for an "original" image, those to which it is resized.
 
     Returns: uint8 (rows, columns, 3).
 
     Raises:
-        tf.errors.InvalidArgumentError: if it can't be decoded, or has another size.
+        tf.errors.InvalidArgumentError: if the image can't be decoded or has another size.
     """
     if encoding == schema.ORIGINAL:
         return _decode_original(encoded, size, 0, 0, *tf.unstack(size))
@@ -42,7 +41,7 @@ def decode_image(encoded: tf.Tensor, encoding: str, size: tf.Tensor) -> tf.Tenso
 def decode_crop(
     encoded: tf.Tensor, encoding: str, size: tf.Tensor, top: tf.Tensor, left: tf.Tensor, crop_px: int
 ) -> tf.Tensor:
-    """Decodes a square of an image of a data set.
+    """Decodes a square of an image.
 
     Args:
         encoded, encoding, size: see `decode_image`.
@@ -57,7 +56,7 @@ def decode_crop(
 def decode_window(
     encoded: tf.Tensor, encoding: str, size: tf.Tensor, top: tf.Tensor, left: tf.Tensor, rows: Any, columns: Any
 ) -> tf.Tensor:
-    """Decodes a rectangle of an image of a data set, uint8 (rows, columns, 3). Arguments as in `decode_crop`."""
+    """Decodes a rectangle of an image, uint8 (rows, columns, 3). Arguments as in `decode_crop`."""
     if encoding == schema.ORIGINAL:
         return _decode_original(encoded, size, top, left, rows, columns)
     if encoding == "jpeg":  # decodes only the rectangle
@@ -66,16 +65,16 @@ def decode_window(
 
 
 def read_size(encoded: tf.Tensor) -> tf.Tensor:
-    """The rows and columns of a JPEG or PNG, int32 (2,), from its header.
+    """Reads the rows and columns of a JPEG or PNG, int32 (2,), from its header.
 
     Raises:
         tf.errors.InvalidArgumentError: if it is neither, or has more than `images.MAX_PIXELS` pixels.
     """
 
-    def of_png():
+    def read_png_size():
         return tf.reverse(tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False), [0])
 
-    size = tf.cond(_is_jpeg(encoded), lambda: tf.io.extract_jpeg_shape(encoded)[:2], of_png)
+    size = tf.cond(_is_jpeg(encoded), lambda: tf.io.extract_jpeg_shape(encoded)[:2], read_png_size)
     pixels = tf.reduce_prod(tf.cast(tf.ensure_shape(size, (2,)), tf.float64))
     message = f"An image must have 1 to {images.MAX_PIXELS} pixels"
     with tf.control_dependencies([tf.debugging.Assert((pixels >= 1) & (pixels <= images.MAX_PIXELS), [message, size])]):
@@ -83,13 +82,13 @@ def read_size(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def scaled_size(encoded: tf.Tensor, image_px: int) -> tf.Tensor:
-    """The rows and columns of a JPEG or PNG whose shorter side is resized to `image_px`, int32 (2,)."""
+    """The rows and columns of a JPEG or PNG after its shorter side is resized to `image_px`, int32 (2,)."""
     size = read_size(encoded)
     return tf.cast(tf.round(size * image_px / tf.reduce_min(size)), tf.int32)
 
 
 def resize(image: tf.Tensor, rows: Any, columns: Any) -> tf.Tensor:
-    """Resizes an image, uint8 (rows, columns, 3), antialiased: as Pillow's bilinear filter, to within 1 of 255."""
+    """Resizes an image, uint8 (rows, columns, 3), with antialiasing; within 1 of Pillow's bilinear filter."""
     resized = tf.image.resize(image, (rows, columns), antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
 
@@ -99,10 +98,10 @@ def _is_jpeg(encoded):
 
 
 def _decode_original(encoded, size, top, left, rows, columns):
-    """A rectangle of an image as if the central part of its file, a JPEG or PNG, had been resized to `size`.
+    """Decodes a rectangle of an image as if the central part of the file, a JPEG or PNG, had been resized to `size`.
 
-    Deviation: the rectangle is rounded to whole pixels of the file and resized without its surroundings, which the
-    filter would see at its edges: so nothing else is decoded (of a JPEG; a PNG is decoded whole).
+    Deviation: the rectangle is rounded to whole pixels of the file and resized without its surroundings, so that
+    only the rectangle of a JPEG must be decoded. (A PNG is decoded completely.)
     """
     whole = read_size(encoded)
     scale = tf.reduce_min(whole) / tf.reduce_min(size)
@@ -113,11 +112,11 @@ def _decode_original(encoded, size, top, left, rows, columns):
     kept, sides = tf.minimum(in_file(size), whole), tf.maximum(in_file([rows, columns]), 1)
     corner = crops.center_offset(whole, kept) + tf.minimum(in_file([top, left]), kept - sides)
 
-    def of_jpeg():
+    def decode_jpeg():
         window = tf.concat([corner, sides], axis=0)
         return tf.io.decode_and_crop_jpeg(encoded, window, channels=3, dct_method=_DCT)
 
-    def of_png():  # laid on the background, as by `images.prepare_image`
+    def decode_png():  # on the background of `images.prepare_image`
         pixels = tf.io.decode_png(encoded, channels=4)
         colors, alpha = pixels[..., :3], pixels[..., 3:]
         (top, left), (bottom, right) = tf.unstack(corner), tf.unstack(corner + sides)
@@ -125,6 +124,6 @@ def _decode_original(encoded, size, top, left, rows, columns):
         sums = colors * alpha + images.BACKGROUND * (255 - alpha) + 128
         return tf.cast((sums + sums // 256) // 256, tf.uint8)  # divides by 255, as Pillow does
 
-    pixels = tf.cond(_is_jpeg(encoded), of_jpeg, of_png)
-    as_it_is = tf.reduce_all(sides == [rows, columns])
-    return tf.cond(as_it_is, lambda: pixels, lambda: resize(pixels, rows, columns))
+    pixels = tf.cond(_is_jpeg(encoded), decode_jpeg, decode_png)
+    has_the_size = tf.reduce_all(sides == [rows, columns])
+    return tf.cond(has_the_size, lambda: pixels, lambda: resize(pixels, rows, columns))

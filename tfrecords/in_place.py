@@ -1,4 +1,4 @@
-"""TFRecord files of others as a data set where they are: an index and statistics are made, and no image is written."""
+"""Third-party TFRecord files as a data set, read in place: only an index and statistics are written."""
 
 import concurrent.futures
 import dataclasses
@@ -25,9 +25,9 @@ from alexnet_tf.tfrecords import (
     storage,
 )
 
-STATISTICS_IMAGES = 10_000
+STATISTICS_IMAGES = 10_000  # their mean is within one gray level of that of all images
 _BATCH = 128  # in which classes are counted
-_LEAST_MIXED = 0.97  # classes in a batch, by those in a random order, below which a warning is printed
+_LEAST_MIXED = 0.97  # classes in a batch, relative to a random order; below this the program prints a warning
 _WINDOWS_COUNTED = 32
 
 
@@ -40,26 +40,25 @@ def index_in_place(
     seed: int = 0,
     record_format: Mapping[str, Any] | None = None,
 ) -> schema.DatasetDescription:
-    """Makes the index of record files of others, or finds that it is complete. Nothing is written into their folder.
+    """Indexes third-party record files, unless a complete index exists. Writes nothing into their folder.
 
     Args:
-        source: "tfrecords:PATH". The folder must have files of training and of validation images, JPEG or PNG of any
-            size; otherwise as `record_source.make_record_files_source` takes them. Each file is read.
+        source: "tfrecords:PATH", a folder of files as `record_source.make_record_files_source` takes them, with training
+            and validation images, JPEG or PNG of any size. All files are read.
         data_dir: folder for dataset.json, index.npz and statistics.npz; created if it does not exist.
         image_px: shorter side to which images are resized when they are read.
-        keep_aspect: whether crops of one size are from the complete image, instead of the central square as in the
-            paper. (Those of random size always are.)
-        seed: of the choice of the images that the statistics are computed from.
+        keep_aspect: whether crops of one size come from the complete image instead of the central square, as in the
+            paper. (Crops of random size always do.)
+        seed: seed of the choice of images for the statistics.
         record_format: see `sources.open_source`.
 
-    Returns: the `schema.DatasetDescription`, whose shards are the files, by their paths.
+    Returns: the description, in which the shards are the files, named by their paths.
 
     Raises:
         ValueError: if an argument is out of range, the records can't be read in place, `data_dir` holds something else,
             or the files have changed since they were indexed.
 
-    Deviation: EXIF orientations are ignored, and statistics are of at most 10,000 training images, chosen at random:
-    the mean of so many is within a gray level of that of all.
+    Deviation: EXIF orientations are ignored, and the statistics are those of at most 10,000 random training images.
     """
     kind, name = sources.parse_source(source)
     if kind != "tfrecords":
@@ -79,21 +78,21 @@ def index_in_place(
         return description
     if "validation" not in paths:
         raise ValueError(
-            f"{root} must have files with `validation` or `test` in their names to be read in place. Without them "
-            f"`alexnet-tfrecords --source=tfrecords:{root} --data_dir=...` makes a data set with a part of each class "
-            "held out."
+            f"{root} must have files with `validation` or `test` in their names to be read in place. Found: none. "
+            f"`alexnet-tfrecords --source=tfrecords:{root} --data_dir=...` makes a data set that holds out a part of "
+            "each class."
         )
     data_dir.mkdir(parents=True, exist_ok=True)
     own = (schema.DATASET_FILE, records.INDEX_FILE, statistics.STATISTICS_FILE)
     for path in data_dir.iterdir():
         if path.name not in own and not path.name.startswith(".tmp-"):
-            raise ValueError(f"`data_dir` must hold nothing but the index that is made. Received: {path} exists")
-    with files.sole_user(data_dir, f"Another process makes an index in `data_dir` {data_dir}. Wait for it."):
+            raise ValueError(f"`data_dir` must hold nothing but the index. Received: {path} exists")
+    with files.sole_user(data_dir, f"Another process is making an index in `data_dir` {data_dir}. Wait for it."):
         return _index(root, paths, data_dir, settings, **record_format or {})
 
 
 def _load_complete(data_dir: pathlib.Path, settings: dict[str, Any]) -> schema.DatasetDescription | None:
-    """The description of the index in the folder, or None if it is not complete."""
+    """Loads the description of the index in a folder. Returns None if the index is not complete."""
     if not (data_dir / schema.DATASET_FILE).exists():
         return None
     description = schema.load_description(data_dir)
@@ -131,7 +130,7 @@ def _index(
     labels = {split: np.concatenate([each.labels for each, _ in pairs]) - label_offset for split, pairs in read.items()}
     for split, of_split in labels.items():
         if not len(of_split):
-            raise ValueError(f"{root} must hold {split} images. All its {len(paths[split])} files of them are empty.")
+            raise ValueError(f"{root} must hold {split} images. All {len(paths[split])} files are empty.")
     names = record_files.name_classes(root, labels, texts, label_offset, class_names)
     splits = {
         split: schema.Split(
@@ -161,15 +160,15 @@ def _index(
 
 
 def _read_files(paths, image_key, label_key):
-    """A dict from a split to (`record_files.Facts`, `schema.Shard`) of each of its files."""
+    """Reads the files, into a dict from a split to a (`record_files.Facts`, `schema.Shard`) for each file."""
 
     def read(path):
         facts = record_files.read_facts(path, label_key, image_key)
         for number, magic in enumerate(facts.magics):
             if not magic.startswith((images.JPEG_MAGIC, images.PNG_MAGIC)):
                 raise ValueError(
-                    f"{path}, record {number}, must hold a JPEG or PNG to be read in place; alexnet-tfrecords without "
-                    f"--in_place reads other formats too. Received: an image that begins with {magic!r}"
+                    f"{path}, record {number}, must hold a JPEG or PNG to be read in place. Received: an image that "
+                    f"begins with {magic!r}. alexnet-tfrecords without --in_place reads other formats too."
                 )
         size, end = storage.size(path) or 0, storage.read_end(path)
         return facts, schema.Shard(path, len(facts.labels), size, storage.sha256(path), end=end)
@@ -183,7 +182,7 @@ def _read_files(paths, image_key, label_key):
 
 
 def _compute_statistics(data_dir: pathlib.Path, description: schema.DatasetDescription) -> statistics.Statistics:
-    """Of the central squares of all training images, or of `STATISTICS_IMAGES` of them. Damaged ones are left out."""
+    """Computes them from the central squares of up to `STATISTICS_IMAGES` training images, without damaged ones."""
     count = description.splits["train"].count
     numbers = np.arange(count)
     if count > STATISTICS_IMAGES:
@@ -194,9 +193,9 @@ def _compute_statistics(data_dir: pathlib.Path, description: schema.DatasetDescr
     for square in tqdm(squares, "Computing the mean image", len(numbers), unit=" images", file=sys.stdout):
         sums.add_image(square)
     if sums.count < len(numbers):
-        print(f"{len(numbers) - sums.count} of {len(numbers)} images can't be read: the mean image is without them.")
+        print(f"{len(numbers) - sums.count} of {len(numbers)} images can't be read. The mean image excludes them.")
     if not sums.count:
-        raise ValueError(f"A training image of {description.settings['source']} must be readable. All are damaged.")
+        raise ValueError(f"No training image of {description.settings['source']} can be read: all are damaged.")
     return statistics.Statistics.of(sums)
 
 

@@ -1,4 +1,4 @@
-"""Random crops of training images: the paper's, of one size, or of random size and aspect, resized."""
+"""Random crops of training images: of one size as in the paper, or of random size and aspect ratio, resized."""
 
 # TensorFlow's type stubs are wrong here.
 # pyright: reportArgumentType=false
@@ -20,13 +20,13 @@ class RandomCrop:
 
     Attributes:
         crop_px: side of the result, in pixels.
-        last_offset: whether a crop of that size may touch the right and the bottom edge.
-        scale: None for crops of `crop_px`; or the least and the largest fraction of an image's area that a crop is,
-            which is then resized to `crop_px`.
-        ratio: the least and the largest width of such a crop by its height.
+        last_offset: whether a crop of this size may touch the right and bottom edges.
+        scale: None for crops of `crop_px`; otherwise the smallest and largest fraction of an image's area that a crop
+            covers, before it is resized to `crop_px`.
+        ratio: the smallest and largest aspect ratio (width / height) of such a crop.
 
     Raises:
-        ValueError: if `scale` is not within 0 and 1, or `ratio` not above 0, both in ascending order.
+        ValueError: if `scale` is not two ascending numbers in (0, 1], or `ratio` not two ascending numbers above 0.
     """
 
     crop_px: int
@@ -44,16 +44,16 @@ class RandomCrop:
 
     @property
     def num_draws(self) -> int:
-        """How many random numbers an image takes."""
+        """Number of random numbers per image."""
         return 2 if self.scale is None else 2 * _ATTEMPTS + 2
 
     def decode(self, encoded: tf.Tensor, encoding: str, size: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-        """Decodes the crop of an image of a data set.
+        """Decodes a crop of an image.
 
         Args:
-            encoded, encoding, size: see `decoding.decode_image`. Of an "original" image a crop with a `scale` is taken
-                from the complete file, whatever `size` keeps of it.
-            draws: float32 (num_draws,), from 0 to below 1.
+            encoded, encoding, size: see `decoding.decode_image`. With a `scale`, the crop of an "original" image is
+                from the complete file, whatever its `size`.
+            draws: float32 (num_draws,), uniform in [0, 1).
 
         Returns: uint8 (crop_px, crop_px, 3).
         """
@@ -67,14 +67,14 @@ class RandomCrop:
         return decoding.decode_crop(encoded, encoding, size, top, left, self.crop_px)
 
     def window(self, size: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-        """A window of random area and aspect: (top, left, rows, columns), int32 scalars.
+        """A window of random area and aspect ratio: (top, left, rows, columns), int32 scalars.
 
-        Up to ten times an area is drawn uniformly and an aspect log-uniformly, until the window fits; else it is the
-        central one that is nearest to `ratio`. Its place is uniform.
+        The first of ten windows that fits into the image, with a uniform area, a log-uniform aspect ratio and a uniform
+        position. If none fits, the largest central window with an aspect ratio within `ratio`.
 
         Args:
             size: int32 (2,), rows and columns of the image.
-            draws: float32 (num_draws,): of the areas, of the aspects, of the row and of the column.
+            draws: float32 (num_draws,): ten for areas, ten for aspect ratios, one for the row, one for the column.
 
         Source: torchvision, transforms.RandomResizedCrop, after Szegedy et al., Going Deeper with Convolutions, 2014.
         """

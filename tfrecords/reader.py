@@ -1,7 +1,6 @@
-"""From TFRecords to batches, with tf.data: uint8 pixels, a color offset for each image, and labels.
+"""Reads TFRecords into batches with tf.data: uint8 pixels, a color offset for each image, and labels.
 
-The pixels stay bytes. The network's first layer subtracts the mean and adds the color noise, which makes this pipeline
-more than twice as fast as one that outputs floats.
+The network's first layer subtracts the mean and adds the color noise. A pipeline that outputs floats is half as fast.
 """
 
 # TensorFlow's type stubs are wrong here.
@@ -21,12 +20,12 @@ from alexnet_tf.tfrecords import data_service as tf_data_service
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """The part of a data set that one of several workers reads. All workers together read each image once.
+    """The part of a data set that one of several workers reads.
 
     Attributes:
-        worker: number of this worker, from 0.
+        worker: index of this worker.
         num_workers: number of workers.
-        replicas: devices that each worker feeds: they take its batches in turn.
+        replicas: number of devices that each worker feeds. They take its batches in turn.
     """
 
     worker: int = 0
@@ -39,10 +38,10 @@ class Share:
 
 
 def steps_per_epoch(description: schema.DatasetDescription, batch_size: int) -> int:
-    """Full batches in an epoch.
+    """Number of full batches in an epoch.
 
-    The remaining images are skipped, different ones in each epoch: a short batch would give its images more weight,
-    and change the gradient under a distribution strategy.
+    Each epoch leaves out the remaining images, different ones each time. A short batch would give its images more
+    weight, and would change the gradient under a distribution strategy.
 
     Raises:
         ValueError: if the training images do not fill one batch.
@@ -58,7 +57,7 @@ def steps_per_epoch(description: schema.DatasetDescription, batch_size: int) -> 
 def evaluation_steps(
     description: schema.DatasetDescription, batch_size: int, split: str = "validation", all_replicas: int = 1
 ) -> int:
-    """Batches of each replica in one pass over a split.
+    """Number of batches that each replica gets in one pass over a split.
 
     Raises:
         ValueError: if there are fewer images than replicas.
@@ -90,35 +89,34 @@ def make_training_dataset(
 ) -> tf.data.Dataset:
     """Makes the endless training set: shuffled, cropped, flipped, with a color offset for each image.
 
-    All randomness follows from the seed, the epoch and the image's place in it. So the batches are the same whatever
-    the parallelism, and those from (start_epoch, start_step) on are the same as if all before had been read.
+    All random numbers follow from the seed, the epoch, the step and the image's position in the global batch. So the
+    batches do not depend on the parallelism or the number of workers, and reading can begin at any step.
 
     Args:
         data_dir: folder of a data set.
-        batch_size: images in a step, of all workers and replicas together.
+        batch_size: global batch size, of all workers and replicas together.
         crop_px: side of the random crop, in pixels.
-        description: the data set's `schema.DatasetDescription`; None for that of dataset.json. They differ if damaged
-            records are skipped.
+        description: the description, if it is not that of dataset.json because damaged records are skipped.
         seed: any integer.
         color_noise: size of the color noise, a key of `statistics.COLOR_NOISE_SCALES`.
-        color_noise_epochs: number of epochs, from the first, with color noise; None for all. (66 in the original
+        color_noise_epochs: number of epochs, from the first, with color noise; None for all epochs. (66 in the original
             program.)
-        images_per_crop: number of consecutive images that share the place of the crop and the flip. (32 in the
-            original program.)
-        last_offset: whether the crop may touch the right and the bottom edge. Section 4.1 counts 32 x 32 places of a
-            224 pixel crop in 256 pixels, so the last, 32, is never taken; the original program takes it: 33 x 33.
-        crop_scale, crop_ratio: for crops of random size and aspect, which are resized; see `random_crops.RandomCrop`.
+        images_per_crop: number of consecutive images that share a crop position and a flip. (32 in the original
+            program.)
+        last_offset: whether the crop may touch the right and bottom edges. Section 4.1 counts 32 x 32 positions of a
+            224 pixel crop in 256 pixels, which excludes them. The original program has 33 x 33 positions.
+        crop_scale, crop_ratio: for crops of random size and aspect ratio; see `random_crops.RandomCrop`.
         start_epoch, start_step: where to begin.
-        share: what is read here.
-        data_service: address of a tf.data service that does the work, "host:port" (service.py), or None. Its workers
-            take the windows of an epoch in no fixed order. What they were reading at an interruption is read in part
-            twice, and as much is not read.
-        data_service_job: name under which several workers share what the service reads: the same on all workers, a new
-            one at each start of a run.
-        num_parallel_calls: images decoded in parallel; by default twice the number of cores.
+        share: the part to read.
+        data_service: None, or the address of a tf.data service that does the work, "host:port" (service.py). Its
+            workers take the windows of an epoch in no fixed order. After an interruption, images that were being read
+            may come twice, and others not at all.
+        data_service_job: name under which several workers share what the service reads. It must be the same on all
+            workers, and a new one each time a run starts.
+        num_parallel_calls: number of images decoded in parallel; by default twice the number of cores.
 
     Returns: a `tf.data.Dataset` of ({"image": uint8 (batch, crop_px, crop_px, 3), "color_offset": float32 (batch, 3)},
-    int32 labels (batch,)), where a batch is that of one replica.
+    int32 labels (batch,)), where `batch` is the batch size of one replica.
 
     Raises:
         ValueError: if an argument is out of range, or a shard is missing or cut short.
@@ -128,8 +126,8 @@ def make_training_dataset(
     description = description or schema.load_description(data_dir)
     _check_training_arguments(description, batch_size, crop_px, images_per_crop, start_epoch, start_step, share)
     crop = random_crops.RandomCrop(crop_px, last_offset, crop_scale, crop_ratio)
-    found = records.Records.open(data_dir, description, "train")
     noise = statistics.Statistics.load(data_dir).color_noise(color_noise)
+    found = records.Records.open(data_dir, description, "train")
     if data_service:
         share, data_service_job = _share_of_service(data_service, data_service_job, share)
     order = epochs.EpochOrder(found.count, found.mean_bytes, batch_size, seed)
@@ -137,19 +135,17 @@ def make_training_dataset(
     columns = slice(share.worker * local_batch, (share.worker + 1) * local_batch)
 
     def draw(epoch, step):
-        """The random numbers of this worker's images in a step, cut from those of all images: image by image it took
-        longer."""
+        # For all workers' images at once: for each image separately it takes longer.
         crop_key, noise_key = tf.unstack(tf.random.split(order.step_key(epoch, step)))
-        crops = tf.random.stateless_uniform((batch_size, crop.num_draws + 1), crop_key)
-        crops = tf.gather(crops, np.arange(batch_size) // images_per_crop * images_per_crop)
-        offsets = tf.random.stateless_normal((batch_size, 3), noise_key)
+        draws = tf.random.stateless_uniform((batch_size, crop.num_draws + 1), crop_key)
+        draws = tf.gather(draws, np.arange(batch_size) // images_per_crop * images_per_crop)
+        offsets = tf.random.stateless_normal((batch_size, 3), noise_key) @ noise.T
         if color_noise_epochs is not None:
             offsets = tf.cast(epoch < color_noise_epochs, tf.float32) * offsets
-        return crops[columns], (offsets @ noise.T)[columns]
+        return draws[columns], offsets[columns]
 
     dataset = epochs.read_epochs(order, found, draw, columns, start_epoch, start_step)
-    # The service's machines may have more cores than this one.
-    # Twice the number of cores was measured to be faster than AUTOTUNE.
+    # Twice the number of cores is faster than AUTOTUNE. But the service's machines may have more cores than this one.
     calls = num_parallel_calls or (tf.data.AUTOTUNE if data_service else 2 * available_cpus())
     dataset = dataset.map(
         lambda record, draws: _augment(record, draws[0], draws[1], description, crop),
@@ -172,21 +168,20 @@ def make_evaluation_dataset(
     views: int = 1,
     share: Share = Share(),
 ) -> tf.data.Dataset:
-    """Makes the data set of one pass over a split, in the order of the files. The last batch is short.
+    """Makes the dataset of one pass over a split, in the order of the files. The last batch may be short.
 
     Args:
         data_dir: folder of a data set.
-        batch_size: images in a step, of all workers and replicas together.
-        crop_px: side of the crops, in pixels, which are all taken from the central square of the image.
+        batch_size: global batch size, of all workers and replicas together.
+        crop_px: side of the crops, in pixels. They are crops of the central square of the image.
         description: see `make_training_dataset`.
         split: "train" or "validation".
         views: 1 for the center crop, 10 for the paper's ten views in the order of `crops.ten_views`.
-        share: what is read here: the images of each replica are consecutive in the files. Every replica has the same
-            number of batches, `evaluation_steps`, none of them empty: a replica without images would make the mean
-            loss NaN.
+        share: the part to read. The images of each replica are consecutive in the files. Every replica has the same
+            number of batches, `evaluation_steps`, and none of them is empty: without images the mean loss would be NaN.
 
-    Returns: a `tf.data.Dataset` of (images, int32 labels (batch,)); the images are uint8 (batch, crop_px, crop_px, 3),
-    or with ten views (batch, 10, crop_px, crop_px, 3).
+    Returns: a `tf.data.Dataset` of (images, int32 labels (batch,)). Images are uint8 (batch, crop_px, crop_px, 3), or
+    with ten views (batch, 10, crop_px, crop_px, 3).
 
     Raises:
         ValueError: if an argument is out of range, or a shard is missing or cut short.
@@ -205,8 +200,7 @@ def make_evaluation_dataset(
     datasets = []
     for replica in range(share.worker * share.replicas, (share.worker + 1) * share.replicas):
         begin, end = count * replica // replicas, count * (replica + 1) // replicas
-        slices = tf.data.Dataset.from_tensor_slices(found.runs(tf.range(begin, end, dtype=tf.int64)))
-        dataset = slices.flat_map(records.read_records).apply(tf.data.experimental.assert_cardinality(end - begin))
+        dataset = found.read_range(begin, end).apply(tf.data.experimental.assert_cardinality(end - begin))
         dataset = dataset.map(
             lambda record: _decode_views(record, description, crop_px, views),
             num_parallel_calls=2 * available_cpus(),
@@ -219,10 +213,9 @@ def make_evaluation_dataset(
 
 
 def read_labels(data_dir: str | pathlib.Path, description: schema.DatasetDescription, split: str) -> np.ndarray:
-    """The labels of a split in the order of `make_evaluation_dataset`, int32 (n,). No image is decoded."""
+    """Reads the labels of a split in the order of `make_evaluation_dataset`, int32 (n,), without decoding images."""
     found = records.Records.open(data_dir, description, split)
-    runs = tf.data.Dataset.from_tensor_slices(found.runs(tf.range(found.count, dtype=tf.int64)))
-    labels = runs.flat_map(records.read_records).map(lambda record: records.parse_record(record, description)[2])
+    labels = found.read_range(0, found.count).map(lambda record: records.parse_record(record, description)[2])
     return np.fromiter(labels.as_numpy_iterator(), "int32")
 
 
@@ -232,11 +225,11 @@ def read_images(
     split: str,
     numbers: Sequence[int] | np.ndarray,
 ) -> np.ndarray:
-    """The central squares of some images of a split; no other image is read.
+    """Reads the central squares of some images of a split, and no others.
 
     Args:
         data_dir, description, split: see `make_evaluation_dataset`.
-        numbers: ints (n,): places in the order of `make_evaluation_dataset`.
+        numbers: ints (n,), positions in the order of `make_evaluation_dataset`.
 
     Returns: uint8 (n, image_px, image_px, 3).
     """
@@ -249,13 +242,11 @@ def read_squares(
     split: str,
     numbers: Sequence[int] | np.ndarray,
 ) -> tf.data.Dataset:
-    """As `read_images`, one image after another: a `tf.data.Dataset` of uint8 (image_px, image_px, 3)."""
+    """Like `read_images`, but returns a `tf.data.Dataset` of uint8 (image_px, image_px, 3)."""
     found = records.Records.open(data_dir, description, split)
 
-    def read_one(number):
-        return tf.data.Dataset.from_tensor_slices(found.runs(number[None])).flat_map(records.read_records)
-
-    dataset = records.interleave(tf.data.Dataset.from_tensor_slices(np.asarray(numbers, "int64")), read_one)
+    places = tf.data.Dataset.from_tensor_slices(np.asarray(numbers, "int64"))
+    dataset = records.interleave(places, lambda number: found.read_range(number, number + 1))
     return dataset.map(
         lambda record: _decode_center(record, description, description.image_px)[0],
         num_parallel_calls=2 * available_cpus(),
@@ -264,10 +255,10 @@ def read_squares(
 
 
 def _augment(record, draws, color_offset, description, crop):
-    """An element of the training set, from a record and the random draws of `epochs.Epochs.read`."""
+    """An element of the training set, from a record and its random numbers: of the crop, the flip and the noise."""
     encoded, size, label = records.parse_record(record, description)
     image, flip = crop.decode(encoded, description.encoding, size, draws[:-1]), draws[-1]
-    # Four times as fast as image[:, ::-1], and only for those that are flipped.
+    # Four times as fast as image[:, ::-1].
     image = tf.cond(flip < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
     return {"image": image, "color_offset": color_offset}, label
 
@@ -289,8 +280,8 @@ def _decode_center(record, description, side):
 
 
 def _evaluation_batch(description, batch_size, split, replicas):
-    """Images in one replica's batches: the smallest number, from its part of `batch_size` on, with which all replicas
-    have the same number of batches, though some have an image more than others."""
+    """The batch size of one replica: its part of `batch_size`, or the next size with which all replicas have the same
+    number of batches although some have one image more than others."""
     count = schema.split_of(description, split).count
     if count < replicas:
         raise ValueError(f"The split {split!r} must have an image for each of {replicas} replicas. It has {count}.")
@@ -316,10 +307,7 @@ def _check_training_arguments(description, batch_size, crop_px, images_per_crop,
 
 
 def _share_of_service(address, job_name, share):
-    """What a tf.data service reads, and the name of the job if workers share it.
-
-    The service distributes the images among the workers that train, which are not the workers that read.
-    """
+    """The part that a tf.data service reads, which is everything, and the job's name if several workers share it."""
     tf_data_service.check_reachable(address)
     if share.num_workers > 1 and not job_name:
         raise ValueError("`data_service_job` must be given if several workers share a data service.")

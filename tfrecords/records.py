@@ -1,4 +1,4 @@
-"""Single records: the index of their offsets, reading any of them, and parsing one."""
+"""Records: where each one begins, reading any of them, and parsing one."""
 
 # TensorFlow's type stubs are wrong here.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
@@ -16,10 +16,9 @@ from alexnet_tf import files
 from alexnet_tf.tfrecords import decoding, schema, storage
 
 INDEX_FILE = "index.npz"
-FRAME_BYTES = 16  # that TFRecord adds to each record: its length and two checksums
-_BUFFER_BYTES = 256 * 1024  # read at once from a shard
-
-READS_AT_ONCE = 16  # an object store takes a while to answer
+FRAME_BYTES = 16  # TFRecord adds a length and two checksums to each record
+_BUFFER_BYTES = 256 * 1024
+_PARALLEL_READS = 16  # an object store answers slowly
 
 
 def save_index(data_dir: str | pathlib.Path, record_bytes: Mapping[str, Sequence[Any]]) -> str:
@@ -27,7 +26,7 @@ def save_index(data_dir: str | pathlib.Path, record_bytes: Mapping[str, Sequence
 
     Args:
         data_dir: folder of the data set.
-        record_bytes: a dict from a split to the sizes of its records, one sequence of ints for each shard.
+        record_bytes: for each split the sizes of its records, one sequence of ints per shard.
     """
     arrays = {split: np.concatenate(sizes).astype("int32") for split, sizes in record_bytes.items()}
     path = pathlib.Path(data_dir) / INDEX_FILE
@@ -36,7 +35,7 @@ def save_index(data_dir: str | pathlib.Path, record_bytes: Mapping[str, Sequence
 
 
 def rebuild_index(data_dir: str | pathlib.Path, description: schema.DatasetDescription) -> None:
-    """Writes index.npz again from the shards, all of which are read. Raises tf.errors.OpError if one is damaged."""
+    """Writes index.npz again after reading all shards. Raises tf.errors.OpError if one is damaged."""
     sizes = {}
     for name, split in description.splits.items():
         paths = [storage.join(data_dir, shard.name) for shard in split.shards]
@@ -48,33 +47,29 @@ def rebuild_index(data_dir: str | pathlib.Path, description: schema.DatasetDescr
 def load_index(data_dir: str | pathlib.Path, description: schema.DatasetDescription) -> dict[str, list[np.ndarray]]:
     """Reads where each record begins.
 
-    Args:
-        data_dir: folder of the data set.
-        description: its `schema.DatasetDescription`.
-
-    Returns: a dict from a split to one int64 (records,) for each shard: offsets in bytes from the shard's beginning.
+    Returns: for each split one int64 (records,) per shard: offsets in bytes from the beginning of the shard.
 
     Raises:
-        ValueError: if index.npz is missing or damaged, or not that of these shards.
+        ValueError: if index.npz is missing or damaged, or belongs to other shards.
     """
     path = storage.join(data_dir, INDEX_FILE)
     try:
         with np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False) as arrays:
             saved = {name: arrays[name] for name in description.splits}
-    except Exception as error:  # a damaged archive raises one of half a dozen kinds
+    except Exception as error:  # a damaged archive raises half a dozen types
         raise ValueError(f"{path} must hold the sizes of all records. Reading it failed: {error!r}") from error
-    sizes = {name: array.astype("int64") + FRAME_BYTES for name, array in saved.items()}
     offsets = {}
     for name, split in description.splits.items():
-        of_shards = np.split(sizes[name], np.cumsum([shard.count for shard in split.shards])[:-1])
-        for shard, of_shard in zip(split.shards, of_shards, strict=True):
-            if len(of_shard) != shard.count or of_shard.sum() != shard.bytes:
+        split_sizes = saved[name].astype("int64") + FRAME_BYTES
+        shard_sizes = np.split(split_sizes, np.cumsum([shard.count for shard in split.shards])[:-1])
+        for shard, sizes in zip(split.shards, shard_sizes, strict=True):
+            if len(sizes) != shard.count or sizes.sum() != shard.bytes:
                 raise ValueError(
                     f"{path} must hold the sizes of the {shard.count} records of {shard.name}, {shard.bytes:,} bytes "
-                    f"in all. Found: {len(of_shard)} records, {of_shard.sum():,} bytes. alexnet-tfrecords, with the "
-                    "flags that built the data set, repairs it on a disk"
+                    f"in all. Found: {len(sizes)} records, {sizes.sum():,} bytes. alexnet-tfrecords, with the flags "
+                    "that built the data set, repairs it on a disk"
                 )
-        offsets[name] = [np.cumsum(of_shard) - of_shard for of_shard in of_shards]
+        offsets[name] = [np.cumsum(sizes) - sizes for sizes in shard_sizes]
     schema.check_arrays(path, saved, description.checksums)
     return offsets
 
@@ -82,7 +77,7 @@ def load_index(data_dir: str | pathlib.Path, description: schema.DatasetDescript
 def read_records(path: tf.Tensor, offset: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
     """Reads consecutive records without reading those before them.
 
-    For use in `flat_map` or `interleave`: TensorFlow can't iterate over this operation by itself.
+    Use it in `flat_map` or `interleave`: TensorFlow can't iterate over this dataset by itself.
 
     Args:
         path: string scalar, path of a shard.
@@ -91,7 +86,7 @@ def read_records(path: tf.Tensor, offset: tf.Tensor, count: tf.Tensor) -> tf.dat
 
     Returns: a `tf.data.Dataset` of string scalars.
     """
-    # tf.data.TFRecordDataset starts at the beginning; the operation behind it need not.
+    # tf.data.TFRecordDataset always starts at the first record.
     variant = tf.raw_ops.TFRecordDatasetV2(
         filenames=tf.reshape(path, (1,)),
         compression_type="",
@@ -108,7 +103,7 @@ def interleave(places: tf.data.Dataset, read: Callable[..., tf.data.Dataset]) ->
         places: elements that `read` takes.
         read: a function to a dataset of one element, such as one record or one batch of records.
     """
-    return places.interleave(read, cycle_length=READS_AT_ONCE, num_parallel_calls=READS_AT_ONCE, deterministic=True)
+    return places.interleave(read, cycle_length=_PARALLEL_READS, num_parallel_calls=_PARALLEL_READS, deterministic=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,25 +162,25 @@ class Records:
         counts = tf.concat([firsts[1:], [tf.size(numbers, tf.int64)]], axis=0) - firsts
         return tf.gather(self.paths, tf.gather(shards, firsts)), tf.gather(begins, firsts), counts
 
+    def read_range(self, begin: int | tf.Tensor, end: int | tf.Tensor) -> tf.data.Dataset:
+        """Reads the records from `begin` to before `end`, int64 scalars: a `tf.data.Dataset` of string scalars."""
+        runs = self.runs(tf.range(begin, end, dtype=tf.int64))
+        return tf.data.Dataset.from_tensor_slices(runs).flat_map(read_records)
+
 
 def parse_record(record: tf.Tensor, description: schema.DatasetDescription) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Parses the features that the network is trained on.
+    """Parses a record, string scalar: a serialized tf.train.Example.
 
-    Args:
-        record: string scalar, a serialized tf.train.Example.
-        description: the `schema.DatasetDescription`.
-
-    Returns:
-        (encoded image, string scalar; its rows and columns, int32 (2,), those to which an "original" one is resized;
-        label, int32 scalar)
+    Returns: (encoded image, string scalar; its rows and columns, int32 (2,), for an "original" image those to which it
+    is resized; label, int32 scalar).
 
     Raises:
-        tf.errors.InvalidArgumentError: if a feature is missing, or the label is no class.
+        tf.errors.InvalidArgumentError: if a feature is missing, or the label is not that of a class.
     """
     image_key, label_key, label_offset = description.record_keys
     features = {key: tf.io.FixedLenFeature((), tf.string) for key in (image_key, schema.FILENAME)}
     features |= {key: tf.io.FixedLenFeature((), tf.int64) for key in (label_key, schema.HEIGHT, schema.WIDTH)}
-    if description.encoding == schema.ORIGINAL:  # others need not write the sizes, and those that do may be wrong
+    if description.encoding == schema.ORIGINAL:  # third-party files may lack sizes, or have wrong ones
         del features[schema.HEIGHT], features[schema.WIDTH]
     if description.in_place:
         features[schema.FILENAME] = tf.io.FixedLenFeature((), tf.string, "")

@@ -1,4 +1,4 @@
-"""Checks that a data set on disk is what was built: every shard, every record, every image."""
+"""Checks every shard, record and image of a data set."""
 
 # TensorFlow's type stubs are wrong here.
 # pyright: reportArgumentType=false
@@ -22,12 +22,12 @@ from alexnet_tf.tfrecords import decoding, records, schema, storage
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What is wrong with a shard or a record.
+    """A damaged shard or record.
 
     Attributes:
         path: path of the shard.
-        record: number of the record in the shard, from 0; None for the complete shard.
-        reason: what is expected and what was found.
+        record: index of the record in the shard; None for the complete shard.
+        reason: what was expected and what was found.
     """
 
     path: str
@@ -40,11 +40,7 @@ class Problem:
 
 
 def verify_dataset(data_dir: str | pathlib.Path, splits: Sequence[str] = schema.SPLITS) -> list[Problem]:
-    """Checks all shards: size and SHA-256, each record's CRC and features, its label, and that its image decodes.
-
-    Args:
-        data_dir: folder of a data set.
-        splits: the splits to check.
+    """Checks the size and SHA-256 of each shard, and the CRC, features, label and image of each record.
 
     Returns: the `Problem`s, in the order of shards and records.
 
@@ -84,7 +80,7 @@ def check_shard(
         problems.append(Problem(path, None, f"it must hold {shard.bytes:,} bytes. Found: {size:,}"))
     elif (found := storage.sha256(path)) != shard.sha256:
         problems.append(Problem(path, None, f"its SHA-256 must be {shard.sha256}. Found: {found}"))
-    try:  # all at once, which is much faster but can only show that all are good
+    try:  # all records at once, which is much faster, but doesn't say which one is damaged
         dataset = tf.data.TFRecordDataset(path).map(lambda record: _decode(record, description))
         complete = int(dataset.reduce(0, lambda count, _: count + 1)) == shard.count
     except tf.errors.OpError:
@@ -103,7 +99,7 @@ def check_shard(
             reason = "it is missing"
         except tf.errors.OpError as error:
             reason = f"it can't be read: {_reason(error)}"
-        if number < shard.count:  # continues behind it
+        if number < shard.count:  # goes on after it
             problems.append(Problem(path, number, reason))
             number += 1
     return problems
@@ -115,20 +111,19 @@ def skip_damaged_records(
     max_records: int,
     splits: Sequence[str] = schema.SPLITS,
 ) -> tuple[schema.DatasetDescription, list[Problem]]:
-    """Makes a description with which the damaged records of a data set are skipped.
+    """Reads every image of a data set, and makes a description that skips the damaged records.
 
     Args:
-        data_dir: folder of the data set. Every image is read.
-        description: its `schema.DatasetDescription`.
+        data_dir: folder of the data set.
+        description: its description.
         max_records: maximum number of damaged records.
         splits: the splits to check.
 
-    Returns:
-        (description, problems): the description with other `left_out` and `count` (`count_per_class` stays that of all
-        records), and the damaged records.
+    Returns: (description, problems): the description with new `left_out` and `count` (`count_per_class` still counts
+    all records), and the damaged records.
 
     Raises:
-        ValueError: if more are damaged.
+        ValueError: if more records are damaged.
     """
     damaged = {}
     for problem in verify_dataset(data_dir, splits):
@@ -161,7 +156,7 @@ def naming_damaged_shards(data_dir: str | pathlib.Path, description: schema.Data
 
     Args:
         data_dir: folder of the data set.
-        description: its `schema.DatasetDescription`. Damage of records that it skips is ignored.
+        description: its description. Damage to records that it skips is ignored.
     """
     try:
         yield
@@ -186,13 +181,13 @@ def _decode(record, description):
 
 
 def _decode_whole(encoded, size, description):
-    if description.encoding == schema.ORIGINAL:  # also what is outside of the central square
+    if description.encoding == schema.ORIGINAL:  # decodes what is outside of the central square too
         size = decoding.read_size(encoded)
     return decoding.decode_image(encoded, description.encoding, size)
 
 
 def _check_record(record, description):
-    """What is wrong with a record, or None."""
+    """Describes what is wrong with a record; None if nothing is."""
     try:
         encoded, size, _ = records.parse_record(record, description)
     except tf.errors.OpError as error:
@@ -204,7 +199,7 @@ def _check_record(record, description):
         kind = f"{description.encoding} of {' x '.join(map(str, size.numpy()))} pixels"
         if description.encoding == schema.ORIGINAL:
             kind = "JPEG or PNG"
-        name = b" ".join(names).decode(errors="replace") or "the image"  # records of others need not have it
+        name = b" ".join(names).decode(errors="replace") or "the image"  # third-party records may lack it
         return f"{name} can't be decoded as {kind}: {_reason(error)}"
     return None
 

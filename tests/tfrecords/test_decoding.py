@@ -1,4 +1,4 @@
-"""Files of any size are cropped and resized as Pillow does it with their pixels."""
+"""Original images of any size are cropped and resized like Pillow."""
 
 import io
 
@@ -17,7 +17,7 @@ FORMATS = {"JPEG": {"quality": 95, "subsampling": 0}, "PNG": {}}
 
 
 def made(size, format="PNG", mode="RGB", **options):
-    """A file of smooth waves of all colors, and its pixels as Pillow decodes them."""
+    """A file of smooth color waves, and its pixels as Pillow decodes them."""
     rows, columns = np.mgrid[: size[0], : size[1]]
     waves = [np.sin(rows / 9 + columns / 40), np.sin(rows / 50 - columns / 13), np.cos(rows / 23) * np.sin(columns / 7)]
     image = Image.fromarray((127 + 120 * np.stack(waves, axis=-1)).astype("uint8")).convert(mode)
@@ -26,7 +26,7 @@ def made(size, format="PNG", mode="RGB", **options):
 
 
 def reference(image, top, left, side, keep_aspect=False):
-    """The crop of an image whose shorter side would be IMAGE_PX: of its central square, or of all of it."""
+    """Pillow's crop of an image whose shorter side would be IMAGE_PX: of its central square, or of all of it."""
     scale = min(image.size) / IMAGE_PX
     box_px = round(side * scale)
     lost_rows = lost_columns = 0
@@ -38,7 +38,7 @@ def reference(image, top, left, side, keep_aspect=False):
 
 
 def in_graph(function, *columns):
-    """What a function of tensors returns inside of a `tf.data.Dataset`, for each row of the columns."""
+    """Maps a function over the rows of some columns in a `tf.data.Dataset`."""
     return list(tf.data.Dataset.from_tensor_slices(columns).map(function).as_numpy_iterator())
 
 
@@ -49,7 +49,7 @@ def small_square(content):
 class TestOriginal:
     @pytest.mark.parametrize("where", ["eagerly", "in tf.data"])
     @pytest.mark.parametrize("format", FORMATS)
-    def test_crop_of_the_resized_image_is_that_of_pillow(self, format, where):
+    def test_crop_equals_pillows(self, format, where):
         def crop(content, top, left):
             return decoding.decode_crop(content, "original", tf.constant([IMAGE_PX] * 2), top, left, CROP_PX)
 
@@ -65,13 +65,13 @@ class TestOriginal:
             assert np.abs(result - reference(image, top, left, CROP_PX)).max() <= 1, (image.size, top, left)
 
     @pytest.mark.parametrize("format", FORMATS)
-    def test_central_square_is_that_of_pillow(self, format):
+    def test_central_square_equals_pillows(self, format):
         content, image = made((375, 500), format)
         square = decoding.decode_image(content, "original", tf.constant([IMAGE_PX] * 2))
         assert np.abs(square.numpy() - reference(image, 0, 0, IMAGE_PX)).max() <= 1
 
     @pytest.mark.parametrize("size", SIZES)
-    def test_whole_image_has_its_aspect_and_its_crops_reach_the_edges(self, size):
+    def test_keep_aspect_crops_reach_the_edges(self, size):
         content, image = made(size)
         scaled = decoding.scaled_size(tf.constant(content), IMAGE_PX)
         assert scaled.numpy().tolist() == [round(length * IMAGE_PX / min(size)) for length in size]
@@ -90,11 +90,11 @@ class TestOriginal:
                 for dy in (-1, 0)
                 if x + dx >= 0 and y + dy >= 0
             ]
-            assert min(near) <= 1  # of the last crop, which is rounded, to within a pixel
+            assert min(near) <= 1  # the last crop is rounded to the pixel
 
     @pytest.mark.parametrize("size", [(256, 256), (256, 400)])
     @pytest.mark.parametrize("format", FORMATS)
-    def test_image_that_has_the_size_is_not_resampled(self, size, format):
+    def test_image_of_the_right_size_is_not_resampled(self, size, format):
         content, _ = made(size, format)
         stored_as = format.lower()
         left = (size[1] - 256) // 2
@@ -103,7 +103,7 @@ class TestOriginal:
         np.testing.assert_array_equal(result, expected)
 
     @pytest.mark.parametrize("format", FORMATS)
-    def test_window_of_random_size_is_of_the_complete_file(self, format):
+    def test_random_size_window_comes_from_the_complete_file(self, format):
         crop = random_crops.RandomCrop(CROP_PX, scale=(0.08, 1))
 
         def decode(content, row):
@@ -122,14 +122,14 @@ class TestOriginal:
     @pytest.mark.parametrize(
         "mode, format", [("L", "JPEG"), ("CMYK", "JPEG"), ("L", "PNG"), ("P", "PNG"), ("RGBA", "PNG")]
     )
-    def test_images_of_other_modes_are_rgb(self, mode, format):
+    def test_other_modes_become_rgb(self, mode, format):
         content, _ = made((300, 280), format, mode)
         image = Image.open(io.BytesIO(content)).convert("RGB")
         square = decoding.decode_image(content, "original", tf.constant([IMAGE_PX] * 2)).numpy()
         difference = np.abs(square - reference(image, 0, 0, IMAGE_PX))
-        assert difference.max() <= (6 if mode == "CMYK" else 1)  # of CMYK they compute RGB otherwise
+        assert difference.max() <= (6 if mode == "CMYK" else 1)  # their CMYK conversions differ
 
-    def test_transparent_png_is_laid_on_white(self):
+    def test_transparent_png_has_a_white_background(self):
         pixels = np.zeros((256, 256, 4), "uint8")
         pixels[..., 3] = np.arange(256)
         content = encoded(Image.fromarray(pixels), "PNG")
@@ -145,11 +145,11 @@ class TestOriginal:
         "content", [b"", b"no image", made((30, 40), "PNG")[0][:20], made((30, 40), "JPEG")[0][:9]]
     )
     @pytest.mark.parametrize("where", ["eagerly", "in tf.data"])
-    def test_what_is_no_image_is_an_error_of_its_own(self, content, where):
+    def test_damaged_image_is_an_invalid_argument(self, content, where):
         with pytest.raises(tf.errors.InvalidArgumentError):
             in_graph(small_square, [content]) if where == "in tf.data" else small_square(content)
 
-    def test_png_that_would_take_gigabytes_is_refused(self):
+    def test_huge_png_is_an_error(self):
         content = bytearray(made((30, 40))[0])
         content[16:24] = (100_000).to_bytes(4, "big") * 2
         with pytest.raises(tf.errors.InvalidArgumentError, match="must have 1 to 89478485 pixels"):

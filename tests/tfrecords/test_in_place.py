@@ -1,4 +1,4 @@
-"""TFRecords of others where they lie: read as our own are, and never written."""
+"""Third-party TFRecords read in place: like a built data set, and never written."""
 
 import pathlib
 import shutil
@@ -19,7 +19,7 @@ CLASSES = 4
 
 @pytest.fixture(scope="module")
 def stored(own_dir):
-    """What its shards hold: a dict from a shard's name to (JPEG, label) of each record."""
+    """For each shard's name the (JPEG, label) of each record."""
     description = schema.load_description(own_dir)
     names = [shard.name for split in description.splits.values() for shard in split.shards]
     found = {}
@@ -30,7 +30,7 @@ def stored(own_dir):
 
 
 def write_others(stored, folder):
-    """The same images in files of others: as TensorFlow's first ImageNet scripts write them, with labels from 1."""
+    """Writes the same images like TensorFlow's first ImageNet scripts, with labels from 1."""
     for name, images in stored.items():
         write_records(folder / name, [(content, label + 1) for content, label in images])
     return folder
@@ -38,13 +38,13 @@ def write_others(stored, folder):
 
 @pytest.fixture
 def others_dir(stored, tmp_path):
-    """These files, which a test may change."""
+    """Third-party files that a test may change."""
     return write_others(stored, tmp_path / "others")
 
 
 @pytest.fixture(scope="module")
 def indexed(stored, tmp_path_factory):
-    """These files and the folder of their index, neither of which a test may change."""
+    """Third-party files and their index, which no test changes."""
     root = tmp_path_factory.mktemp("indexed")
     index(write_others(stored, root / "others"), root / "index")
     return root / "others", root / "index"
@@ -62,7 +62,7 @@ def training_batches(data_dir, **arguments):
 
 
 def change(path, number, **features):
-    """Writes a file of others again, with other features in one record."""
+    """Changes features of one record in a file."""
     examples = [tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
     for key, value in features.items():
         examples[number].features.feature[f"image/{key}"].CopyFrom(feature(value))
@@ -75,20 +75,20 @@ class TestReading:
     @pytest.mark.parametrize(
         "arguments", [{}, {"last_offset": True, "seed": 1}, {"crop_scale": (0.2, 1)}], ids=["paper", "last", "random"]
     )
-    def test_training_images_of_the_size_are_those_of_our_own_data_set(self, arguments, own_dir, indexed):
+    def test_training_images_equal_a_built_data_sets(self, arguments, own_dir, indexed):
         batches = zip(training_batches(own_dir, **arguments), training_batches(indexed[1], **arguments), strict=True)
         for (expected, labels), (images, labels_in_place) in batches:
             np.testing.assert_array_equal(images, expected)
             np.testing.assert_array_equal(labels_in_place, labels)
 
     @pytest.mark.parametrize("views", [1, 10])
-    def test_evaluation_images_of_the_size_are_those_of_our_own_data_set(self, views, own_dir, indexed):
+    def test_evaluation_images_equal_a_built_data_sets(self, views, own_dir, indexed):
         ours, theirs = (reader.make_evaluation_dataset(each, 5, CROP_PX, views=views) for each in (own_dir, indexed[1]))
         for (expected, labels), (images, labels_in_place) in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(images, expected)
             np.testing.assert_array_equal(labels_in_place, labels)
 
-    def test_description_and_statistics_are_those_of_the_images(self, own_dir, indexed):
+    def test_description_and_statistics(self, own_dir, indexed):
         others_dir, index_dir = indexed
         ours, theirs = schema.load_description(own_dir), schema.load_description(index_dir)
         assert theirs.class_names == ("0", "1", "2", "3")
@@ -106,7 +106,7 @@ class TestReading:
         assert {path.name for path in index_dir.iterdir()} == {"dataset.json", "index.npz", "statistics.npz"}
 
     @pytest.mark.slow
-    def test_statistics_are_of_a_part_of_many_images(self, others_dir, tmp_path, monkeypatch):
+    def test_statistics_of_a_sample_of_many_images(self, others_dir, tmp_path, monkeypatch):
         monkeypatch.setattr(in_place, "STATISTICS_IMAGES", 20)
         means = []
         for seed in (0, 0, 1):
@@ -117,7 +117,7 @@ class TestReading:
         assert np.allclose(means[0] * 20, np.round(means[0] * 20), atol=1e-3)
 
     @pytest.mark.parametrize("keep_aspect", [False, pytest.param(True, marks=pytest.mark.slow)])
-    def test_images_of_any_size_and_both_formats_are_read(self, keep_aspect, tmp_path):
+    def test_images_of_any_size_and_both_formats(self, keep_aspect, tmp_path):
         sizes = [(70, 90), (200, 90), (40, 50), (64, 64)]
         contents = [encoded(photo(*size), format) for size in sizes for format in ("JPEG", "PNG")]
         for split in schema.SPLITS:
@@ -139,8 +139,8 @@ class TestReading:
         assert inputs["image"].shape == (8, CROP_PX, CROP_PX, 3)
 
 
-class TestFilesOfOthers:
-    def test_nothing_in_their_folder_is_ever_written_or_deleted(self, others_dir, tmp_path):
+class TestThirdPartyFiles:
+    def test_their_folder_is_never_written(self, others_dir, tmp_path):
         before = state(others_dir)
         index(others_dir, tmp_path / "index")
         index(others_dir, tmp_path / "index")
@@ -150,11 +150,11 @@ class TestFilesOfOthers:
         assert verify.verify_dataset(tmp_path / "index") == []
         assert state(others_dir) == before
 
-    def test_builder_refuses_an_index_and_deletes_nothing(self, others_dir, tmp_path):
+    def test_builder_refuses_the_folder_of_an_index(self, others_dir, tmp_path):
         index_dir = tmp_path / "index"
         index(others_dir, index_dir)
         path = others_dir / "train-00000-of-00003"
-        path.write_bytes(path.read_bytes()[:-5])  # which would be a reason to build a data set of our own again
+        path.write_bytes(path.read_bytes()[:-5])  # a built data set would be built again
         before, own = state(others_dir), state(index_dir)
         with pytest.raises(ValueError, match="must not be an index of records that are read in place"):
             dataset_builder.build_dataset(f"tfrecords:{others_dir}", index_dir, record_format={"label_offset": 1})
@@ -167,7 +167,7 @@ class TestFilesOfOthers:
             index(others_dir, tmp_path / "index")
 
     @pytest.mark.parametrize("how", [pytest.param("longer", marks=pytest.mark.slow), "of the same size"])
-    def test_changed_file_is_noticed_and_named(self, how, others_dir, stored, tmp_path):
+    def test_changed_file_is_an_error(self, how, others_dir, stored, tmp_path):
         index_dir = tmp_path / "index"
         index(others_dir, index_dir)
         path = others_dir / "validation-00001-of-00002"
@@ -182,12 +182,12 @@ class TestFilesOfOthers:
             reader.make_evaluation_dataset(index_dir, 5, CROP_PX)
 
     @pytest.mark.slow
-    def test_damaged_image_is_named_and_skipped_and_stays(self, others_dir, stored, tmp_path, capsys):
+    def test_damaged_image_is_named_or_skipped(self, others_dir, stored, tmp_path, capsys):
         path = others_dir / "train-00001-of-00003"
         change(path, 7, encoded=stored[path.name][7][0][:300])
         before = state(others_dir)
         description = index(others_dir, tmp_path / "index")
-        assert "1 of 60 images can't be read: the mean image is without them" in capsys.readouterr().out
+        assert "1 of 60 images can't be read. The mean image excludes them" in capsys.readouterr().out
         with (
             pytest.raises(ValueError, match=rf"{path}, record 7: the image can't be decoded as JPEG or PNG"),
             verify.naming_damaged_shards(tmp_path / "index", description),
@@ -200,7 +200,7 @@ class TestFilesOfOthers:
         assert state(others_dir) == before
 
     @pytest.mark.slow
-    def test_label_that_is_no_class_is_named(self, others_dir, tmp_path):
+    def test_label_out_of_range_is_named(self, others_dir, tmp_path):
         index(others_dir, tmp_path / "index")
         description = schema.load_description(tmp_path / "index")
         description.settings["label_offset"] = 2
@@ -212,32 +212,32 @@ class TestFilesOfOthers:
             training_batches(tmp_path / "index")
 
 
-class TestRefused:
-    def test_other_settings_are_refused(self, indexed):
+class TestErrors:
+    def test_other_settings(self, indexed):
         others_dir, index_dir = indexed
         with pytest.raises(ValueError, match="image_px was 64 and is now 32"):
             index(others_dir, index_dir, image_px=32)
         with pytest.raises(ValueError, match=r"record_format was \{'label_offset': '1'\} and is now .* '0'"):
             index(others_dir, index_dir, label_offset=0)
 
-    def test_files_without_validation_are_refused_with_the_way_out(self, others_dir, tmp_path):
+    def test_files_without_validation(self, others_dir, tmp_path):
         for path in others_dir.glob("validation*"):
             path.unlink()
         with pytest.raises(ValueError, match=rf"`validation` or `test` .*--source=tfrecords:{others_dir} --data_dir="):
             index(others_dir, tmp_path / "index")
 
-    def test_image_of_another_format_is_named(self, others_dir, tmp_path):
+    def test_image_of_another_format(self, others_dir, tmp_path):
         change(others_dir / "train-00002-of-00003", 3, encoded=encoded(photo(), "GIF"))
         with pytest.raises(ValueError, match=r"train-00002-of-00003, record 3, must hold a JPEG or PNG .*b'GIF8'"):
             index(others_dir, tmp_path / "index")
 
-    def test_folder_with_other_files_is_refused(self, others_dir):
+    def test_folder_with_other_files(self, others_dir):
         before = state(others_dir)
-        with pytest.raises(ValueError, match=r"must hold nothing but the index that is made. Received: .* exists"):
+        with pytest.raises(ValueError, match=r"must hold nothing but the index. Received: .* exists"):
             index(others_dir, others_dir)
         assert state(others_dir) == before
 
-    def test_other_sources_are_refused(self, tmp_path):
+    def test_other_sources(self, tmp_path):
         with pytest.raises(ValueError, match=r"`source` must be tfrecords:PATH .* Received: source=fashion_mnist"):
             in_place.index_in_place("fashion_mnist", tmp_path / "index")
 
@@ -245,7 +245,7 @@ class TestRefused:
 class TestOrder:
     @pytest.mark.slow
     @pytest.mark.parametrize("order", ["sorted over all files", "sorted in each file", "random"])
-    def test_classes_in_a_batch_are_those_that_are_read(self, order, tmp_path, monkeypatch, capsys):
+    def test_warns_of_sorted_images(self, order, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(epochs, "WINDOW_IMAGES", 1000)
         monkeypatch.setattr(epochs, "MIN_RUNS", 8)
         monkeypatch.setattr(in_place, "STATISTICS_IMAGES", 20)
@@ -268,7 +268,7 @@ class TestOrder:
 
 class TestProgram:
     @pytest.mark.slow
-    def test_index_is_made_for_several_runs(self, others_dir, tmp_path):
+    def test_index(self, others_dir, tmp_path):
         before = state(others_dir)
         flags = [f"--source=tfrecords:{others_dir}", f"--data_dir={tmp_path / 'index'}", "--in_place"]
         printed = run_well("tfrecords.build", *flags, "--label_offset=1", f"--image_px={IMAGE_PX}")
@@ -277,7 +277,7 @@ class TestProgram:
         assert (description.image_px, description.exif_orientation, description.in_place) == (IMAGE_PX, False, True)
         assert state(others_dir) == before
 
-    def test_flags_of_building_are_refused(self, others_dir, tmp_path):
+    def test_flags_of_the_builder_are_errors(self, others_dir, tmp_path):
         flags = [f"--source=tfrecords:{others_dir}", f"--data_dir={tmp_path}", "--in_place", "--encoding=png"]
         result = run("tfrecords.build", *flags)
         assert result.returncode == 2

@@ -1,4 +1,4 @@
-"""Crops of random size and aspect: the windows of torchvision's algorithm, and Pillow's resizing."""
+"""Crops of random size and aspect ratio: torchvision's windows, resized like Pillow."""
 
 import math
 
@@ -14,7 +14,7 @@ SIZES = [(256, 256), (256, 400), (700, 256), (256, 1024), (20, 3)]
 
 
 def reference_window(height, width, scale, ratio, uniform, randint):
-    """RandomResizedCrop as its authors describe it: (top, left, rows, columns)."""
+    """torchvision's RandomResizedCrop: (top, left, rows, columns)."""
     for _ in range(10):
         area = height * width * uniform(*scale)
         aspect = math.exp(uniform(math.log(ratio[0]), math.log(ratio[1])))
@@ -39,7 +39,7 @@ def windows(crop, size, draws):
 class TestWindow:
     @pytest.mark.parametrize("size", SIZES)
     @pytest.mark.parametrize("scale, ratio", [((0.08, 1), random_crops.RATIO), ((0.9, 1), (0.2, 0.3))])
-    def test_same_draws_give_the_window_of_torchvision(self, size, scale, ratio):
+    def test_same_random_numbers_give_torchvisions_window(self, size, scale, ratio):
         draws = np.random.default_rng(0).random((500, 22), "float32")
         crop = random_crops.RandomCrop(224, scale=scale, ratio=ratio)
         for row, window in zip(np.float64(draws), windows(crop, size, draws), strict=True):
@@ -56,7 +56,7 @@ class TestWindow:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("size", [(256, 256), (256, 400)])
-    def test_hundred_thousand_windows_are_distributed_as_torchvisions(self, size):
+    def test_windows_have_torchvisions_distribution(self, size):
         random = np.random.default_rng(1)
         crop = random_crops.RandomCrop(224, scale=(0.08, 1))
         ours = windows(crop, size, np.random.default_rng(2).random((100_000, 22), "float32"))
@@ -79,7 +79,7 @@ class TestWindow:
             a, b = np.sort(of_window(ours)), np.sort(of_window(theirs))
             both = np.concatenate([a, b])
             gap = np.abs(np.searchsorted(a, both, "right") - np.searchsorted(b, both, "right")).max() / 100_000
-            assert gap < 1.95 * math.sqrt(2 / 100_000)  # Kolmogorov and Smirnov's test, exceeded once in 1,000
+            assert gap < 1.95 * math.sqrt(2 / 100_000)  # Kolmogorov-Smirnov test at a level of 0.001
 
     @pytest.mark.parametrize(
         "arguments, message",
@@ -89,14 +89,14 @@ class TestWindow:
             ({"scale": (0.08, 1), "ratio": (-1, 1)}, "`crop_ratio` must be"),
         ],
     )
-    def test_other_numbers_are_refused(self, arguments, message):
+    def test_numbers_out_of_range_are_errors(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             random_crops.RandomCrop(224, **arguments)
 
 
 class TestDecode:
     @pytest.mark.parametrize("encoding", ["jpeg", "png"])
-    def test_window_is_resized_as_pillow_does(self, encoding):
+    def test_window_is_resized_like_pillow(self, encoding):
         image = photo(256, 400)
         content = encoded(image, encoding.upper(), **({"quality": 95} if encoding == "jpeg" else {}))
         stored = Image.fromarray(tf.io.decode_image(content).numpy()) if encoding == "png" else None
@@ -111,19 +111,19 @@ class TestDecode:
             expected = np.asarray(box.resize((64, 64), Image.Resampling.BILINEAR))
             result = crop.decode(tf.constant(content), encoding, size, tf.constant(row)).numpy()
             assert result.dtype == np.uint8
-            # They round differently; and at a JPEG's edges the crop's chroma lacks its neighbors.
+            # Rounding differs, and at the edges of a JPEG crop the chroma lacks its neighbors.
             difference = np.abs(np.int32(result) - expected)
             assert difference.max() <= (1 if encoding == "png" else 4) and difference.mean() < 0.5
 
 
 class TestReader:
-    def test_same_seed_gives_the_same_crops_from_any_step_on(self, tiny_data_dir):
+    def test_crops_do_not_depend_on_the_start(self, tiny_data_dir):
         def batches(**arguments):
             dataset = reader.make_training_dataset(tiny_data_dir, 20, 16, crop_scale=(0.1, 0.5), seed=3, **arguments)
             return [inputs["image"].numpy() for inputs, _ in dataset.take(3)]
 
         first, resumed = batches(num_parallel_calls=1), batches(start_step=1)
         np.testing.assert_array_equal(first[1], resumed[0])
-        # Red is 6 x row: what a crop of 13 to 28 of the 40 rows shows of them, with its ends averaged.
+        # Red is 6 x row, so its range is the number of rows in the crop: 13 to 28 of 40, with averaged ends.
         spans = np.concatenate([np.ptp(np.int32(batch[..., 0]), axis=(1, 2)) for batch in first]) / 6
         assert spans.min() < 14 and spans.max() > 22 and len(set(spans)) > 10

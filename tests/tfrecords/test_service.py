@@ -1,4 +1,4 @@
-"""Reading through tf.data service: the same images from other processes, also if one of them is killed."""
+"""The tf.data service: the same images from other processes, even if one of them is killed."""
 
 import contextlib
 import itertools
@@ -26,7 +26,7 @@ def free_port():
 
 @contextlib.contextmanager
 def data_service(*flags, num_workers=2):
-    """Starts alexnet-data-service; gives the process and its address when it listens."""
+    """Runs alexnet-data-service; yields the process and its address."""
     process = subprocess.Popen(
         program("tfrecords.service", "--host=localhost", f"--num_workers={num_workers}", *flags),
         env=ENVIRONMENT,
@@ -43,7 +43,7 @@ def data_service(*flags, num_workers=2):
 
 
 def workers_of(process):
-    """The process numbers of the service's workers, as soon as they serve."""
+    """The process IDs of the service's workers, once they serve."""
     workers = set()
     while len(workers) < 2:
         line = process.stdout.readline()
@@ -54,7 +54,7 @@ def workers_of(process):
 
 class TestService:
     @pytest.mark.slow
-    def test_images_are_those_read_here_and_none_comes_twice(self, tiny_data_dir, monkeypatch):
+    def test_images_equal_local_ones_and_none_comes_twice(self, tiny_data_dir, monkeypatch):
         monkeypatch.setattr(epochs, "WINDOW_IMAGES", 10)
 
         def images(count, **arguments):
@@ -63,17 +63,17 @@ class TestService:
                 for values in zip(inputs["image"].numpy(), inputs["color_offset"].numpy(), labels.numpy(), strict=True):
                     yield b"".join(np.asarray(value).tobytes() for value in values)
 
-        here = list(images(10 * 9))  # of ten epochs; nine batches of five images in each
+        here = list(images(10 * 9))  # ten epochs of nine batches of five images
         with data_service() as (_, address):
             through = list(images(3 * 9, data_service=address))
         assert len(set(through)) == len(through) == 3 * 45
         assert set(through) <= set(here)
-        # Which worker takes which window is chance, but no window is left lying.
+        # Which worker takes which window is random, but each window is read.
         assert len(set(through) & set(here[: 5 * 45])) > 2 * 45
 
     @pytest.mark.slow
     @pytest.mark.long
-    def test_killed_worker_is_reported_and_training_continues(self, data_dir, tmp_path):
+    def test_training_continues_after_a_worker_is_killed(self, data_dir, tmp_path):
         with data_service() as (process, address):
             workers = workers_of(process)
             flags = train_flags(data_dir, tmp_path / "run", "--epochs=4", f"--data_service={address}")
@@ -95,7 +95,7 @@ class TestService:
 
     @pytest.mark.slow
     @pytest.mark.long
-    def test_killed_dispatcher_started_again_with_its_journal_continues(self, data_dir, tmp_path):
+    def test_dispatcher_resumes_from_its_journal(self, data_dir, tmp_path):
         port = free_port()
         flags = [f"--port={port}", f"--work_dir={tmp_path / 'journal'}"]
         with contextlib.ExitStack() as stack:
@@ -111,7 +111,7 @@ class TestService:
 
     @pytest.mark.slow
     @pytest.mark.long
-    def test_several_trainers_share_what_the_service_reads(self, data_dir, tmp_path):
+    def test_several_trainers_share_the_service(self, data_dir, tmp_path):
         with data_service() as (_, address):
             flags = train_flags(data_dir, tmp_path / "run", "--epochs=2", f"--data_service={address}")
             output = run_well("train", *flags, "--num_local_workers=2")
@@ -128,13 +128,13 @@ class TestService:
             time.sleep(0.1)
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-    def test_dispatcher_alone_stops_when_asked_to(self, number):
+    def test_dispatcher_stops_on_a_signal(self, number):
         with data_service(num_workers=0) as (process, _):
             process.send_signal(number)
             assert process.wait(timeout=60) == 0
 
     @pytest.mark.slow
-    def test_invalid_flags_are_refused(self):
+    def test_invalid_flags(self):
         with socket.create_server(("", 0)) as listener:
             port = listener.getsockname()[1]
             for flags, message in (
@@ -146,11 +146,11 @@ class TestService:
                 assert message in result.stdout + result.stderr
 
     @pytest.mark.parametrize("address", ["localhost:1", "localhost", "localhost:port"])
-    def test_address_at_which_nothing_listens_is_named(self, address):
+    def test_address_where_nothing_listens_is_an_error(self, address):
         with pytest.raises(ValueError, match=rf"`data_service` must be .*{address}"):
             tf_data_service.check_reachable(address, seconds=0)
 
-    def test_trainers_that_share_must_name_their_job(self, tiny_data_dir):
+    def test_several_trainers_without_a_job_name_are_an_error(self, tiny_data_dir):
         with socket.create_server(("localhost", 0)) as listener, pytest.raises(ValueError, match="`data_service_job`"):
             address = f"localhost:{listener.getsockname()[1]}"
             reader.make_training_dataset(tiny_data_dir, 10, 32, share=reader.Share(0, 2), data_service=address)

@@ -1,4 +1,4 @@
-"""alexnet-tfrecords --verify and --describe: damage is found wherever it is, and a data set is described."""
+"""alexnet-tfrecords --verify finds all damage; --describe describes a data set."""
 
 import dataclasses
 import pathlib
@@ -25,7 +25,7 @@ def copy(tiny_data_dir, tmp_path):
 
 
 def rewrite(data_dir, change):
-    """Passes the examples of a shard through `change` and writes it again; dataset.json stays as it is."""
+    """Passes the examples of a shard through `change`; dataset.json stays as it is."""
     path = data_dir / SHARD
     examples = [tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
     change(examples)
@@ -62,21 +62,21 @@ class TestVerify:
             (lambda e: e.pop(), "record 4: it is missing"),
         ],
     )
-    def test_record_that_can_not_be_is_named_by_its_number(self, change, message, copy):
+    def test_invalid_record_is_named(self, change, message, copy):
         path = rewrite(copy, change)
         problems = list(map(str, verify.verify_dataset(copy)))
         assert all(problem.startswith(str(path)) for problem in problems)
         found = [problem for problem in problems if re.search(message, problem)]
         assert len(found) == 1, problems
 
-    def test_missing_shard_is_a_problem_and_the_others_are_checked_too(self, copy):
+    def test_missing_shard_is_named_and_others_are_checked(self, copy):
         (copy / SHARD).unlink()
         (copy / "train-00002-of-00005").write_bytes(b"")
         problems = verify.verify_dataset(copy)
         assert {pathlib.PurePath(problem.path).name for problem in problems} == {SHARD, "train-00002-of-00005"}
 
     @pytest.mark.slow
-    def test_program_reports_problems_and_exits_with_status_1(self, copy):
+    def test_program_exits_with_status_1(self, copy):
         assert "no problems" in run_well("tfrecords.build", "--verify", f"--data_dir={copy}")
         content = bytearray((copy / SHARD).read_bytes())
         content[-10] ^= 4
@@ -90,7 +90,7 @@ class TestVerify:
 class TestDamage:
     @pytest.mark.slow
     @pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.long)])
-    def test_bit_flips_and_cuts_are_never_read_as_images(self, copy, count):
+    def test_every_bit_flip_and_cut_is_noticed(self, copy, count):
         chance = random.Random(7)
         complete = (copy / SHARD).read_bytes()
         noticed = {"flip": 0, "cut": 0}
