@@ -1,9 +1,9 @@
-"""Counts the classes in a batch of images that their source stores class by class.
+"""Counts the classes in a training batch when the source stores its images class by class.
 
     python benchmarks/mixing.py
 
-Builds data sets from sorted sources of each kind, with several numbers of shards, and prints a table in Markdown: the
-number of classes in a batch of 128 training images, averaged over two epochs, beside that of a random order.
+Builds data sets from sorted sources of each kind, with several numbers of shards, and reads one of them in place.
+Prints a Markdown table: the mean number of classes in a batch of 128 images, relative to a random order.
 """
 
 import io
@@ -18,10 +18,8 @@ import tensorflow_datasets as tfds
 from absl import app, flags
 from PIL import Image
 
-from alexnet_tf.tfrecords import dataset_builder, reader, schema
+from alexnet_tf.tfrecords import dataset_builder, in_place, reader, records, schema
 
-BATCH = 128
-EPOCHS = 2
 IMAGE_PX = 8
 
 
@@ -32,7 +30,7 @@ def define_flags():
 
 
 def sorted_images(count, classes):
-    """JPEGs and their labels, class by class."""
+    """Makes JPEGs and their labels, class by class."""
     buffer = io.BytesIO()
     Image.fromarray(np.zeros((IMAGE_PX, IMAGE_PX, 3), "uint8")).save(buffer, "JPEG")
     return [(buffer.getvalue(), label * classes // count) for label in range(count)]
@@ -48,7 +46,7 @@ def write_folder(folder, images):
 
 
 def write_archives(folder, images):
-    """As ILSVRC-2012's: a tar with a tar for each class, one of the validation images, and the devkit."""
+    """Writes files like ILSVRC-2012's: a tar with a tar per class, one of validation images, and the devkit."""
 
     def add(archive, name, content):
         member = tarfile.TarInfo(name)
@@ -112,11 +110,12 @@ def write_tfds(folder, images):
     return "tfds:sorted"
 
 
-def classes_in_a_batch(data_dir):
-    """Average number of classes in a batch of training images."""
-    steps = reader.steps_per_epoch(schema.load_description(data_dir), BATCH)
-    dataset = reader.make_training_dataset(data_dir, BATCH, IMAGE_PX).take(EPOCHS * steps)
-    return np.mean([len(np.unique(labels)) for _, labels in dataset])
+def count_classes(data_dir):
+    """A cell of the table: the number of classes in a batch, and how it differs from a random order."""
+    description = schema.load_description(data_dir)
+    labels = reader.read_labels(data_dir, description, "train")
+    read, random = in_place.classes_in_batch(records.Records.open(data_dir, description, "train"), labels)
+    return f"{read:.1f} ({read / random - 1:+.1%})"
 
 
 def main(_):
@@ -125,18 +124,13 @@ def main(_):
         "train": sorted_images(flag.images, flag.classes),
         "validation": sorted_images(flag.classes, flag.classes),
     }
-    random = np.random.default_rng(0)
-    labels = [label for _, label in images["train"]]
-    drawn = [len(set(random.choice(labels, BATCH, replace=False))) for _ in range(2000)]
-    expected = np.mean(drawn)
-    print(f"In a random order: {expected:.1f} classes.\n")
     print("| source | " + " | ".join(f"{count} shards" for count in flag.shards) + " |")
     print("|---" * (1 + len(flag.shards)) + "|")
     with tempfile.TemporaryDirectory() as work:
         folder = pathlib.Path(work)
         sources = {
             "folders": write_folder(folder / "images", images),
-            "tfrecords of others": write_records(folder / "records", images),
+            "third-party tfrecords": write_records(folder / "records", images),
             "tfds": write_tfds(folder / "tfds", images),
             "ilsvrc2012": write_archives(folder / "archives", images),
         }
@@ -153,9 +147,10 @@ def main(_):
                     num_processes=1,
                     tfds_data_dir=str(folder / "tfds"),
                 )
-                count = classes_in_a_batch(data_dir)
-                cells.append(f"{count:.1f} ({count / expected - 1:+.1%})")
+                cells.append(count_classes(data_dir))
             print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+        in_place.index_in_place(sources["third-party tfrecords"], folder / "index", image_px=IMAGE_PX)
+        print(f"In place, 8 shards: {count_classes(folder / 'index')}.")
 
 
 if __name__ == "__main__":
