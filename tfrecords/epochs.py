@@ -1,4 +1,4 @@
-"""The order of the training images: one permutation per epoch, whatever the number of workers."""
+"""The order of the training images: one permutation per epoch, the same for any number of workers."""
 
 # TensorFlow's type stubs are wrong here.
 # pyright: reportArgumentType=false
@@ -12,31 +12,31 @@ import tensorflow as tf
 
 from alexnet_tf.tfrecords import records
 
-# A window of the epoch is read while the previous one is decoded, so that memory holds two windows.
+# A window is read while the previous one is consumed: two are in memory.
 WINDOW_IMAGES = 4096
 WINDOW_BYTES = 128e6
-# Consecutive records that stay together in a window. An object store sends TensorFlow 1 MB per request.
+# A run is read at once. TensorFlow reads 1 MB per request from Google Cloud Storage.
 RUN_IMAGES = 32
 RUN_BYTES = 1e6
-MIN_RUNS = 1024  # in an epoch: a small data set has shorter runs
+MIN_RUNS = 1024  # in an epoch: small data sets have shorter runs
 
 
 @dataclasses.dataclass(frozen=True)
 class EpochOrder:
-    """The order in which an epoch reads the records.
+    """The order in which an epoch reads the records of the training split.
 
-    1. The epoch is a random permutation of runs of consecutive records, laid end to end.
-    2. It is cut into windows of some steps, which are read one after another.
-    3. A window of n steps is cut into `batch_size` stretches of n records. Each step takes one record of each stretch,
-       in random order.
+    1. An epoch is a random permutation of runs of consecutive records.
+    2. The permutation is cut into windows of several steps, which are read one after another.
+    3. A window of n steps is cut into stretches of n records, one for each position in the global batch. Each step
+       takes one record of each stretch, in random order.
 
-    So a batch holds records from all over its window; and a worker, whose images are some of each batch, reads some of
-    the stretches and nothing else. The records after the last full batch are not read; they differ between epochs.
+    So each batch has records from all over its window. A worker, which has some positions in each batch, reads only
+    the records of those stretches. The records after the last full batch are left out, different ones in each epoch.
 
     Attributes:
         count: number of records.
-        record_bytes: their mean size.
-        batch_size: images in a step, of all workers together.
+        record_bytes: mean size of a record.
+        batch_size: global batch size.
         seed: any integer.
     """
 
@@ -47,23 +47,27 @@ class EpochOrder:
 
     @property
     def steps(self) -> int:
-        """Steps in an epoch."""
+        """Number of steps in an epoch."""
         return self.count // self.batch_size
 
     @property
     def run_length(self) -> int:
-        """Records in a run."""
+        """Number of records in a run."""
         return max(1, min(RUN_IMAGES, int(RUN_BYTES / self.record_bytes), self.count // MIN_RUNS))
 
     @property
     def windows(self) -> int:
-        """Windows in an epoch."""
+        """Number of windows in an epoch."""
         images = min(WINDOW_IMAGES, int(WINDOW_BYTES / self.record_bytes))
         return -(-self.steps // max(1, images // self.batch_size))
 
     def first_step(self, window):
-        """The first step of a window; an integer or an int64 scalar, as `window`."""
+        """The first step of a window, which is an integer or an int64 scalar."""
         return window * self.steps // self.windows
+
+    def window_of(self, step: int) -> int:
+        """The window that contains a step."""
+        return ((step + 1) * self.windows - 1) // self.steps
 
     def key(self, epoch: tf.Tensor) -> tf.Tensor:
         """The key of an epoch's random numbers, int64 (2,)."""
@@ -74,12 +78,7 @@ class EpochOrder:
         return tf.random.fold_in(self.key(epoch), self.windows + step)
 
     def window(self, epoch: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-        """The numbers of the records in a window, int64 (steps, batch_size), eagerly or in a graph.
-
-        Args:
-            epoch: int64 scalar.
-            window: int64 scalar, number of the window in the epoch.
-        """
+        """The numbers of the records in a window, int64 (steps, batch_size). `epoch` and `window` are int64 scalars."""
         key, window = self.key(epoch), tf.cast(window, tf.int64)
         first, end = self.first_step(window), self.first_step(window + 1)
         stretches_key, steps_key = tf.unstack(tf.random.split(tf.random.fold_in(key, window)))
@@ -89,19 +88,19 @@ class EpochOrder:
         steps = tf.argsort(tf.random.stateless_uniform(tf.shape(stretches), steps_key))
         return tf.transpose(tf.gather(stretches, steps, batch_dims=1))
 
-    def _numbers(self, places, key):
-        """The numbers of the records at places of the epoch."""
+    def _numbers(self, positions, key):
+        """The numbers of the records at positions in the permutation."""
         firsts = np.arange(0, self.count, self.run_length)
         lengths = np.minimum(self.run_length, self.count - firsts)  # the last run may be shorter
         runs = tf.random.experimental.stateless_shuffle(tf.range(len(firsts)), key)
         begins = tf.cumsum(tf.gather(lengths, runs), exclusive=True)
-        found = tf.searchsorted(begins, places, side="right") - 1
-        return tf.gather(tf.gather(firsts, runs), found) + places - tf.gather(begins, found)
+        found = tf.searchsorted(begins, positions, side="right") - 1
+        return tf.gather(tf.gather(firsts, runs), found) + positions - tf.gather(begins, found)
 
 
 def read_epochs(
     order: EpochOrder,
-    found: records.Records,
+    stored: records.Records,
     draw: Callable[[tf.Tensor, tf.Tensor], Any],
     columns: slice,
     start_epoch: int,
@@ -111,35 +110,35 @@ def read_epochs(
 
     Args:
         order: the order of all workers' records.
-        found: the records.
+        stored: the records.
         draw: a function from the epoch and the step, int64 scalars, to the random numbers of this worker's images in
-            the step: tensors (images, ...).
-        columns: this worker's part of each batch.
+            the step, a structure of tensors (images, ...).
+        columns: this worker's positions in the global batch.
         start_epoch, start_step: where to begin.
 
-    Returns: a `tf.data.Dataset` of (string scalar, a record; its part of what `draw` returns).
+    Returns: a `tf.data.Dataset` of (record, string scalar; its random numbers).
     """
 
     def read_window(number):
         epoch, window = number // order.windows, number % order.windows
         first = order.first_step(window)
-        skipped = tf.where(epoch == start_epoch, tf.maximum(start_step - first, 0), tf.constant(0, tf.int64))
-        numbers = order.window(epoch, window)[skipped:, columns]
-        flat = tf.reshape(numbers, (-1,))
-        in_files = tf.argsort(flat)
-        runs = tf.data.Dataset.from_tensor_slices(found.runs(tf.gather(flat, in_files)))
+        done = tf.where(epoch == start_epoch, tf.maximum(start_step - first, 0), tf.constant(0, tf.int64))
+        numbers = order.window(epoch, window)[done:, columns]
+        steps = first + done + tf.range(tf.shape(numbers, tf.int64)[0])
+        numbers, shape = tf.reshape(numbers, (-1,)), tf.shape(numbers)
+        in_files = tf.argsort(numbers)
+        positions = tf.reshape(tf.math.invert_permutation(in_files), shape)
+        runs = tf.data.Dataset.from_tensor_slices(stored.runs(tf.gather(numbers, in_files)))
         encoded = records.interleave(runs, lambda *run: records.read_records(*run).batch(run[-1]))
-        places = tf.reshape(tf.math.invert_permutation(in_files), tf.shape(numbers))
-        steps = first + skipped + tf.range(tf.shape(numbers, tf.int64)[0])
-        encoded = encoded.unbatch().batch(tf.size(flat, tf.int64))
-        return encoded.map(lambda encoded: (encoded, epoch, steps, places))
+        encoded = encoded.unbatch().batch(tf.size(numbers, tf.int64))
+        return encoded.map(lambda encoded: (encoded, positions, epoch, steps))
 
-    def read_steps(encoded, epoch, steps, places):
-        # Copies one step's records at a time: in order, the whole window would be in memory twice.
-        return tf.data.Dataset.from_tensor_slices((steps, places)).map(
-            lambda step, places: (tf.gather(encoded, places), draw(epoch, step))
+    def read_steps(encoded, positions, epoch, steps):
+        # One step at a time: sorting the complete window would hold it in memory twice.
+        return tf.data.Dataset.from_tensor_slices((positions, steps)).map(
+            lambda positions, step: (tf.gather(encoded, positions), draw(epoch, step))
         )
 
-    start = start_epoch * order.windows + sum(order.first_step(each + 1) <= start_step for each in range(order.windows))
-    windows = tf.data.Dataset.range(start, tf.int64.max).flat_map(read_window)
+    first_window = start_epoch * order.windows + order.window_of(start_step)
+    windows = tf.data.Dataset.range(first_window, tf.int64.max).flat_map(read_window)
     return windows.prefetch(1).flat_map(read_steps).unbatch()

@@ -150,8 +150,8 @@ def _index(
         settings=settings,
         checksums={records.INDEX_FILE: saved},
     )
-    found = records.Records.open(data_dir, description, "train")
-    _warn_if_sorted(description, found, labels["train"])
+    stored = records.Records.open(data_dir, description, "train")
+    _warn_if_sorted(description, stored, labels["train"])
     checksum = _compute_statistics(data_dir, description).save(data_dir)
     checksums = description.checksums | {statistics.STATISTICS_FILE: checksum}
     description = dataclasses.replace(description, checksums=checksums)
@@ -199,9 +199,9 @@ def _compute_statistics(data_dir: pathlib.Path, description: schema.DatasetDescr
     return statistics.Statistics.of(sums)
 
 
-def _warn_if_sorted(description: schema.DatasetDescription, found: records.Records, labels: np.ndarray) -> None:
+def _warn_if_sorted(description: schema.DatasetDescription, stored: records.Records, labels: np.ndarray) -> None:
     """Prints a warning if the batches of training have fewer classes than those of a random order."""
-    read, random = classes_in_batch(found, labels)
+    read, random = classes_in_batch(stored, labels)
     if read < _LEAST_MIXED * random:
         print(
             f"Warning: the images are sorted by class. A batch of {_BATCH} has images from {read:.1f} classes; in "
@@ -210,15 +210,15 @@ def _warn_if_sorted(description: schema.DatasetDescription, found: records.Recor
         )
 
 
-def classes_in_batch(found: records.Records, labels: np.ndarray) -> tuple[float, float]:
+def classes_in_batch(stored: records.Records, labels: np.ndarray) -> tuple[float, float]:
     """The mean number of classes in a batch of 128 training images: as they are read, and in random order.
 
     Args:
-        found: the records of the training split.
+        stored: the records of the training split.
         labels: int (records,), their labels.
     """
-    batch = min(_BATCH, found.count)
-    order = epochs.EpochOrder(found.count, found.mean_bytes, batch, seed=0)
+    batch = min(_BATCH, stored.count)
+    order = epochs.EpochOrder(stored.count, stored.mean_bytes, batch, seed=0)
     windows = [order.window(*divmod(number, order.windows)).numpy() for number in range(_WINDOWS_COUNTED)]
     read = np.mean([len(np.unique(step)) for step in labels[np.concatenate(windows)]])
     return float(read), float(np.sum(1 - (1 - np.bincount(labels) / len(labels)) ** batch))

@@ -127,10 +127,10 @@ def make_training_dataset(
     _check_training_arguments(description, batch_size, crop_px, images_per_crop, start_epoch, start_step, share)
     crop = random_crops.RandomCrop(crop_px, last_offset, crop_scale, crop_ratio)
     noise = statistics.Statistics.load(data_dir).color_noise(color_noise)
-    found = records.Records.open(data_dir, description, "train")
+    stored = records.Records.open(data_dir, description, "train")
     if data_service:
         share, data_service_job = _share_of_service(data_service, data_service_job, share)
-    order = epochs.EpochOrder(found.count, found.mean_bytes, batch_size, seed)
+    order = epochs.EpochOrder(stored.count, stored.mean_bytes, batch_size, seed)
     local_batch = batch_size // share.num_workers
     columns = slice(share.worker * local_batch, (share.worker + 1) * local_batch)
 
@@ -144,7 +144,7 @@ def make_training_dataset(
             offsets = tf.cast(epoch < color_noise_epochs, tf.float32) * offsets
         return draws[columns], offsets[columns]
 
-    dataset = epochs.read_epochs(order, found, draw, columns, start_epoch, start_step)
+    dataset = epochs.read_epochs(order, stored, draw, columns, start_epoch, start_step)
     # Twice the number of cores is faster than AUTOTUNE. But the service's machines may have more cores than this one.
     calls = num_parallel_calls or (tf.data.AUTOTUNE if data_service else 2 * available_cpus())
     dataset = dataset.map(
@@ -193,14 +193,14 @@ def make_evaluation_dataset(
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
     description = description or schema.load_description(data_dir)
-    found = records.Records.open(data_dir, description, split)
+    stored = records.Records.open(data_dir, description, split)
     crops.check_crop_px(crop_px, description.image_px)
     count, replicas = description.splits[split].count, share.all_replicas
     local_batch = _evaluation_batch(description, batch_size, split, replicas)
     datasets = []
     for replica in range(share.worker * share.replicas, (share.worker + 1) * share.replicas):
         begin, end = count * replica // replicas, count * (replica + 1) // replicas
-        dataset = found.read_range(begin, end).apply(tf.data.experimental.assert_cardinality(end - begin))
+        dataset = stored.read_range(begin, end).apply(tf.data.experimental.assert_cardinality(end - begin))
         dataset = dataset.map(
             lambda record: _decode_views(record, description, crop_px, views),
             num_parallel_calls=2 * available_cpus(),
@@ -214,8 +214,8 @@ def make_evaluation_dataset(
 
 def read_labels(data_dir: str | pathlib.Path, description: schema.DatasetDescription, split: str) -> np.ndarray:
     """Reads the labels of a split in the order of `make_evaluation_dataset`, int32 (n,), without decoding images."""
-    found = records.Records.open(data_dir, description, split)
-    labels = found.read_range(0, found.count).map(lambda record: records.parse_record(record, description)[2])
+    stored = records.Records.open(data_dir, description, split)
+    labels = stored.read_range(0, stored.count).map(lambda record: records.parse_record(record, description)[2])
     return np.fromiter(labels.as_numpy_iterator(), "int32")
 
 
@@ -243,10 +243,10 @@ def read_squares(
     numbers: Sequence[int] | np.ndarray,
 ) -> tf.data.Dataset:
     """Like `read_images`, but returns a `tf.data.Dataset` of uint8 (image_px, image_px, 3)."""
-    found = records.Records.open(data_dir, description, split)
+    stored = records.Records.open(data_dir, description, split)
 
     places = tf.data.Dataset.from_tensor_slices(np.asarray(numbers, "int64"))
-    dataset = records.interleave(places, lambda number: found.read_range(number, number + 1))
+    dataset = records.interleave(places, lambda number: stored.read_range(number, number + 1))
     return dataset.map(
         lambda record: _decode_center(record, description, description.image_px)[0],
         num_parallel_calls=2 * available_cpus(),
