@@ -1,12 +1,12 @@
-"""Times reading the training images, beside JPEG decoders alone and PyTorch's DataLoader, and building them.
+"""Times building data sets and reading training images, compared to bare JPEG decoders and PyTorch's DataLoader.
 
     pip install alexnet-tf[bench]
     python benchmarks/reading.py
 
-Makes photographs (noise with the spectrum of natural images, 500 x 375 pixels), builds data sets of them in each
-encoding, indexes the JPEGs of 256 pixels and the photographs themselves as records of others, and then times all
-candidates in turn, each in a process of its own that is idle while another is timed: once on one core and once on all.
-Finally prints a table in Markdown, with medians over the rounds.
+Makes synthetic photographs (noise with the spectrum of natural images, 500 x 375 pixels), builds data sets in each
+encoding, and indexes the 256 pixel JPEGs and the photographs themselves to be read in place. Then times all candidates
+in turn, each in its own process, which is idle while another is timed: on one core, then on all cores. Prints a
+Markdown table with medians over the rounds.
 """
 
 import concurrent.futures
@@ -40,16 +40,16 @@ DATA_SETS = {
 
 
 def define_flags():
-    flags.DEFINE_integer("rounds", 5, "Number of times that each candidate is timed, in turn.")
+    flags.DEFINE_integer("rounds", 5, "Number of rounds. Each times all candidates in turn.")
     flags.DEFINE_integer("photos", 2048, "Number of photographs.")
-    flags.DEFINE_list("candidates", list(CANDIDATES), "The candidates.")
-    flags.DEFINE_string("candidate", None, "The candidate of this process. Set by this program.")
-    flags.DEFINE_integer("cores", None, "Number of cores. Set by this program.")
+    flags.DEFINE_list("candidates", list(CANDIDATES), "Names of the candidates.")
+    flags.DEFINE_string("candidate", None, "Internal: the candidate of this process.")
+    flags.DEFINE_integer("cores", None, "Internal: number of cores.")
     flags.DEFINE_string("work_dir", None, "Folder of the photographs and data sets; a temporary one by default.")
 
 
 def make_photo(seed):
-    """The bytes of a JPEG whose amplitudes fall as 1/f, with edges: about as many as a photograph has."""
+    """Makes a JPEG whose amplitudes fall as 1/f, with edges. It has about as many bytes as a photograph."""
     random = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(375)[:, None], np.fft.rfftfreq(500)[None])
     spectrum = random.normal(size=(3, *frequency.shape, 2)) @ [1, 1j] / np.maximum(frequency, 1 / 500)
@@ -62,7 +62,7 @@ def make_photo(seed):
 
 
 def encoded_images(work_dir):
-    """The JPEGs of a data set, in memory."""
+    """Reads the JPEGs of a data set."""
     import tensorflow as tf
 
     from alexnet_tf.tfrecords import schema
@@ -73,7 +73,7 @@ def encoded_images(work_dir):
 
 
 def photographs(work_dir):
-    """The JPEGs of the photographs, in memory."""
+    """Reads the JPEGs of the photographs."""
     return [path.read_bytes() for path in sorted((work_dir / "photos").glob("*/*"))]
 
 
@@ -89,7 +89,7 @@ def ours(data_set, num_parallel_calls=None, **arguments):
 
 
 def float32_out(work_dir, cores):
-    """The same, but with mean and noise applied in the pipeline and not on the device."""
+    """This pipeline, but it applies mean and noise itself instead of on the device."""
     import tensorflow as tf
 
     from alexnet_tf.tfrecords import reader
@@ -106,7 +106,7 @@ def float32_out(work_dir, cores):
 
 
 def bare_tf(work_dir, cores):
-    """TensorFlow's decoder, cropping as it decodes, and nothing else."""
+    """Only TensorFlow's decoder, which crops as it decodes."""
     import tensorflow as tf
 
     dataset = tf.data.Dataset.from_tensor_slices(encoded_images(work_dir)).repeat()
@@ -120,7 +120,7 @@ def bare_tf(work_dir, cores):
 
 
 def bare_libjpeg(work_dir, cores):
-    """libjpeg-turbo through simplejpeg, one thread per core, and nothing else."""
+    """Only libjpeg-turbo through simplejpeg, with one thread per core."""
     import simplejpeg  # pyright: ignore[reportMissingImports] (installed by `make bench`)
 
     encoded = encoded_images(work_dir)
@@ -138,7 +138,7 @@ def bare_libjpeg(work_dir, cores):
 
 
 def random_resized(image):
-    """torchvision's RandomResizedCrop of a Pillow image, with its defaults: random area and aspect, resized."""
+    """torchvision's RandomResizedCrop of a Pillow image, with its default arguments."""
     import torch
 
     for _ in range(10):
@@ -155,7 +155,7 @@ def random_resized(image):
 
 
 def memory_copy(work_dir, cores):
-    """As many bytes as the crops have, from the raw data set in the page cache into batches, and nothing else."""
+    """Only copies the bytes of the crops from the page cache into batches."""
     from alexnet_tf.tfrecords import records, schema
 
     description = schema.load_description(work_dir / "raw")
@@ -178,7 +178,7 @@ def memory_copy(work_dir, cores):
 
 
 def torch_loader(decoder, full_size=False):
-    """PyTorch's DataLoader with one worker per core: shuffle, decode, crop, flip, draw the noise, batch."""
+    """PyTorch's DataLoader with one worker per core, which shuffles, decodes, crops, flips, draws noise and batches."""
 
     def candidate(work_dir, cores):
         import torch
@@ -238,11 +238,11 @@ CANDIDATES = {
 
 
 def time_candidate(flag):
-    """The work of a candidate's process: for each input line it times some thousand images."""
+    """Runs a candidate's process: for each line of input, times some thousand images."""
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: flag.cores]))
     batches = CANDIDATES[flag.candidate](pathlib.Path(flag.work_dir), flag.cores)
     for _ in sys.stdin:
-        for least in (_WARM_IMAGES, _TIMED_IMAGES):  # the first ones empty the buffers, which filled while it was idle
+        for least in (_WARM_IMAGES, _TIMED_IMAGES):  # the first ones come from buffers that filled while it was idle
             begin, images = time.perf_counter(), 0
             while images < least:
                 images += next(batches)
@@ -250,7 +250,7 @@ def time_candidate(flag):
 
 
 def build_data_sets(work_dir, photos):
-    """Makes the photographs and the data sets of them; returns a table of their sizes and of the builder's speed."""
+    """Makes photographs and data sets. Returns the lines of a table of their sizes and the builder's speed."""
     import tensorflow as tf
 
     from alexnet_tf.tfrecords import dataset_builder, decoding, images
@@ -303,12 +303,12 @@ def build_data_sets(work_dir, photos):
 
 
 def index_in_place(work_dir):
-    """Writes the photographs as others store them, and indexes them and the JPEGs of 256 pixels; returns the speed."""
+    """Writes the photographs as third-party records, and indexes them and the 256 pixel JPEGs. Returns the speed."""
     import tensorflow as tf
 
     from alexnet_tf.tfrecords import in_place
 
-    contents, folder = photographs(work_dir), work_dir / "photos_of_others"
+    contents, folder = photographs(work_dir), work_dir / "third_party"
     folder.mkdir()
     for number in range(16):
         split = "train" if number else "validation"
@@ -321,11 +321,11 @@ def index_in_place(work_dir):
                 example = tf.train.Example(features=tf.train.Features(feature=features))
                 writer.write(example.SerializeToString())
     lines = [""]
-    for others, index in (("jpeg95", "jpeg95_in_place"), ("photos_of_others", "photos_in_place")):
+    for records, index in (("jpeg95", "jpeg95_in_place"), ("third_party", "photos_in_place")):
         begin = time.perf_counter()
-        in_place.index_in_place(f"tfrecords:{work_dir / others}", work_dir / index)
+        in_place.index_in_place(f"tfrecords:{work_dir / records}", work_dir / index)
         rate = len(contents) / (time.perf_counter() - begin)
-        lines.append(f"{others} indexed in place: {rate:,.0f} images/s, mean image included.")
+        lines.append(f"{records} indexed in place: {rate:,.0f} images/s, mean image included.")
     return lines
 
 
