@@ -43,8 +43,8 @@ def index_in_place(
     """Indexes third-party record files, unless a complete index exists. Writes nothing into their folder.
 
     Args:
-        source: "tfrecords:PATH", a folder of files as `record_source.make_record_files_source` takes them, with training
-            and validation images, JPEG or PNG of any size. All files are read.
+        source: "tfrecords:PATH", a folder as `record_source.make_record_files_source` takes it, with training and
+            validation images, JPEG or PNG of any size. All files are read.
         data_dir: folder for dataset.json, index.npz and statistics.npz; created if it does not exist.
         image_px: shorter side to which images are resized when they are read.
         keep_aspect: whether crops of one size come from the complete image instead of the central square, as in the
