@@ -1,5 +1,7 @@
 """The crops on which a network is evaluated: the center crop, and the paper's ten views."""
 
+import pathlib
+
 import numpy as np
 
 
@@ -7,6 +9,15 @@ def check_crop_px(crop_px: int, image_px: int) -> None:
     """Raises ValueError if a crop of `crop_px` pixels doesn't fit into an image of `image_px` pixels."""
     if not 1 <= crop_px <= image_px:
         raise ValueError(f"`crop_px` must be from 1 to the image side, {image_px}. Received: crop_px={crop_px}")
+
+
+def check_image_px(data_dir: str | pathlib.Path, image_px: int, input_px: int) -> None:
+    """Raises ValueError if the images of a data set, with a side of `image_px`, are smaller than a network's input."""
+    if image_px < input_px:
+        raise ValueError(
+            f"`data_dir` must have images of at least {input_px} pixels, the network's input. Received: {data_dir}, "
+            f"with {image_px} pixels. alexnet-tfrecords --image_px={-(-input_px * 8 // 7)} builds larger images."
+        )
 
 
 def center_offset(length, crop_px):

@@ -104,7 +104,7 @@ def load_model_for(
             "alexnet-tfrecords --resize=%s.",
             *(path, trained_on.resize, data_dir, description.resize, trained_on.resize),
         )
-    crops.check_crop_px(model.input_shape[1], description.image_px)
+    crops.check_image_px(data_dir, description.image_px, model.input_shape[1])
     known, wanted = trained_on.class_names, description.class_names
     columns = _class_columns(known, wanted)
     if columns is None:

@@ -61,7 +61,9 @@ def build_training(config: TrainConfig, data: Data, devices: Devices) -> Trainin
         training_model = model.with_color_offset(network, model_class)
         if devices.fc_parallel:
             training_model, optimizer = fc_parallel.split(network, optimizer, devices.strategy, devices.worker)
-        confusion_matrix = compilation.compile_model(training_model, optimizer, devices.jit, config.label_smoothing)
+        confusion_matrix = compilation.compile_model(
+            training_model, optimizer, devices.jit, config.label_smoothing, data.class_weights
+        )
         norms = optimizer.gradient_norms or GradientNorms(training_model.trainable_variables, always=devices.jit)
         optimizer.gradient_norms = norms
     return Training(network, training_model, optimizer, confusion_matrix, norms)

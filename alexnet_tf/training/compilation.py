@@ -1,6 +1,7 @@
 """Compiles a network for training: its trainable layers, loss and metrics."""
 
 import keras
+import numpy as np
 
 from alexnet_tf.training.metrics import ConfusionMatrix
 from alexnet_tf.training.optimizers import AgreedLossScale
@@ -22,7 +23,11 @@ def freeze(model: keras.Model, name: str) -> None:
 
 
 def compile_model(
-    training_model: keras.Model, optimizer: keras.optimizers.Optimizer, jit: bool, label_smoothing: float = 0.0
+    training_model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    jit: bool,
+    label_smoothing: float = 0.0,
+    class_weights: np.ndarray | None = None,
 ) -> ConfusionMatrix | None:
     """Compiles a model from `model.with_color_offset` with the paper's loss and two metrics.
 
@@ -34,6 +39,7 @@ def compile_model(
             model in float16 the loss is scaled.
         jit: whether XLA compiles the step.
         label_smoothing: in [0, 1). The paper has none.
+        class_weights: float32 (classes,), factors of the loss of each class's images; None for equal weights.
 
     Returns: the metric "top1" as a `ConfusionMatrix`, or None if there are too many classes.
 
@@ -44,14 +50,16 @@ def compile_model(
         optimizer = AgreedLossScale(optimizer)
     optimizer.build(training_model.trainable_variables)
 
-    def smoothed_crossentropy(labels, probabilities):
-        one_hot = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), classes)
-        return keras.losses.categorical_crossentropy(one_hot, probabilities, label_smoothing=label_smoothing)
+    def crossentropy(labels, probabilities):
+        labels = keras.ops.reshape(labels, (-1,))
+        one_hot = keras.ops.one_hot(labels, classes)
+        losses = keras.losses.categorical_crossentropy(one_hot, probabilities, label_smoothing=label_smoothing)
+        return losses if class_weights is None else losses * keras.ops.take(class_weights, labels)
 
     confusion_matrix = ConfusionMatrix(classes) if classes <= _MAX_CLASSES_OF_CONFUSION else None
     training_model.compile(
         optimizer,
-        loss=smoothed_crossentropy if label_smoothing else "sparse_categorical_crossentropy",
+        loss="sparse_categorical_crossentropy" if not label_smoothing and class_weights is None else crossentropy,
         metrics=[
             confusion_matrix or keras.metrics.SparseCategoricalAccuracy(name="top1"),
             keras.metrics.SparseTopKCategoricalAccuracy(min(5, classes), name="top5"),

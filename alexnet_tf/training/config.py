@@ -86,6 +86,12 @@ class TrainConfig(cli.RecordFormat):
         {}, "Learning rate multipliers of layers, e.g. conv1=0.1,fc8/bias=2; 0 freezes a layer.", on_resume="warn"
     )
     label_smoothing: float = option(0.0, "Label smoothing.")
+    class_weights: str = option(
+        "none",
+        "balanced: weight the loss of each image by the inverse frequency of its class, for imbalanced data. none: "
+        "weight all images equally, as in the paper.",
+        choices=("none", "balanced"),
+    )
 
     initializer: str = option(
         "variant",

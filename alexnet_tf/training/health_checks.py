@@ -36,7 +36,8 @@ class TrainingHealthChecks(keras.callbacks.Callback):
         self.patience_seconds = patience_seconds
         frequencies = [count / sum(count_per_class) for count in count_per_class if count]
         entropy = -sum(frequency * math.log(frequency) for frequency in frequencies)
-        self.chance_losses = entropy, math.log(len(count_per_class))
+        highest = math.log(len(count_per_class))
+        self.chance_losses = (highest if config.class_weights == "balanced" else entropy), highest
         self.steps_at_chance = 0
         self.epoch_loss = math.inf
 

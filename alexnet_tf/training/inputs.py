@@ -52,6 +52,18 @@ class Data:
     def steps_per_epoch(self) -> int:
         return reader.steps_per_epoch(self.description, self.config.batch_size)
 
+    @property
+    def class_weights(self) -> np.ndarray | None:
+        """The weight of each class in the loss, float32 (classes,); None for equal weights.
+
+        Balanced weights are inversely proportional to the class frequencies. The mean over all images is 1.
+        """
+        if self.config.class_weights == "none":
+            return None
+        counts = np.array(self.description.splits["train"].count_per_class)
+        weights = np.sum(counts) / np.count_nonzero(counts) / np.maximum(counts, 1)
+        return np.where(counts, weights, 0).astype("float32")
+
     def validation_steps(self, replicas: int) -> int:
         """Number of batches of each replica in a validation."""
         return reader.evaluation_steps(self.description, self.config.batch_size, all_replicas=replicas)
@@ -132,6 +144,7 @@ def open_data(config: TrainConfig) -> Data:
         print(f"Skipped: {problem}")
     reader.steps_per_epoch(description, config.batch_size)  # checks the batch size
     data = Data(config, folder, description, statistics.Statistics.load(folder), skipped)
+    crops.check_image_px(folder, description.image_px, data.image_px)
     data.validation(reader.Share())  # raises now instead of after the first epoch
     return data
 

@@ -39,7 +39,7 @@ def make_optimizer(make_config):
 
 @pytest.fixture(scope="module")
 def build_training(make_config, data):
-    def build_training(**changes):
+    def build_training(data=data, **changes):
         config = make_config(**changes)
         return build.build_training(config, dataclasses.replace(data, config=config), choose_devices(config, Worker()))
 
@@ -169,6 +169,15 @@ class TestBuildTraining:
         loss, probabilities, labels = known_loss(build_training(label_smoothing=label_smoothing, **HE))
         targets = (1 - label_smoothing) * np.eye(2)[labels] + label_smoothing / 2
         np.testing.assert_allclose(loss, -np.mean(np.sum(targets * np.log(probabilities), axis=1)), rtol=1e-4)
+
+    def test_loss_has_balanced_class_weights(self, build_training, data):
+        description = data.description
+        split = dataclasses.replace(description.splits["train"], count_per_class=(40, 6))
+        description = dataclasses.replace(description, splits=description.splits | {"train": split})
+        unbalanced = dataclasses.replace(data, description=description)
+        loss, probabilities, labels = known_loss(build_training(unbalanced, class_weights="balanced", **HE))
+        losses = -np.log(probabilities[np.arange(4), labels])
+        np.testing.assert_allclose(loss, np.mean(np.array([46 / 2 / 40, 46 / 2 / 6])[labels] * losses), rtol=1e-4)
 
     def test_optimizer_updates_and_measures_the_trainable_weights(self, build_training):
         training = build_training(freeze=("conv1",))

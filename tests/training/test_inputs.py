@@ -39,7 +39,10 @@ class TestOpenData:
         [
             ({"batch_size": 0}, "`batch_size` must be from 1 to .* 46. Received: 0"),
             ({"batch_size": 47}, "`batch_size` must be from 1 to .* 46. Received: 47"),
-            ({"variant": "paper"}, r"`crop_px` must be .* image side, 60. Received: crop_px=224"),
+            (
+                {"variant": "paper"},
+                r"at least 224 pixels, .*Received: .* with 60 pixels\. .*--image_px=256 builds",
+            ),
         ],
     )
     def test_batch_and_network_that_the_images_do_not_fill_are_refused(self, changes, message, open_data):

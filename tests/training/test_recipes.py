@@ -82,7 +82,7 @@ class TestRecipes:
             assert float(optimizer.learning_rate) == pytest.approx(rate, rel=1e-4, abs=1e-6), step
         train.check_start(config)
         # The only reason not to train is the data: 46 images of 60 pixels.
-        reason = "image side, 60" if config.batch_size <= 46 else "from 1 to the number of training images, 46"
+        reason = "with 60 pixels" if config.batch_size <= 46 else "from 1 to the number of training images, 46"
         with pytest.raises(ValueError, match=reason):
             train.train(config, Worker())
 

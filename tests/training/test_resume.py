@@ -268,7 +268,7 @@ class TestRefusals:
             ({"data_dir": "folder:photos", "num_local_workers": 2}, "For several workers .*data_dir=folder:photos"),
             ({"data_dir": "tfrecords:a", "num_local_workers": 2}, "For several workers .*data_dir=tfrecords:a"),
             ({"batch_size": 100}, "`batch_size` must be from 1 to .* 46. Received: 100"),
-            ({"variant": "paper"}, "crop_px=224"),
+            ({"variant": "paper"}, "`data_dir` must have images of at least 224 pixels"),
         ],
     )
     def test_options_that_the_machine_or_the_data_do_not_allow(self, changes, message, train_here, tmp_path):
