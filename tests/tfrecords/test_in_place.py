@@ -281,4 +281,4 @@ class TestProgram:
         flags = [f"--source=tfrecords:{others_dir}", f"--data_dir={tmp_path}", "--in_place", "--encoding=png"]
         result = run("tfrecords.build", *flags)
         assert result.returncode == 2
-        assert "--in_place builds nothing, and can't be given with --encoding" in result.stderr
+        assert "--in_place builds nothing and can't be combined with --encoding" in result.stderr
