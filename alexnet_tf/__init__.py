@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # what _MODULES says, for type checkers and editors
     from alexnet_tf.model import build_alexnet as build_alexnet
     from alexnet_tf.model import load_model as load_model
     from alexnet_tf.model import with_color_offset as with_color_offset
-    from alexnet_tf.networks.structure import feature_extractor
+    from alexnet_tf.networks.structure import features as features
     from alexnet_tf.networks.variants import VARIANTS as VARIANTS
     from alexnet_tf.networks.variants import list_variants as list_variants
     from alexnet_tf.notebook import decode_predictions as decode_predictions
@@ -33,8 +33,6 @@ if TYPE_CHECKING:  # what _MODULES says, for type checkers and editors
     from alexnet_tf.tfrecords.keras_dataset import make_dataset as make_dataset
     from alexnet_tf.training.optimizers import PaperMomentum as PaperMomentum
     from alexnet_tf.weights.published import list_weights as list_weights
-
-    features = feature_extractor
 
 __version__ = "0.1.0"  # setup.py reads it here
 
@@ -55,7 +53,7 @@ _MODULES = {
     "PaperMomentum": "training.optimizers",
     "DistributedModel": "distribution.strategies",
     "make_dataset": "tfrecords.keras_dataset",
-    "features": "networks.structure:feature_extractor",
+    "features": "networks.structure",
     "activations": "figures.activations",
     "preprocess": "notebook",
     "decode_predictions": "notebook",
@@ -74,8 +72,7 @@ __all__ = list(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
 def __getattr__(name: str):
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _MODULES[name].partition(":")
-    return getattr(importlib.import_module(f"{__name__}.{module}"), attribute or name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

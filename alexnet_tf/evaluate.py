@@ -175,7 +175,8 @@ def _expected(flag, num_images):
     name = pretrained.published_name(flag.model[0]) if len(flag.model) == 1 else None
     if flag.expect or name is None or flag.split != "validation" or num_images != _ILSVRC_IMAGES:
         return files.parse_expected(flag.expect)
-    return {"top1": published.PUBLISHED[name].top1_error, "top5": published.PUBLISHED[name].top5_error}
+    errors = {"top1": published.PUBLISHED[name].top1_error, "top5": published.PUBLISHED[name].top5_error}
+    return {kind: error for kind, error in errors.items() if error is not None}
 
 
 def run():

@@ -15,7 +15,7 @@ from alexnet_tf.networks import layer_table, rows, structure
 from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.tfrecords import ilsvrc, schema
 from alexnet_tf.weights import caffe_files, pretrained_files, published
-from alexnet_tf.weights.downloads import RemoteFile
+from alexnet_tf.weights.downloads import File
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ def describe_file(path: str | pathlib.Path) -> str:
     return _format(path, description)
 
 
-def _describe_pretrained(path: pathlib.Path, known: tuple[str, RemoteFile] | None) -> _Description:
+def _describe_pretrained(path: pathlib.Path, known: tuple[str, File] | None) -> _Description:
     """Describes another program's file; `known` is what `published.identify` says of it."""
     network = pretrained_files.read_pretrained(path)
     shapes = {name: kernel.shape for name, (kernel, _) in network.weights.items()}
@@ -208,7 +208,7 @@ def _describe_export(path: pathlib.Path, file: pathlib.Path) -> _Description:
     return _Description(variants, num_classes, facts, [command])
 
 
-def _describe_mean_image(path: pathlib.Path, file: RemoteFile) -> str:
+def _describe_mean_image(path: pathlib.Path, file: File) -> str:
     mean = caffe_files.read_mean(path)
     names = [name for name, row in published.PUBLISHED.items() if row.mean_image == file]
     return (

@@ -1,6 +1,7 @@
 """Draws the paper's figures from a trained model, and what it responds to."""
 
 import pathlib
+from typing import Any
 
 from absl import flags
 
@@ -108,7 +109,7 @@ def _draw(figure, model, description, paths):
         plots.save_png(path, picture)
 
 
-def _pictures(figure, model, description):
+def _pictures(figure, model, description) -> Any:
     """The pictures of a figure: one, or one for each layer."""
     from alexnet_tf.evaluation import panels
     from alexnet_tf.figures import activations, kernels, occlusion, optimized_inputs, strongest_images

@@ -47,7 +47,7 @@ def custom_gradient(function: Callable[..., tuple[Any, Callable]]) -> Callable[.
             gradient = entry["type"]
             first.graph._kept_gradients = [*getattr(first.graph, "_kept_gradients", []), gradient]
             reference = weakref.ref(gradient)
-            entry["type"] = lambda *arguments: reference()(*arguments)
+            entry["type"] = lambda *arguments: reference()(*arguments)  # pyright: ignore[reportOptionalCall]
         return output
 
     return call_and_release

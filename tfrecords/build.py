@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
@@ -130,7 +131,7 @@ def main(beam_arguments: list[str]) -> None:
     print(f"{len(description.class_names)} classes; {seconds:.1f} s. Written: {flag.data_dir}")
 
 
-def _check_flags(flag: flags.FlagValues, beam_arguments: list[str]) -> dict[str, Any]:
+def _check_flags(flag: flags.FlagValues, beam_arguments: list[str]) -> Mapping[str, Any]:
     """Returns the record format. Raises ValueError if flags can't be combined."""
     if beam_arguments and not flag.runner:
         raise ValueError(f"Arguments without --NAME need --runner. Received: {' '.join(beam_arguments)}")

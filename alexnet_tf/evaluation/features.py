@@ -105,7 +105,7 @@ def extract(
 
     Source: section 6.1: "the feature activations induced by an image at the last, 4096-dimensional hidden layer".
     """
-    extractor = structure.feature_extractor(model, layers)
+    extractor = structure.features(model, layers)
     flat = {layer: keras.layers.Flatten()(output) for layer, output in extractor.output.items()}
     dataset = reader.make_evaluation_dataset(
         data_dir, batch_size, model.input_shape[1], description=description, split=split

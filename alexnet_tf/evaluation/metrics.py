@@ -163,4 +163,4 @@ def average(model_probabilities: Sequence[np.ndarray]) -> np.ndarray:
 
     Source: section 6: "averaging the predictions".
     """
-    return sum(probabilities.astype("float64") for probabilities in model_probabilities) / len(model_probabilities)
+    return np.mean([probabilities.astype("float64") for probabilities in model_probabilities], axis=0)

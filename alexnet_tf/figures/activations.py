@@ -42,7 +42,7 @@ def activations(
     known = [layer.name for layer in structure.network_layers(model)]
     structure.check_layers(model, layers or ())
     chosen = [name for name in known if layers is None or name in layers]
-    outputs = structure.feature_extractor(model, chosen)(images, training=False)
+    outputs = structure.features(model, chosen)(images, training=False)
     num_columns = structure.output_columns(model)
     result = {}
     for name in chosen:

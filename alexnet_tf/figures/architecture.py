@@ -85,7 +85,7 @@ def _draw(variant: str, num_classes: int) -> Figure:
         volume = _volume(size, row.image_px)
         starts = [(x + (below.width + below.depth) / 2, y) for x, y in centers[position - 1]]
         ends = [(x - (volume.width + volume.depth) / 2, y) for x, y in here]
-        connections = rows.connections(len(starts), len(ends), shape.row.input_columns)
+        connections = rows.connections(len(starts), len(ends), shape.row.input_columns)  # pyright: ignore[reportAttributeAccessIssue] # a Conv or Dense
         columns.draw_arrows(axes, starts, ends, connections, linewidth=1.2)
         for color, center in zip(_COLORS if len(here) > 1 else [_NO_COLUMN], here, strict=True):
             text = f"{shape.name}\n{' x '.join(map(str, size))}"

@@ -78,7 +78,7 @@ def occlude(
     for name, value in sizes.items():
         if not 1 <= value <= side:
             raise ValueError(f"`{name}` must be from 1 to the image's side, {side}. Received: {name}={value}")
-    network = structure.feature_extractor(model, [layer], output="probabilities")
+    network = structure.features(model, [layer], output="probabilities")
     output = network.output[layer]
     if len(output.shape) != 4:
         raise ValueError(f"`layer` must have feature maps. Received: layer={layer!r}, whose output is {output.shape}")

@@ -51,7 +51,7 @@ def optimize_inputs(
     Deviation: Lucid's colors are those of the paper's section 4.1 here, and shifts are smaller for small receptive
     fields: shifts of 8 pixels would blur the kernels of conv1.
     """
-    extractor = structure.feature_extractor(model, [layer])
+    extractor = structure.features(model, [layer])
     output = extractor.output[layer]
     chosen = np.array(feature_maps)
     if not all(0 <= index < output.shape[-1] for index in chosen):
@@ -79,7 +79,7 @@ def optimize_inputs(
     for _ in range(steps):
         step(tf.constant(_random_transformation(random, side, max_shift_px), tf.float32))
     images = np.round(_pixels(spectrum.value).numpy()).astype("uint8")
-    return images, np.float32(tf.gather_nd(units(images, training=False), own))
+    return images, tf.gather_nd(units(images, training=False), own).numpy()
 
 
 def _pixels(spectrum: tf.Tensor) -> tf.Tensor:
@@ -91,7 +91,7 @@ def _pixels(spectrum: tf.Tensor) -> tf.Tensor:
 
     Returns: float32 (n, side, side, 3).
     """
-    side = spectrum.shape[-2]
+    side = int(spectrum.shape[-2])  # pyright: ignore[reportArgumentType]
     frequencies = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
     amplitudes = 1 / np.maximum(frequencies, 1 / side)
     amplitudes *= _CONTRAST / np.sqrt(2 * np.mean(amplitudes**2)) * side  # contrast of noise with variance 1
@@ -139,7 +139,7 @@ def draw_optimized_inputs(
         ValueError: as `optimize_inputs`.
     """
     field, side = structure.receptive_field(model, layer), model.input_shape[1]
-    output = structure.feature_extractor(model, [layer]).output[layer]
+    output = structure.features(model, [layer]).output[layer]
     feature_maps = np.unique(np.linspace(0, output.shape[-1] - 1, num_feature_maps).round().astype(int))
     images, _ = optimize_inputs(model, layer, feature_maps)
     first = field.start + field.step * (output.shape[1] // 2) if len(output.shape) == 4 else 0

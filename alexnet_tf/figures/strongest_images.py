@@ -47,7 +47,7 @@ def find_strongest_images(
     Raises:
         ValueError: if there is no such layer, or there are fewer images.
     """
-    extractor = structure.feature_extractor(model, layers)
+    extractor = structure.features(model, layers)
     peaks, widths = {}, {}
     for name, output in extractor.output.items():
         widths[name] = output.shape[2] if len(output.shape) == 4 else 1

@@ -178,7 +178,7 @@ def check_layers(model: keras.Model, names: Sequence[str]) -> None:
             raise ValueError(f"Layers must be among {', '.join(known)}. Received: {name!r}")
 
 
-def feature_extractor(model: keras.Model, names: Sequence[str], output: str | None = None) -> keras.Model:
+def features(model: keras.Model, names: Sequence[str], output: str | None = None) -> keras.Model:
     """Makes a model that returns the outputs of layers, and shares the weights of `model`.
 
     Args:

@@ -76,7 +76,7 @@ class _ServedModel:
     def __init__(self, model: keras.Model, description: schema.DatasetDescription, max_pixels: int):
         self._model = model
         layer = structure.last_hidden_layer(model)
-        extractor = structure.feature_extractor(model, [layer])
+        extractor = structure.features(model, [layer])
         self._last_hidden = keras.Model(extractor.input, keras.layers.Flatten()(extractor.output[layer]))
         self._class_names = tf.constant(description.class_names)
         self._image_px, self._crop_px = description.image_px, model.input_shape[1]

@@ -100,7 +100,7 @@ def _typical_ranges(images):
 
 def _describe_stage(model, stage):
     """What the page needs to know of a layer: its place in figure 2, its maps and their receptive fields."""
-    shape = structure.feature_extractor(model, [stage.activation]).output[stage.activation].shape
+    shape = structure.features(model, [stage.activation]).output[stage.activation].shape
     maps = shape[-1] // stage.boxes
     rows = min((k for k in range(1, maps + 1) if maps % k == 0), key=lambda k: abs(k - (maps / _ASPECT) ** 0.5))
     return {

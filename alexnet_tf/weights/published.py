@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-from alexnet_tf.weights.downloads import PackagedFile, RemoteFile, digest
+from alexnet_tf.weights.downloads import File, PackagedFile, RemoteFile, digest
 
 _CAFFE_MEAN_IMAGE = RemoteFile(
     "ilsvrc_2012_mean.npy",
@@ -34,7 +34,7 @@ class PublishedWeights:
     """
 
     variant: str
-    file: RemoteFile | PackagedFile
+    file: File
     mean_image: RemoteFile | None
     resize: str
     top1_error: float | None
@@ -145,7 +145,7 @@ def list_weights() -> list[str]:
     return list(PUBLISHED)
 
 
-def identify(path: str | pathlib.Path) -> tuple[str, RemoteFile | PackagedFile] | None:
+def identify(path: str | pathlib.Path) -> tuple[str, File] | None:
     """Finds the published file with a file's size and checksum.
 
     Returns: its key in `PUBLISHED`, the first of several, and the row's file or mean image; None if there is none.

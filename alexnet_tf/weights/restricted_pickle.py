@@ -1,5 +1,8 @@
 """Unpickling of containers without running code: what the readers of PyTorch's and NumPy's files have in common."""
 
+# What pickle._Unpickler has besides its public methods is missing in the type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 import pickle
 from collections.abc import Callable
 from typing import Any, ClassVar

@@ -12,7 +12,7 @@ from alexnet_tf.tfrecords import reader, schema
 
 def _middle(model, images, layer):
     """The activations of the units in the middle, (images, feature maps)."""
-    values = structure.feature_extractor(model, [layer]).predict(images, verbose=0)[layer]
+    values = structure.features(model, [layer]).predict(images, verbose=0)[layer]
     return values[:, values.shape[1] // 2, values.shape[2] // 2] if values.ndim == 4 else values
 
 

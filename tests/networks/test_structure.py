@@ -104,7 +104,7 @@ class TestStages:
 class TestFeatureExtractor:
     def test_outputs_are_the_layers_outputs(self):
         model = build_alexnet("testing", 10)
-        features = structure.feature_extractor(model, ["relu5", "softmax"])(IMAGES)
+        features = structure.features(model, ["relu5", "softmax"])(IMAGES)
         assert features["relu5"].shape == (2, *model.get_layer("relu5").output.shape[1:])
         np.testing.assert_array_equal(features["softmax"], model(IMAGES))
 
@@ -113,18 +113,18 @@ class TestFeatureExtractor:
         model = build_alexnet("testing", 10)
         placed = build_alexnet("testing", 10, column_devices=["CPU:0", "CPU:0"])
         placed.set_weights(model.get_weights())
-        for name, output in structure.feature_extractor(model, ["conv2", "pool5", "relu6"])(IMAGES).items():
-            np.testing.assert_allclose(structure.feature_extractor(placed, [name])(IMAGES)[name], output, rtol=1e-6)
+        for name, output in structure.features(model, ["conv2", "pool5", "relu6"])(IMAGES).items():
+            np.testing.assert_allclose(structure.features(placed, [name])(IMAGES)[name], output, rtol=1e-6)
 
     def test_layers_of_nested_models(self):
         model = _nested()
-        features = structure.feature_extractor(model, ["pool5", "head"])(IMAGES)
+        features = structure.features(model, ["pool5", "head"])(IMAGES)
         np.testing.assert_array_equal(features["head"], model(IMAGES))
         np.testing.assert_array_equal(features["pool5"].numpy().mean(axis=(1, 2)), model.layers[0](IMAGES))
 
     def test_missing_layer(self):
         with pytest.raises(ValueError, match=r"among mean_image, conv1, .* Received: 'conv9'"):
-            structure.feature_extractor(build_alexnet("testing", 10, initializer="zeros"), ["conv9"])
+            structure.features(build_alexnet("testing", 10, initializer="zeros"), ["conv9"])
 
 
 class TestReceptiveField:

@@ -93,7 +93,7 @@ def test_activations_equal_the_networks_and_gates_switch_columns_off(name, tmp_p
     conversion.write_with_activations(tmp_path, model, "float16")
     shown = [stage.activation for stage in structure.stages(model)[:-1]]
     assert len(shown) == sum(isinstance(layer, ColumnLayer) for layer in model.layers) - 1
-    expected = structure.feature_extractor(model, shown).predict(pixels, verbose=0)
+    expected = structure.features(model, shown).predict(pixels, verbose=0)
     outputs = run(tmp_path, pixels=pixels, gates=np.ones((1, columns), "float32"))
     for layer, values in expected.items():
         values = np.moveaxis(values, -1, 1)

@@ -468,7 +468,7 @@ class TestFiles:
         images, labels = parity.read_images(data_dir, schema.load_description(data_dir), "train", model, 100)
         tables = np.frombuffer((page_dir / "strongest.bin").read_bytes(), "<u2")
         for layer in described["layers"]:
-            network = structure.feature_extractor(model, [layer["output"]])
+            network = structure.features(model, [layer["output"]])
             values = network.predict(images, verbose=0)[layer["output"]]
             peaks = values.max(axis=(1, 2)) if values.ndim == 4 else values
             order = np.argsort(-peaks, axis=0, kind="stable")[:5].T
