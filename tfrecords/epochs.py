@@ -1,7 +1,7 @@
 """The order of the training images: one permutation per epoch, the same for any number of workers."""
 
 # TensorFlow's type stubs are wrong here.
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
 
 import dataclasses
 from collections.abc import Callable
@@ -69,15 +69,15 @@ class EpochOrder:
         """The window that contains a step."""
         return ((step + 1) * self.windows - 1) // self.steps
 
-    def key(self, epoch: tf.Tensor) -> tf.Tensor:
+    def key(self, epoch: tf.Tensor | int) -> tf.Tensor:
         """The key of an epoch's random numbers, int64 (2,)."""
         return tf.random.fold_in(tf.constant([self.seed, 0], tf.int64), tf.cast(epoch, tf.int64))
 
-    def step_key(self, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+    def step_key(self, epoch: tf.Tensor | int, step: tf.Tensor | int) -> tf.Tensor:
         """The key of a step's random numbers, int64 (2,)."""
         return tf.random.fold_in(self.key(epoch), self.windows + step)
 
-    def window(self, epoch: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+    def window(self, epoch: tf.Tensor | int, window: tf.Tensor | int) -> tf.Tensor:
         """The numbers of the records in a window, int64 (steps, batch_size). `epoch` and `window` are int64 scalars."""
         key, window = self.key(epoch), tf.cast(window, tf.int64)
         first, end = self.first_step(window), self.first_step(window + 1)
