@@ -250,13 +250,13 @@ class TestInput:
         assert page.execute_script(colors, "conv3-2") <= 2  # the plate and the gaps
 
     def test_map_is_shown_with_kernel_field_and_strongest_images(self, page, page_dir, untrained):
-        assert text(page, "map-caption").startswith("conv5, map ")  # the strongest of the last maps
+        assert text(page, "map-caption").startswith("conv5, feature map ")  # the strongest of the last maps
         canvas = page.find_element(By.ID, "conv1-2")  # 4 maps, 2 x 2
         width, height = canvas.size["width"], canvas.size["height"]
         ActionChains(page).move_to_element_with_offset(canvas, width // 4, -height // 4).perform()
         values = network(page_dir, pixels_of(page))["relu1"][0, 5]
         caption = wait_for(page, "document.getElementById('map-caption').textContent")
-        assert caption.startswith(f"conv1, map 2 of 4 in column 2; strongest {values.max():.3g}"[:-1])
+        assert caption.startswith(f"conv1, feature map 5 in column 2: strongest {values.max():.3g}"[:-1])
         assert "A unit sees 7 \u00d7 7 pixels" in caption
         assert canvas_pixels(page, "map")[..., 0].argmin() == values.argmax()  # the darkest color
         kernel = untrained[0].get_layer("conv1").kernels[1].numpy()[..., 1]
@@ -293,7 +293,7 @@ class TestInput:
     def test_keyboard_selects_maps_and_moves_the_square(self, page):
         page.find_element(By.ID, "conv3-1").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
         columns = page.execute_script("return alexnet.selected.layer.columns")
-        assert f"conv3, map {columns + 2} of 12 in column 1" in text(page, "map-caption") == text(page, "status")
+        assert f"conv3, feature map {columns + 1} in column 1" in text(page, "map-caption") == text(page, "status")
         before = pixels_of(page)
         page.find_element(By.ID, "image").send_keys(Keys.ARROW_LEFT)
         wait_for(page, "alexnet.covered && document.getElementById('status').textContent === 'A spot is covered.'")

@@ -130,8 +130,9 @@ export function select(layer, map, quietly = false) {
   paint(canvas, (at) => colors[Math.round((255 * Math.abs(values[at])) / (layer.peaks[map] || 1))]);
   const peak = values.reduce((best, value, at) => (Math.abs(value) > Math.abs(values[best]) ? at : best), 0);
   const { size } = layer.field;
-  element("map-caption").textContent = `${layer.name}, ${layer.side > 1 ? "map" : "unit"} ${inBox + 1} of ${layer.perBox}` +
-    `${layer.boxes > 1 ? ` in column ${box + 1}` : ""}; ${layer.side > 1 ? "strongest " : ""}${values[peak].toPrecision(3)}` +
+  element("map-caption").textContent = `${layer.name}, ${layer.side > 1 ? "feature map" : "unit"} ${map}` + // as in the figures
+    `${layer.boxes > 1 ? ` in column ${box + 1}` : ""}: ${layer.side > 1 ? "strongest " : ""}${values[peak].toPrecision(3)}` +
+    (layer.peaks[map] === 0 ? " (silent)" : "") +
     (size < state.page.crop_px ? `. A unit sees ${size} × ${size} pixels.` : ". It sees the whole image.");
   if (!quietly) outline(layer, peak);
   canvas.onpointermove = (event) => {

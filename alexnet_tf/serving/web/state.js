@@ -23,7 +23,7 @@ export function make(tag, properties = {}, children = []) {
   return made;
 }
 
-export const percent = (p) => `${(100 * p).toFixed(p > 0.0995 || p === 0 ? 0 : 1)}\u00a0%`;
+export const percent = (p) => `${(100 * p).toFixed(1)}\u00a0%`;
 
 /** The indices of the largest values, the largest first. */
 export const largest = (values, count) => Array.from(values.keys()).sort((a, b) => values[b] - values[a]).slice(0, count);
