@@ -9,7 +9,8 @@ from typing import Any
 from absl import flags
 
 from alexnet_tf import cli
-from alexnet_tf.tfrecords import build_config, images, schema, sources, storage
+from alexnet_tf.tfrecords import sources, storage
+from alexnet_tf.tfrecords.build_config import BuildConfig
 
 _IN_PLACE_FLAGS = ("source", "data_dir", "in_place", "image_px", "keep_aspect", "seed", *cli.RECORD_FORMAT, "debug")
 
@@ -31,46 +32,7 @@ def define_flags() -> None:
         "Folder of a data set. Only print its counts, classes and statistics, and write a contact sheet, the mean "
         "image and examples of color noise into the folder.",
     )
-    flags.DEFINE_integer("image_px", 256, "Shorter side of the stored images in pixels.", lower_bound=1)
-    flags.DEFINE_bool(
-        "keep_aspect",
-        False,
-        "Keep the longer side, up to four times the shorter, so that crops come from the complete image. By default, "
-        "the central square is cropped as in the paper.",
-    )
-    flags.DEFINE_enum(
-        "resize",
-        "crop",
-        schema.RESIZES,
-        "How images become squares. crop: crop the central square, as in the paper; warp: resize both sides, whatever "
-        "the aspect ratio, as Caffe's tools do.",
-    )
-    flags.DEFINE_enum(
-        "encoding",
-        "jpeg",
-        schema.ENCODINGS,
-        "Format of the stored images. png is lossless and several times larger; raw is not compressed.",
-    )
-    flags.DEFINE_integer("quality", 95, "JPEG quality.", lower_bound=1, upper_bound=95)
-    flags.DEFINE_bool("exif_orientation", True, "Turn images upright according to their EXIF tag Orientation.")
-    flags.DEFINE_integer(
-        "max_pixels",
-        images.MAX_PIXELS,
-        "Maximum number of pixels of an image; larger images count as unreadable. A small file can take gigabytes when "
-        "it is decoded.",
-        lower_bound=1,
-    )
-    for split, least in (("train", 16), ("validation", 4)):
-        flags.DEFINE_integer(
-            f"num_{split}_shards",
-            None,
-            f"Number of files of {split} images. Default: one per 1,000 images, but at least {least}.",
-            lower_bound=1,
-        )
-    flags.DEFINE_float(
-        "validation_fraction", 0.1, "Fraction of each class to hold out if the source has no validation images."
-    )
-    flags.DEFINE_integer("seed", 0, "Seed of the order of the images and of the choice of held-out images.")
+    cli.define_flags(BuildConfig)
     flags.DEFINE_float(
         "max_bad_fraction",
         0.01,
@@ -113,16 +75,18 @@ def main(beam_arguments: list[str]) -> None:
         print(f"{flag.data_dir}: {len(problems) or 'no'} problems")
         sys.exit(1 if problems else 0)
     start_seconds = time.perf_counter()
+    config = cli.read_flags(BuildConfig)
     arguments: dict[str, Any] = {"source": flag.source, "data_dir": flag.data_dir, "record_format": record_format}
     if flag.in_place:
         description = in_place.index_in_place(
-            **arguments, image_px=flag.image_px, keep_aspect=flag.keep_aspect, seed=flag.seed
+            **arguments, image_px=config.image_px, keep_aspect=config.keep_aspect, seed=config.seed
         )
     else:
-        config = [field.name for field in dataclasses.fields(build_config.BuildConfig)]
-        for name in (*config, "max_bad_fraction", "num_processes", "runner", "tfds_data_dir"):
+        for name in ("max_bad_fraction", "num_processes", "runner", "tfds_data_dir"):
             arguments[name] = flag[name].value
-        description = dataset_builder.build_dataset(**arguments, runner_arguments=beam_arguments)
+        description = dataset_builder.build_dataset(
+            **arguments, runner_arguments=beam_arguments, **dataclasses.asdict(config)
+        )
     seconds = time.perf_counter() - start_seconds
     for name, split in description.splits.items():
         print(f"{name}: {split.count:,} images in {len(split.shards)} shards, {len(split.skipped)} skipped")

@@ -2,52 +2,63 @@
 
 import dataclasses
 
+from alexnet_tf.cli import option
 from alexnet_tf.tfrecords import images, schema
 
 
 @dataclasses.dataclass(frozen=True)
 class BuildConfig:
-    """How a data set is built. Equal settings and sources give equal bytes.
+    """How a data set is built. Equal settings and sources give equal bytes."""
 
-    Attributes:
-        image_px: shorter side of the stored images in pixels.
-        keep_aspect: whether to keep the longer side, up to four times the shorter, instead of cropping the central
-            square as in the paper. Statistics always use the central square.
-        encoding, quality: "jpeg" with a quality from 1 to 95, "png" or "raw".
-        exif_orientation: whether to turn images upright according to their EXIF tag Orientation. (TIFFs and HEICs
-            always are.)
-        max_pixels: maximum number of pixels of an image. Larger images count as unreadable.
-        resize: how images become squares, "crop" or "warp"; see `images.prepare_image`.
-        num_train_shards, num_validation_shards: number of files per split; None for one per 1,000 images, but at least
-            16 and 4, or one per image if there are fewer images.
-        validation_fraction, seed: see `sources.open_source`.
-    """
-
-    image_px: int = 256
-    keep_aspect: bool = False
-    encoding: str = "jpeg"
-    quality: int = 95
-    exif_orientation: bool = True
-    max_pixels: int = images.MAX_PIXELS
-    resize: str = "crop"
-    num_train_shards: int | None = None
-    num_validation_shards: int | None = None
-    validation_fraction: float = 0.1
-    seed: int = 0
+    image_px: int = option(256, "Shorter side of the stored images in pixels.", minimum=1)
+    keep_aspect: bool = option(
+        False,
+        "Keep the longer side, up to four times the shorter, so that crops come from the complete image. By default, "
+        "the central square is cropped as in the paper. Statistics always use the central square.",
+    )
+    encoding: str = option(
+        "jpeg",
+        "Format of the stored images. png is lossless and several times larger; raw is not compressed.",
+        choices=schema.ENCODINGS,
+    )
+    quality: int = option(95, "JPEG quality, from 1 to 95.", minimum=1)
+    exif_orientation: bool = option(
+        True, "Turn images upright according to their EXIF tag Orientation. TIFFs and HEICs always are."
+    )
+    max_pixels: int = option(
+        images.MAX_PIXELS,
+        "Maximum number of pixels of an image; larger images count as unreadable. A small file can take gigabytes when "
+        "it is decoded.",
+        minimum=1,
+    )
+    resize: str = option(
+        "crop",
+        "How images become squares. crop: crop the central square, as in the paper; warp: resize both sides, whatever "
+        "the aspect ratio, as Caffe's tools do.",
+        choices=schema.RESIZES,
+    )
+    num_train_shards: int | None = option(
+        None, "Number of files of training images. Default: one per 1,000 images, but at least 16.", minimum=1
+    )
+    num_validation_shards: int | None = option(
+        None, "Number of files of validation images. Default: one per 1,000 images, but at least 4.", minimum=1
+    )
+    validation_fraction: float = option(
+        0.1, "Fraction of each class to hold out for validation if the source has no validation images."
+    )
+    seed: int = option(0, "Seed of the order of the images and of the choice of held-out images.")
 
     def __post_init__(self):
-        if self.resize not in schema.RESIZES or (self.resize == "warp" and self.keep_aspect):
-            raise ValueError(
-                f'`resize` must be one of {schema.RESIZES}, and "crop" with `keep_aspect`. Received: '
-                f"resize={self.resize!r}, keep_aspect={self.keep_aspect}"
-            )
-        if self.encoding not in schema.ENCODINGS:
-            raise ValueError(f"`encoding` must be one of {schema.ENCODINGS}. Received: encoding={self.encoding!r}")
-        if not 1 <= self.quality <= 95:
+        if self.resize == "warp" and self.keep_aspect:
+            raise ValueError('`resize` must be "crop" with `keep_aspect`. Received: resize="warp"')
+        for field in dataclasses.fields(self):
+            value, choices, minimum = getattr(self, field.name), field.metadata["choices"], field.metadata["minimum"]
+            if choices and value not in choices:
+                raise ValueError(f"`{field.name}` must be one of {choices}. Received: {field.name}={value!r}")
+            if minimum is not None and value is not None and value < minimum:
+                raise ValueError(f"`{field.name}` must be at least {minimum}. Received: {field.name}={value}")
+        if self.quality > 95:
             raise ValueError(f"`quality` must be from 1 to 95. Received: quality={self.quality}")
-        for name, value in (("image_px", self.image_px), ("max_pixels", self.max_pixels)):
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}")
 
     def num_shards(self, split: str) -> int | None:
         """The number of files of a split."""
