@@ -23,8 +23,9 @@ class TrainConfig(cli.RecordFormat):
     data_dir: str = option(
         dataclasses.MISSING,
         "Folder of TFRecords made by alexnet-tfrecords, on a disk or at gs://. To try out a few thousand images: "
-        "folder:PATH, a folder with one folder of images per class, from which TFRecords are made in --run_dir; or "
-        "tfrecords:PATH, third-party TFRecord files with JPEGs or PNGs, which are read in place.",
+        "folder:PATH, a folder with one folder of images per class, or list:PATH, a text or CSV file of paths and "
+        "labels, from which TFRecords are made in --run_dir; or tfrecords:PATH, third-party TFRecord files with JPEGs "
+        "or PNGs, which are read in place.",
         on_resume="ignore",
     )
     run_dir: str = option(
@@ -251,7 +252,7 @@ class TrainConfig(cli.RecordFormat):
     @property
     def makes_data(self) -> bool:
         """Whether `data_dir` names images from which a data set is made first."""
-        return self.data_dir.startswith(("folder:", "tfrecords:"))
+        return self.data_dir.startswith(("folder:", "list:", "tfrecords:"))
 
     @property
     def scaled_learning_rate(self) -> float:

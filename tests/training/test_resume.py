@@ -266,6 +266,7 @@ class TestRefusals:
             ({"data_service": "nowhere"}, "`data_service` must be HOST:PORT"),
             ({"data_dir": "nowhere"}, "alexnet-tfrecords --source="),
             ({"data_dir": "folder:photos", "num_local_workers": 2}, "For several workers .*data_dir=folder:photos"),
+            ({"data_dir": "list:a.csv", "num_local_workers": 2}, "For several workers .*data_dir=list:a.csv"),
             ({"data_dir": "tfrecords:a", "num_local_workers": 2}, "For several workers .*data_dir=tfrecords:a"),
             ({"batch_size": 100}, "`batch_size` must be from 1 to .* 46. Received: 100"),
             ({"variant": "paper"}, "`data_dir` must have images of at least 224 pixels"),
