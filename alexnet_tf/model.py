@@ -280,24 +280,24 @@ def load_model(path: str | pathlib.Path) -> tuple[keras.Model, schema.DatasetDes
     model: Any = open_model(path)
     name = pretrained.published_name(path)
     description = pretrained.description(name) if name else _read_description(pathlib.Path(path), model)
-    descriptions.set_description(model, description)
-    return model, description
+    if description is None:
+        logging.warning("No %s found next to %s: classes are named by index.", schema.DATASET_FILE, path)
+        names, image_px = tuple(map(str, range(model.output_shape[-1]))), max(_IMAGE_PX, model.input_shape[1])
+        settings = {"exif_orientation": True}
+        model.description = schema.DatasetDescription(names, image_px, False, "jpeg", splits={}, settings=settings)
+    else:
+        descriptions.set_description(model, description)
+    return model, model.description
 
 
-def _read_description(path: pathlib.Path, model: keras.Model) -> schema.DatasetDescription:
-    """Returns the description of a saved model's training data."""
+def _read_description(path: pathlib.Path, model: keras.Model) -> schema.DatasetDescription | None:
+    """Returns the description of a saved model's training data, or None if there is none."""
     folder = path if path.is_dir() else path.parent
     classes = model.output_shape[-1]
     if folder.absolute().parent.name == "checkpoints" and not (folder / schema.DATASET_FILE).exists():
         folder = folder.absolute().parents[1]
     if not (folder / schema.DATASET_FILE).exists():
-        kept = descriptions.find_description(model)
-        if kept is not None:
-            return kept
-        logging.warning("No %s found next to %s: classes are named by index.", schema.DATASET_FILE, path)
-        names, image_px = tuple(map(str, range(classes))), max(_IMAGE_PX, model.input_shape[1])
-        settings = {"exif_orientation": True}
-        return schema.DatasetDescription(names, image_px, False, "jpeg", splits={}, settings=settings)
+        return descriptions.find_description(model)
     description = schema.load_description(folder)
     if classes != len(description.class_names):
         raise ValueError(

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 
+import keras
 import numpy as np
 import onnx
 import pytest
@@ -128,6 +129,12 @@ class TestOwnFiles:
         monkeypatch.setattr(device_placement, "check_devices_exist", lambda devices: None)
         build_alexnet("testing", 3, column_devices=["CPU:0", "CPU:0"]).save(tmp_path / "net.keras")
         assert ": variant testing, " in describe_file(tmp_path / "net.keras")
+
+    def test_own_classifier_on_a_base(self, tmp_path):
+        base = build_alexnet("testing", include_top=False, pooling="avg")
+        keras.Sequential([base, keras.layers.Dense(5, activation="softmax")]).save(tmp_path / "net.keras")
+        text = describe_file(tmp_path / "net.keras")
+        assert ": variant testing, " in text and "\n5 classes.\n" in text
 
     @pytest.mark.slow
     def test_export(self, export_dir):

@@ -36,7 +36,10 @@ def find_description(network: keras.Model) -> schema.DatasetDescription | None:
     """
     if hasattr(network, "description"):
         return network.description
-    kept = structure.mean_image(network).training_data
+    try:
+        kept = structure.mean_image(network).training_data
+    except ValueError:  # not a network of this project
+        return None
     if not kept:
         return None
     settings = {name: kept[name] for name in ("source", "exif_orientation", "resize")}
