@@ -125,7 +125,7 @@ def _class_columns(known: Sequence[str], wanted: Sequence[str]) -> list[int] | N
 
     Classes are the same if their WordNet ids are, or their names. ImageNet-V2 numbers ImageNet's classes.
     """
-    known, wanted = _class_ids(known), _class_ids(wanted)
+    known, wanted = class_ids(known), class_ids(wanted)
     if len(known) == 1000 and _WORDNET_ID.fullmatch(known[0]) and set(wanted) == set(map(str, range(1000))):
         wanted = [sorted(known)[int(number)] for number in wanted]
     if wanted != known and (len(set(known)) < len(known) or not set(wanted) <= set(known)):
@@ -133,7 +133,7 @@ def _class_columns(known: Sequence[str], wanted: Sequence[str]) -> list[int] | N
     return list(range(len(known))) if wanted == known else [known.index(each) for each in wanted]
 
 
-def _class_ids(names: Sequence[str]) -> list[str]:
+def class_ids(names: Sequence[str]) -> list[str]:
     """The WordNet ids of classes if all names begin with one; the names otherwise."""
     ids = [name.split(" ")[0] for name in names]
     return ids if all(map(_WORDNET_ID.fullmatch, ids)) else list(names)

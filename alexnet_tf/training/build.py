@@ -1,12 +1,14 @@
 """Builds what is trained: the network, its optimizer, and the compiled model."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 
 from alexnet_tf import model
 from alexnet_tf.distribution import strategies
-from alexnet_tf.networks import variants
+from alexnet_tf.evaluation.predictions import class_ids
+from alexnet_tf.networks import descriptions, variants
 from alexnet_tf.training import compilation, fc_parallel, optimizers, schedules
 from alexnet_tf.training.config import TrainConfig
 from alexnet_tf.training.devices import Devices
@@ -77,7 +79,11 @@ def build_network(config: TrainConfig, data: Data, column_devices: list[str] | N
     Raises:
         ValueError: if an option is out of range, or the model of `init_from` does not fit.
     """
-    source = model.open_model(config.init_from) if config.init_from else None
+    source = None
+    if config.init_from:
+        source, described = model.load_model(config.init_from)
+        if not config.new_head:
+            _check_classes(config.init_from, described.class_names, data.description.class_names)
     input_scale = config.input_scale
     if source is not None and input_scale is None:
         # The source's learning rates are those of its input scale.
@@ -90,6 +96,7 @@ def build_network(config: TrainConfig, data: Data, column_devices: list[str] | N
         column_devices=column_devices,
     )
     network.get_layer("mean_image").set_mean_image(data.statistics.mean(variants.VARIANTS[config.variant].mean))
+    descriptions.set_description(network, data.description)
     if source is not None:
         try:
             transfer.copy_weights(source, network, config.new_head)
@@ -98,6 +105,17 @@ def build_network(config: TrainConfig, data: Data, column_devices: list[str] | N
     for name in config.freeze:
         compilation.freeze(network, name)
     return network
+
+
+def _check_classes(path: str, trained_on: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raises ValueError unless a classifier was trained on the classes of the data. It may have no names for them."""
+    unnamed = [str(index) for index in range(len(trained_on))]
+    if len(trained_on) != len(wanted) or class_ids(trained_on) not in (unnamed, class_ids(wanted)):
+        raise ValueError(
+            f"The model of `init_from` was trained on other classes. Received: {path} with {len(trained_on)} classes "
+            f"({', '.join(trained_on[:3])}, ...), and data with {len(wanted)} ({', '.join(wanted[:3])}, ...). Set "
+            "`new_head` to start with a new classifier."
+        )
 
 
 def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> optimizers.PaperMomentum:

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from alexnet_tf.distribution.workers import Worker
-from alexnet_tf.networks import variants
+from alexnet_tf.networks import descriptions, variants
 from alexnet_tf.training import build, inputs, optimizers
 from alexnet_tf.training.devices import choose_devices
 
@@ -89,9 +89,23 @@ class TestBuildNetwork:
         path = str(tmp_path / "source.keras")
         three = dataclasses.replace(data.description, class_names=("a", "b", "c"))
         build_network(dataclasses.replace(data, description=three)).save(path)
-        with pytest.raises(ValueError, match=r"The model of `init_from`, .* does not fit: fc8's kernel"):
+        with pytest.raises(ValueError, match=r"source\.keras with 3 classes \(a, b, c, .* Set `new_head`"):
             build_network(init_from=path)
         build_network(init_from=path, new_head=True)
+
+    def test_init_from_with_permuted_classes_needs_a_new_head(self, data, build_network, tmp_path):
+        path = str(tmp_path / "source.keras")
+        permuted = dataclasses.replace(data.description, class_names=data.description.class_names[::-1])
+        build_network(dataclasses.replace(data, description=permuted)).save(path)
+        with pytest.raises(ValueError, match="was trained on other classes"):
+            build_network(init_from=path)
+        build_network(init_from=path, new_head=True)
+
+    def test_network_keeps_the_description_of_the_data(self, data, build_network):
+        copy = keras.models.clone_model(build_network())
+        description = descriptions.find_description(copy)
+        assert description.class_names == data.description.class_names
+        assert description.image_px == data.description.image_px
 
     def test_frozen_layers_are_not_trainable(self, build_network):
         network = build_network(freeze=("conv1", "fc6"))
