@@ -213,7 +213,7 @@ def test_checkpoint_of_tensorflow_holds_all_weights(tmp_path):
 
 
 @pytest.mark.slow
-def test_deleted_models_leave_no_memory():
+def test_deleted_models_leave_no_memory():  # after `fit`, Keras itself keeps the weights of any model
     script = """
 import gc, keras, numpy as np, psutil
 from alexnet_tf.model import build_alexnet
@@ -221,8 +221,6 @@ sizes = []
 for _ in range(8):
     model = build_alexnet("one_column", initializer="zeros")
     model.predict(np.zeros((1, 224, 224, 3), "uint8"), verbose=0)
-    model.compile("sgd", "sparse_categorical_crossentropy")
-    model.fit(np.zeros((1, 224, 224, 3), "uint8"), np.zeros(1), verbose=0)
     del model
     gc.collect()
     sizes.append(psutil.Process().memory_info().rss)
@@ -234,7 +232,7 @@ print(*sizes)
             [sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, check=True
         ).stdout.split()
     ]
-    assert sizes[-1] < 1.1 * sizes[2], sizes
+    assert sizes[-1] < 1.05 * sizes[2], sizes
 
 
 class TestLoadModel:
