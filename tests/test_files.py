@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import threading
 
 import pytest
 
@@ -62,3 +63,31 @@ class TestSync:
         (tmp_path / "file").touch()
         files.sync(tmp_path / "file")
         files.sync(tmp_path)
+
+
+class TestSoleUser:
+    @pytest.mark.parametrize("name", ["", "lock"])
+    def test_second_user_of_a_folder_or_file_is_refused(self, name, tmp_path):
+        with (
+            files.sole_user(tmp_path / name),
+            pytest.raises(ValueError, match="in use"),
+            files.sole_user(tmp_path / name, "in use"),
+        ):
+            pass
+        with files.sole_user(tmp_path / name, "in use"):
+            pass
+
+    def test_second_user_without_a_message_waits(self, tmp_path):
+        order = []
+
+        def use():
+            with files.sole_user(tmp_path / "lock"):
+                order.append("second")
+
+        with files.sole_user(tmp_path / "lock"):
+            second = threading.Thread(target=use)
+            second.start()
+            second.join(0.2)
+            order.append("first")
+        second.join()
+        assert order == ["first", "second"]

@@ -1,7 +1,6 @@
 """Downloads files with known checksums into Keras's cache."""
 
 import dataclasses
-import fcntl
 import hashlib
 import os
 import pathlib
@@ -10,7 +9,7 @@ import sys
 import tarfile
 import tempfile
 
-from alexnet_tf.files import write_atomically
+from alexnet_tf.files import sole_user, write_atomically
 
 _TIMEOUT_S = 30
 _RETRIES = 2  # for each URL
@@ -94,8 +93,7 @@ def fetch(file: File) -> pathlib.Path:
     path = file.path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_name(f".{file.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with sole_user(path.with_name(f".{file.name}.lock")):
             if not path.exists():
                 _download(file) if isinstance(file, RemoteFile) else _download_package(file)
     except OSError as error:
