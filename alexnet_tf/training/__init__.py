@@ -1,1 +1,1 @@
-"""What alexnet-train is made of: update rules, schedules, callbacks, checkpoints and TensorBoard's logs."""
+"""Training: configuration, update rules, schedules, callbacks, checkpoints and TensorBoard logs."""

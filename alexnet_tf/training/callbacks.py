@@ -149,7 +149,7 @@ class BestEpoch(keras.callbacks.Callback):
         return self.early_stopping_epochs is not None and epoch - self.state["epoch"] >= self.early_stopping_epochs
 
     def describe(self) -> str:
-        return f"The best validation error, {1 - self.state['top1']:.2%}, was that of epoch {self.state['epoch']}."
+        return f"Lowest validation error: {1 - self.state['top1']:.2%}, in epoch {self.state['epoch']}."
 
 
 class Stopped(Exception):

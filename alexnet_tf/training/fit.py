@@ -95,7 +95,7 @@ def fit(
             for callback in callbacks:
                 callback.on_epoch_end(epoch - 1, {f"val_{name}": value for name, value in logs.items()})
         if steps_done and not training_model.stop_training:
-            # The rest of an interrupted epoch is a `fit` of its own, which counts the same steps for each epoch.
+            # The rest of an interrupted epoch is a separate `fit`, which has the same number of steps in each epoch.
             fit_epochs(start.step, epoch + 1, steps_per_epoch - steps_done)
             epoch += 1
         if epoch < epochs and not training_model.stop_training:

@@ -11,8 +11,8 @@ from absl import logging
 
 from alexnet_tf.training.config import TrainConfig
 
-# A loss within this fraction of that of chance is at chance level. Networks begin there, so the warning comes after so
-# many consecutive steps, judged by the mean loss of a window of steps.
+# Tolerance of the loss at chance level. Networks begin there, so the warning comes after many consecutive steps, judged
+# by the mean loss of a window of steps.
 _CHANCE_MARGIN = 0.01
 _CHANCE_STEPS = 100
 _CHANCE_WINDOW = 20

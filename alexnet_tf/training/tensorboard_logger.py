@@ -99,7 +99,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
         }
 
     def on_train_begin(self, logs=None):
-        if self.has_begun:  # the rest of an interrupted epoch was a fit of its own
+        if self.has_begun:  # the rest of an interrupted epoch was a separate fit
             return
         self.has_begun = True
         texts = summaries.describe_run(self.data.description, len(self.data.skipped), self.config.as_flags())

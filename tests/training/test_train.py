@@ -102,7 +102,7 @@ class TestBestEpoch:
             )
             for weight, other in zip(weights, others, strict=True):
                 np.testing.assert_array_equal(weight, other)
-        assert "The best validation error, 40.00%, was that of epoch 2." in capsys.readouterr().out
+        assert "Lowest validation error: 40.00%, in epoch 2." in capsys.readouterr().out
         assert not (tmp_path / "two" / "best.keras").exists()
 
     def test_training_stops_without_improvement_also_when_resumed(self, train_here, tmp_path, capsys):
@@ -111,7 +111,7 @@ class TestBestEpoch:
             train_here(tmp_path / "run", epochs=6, early_stopping_epochs=3, keep_best=True)
             output = capsys.readouterr().out
             assert f"Stopped early, after epoch 5: {tmp_path / 'run' / 'model.keras'}" in output
-            assert "was that of epoch 2." in output
+            assert "in epoch 2." in output
         assert json.loads((tmp_path / "run" / "training.json").read_text())["epochs"] == 5
         train_here(tmp_path / "run", epochs=6)
         assert "Trained to the end of epoch 6" in capsys.readouterr().out
