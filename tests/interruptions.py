@@ -19,13 +19,12 @@ TWO_DEVICES = textwrap.dedent("""
     from alexnet_tf import train
     train.run()
 """)
-# A schedule with a state, multipliers, and checkpoints within epochs: all of it must come back.
+# A schedule with a state, multipliers, options that depend on the epoch, and checkpoints within epochs: all of it must
+# come back.
 FLAGS = (
-    "--epochs=2",
-    "--checkpoint_every_steps=11",
-    "--schedule=plateau",
-    "--plateau_patience=1",
-    "--layer_rates=conv1=2",
+    *("--epochs=2", "--checkpoint_every_steps=11", "--schedule=plateau", "--plateau_patience=1", "--keep_best"),
+    *("--layer_rates=conv1=2,fc8/bias=0", "--bias_rate=2", "--label_smoothing=0.1", "--images_per_crop=5"),
+    "--color_noise_epochs=1",
 )
 STEPS = 2 * 60
 MODES = {

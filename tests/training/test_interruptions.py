@@ -25,7 +25,6 @@ from interruptions import (
 from programs import program, run, train_flags
 
 from alexnet_tf.distribution import local_workers
-from alexnet_tf.model import load_model
 
 
 @pytest.fixture(scope="module")
@@ -84,32 +83,6 @@ class TestKill:
             assert_same_weights(run_dir, uninterrupted(mode))
             assert not list((run_dir / "checkpoints").glob(".tmp-*"))
         assert len(set(lost)) > 5, "killed at the same moment again and again"
-
-    @pytest.mark.long
-    def test_killed_plateau_with_layer_rates_is_bit_identical(self, data_dir, tmp_path):
-        options = (
-            *("--epochs=4", "--schedule=plateau", "--plateau_patience=1", "--learning_rate=0.1", "--bias_rate=2"),
-            *("--layer_rates=conv1=0.5,fc8/bias=0", "--label_smoothing=0.1", "--images_per_crop=5"),
-            *("--color_noise_epochs=1", "--checkpoint_every_steps=17"),
-        )
-        finish(program("train", *train_flags(data_dir, tmp_path / "uninterrupted", *options)))
-        arguments = program("train", *train_flags(data_dir, tmp_path / "killed", *options))
-        process = start(arguments)
-        wait_for_step(process, tmp_path / "killed", 130)  # in the third epoch
-        process.kill()
-        process.communicate()
-        finish(arguments)
-        assert_same_weights(tmp_path / "uninterrupted", tmp_path / "killed")
-        states = []
-        for name in ("uninterrupted", "killed"):
-            folder = tmp_path / name / "checkpoints" / "00000240"
-            states.append(json.loads((folder / "progress.json").read_text())["plateau"])
-            with np.load(folder / "training_state.npz") as arrays:
-                (multipliers,) = [arrays[n] for n in arrays.files if n.endswith("rate_multipliers")]
-            assert sorted(set(multipliers.tolist())) == [0, 0.5, 1, 2]
-        assert states[0] == states[1]
-        model, _ = load_model(tmp_path / "killed")
-        assert np.all(model.get_layer("fc8").biases[0].numpy() == 0)  # frozen at its initial value
 
     @pytest.mark.long
     def test_run_whose_first_gradients_overflow_resumes_at_the_right_image(self, data_dir, tmp_path):

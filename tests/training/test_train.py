@@ -42,19 +42,6 @@ class TestProgram:
         flags = train_flags(data_dir, tmp_path / "run", "--epochs=4", "--batch_size=100", "--allow_changed")
         assert "Resuming after step 60, in epoch 3." in run_well("train", *flags)  # of 120 steps: after two epochs
 
-    @pytest.mark.long
-    def test_layer_rates_may_change_on_resume(self, data_dir, run_dir, tmp_path):
-        shutil.copytree(run_dir, tmp_path / "run")
-        before, _ = load_model(run_dir)
-        run_well(
-            "train",
-            *train_flags(data_dir, tmp_path / "run", "--epochs=3", "--layer_rates=conv1=0", "--allow_changed"),
-        )
-        after, _ = load_model(tmp_path / "run")
-        for name, same in (("conv1", True), ("conv2", False)):
-            pairs = zip(before.get_layer(name).get_weights(), after.get_layer(name).get_weights(), strict=True)
-            assert all(np.array_equal(a, b) for a, b in pairs) == same, name
-
 
 class TestFailingTraining:
     def test_loss_that_is_not_finite_stops_the_run(self, train_here, tmp_path):
