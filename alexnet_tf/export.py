@@ -1,6 +1,5 @@
 """Exports a trained model as a numbered version: a SavedModel for TensorFlow Serving, a web page, or another format."""
 
-import dataclasses
 import functools
 import http.server
 import pathlib
@@ -20,49 +19,13 @@ def define_flags():
     flags.DEFINE_string(
         "export_dir", None, "Model base path of TensorFlow Serving. Each export is a numbered subfolder.", required=True
     )
-    flags.DEFINE_integer(
-        "version", None, "Version number; by default one more than the largest in --export_dir.", lower_bound=1
-    )
-    flags.DEFINE_enum("format", "savedmodel", sorted(formats.PRECISIONS), "Format of the model.")
-    flags.DEFINE_enum(
-        "precision",
-        None,
-        ["float32", "bfloat16", "float16", "int8"],
-        "Precision of the weights, and with bfloat16 (SavedModel) and int8 (other formats) also of the computation. By "
-        "default float32; int8 for a web page.",
-    )
-    flags.DEFINE_string(
-        "data_dir",
-        None,
-        "Data set of the same classes. Its validation images compare the export with the trained model, its training "
-        "images calibrate int8. A web page shows images of both.",
-    )
-    flags.DEFINE_integer("num_images", 1000, "Maximum number of images used of each split.", lower_bound=1)
-    flags.DEFINE_bool(
-        "parity",
-        None,
-        "Whether to compare the export with the trained model on --data_dir. By default for every format but web, "
-        "where it takes minutes.",
-    )
-    flags.DEFINE_integer(
-        "max_pixels",
-        formats.MAX_PIXELS,
-        "Maximum number of pixels of an image that is sent to the server. Bounds the memory for decoding.",
-        lower_bound=1,
-    )
-    flags.DEFINE_string(
-        "runtime",
-        None,
-        "web: npm package onnxruntime-web to copy, as a folder or the .tgz of `npm pack onnxruntime-web`. Without it, "
-        "the page loads the package from a CDN.",
-    )
+    cli.define_flags(formats.ExportConfig)
     flags.DEFINE_integer("serve", None, "web: local port at which to serve the page after the export.", lower_bound=0)
 
 
 def main(arguments):
     flag = flags.FLAGS
-    fields = [field.name for field in dataclasses.fields(formats.ExportConfig)]
-    config = formats.ExportConfig(**{name: getattr(flag, name) for name in fields})
+    config = cli.read_flags(formats.ExportConfig)
     if flag.serve is not None and config.format != "web":
         raise ValueError(f"`serve` is for --format=web. Received: --format={config.format}")
     # Before the export, which takes minutes: is the package complete, and the port free?

@@ -12,16 +12,13 @@ import subprocess
 import sys
 import threading
 import time
-import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags as absl_flags
 from PIL import Image
-from programs import image_files, in_background, run
+from programs import call, image_files, in_background, run
 
-from alexnet_tf import client
 from alexnet_tf.serving import image_requests, remote_model
 
 grpc = pytest.importorskip("grpc")
@@ -445,30 +442,12 @@ class TestConnect:
 
 
 class TestProgram:
-    @pytest.fixture
-    def classify(self, monkeypatch, capsys):
-        """Runs alexnet-client in this process. Returns its exit status, stdout and stderr."""
-
-        def run_main(*paths, **changes):
-            values = {"server": "http://localhost:1", "model": "alexnet", "version": None, "ca_certificate": None}
-            values |= {"signature": "serving_default", "batch_size": 2, "deadline": 30, "format": "table"}
-            values |= {"panel": None, "overwrite": False} | changes
-            monkeypatch.setattr(absl_flags, "FLAGS", types.SimpleNamespace(**values))
-            status = 0
-            try:
-                client.main([str(path) for path in paths])
-            except SystemExit as end:
-                status = end.code
-            return status, *capsys.readouterr()
-
-        return run_main
-
     @pytest.mark.parametrize("protocol", PROTOCOLS)
-    def test_folder_gives_json_lines_and_a_panel(self, protocol, classify, server, saved, photos, tmp_path):
-        flags = {"server": address(server, protocol), "format": "jsonl", "panel": str(tmp_path / "panel.png")}
-        status, output, errors = classify(photos, **flags)
-        assert status == 1  # notes.txt is not an image
-        lines = [json.loads(line) for line in output.splitlines()]
+    def test_folder_gives_json_lines_and_a_panel(self, protocol, server, saved, photos, tmp_path):
+        arguments = [f"--server={address(server, protocol)}", "--format=jsonl", "--batch_size=2"]
+        result = run("client", *arguments, f"--panel={tmp_path / 'panel.png'}", photos)
+        assert result.returncode == 1  # notes.txt is not an image
+        lines = [json.loads(line) for line in result.stdout.splitlines()]
         names = ["image-0.png", "image-2.png", "image-4.png", "nested/image-1.png", "nested/image-3.png", "notes.txt"]
         assert [line["file"] for line in lines] == [str(photos / name) for name in names]
         for line in lines[:-1]:
@@ -478,15 +457,15 @@ class TestProgram:
             np.testing.assert_allclose([row["probability"] for row in line["classes"]], probabilities, rtol=1e-5)
         assert lines[-1]["classes"] == []
         assert lines[-1]["error"] == "not an image that the server can decode"
-        assert "No prediction for 1 of 6 files" in errors
+        assert "No prediction for 1 of 6 files" in result.stderr
         assert Image.open(tmp_path / "panel.png").size[0] > 500
 
-    def test_table_has_a_line_for_each_file(self, classify, server, saved, photos):
+    def test_table_has_a_line_for_each_file(self, server, saved, photos):
         path = photos / "image-0.png"
-        status, output, _ = classify(path, server=address(server, "http"), signature="ten_view")
+        output = call("client", f"--server={address(server, 'http')}", "--signature=ten_view", path)
         names, probabilities = expected(saved, path.read_bytes(), "ten_view")
         row = "  ".join(f"{p:6.2%} {name}" for name, p in zip(names, probabilities, strict=True))
-        assert (status, output) == (0, f"{path}  {row}\n")
+        assert output == f"{path}  {row}\n"
 
     def test_program_names_missing_paths_and_absent_servers(self, photos):
         result = run("client", "--server=http://localhost:1", "nowhere")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import functools
 import http.server
 import json
 import os
@@ -13,15 +14,13 @@ import subprocess
 import sys
 import threading
 import time
-import types
 import urllib.request
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags as absl_flags
-from programs import ENVIRONMENT, image_files, program, run_well
+from programs import ENVIRONMENT, call, image_files, program, run_well
 from tensorflow.core.protobuf import saved_model_pb2
 
 from alexnet_tf import export
@@ -144,23 +143,15 @@ class TestProgram:
     """alexnet-export of an untrained network, in this process."""
 
     @pytest.fixture
-    def export_with(self, untrained_dir, data_dir, tmp_path, monkeypatch):
-        """A function that runs the program with changed flags."""
-
-        def run_main(**changes):
-            values = {"model": str(untrained_dir), "export_dir": str(tmp_path / "served"), "version": None}
-            values |= {"format": "savedmodel", "precision": "float32", "data_dir": str(data_dir), "num_images": 40}
-            values |= {"max_pixels": formats.MAX_PIXELS, "parity": None, "runtime": None, "serve": None}
-            monkeypatch.setattr(absl_flags, "FLAGS", types.SimpleNamespace(**values | changes))
-            export.main([])
-
-        return run_main
+    def export_with(self, untrained_dir, data_dir, tmp_path):
+        """A function that runs the program with additional flags; returns its stdout."""
+        arguments = [f"--model={untrained_dir}", f"--export_dir={tmp_path / 'served'}", f"--data_dir={data_dir}"]
+        return functools.partial(call, "export", *arguments, "--num_images=40")
 
     @pytest.mark.slow
-    def test_flags_change_the_export(self, export_with, untrained, tmp_path, capsys):
-        export_with(version=3, max_pixels=28 * 28)
+    def test_flags_change_the_export(self, export_with, untrained, tmp_path):
         folder = tmp_path / "served" / "3"
-        assert f"Exported: {folder}" in capsys.readouterr().out
+        assert f"Exported: {folder}" in export_with("--version=3", f"--max_pixels={28 * 28}")
         (fits,), larger = encoded_squares([28]), encoded_squares([29])
         saved = tf.saved_model.load(str(folder))
         for signature in ("serving_default", "ten_view", "features"):
@@ -175,7 +166,7 @@ class TestProgram:
         assert report["images"] == 40
         assert report["top1_agreement"] == 1 and report["largest_difference"] < 1e-5
         with pytest.raises(ValueError, match="`version` must not exist"):
-            export_with(version=3)
+            export_with("--version=3")
 
     def test_int8_is_calibrated_on_training_images(self, export_with, data_dir, tmp_path, monkeypatch):
         pytest.importorskip("tf2onnx")
@@ -187,7 +178,7 @@ class TestProgram:
 
         monkeypatch.setattr(exporter.conversion, "write", write)
         with pytest.raises(InterruptedError):
-            export_with(format="onnx", precision="int8")
+            export_with("--format=onnx", "--precision=int8")
         ((model_format, precision, images),) = calls
         assert (model_format, precision) == ("onnx", "int8")
         splits = {
@@ -201,13 +192,13 @@ class TestProgram:
     @pytest.mark.parametrize(("name", "value"), [("runtime", "package.tgz"), ("serve", 0)])
     def test_page_flags_are_refused_for_other_formats(self, name, value, export_with):
         with pytest.raises(ValueError, match=f"`{name}` is for --format=web. Received: --format=savedmodel"):
-            export_with(**{name: value})
+            export_with(f"--{name}={value}")
 
     def test_used_port_and_missing_runtime_are_errors_before_the_export(self, export_with, tmp_path):
         with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
-            export_with(format="web", precision=None, serve=taken.getsockname()[1])
+            export_with("--format=web", f"--serve={taken.getsockname()[1]}")
         with pytest.raises(ValueError, match="`runtime` must be the npm package"):
-            export_with(format="web", precision=None, runtime=str(tmp_path / "none.tgz"))
+            export_with("--format=web", f"--runtime={tmp_path / 'none.tgz'}")
         assert not (tmp_path / "served").exists()
 
     def test_page_is_served_on_localhost_only(self, tmp_path, monkeypatch, capsys):
@@ -322,10 +313,7 @@ class TestModelCard:
         received = []
         monkeypatch.setattr("alexnet_tf.model.load_model", lambda path: (None, None))
         monkeypatch.setattr(exporter, "export_model", lambda *_, run: received.append(run) or tmp_path)
-        names = ("export_dir", "version", "data_dir", "max_pixels", "num_images", "parity", "runtime", "serve")
-        values = dict.fromkeys(names) | {"model": name, "format": "savedmodel", "precision": "float32"}
-        monkeypatch.setattr(absl_flags, "FLAGS", types.SimpleNamespace(**values))
-        export.main([])
+        call("export", f"--model={name}", f"--export_dir={tmp_path}")
         assert received == [run and pathlib.Path(run)]
 
     def test_page_says_what_is_unknown(self, untrained):

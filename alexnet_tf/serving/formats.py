@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
+from alexnet_tf import cli
 from alexnet_tf.cpus import available_cpus
 
 if TYPE_CHECKING:
@@ -42,30 +43,42 @@ MAX_PIXELS = 50_000_000
 class ExportConfig:
     """How a model is exported.
 
-    Attributes:
-        version: version number; None for one more than the largest in the base path.
-        format: a key of `PRECISIONS`.
-        precision: one of the format's precisions; None for the first.
-        data_dir: a data set of the same classes, or None. Its training images calibrate int8, its validation images
-            measure parity, and a page shows images of both.
-        num_images: maximum number of images used of each split.
-        parity: whether to compare the export with the trained model on `data_dir`; None: for every format but web.
-        max_pixels: maximum number of pixels of an encoded image (SavedModel).
-        runtime: the npm package onnxruntime-web (page); see `browser_runtime.open_package`.
-
     Raises:
         ValueError: if the format does not exist in this precision, or the packages or the data set that it needs are
             missing.
     """
 
-    version: int | None = None
-    format: str = "savedmodel"
-    precision: str | None = None
-    data_dir: str | pathlib.Path | None = None
-    num_images: int = 1000
-    parity: bool | None = None
-    max_pixels: int = MAX_PIXELS
-    runtime: str | pathlib.Path | None = None
+    version: int | None = cli.option(
+        None, "Version number; by default one more than the largest in --export_dir.", minimum=1
+    )
+    format: str = cli.option("savedmodel", "Format of the model.", choices=sorted(PRECISIONS))
+    precision: str | None = cli.option(
+        None,
+        "Precision of the weights, and with bfloat16 (SavedModel) and int8 (other formats) also of the computation. By "
+        "default float32; int8 for a web page.",
+        choices=["float32", "bfloat16", "float16", "int8"],
+    )
+    data_dir: str | None = cli.option(
+        None,
+        "Data set of the same classes. Its validation images compare the export with the trained model, its training "
+        "images calibrate int8. A web page shows images of both.",
+    )
+    num_images: int = cli.option(1000, "Maximum number of images used of each split.", minimum=1)
+    parity: bool | None = cli.option(
+        None,
+        "Whether to compare the export with the trained model on --data_dir. By default for every format but web, "
+        "where it takes minutes.",
+    )
+    max_pixels: int = cli.option(
+        MAX_PIXELS,
+        "Maximum number of pixels of an image that is sent to the server. Bounds the memory for decoding.",
+        minimum=1,
+    )
+    runtime: str | None = cli.option(
+        None,
+        "web: npm package onnxruntime-web to copy, as a folder or the .tgz of `npm pack onnxruntime-web`. Without it, "
+        "the page loads the package from a CDN.",
+    )
 
     def __post_init__(self):
         precisions = PRECISIONS[self.format]
