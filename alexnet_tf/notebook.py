@@ -81,15 +81,6 @@ def preprocess(
     return np.stack(prepared)
 
 
-def _find_description(model) -> schema.DatasetDescription | None:
-    """Returns what a network knows about its training data; None if it knows nothing, or there is no network."""
-    if model is None:
-        return None
-    from alexnet_tf.networks import descriptions  # imports Keras
-
-    return descriptions.find_description(model)
-
-
 def _as_array(image, exif_orientation: bool) -> np.ndarray:
     """The pixels of a Pillow image, with 8, 16 or 32 bits; or of an array or tensor, as uint8."""
     if isinstance(image, PIL.Image.Image):
