@@ -51,7 +51,7 @@ def compile_model(
     optimizer.build(training_model.trainable_variables)
 
     def crossentropy(labels, probabilities):
-        labels = keras.ops.reshape(labels, (-1,))
+        labels = keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32")  # Keras passes floats
         one_hot = keras.ops.one_hot(labels, classes)
         losses = keras.losses.categorical_crossentropy(one_hot, probabilities, label_smoothing=label_smoothing)
         return losses if class_weights is None else losses * keras.ops.take(class_weights, labels)
