@@ -111,7 +111,7 @@ class TestDamage:
     def run_dir(self, saved, tmp_path):
         return shutil.copytree(saved, tmp_path / "run")
 
-    @pytest.mark.parametrize("name", FILES)
+    @pytest.mark.parametrize("name", sorted(FILES))
     @pytest.mark.parametrize("damage", ["empty", "missing", "bit"])
     def test_damaged_newest_checkpoint_falls_back_to_the_previous_one(self, name, damage, run_dir, caplog):
         path = run_dir / "checkpoints" / "00000060" / name
