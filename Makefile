@@ -1,6 +1,6 @@
 # Python 3.11 or newer.
 PYTHON ?= python3
-# The versions to install; in a new .venv, `make CONSTRAINTS= test` takes the newest.
+# Versions to install. In a new .venv, `make CONSTRAINTS= test` installs the newest.
 CONSTRAINTS ?= constraints.txt
 
 INSTALL = .venv/bin/python -m pip install --quiet $(addprefix --constraint=,$(CONSTRAINTS)) --editable
@@ -10,7 +10,7 @@ PYTEST = .venv/bin/python -m pytest --numprocesses=2 --dist=loadfile
 demo: .venv/installed
 	.venv/bin/python -m alexnet_tf.demo
 
-# The same on 3,670 color photographs of flowers, which TensorFlow Datasets downloads (218 MB).
+# The same on 3,670 photographs of flowers, which TensorFlow Datasets downloads (218 MB).
 demo-photos: .venv/installed
 	.venv/bin/python -m alexnet_tf.demo --source=tfds:tf_flowers
 
@@ -31,7 +31,7 @@ runs/demo/model.keras:
 test: .venv/test-installed
 	$(PYTEST) -m "not slow"
 
-# All but what takes so long that continuous integration would take more than half an hour.
+# Everything except tests that take minutes.
 test-ci: .venv/test-installed
 	$(PYTEST) -m "not long"
 
@@ -48,7 +48,7 @@ lint: .venv/test-installed
 bench: .venv/bench-installed
 	.venv/bin/python benchmarks/speed.py $(BENCH_FLAGS)
 
-# The empty files show that an installation was completed: one that was interrupted starts again.
+# The empty files mark complete installations. An interrupted one starts again.
 .venv/installed: setup.py pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, e.g.: make PYTHON=python3.12 " + " ".join(sys.argv[1:]))' demo
 	$(PYTHON) -m venv --clear .venv

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parent
 
 setuptools.setup(
     name="alexnet-tf",
-    # Read, not imported: pip builds in an environment without the project's requirements.
+    # Not imported, because pip builds in an environment without the project's requirements.
     version=re.search(r'^__version__ = "(.+)"', (ROOT / "alexnet_tf" / "__init__.py").read_text(), re.MULTILINE)[1],
     description="The AlexNet of Krizhevsky, Sutskever and Hinton (2012), complete and exact, for TensorFlow and Keras",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),

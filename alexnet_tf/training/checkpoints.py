@@ -224,7 +224,7 @@ def _number(folder: pathlib.Path) -> int:
 
 def _check(folder, names) -> None:
     """Raises OSError or ValueError if one of the files does not have its checksum."""
-    lines = (folder / _CHECKSUMS).read_text().splitlines()
+    lines = (folder / _CHECKSUMS).read_text().split("\n")  # splitlines accepts other characters than a newline
     checksums = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
     for name in names:
         if checksums.get(name) != _checksum(folder / name):

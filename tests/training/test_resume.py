@@ -63,6 +63,7 @@ CHANGED = {
     "step_epochs": 2,
     "plateau_patience": 8,
     "label_smoothing": 0.1,
+    "class_weights": "balanced",
     "momentum": 0.8,
     "weight_decay": 0.01,
     "decay_biases": True,
@@ -220,6 +221,7 @@ class TestResume:
         else:
             content["splits"]["validation"]["shards"][0]["sha256"] = "0" * 64
         del content["checksum"]
+        content["checksum"] = schema._checksum(content)
         (folder / "dataset.json").write_text(json.dumps(content))
         with pytest.raises(ValueError, match=r"other settings: data\.checksum was '\w{8}' and is now '\w{8}'\. Use"):
             start(run_dir, data_dir=str(folder))
