@@ -1,11 +1,13 @@
-"""Prints the five most probable classes of image files."""
+"""Prints the five most probable classes of image files, and writes the probabilities of all classes."""
 
+import csv
+import io
 import pathlib
 import sys
 
 from absl import flags
 
-from alexnet_tf import cli
+from alexnet_tf import cli, files
 
 _MAX_IN_PANEL = 40
 
@@ -19,21 +21,27 @@ def define_flags():
         required=True,
     )
     flags.DEFINE_string("panel", None, "PNG file to write: the first 40 images with their predictions, as in figure 4.")
+    flags.DEFINE_string(
+        "csv", None, "CSV file to write with the probabilities of all classes: one row per image, one column per class."
+    )
     cli.define_overwrite()
 
 
 def main(arguments):
     flag = flags.FLAGS
-    if flag.panel:
-        cli.check_outputs("panel", [flag.panel], flag.overwrite, arguments)
+    for name in ("panel", "csv"):
+        if flag[name].value:
+            cli.check_outputs(name, [flag[name].value], flag.overwrite, arguments)
     # Imported here, so that --help and mistakes in flags are answered at once.
+    from alexnet_tf.evaluation import metrics
     from alexnet_tf.serving import classifier, image_requests
 
-    classify = classifier.open_classifier(flag.model)
+    classify = classifier.open_classifier(flag.model, all_classes=bool(flag.csv))
     import tensorflow as tf  # after open_classifier, which imports only what the model needs
 
-    shown, failed = [], False
-    for path in map(pathlib.Path, arguments):
+    shown, table, failed = [], [], False
+    folders = (image_requests.find_files([each]) if pathlib.Path(each).is_dir() else [each] for each in arguments)
+    for path in (pathlib.Path(each) for folder in folders for each in folder):
         try:
             encoded = image_requests.read_file(path)
             names, probabilities = classify(encoded)
@@ -41,6 +49,12 @@ def main(arguments):
             print(f"{cli.printable(str(path))}: not an image that can be read: {cli.reason(error)}", file=sys.stderr)
             failed = True
             continue
+        if flag.csv:
+            if not table:
+                table.append(["file", *names])
+            table.append([path, *(f"{probability:.6g}" for probability in probabilities)])
+            best = metrics.top_k(probabilities, 5)
+            names, probabilities = [names[index] for index in best], probabilities[best]
         if flag.panel and len(shown) < _MAX_IN_PANEL:
             shown.append((path.stem, encoded, names, probabilities))
         print(cli.printable(str(path)))
@@ -51,13 +65,18 @@ def main(arguments):
 
         if prediction_panel.write_panel(flag.panel, [prediction_panel.ClassifiedImage(*each) for each in shown]):
             print(f"Written: {flag.panel}")
+    if table:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(table)
+        files.write_text(flag.csv, text.getvalue())
+        print(f"Written: {flag.csv}")
     if failed:
         sys.exit(1)
 
 
 def run():
     """Entry point, as a module and as a console script."""
-    cli.start(__name__, define_flags, main, "IMAGE ...")
+    cli.start(__name__, define_flags, main, "IMAGE|FOLDER ...")
 
 
 if __name__ == "__main__":

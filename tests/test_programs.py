@@ -1,34 +1,49 @@
 """The programs as a user runs them: prediction, and every program's help."""
 
+import csv
 import pathlib
 import subprocess
 import sys
-import types
 
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 from PIL import Image
-from programs import ENVIRONMENT, image_files, run
+from programs import ENVIRONMENT, call, image_files, run
 
-from alexnet_tf import predict
+import alexnet_tf
 from alexnet_tf.serving import classifier, prediction_panel
 
 
 class TestPanel:
     @pytest.mark.parametrize("panel, expected", [(None, []), ("panel.png", [f"{number:02d}" for number in range(40)])])
-    def test_holds_the_first_40_images_and_no_memory_without(self, panel, expected, tmp_path, monkeypatch, capsys):
+    def test_first_40_images_are_kept_only_for_a_panel(self, panel, expected, tmp_path, monkeypatch):
         paths = [tmp_path / f"{number:02d}.png" for number in range(45)]
         for path in paths:
             path.write_bytes(path.stem.encode())
         shown = []
-        monkeypatch.setattr(classifier, "open_classifier", lambda _: lambda encoded: ([encoded.decode()], [1.0]))
+        monkeypatch.setattr(classifier, "open_classifier", lambda *_, **__: lambda encoded: ([encoded.decode()], [1.0]))
         monkeypatch.setattr(prediction_panel, "write_panel", lambda path, images: shown.extend(images))
-        values = {"model": "run", "panel": panel and str(tmp_path / panel), "overwrite": False}
-        monkeypatch.setattr(absl_flags, "FLAGS", types.SimpleNamespace(**values))
-        predict.main(list(map(str, paths)))
+        flags = [f"--panel={tmp_path / panel}"] if panel else []
+        assert call("predict", "--model=run", *flags, *paths).count("100.00%") == 45
         assert [image.title for image in shown] == [image.encoded.decode() for image in shown] == expected
-        assert capsys.readouterr().out.count("100.00%") == 45
+
+
+class TestCsv:
+    @pytest.mark.parametrize("exported", [False, True])
+    def test_probabilities_of_all_classes_for_a_folder(self, exported, untrained, untrained_dir, export_dir, tmp_path):
+        model, description = untrained
+        (tmp_path / "images").mkdir()
+        paths = image_files(tmp_path / "images", 3)
+        folder = export_dir / "1" if exported else untrained_dir
+        output = call("predict", f"--model={folder}", f"--csv={tmp_path / 'all.csv'}", tmp_path / "images")
+        with (tmp_path / "all.csv").open(newline="") as file:
+            header, *rows = csv.reader(file)
+        assert header == ["file", *description.class_names]
+        assert [row[0] for row in rows] == sorted(map(str, paths))
+        expected = model.predict(alexnet_tf.preprocess(sorted(paths), model), verbose=0)
+        np.testing.assert_allclose(np.float64([row[1:] for row in rows]), expected, rtol=1e-3)
+        best = [line.split("  ")[2] for line in output.splitlines() if line.startswith("  ")]
+        assert best[:5] == [description.class_names[index] for index in np.argsort(-expected[0])[:5]]
 
 
 @pytest.mark.slow

@@ -15,27 +15,28 @@ import numpy as np
 from alexnet_tf.evaluation import metrics
 from alexnet_tf.serving import formats
 
-# From an encoded image to (names, probabilities) of its most probable classes.
+# From an encoded image to (names, probabilities) of classes.
 Classifier: TypeAlias = Callable[[bytes], tuple[list[str], np.ndarray]]
 
 _TOP = 5
 
 
-def open_classifier(path: str | pathlib.Path) -> Classifier:
+def open_classifier(path: str | pathlib.Path, all_classes: bool = False) -> Classifier:
     """Opens a trained or an exported model.
 
     Args:
         path: what `model.load_model` takes, or a numbered folder of `exporter.export_model` in any format.
+        all_classes: whether to return all classes in the order of the labels.
 
     Returns:
         A function from an encoded image (bytes) to (names, probabilities) of its five most probable classes, the most
-        probable first. It raises `tf.errors.InvalidArgumentError` if the image can't be decoded.
+        probable first, or of all classes. It raises `tf.errors.InvalidArgumentError` if the image can't be decoded.
 
     Raises:
         ValueError: if there is no model, or it is damaged.
     """
     folder = pathlib.Path(path)
-    if (folder / "saved_model.pb").is_file():
+    if (folder / "saved_model.pb").is_file() and not all_classes:
         _import_tensorflow_without_keras()
         return _open_savedmodel(folder)
     if (folder / "assets" / "model_card.json").is_file():
@@ -44,12 +45,13 @@ def open_classifier(path: str | pathlib.Path) -> Classifier:
         class_names = (folder / "assets" / "labels.txt").read_text(encoding="utf-8").splitlines()
         data, crop_px = card["data"], card["network"]["image_px"]
         options = (data["image_px"], data["exif_orientation"], data["resize"])
-        return _classify_pixels(formats.open_predictor(folder), class_names, crop_px, options)
+        return _classify_pixels(formats.open_predictor(folder), class_names, crop_px, options, all_classes)
     from alexnet_tf.model import load_model
 
     model, description = load_model(path)
     options = (description.image_px, description.exif_orientation, description.resize)
-    return _classify_pixels(model.predict_on_batch, description.class_names, model.input_shape[1], options)
+    crop_px = model.input_shape[1]
+    return _classify_pixels(model.predict_on_batch, description.class_names, crop_px, options, all_classes)
 
 
 def _import_tensorflow_without_keras() -> None:
@@ -90,7 +92,7 @@ def _open_savedmodel(folder: pathlib.Path) -> Classifier:
 
 
 def _classify_pixels(
-    predict: formats.Predictor, class_names, crop_px: int, decode_options: tuple[int, bool, str]
+    predict: formats.Predictor, class_names, crop_px: int, decode_options: tuple[int, bool, str], all_classes: bool
 ) -> Classifier:
     import tensorflow as tf
 
@@ -100,7 +102,7 @@ def _classify_pixels(
     def classify(encoded):
         square = preprocessing.decode_square(tf.constant(encoded), *decode_options)
         probabilities = predict(np.asarray(crops.center_crop(square[None], crop_px), "float32"))[0]
-        best = metrics.top_k(probabilities, _TOP)
+        best = np.arange(len(class_names)) if all_classes else metrics.top_k(probabilities, _TOP)
         return [class_names[c] for c in best], probabilities[best]
 
     return classify
