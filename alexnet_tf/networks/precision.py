@@ -164,6 +164,8 @@ def _rebuild(model, policy: Callable[[keras.layers.Layer], str | keras.DTypePoli
     """Returns the same network and weights, with another dtype policy for each layer."""
 
     def clone(layer):
+        if not isinstance(layer, keras.layers.Layer):  # an operation, such as the cast of a nested model's input
+            return layer
         config = layer.get_config() | {"dtype": policy(layer)}
         if isinstance(layer, ColumnWise):
             config["layer"]["config"]["dtype"] = policy(layer)
