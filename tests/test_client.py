@@ -437,7 +437,7 @@ class TestConnect:
 
     def test_missing_extra_is_named(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
-        with pytest.raises(ValueError, match=r"pip install 'alexnet-tf\[serving\]'"):
+        with pytest.raises(ValueError, match=r"pip install --editable '\.\[serving\]'"):
             remote_model.connect("grpc://localhost", "alexnet")
 
 

@@ -146,12 +146,12 @@ class TestOutputs:
         (tmp_path / "dataset.json").write_text("mine")
         recipe = ["--variant=testing", "--epochs=1", "--batch_size=50"]
         self.refused(
-            "which holds dataset.json and no run", "train", f"--data_dir={data_dir}", f"--run_dir={tmp_path}", *recipe
+            "which holds dataset.json but no run", "train", f"--data_dir={data_dir}", f"--run_dir={tmp_path}", *recipe
         )
         assert [each.name for each in tmp_path.iterdir()] == ["dataset.json"]
 
     @pytest.mark.parametrize(
-        "name, reason", [("dataset.json", "dataset.json"), ("statistics.npz", "must not hold other files")]
+        "name, reason", [("dataset.json", "dataset.json"), ("statistics.npz", "must not contain other files")]
     )
     def test_building_takes_no_folder_that_holds_its_files(self, name, reason, tmp_path):
         (tmp_path / name).write_text("mine")

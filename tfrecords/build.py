@@ -44,7 +44,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "runner",
         None,
-        "Build on a cluster with this Apache Beam runner (pip install alexnet-tf[beam]): FlinkRunner, SparkRunner, "
+        "Build on a cluster with this Apache Beam runner (pip install --editable '.[beam]'): FlinkRunner, SparkRunner, "
         "DataflowRunner, DaskRunner, any other runner of Beam, or a class package.module.Runner. Arguments after -- "
         "are passed to Beam. Every worker must mount the images and --data_dir under the same path.",
     )

@@ -97,7 +97,7 @@ def _check_runner(runner: str, num_processes: int | None):
     try:
         from alexnet_tf.tfrecords import beam_pipeline
     except ImportError as error:
-        raise ValueError(f"runner={runner!r} needs Apache Beam: pip install alexnet-tf[beam]") from error
+        raise ValueError(f"runner={runner!r} needs Apache Beam: pip install --editable '.[beam]'") from error
     beam_pipeline.check_runner(runner)
 
 

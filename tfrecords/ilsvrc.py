@@ -168,7 +168,7 @@ def _read_devkit(path, year):
     try:
         import scipy.io
     except ImportError as error:
-        raise ValueError(f"Reading {path} needs SciPy: pip install alexnet-tf[ilsvrc]") from error
+        raise ValueError(f"Reading {path} needs SciPy: pip install --editable '.[ilsvrc]'") from error
     truth_name = f"ILSVRC{year}_validation_ground_truth.txt"
     wanted = {"meta.mat", truth_name}
     if path.is_dir():

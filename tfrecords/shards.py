@@ -64,7 +64,7 @@ def build_shard(task: ShardTask) -> None:
                     *(config.exif_orientation, config.max_pixels, config.resize),
                 )
             except UnidentifiedImageError:  # its message contains a memory address, which differs from run to run
-                formats = f"{', '.join(images.FORMATS)}, or HEIC with pip install alexnet-tf[heic]"
+                formats = f"{', '.join(images.FORMATS)}, or HEIC with pip install --editable '.[heic]'"
                 skipped.append((filename, f"UnidentifiedImageError: not one of {formats}"))
                 continue
             except Exception as error:

@@ -123,7 +123,7 @@ def export_model(
             written = precisions.stored_in_bfloat16(model) if config.precision == "bfloat16" else model
             write_saved_model(folder, written, description, config.max_pixels)
             if not warm_up.write(folder, target.parent.name, model.input_shape[1]):
-                print("No warm-up requests were written: they need pip install 'alexnet-tf[serving]'.")
+                print("No warm-up requests were written: they need pip install --editable '.[serving]'.")
         elif config.format == "web":
             web_page.write(folder, model, description, config, training)
         else:

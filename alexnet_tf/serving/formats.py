@@ -92,7 +92,7 @@ class ExportConfig:
         missing = [name for name in PACKAGES[self.format] if importlib.util.find_spec(name) is None]
         if missing:
             raise ValueError(
-                f"`format` {self.format} needs {', '.join(missing)}: pip install 'alexnet-tf[{self.format}]'"
+                f"`format` {self.format} needs {', '.join(missing)}: pip install --editable '.[{self.format}]'"
             )
         if self.precision == "int8" and self.format != "web" and not self.data_dir:
             raise ValueError("`precision` int8 needs `data_dir`: its training images calibrate the value ranges.")

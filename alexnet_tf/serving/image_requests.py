@@ -89,7 +89,7 @@ def _as_served_format(content: bytes) -> bytes:
         pixels = images.prepare_image(opened, min(opened.size), keep_aspect=True)
     except UnidentifiedImageError:
         if content[4:12] in _HEIC and importlib.util.find_spec("pillow_heif") is None:
-            raise OSError("HEIC images need pip install 'alexnet-tf[heic]'") from None
+            raise OSError("HEIC images need pip install --editable '.[heic]'") from None
         return content  # the network's decoder refuses it
     except Exception as error:  # Pillow raises many kinds
         raise OSError(f"the image can't be decoded: {error}") from error

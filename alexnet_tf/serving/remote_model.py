@@ -153,7 +153,7 @@ class GrpcConnection:
             from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
         except ImportError as error:
             raise ValueError(
-                "`server` with grpc:// needs the extra packages of pip install 'alexnet-tf[serving]'; "
+                "`server` with grpc:// needs the extra packages of pip install --editable '.[serving]'; "
                 "http:// works without them."
             ) from error
         options = [("grpc.max_receive_message_length", _MAX_RESPONSE_BYTES), ("grpc.max_send_message_length", -1)]

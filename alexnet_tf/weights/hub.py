@@ -22,7 +22,7 @@ def local_folder(path: str | pathlib.Path) -> pathlib.Path | None:
     try:
         huggingface_hub = importlib.import_module("huggingface_hub")
     except ImportError as error:
-        raise ValueError(f"huggingface_hub is needed for hf://{address[1]}: pip install 'alexnet-tf[hub]'") from error
+        raise ValueError(f"huggingface_hub is needed for hf://{address[1]}: pip install --editable '.[hub]'") from error
     try:
         return pathlib.Path(huggingface_hub.snapshot_download(address[1], library_name="keras"))
     except Exception as error:  # of its own classes, or its HTTP client's

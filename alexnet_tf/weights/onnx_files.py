@@ -28,7 +28,7 @@ def read_onnx(
     try:
         import onnx
     except ImportError as error:
-        raise ValueError(f"onnx is needed to read {path}: pip install 'alexnet-tf[pretrained]'") from error
+        raise ValueError(f"onnx is needed to read {path}: pip install --editable '.[pretrained]'") from error
     try:
         graph = onnx.load(path, load_external_data=False).graph
         arrays = _constants(graph, onnx)

@@ -201,7 +201,7 @@ def _read_safetensors(path):
     try:
         from safetensors import numpy as safetensors_numpy
     except ImportError as error:
-        raise ValueError(f"safetensors is needed to read {path}: pip install 'alexnet-tf[pretrained]'") from error
+        raise ValueError(f"safetensors is needed to read {path}: pip install --editable '.[pretrained]'") from error
     try:
         return safetensors_numpy.load_file(path)
     except Exception as error:  # of its own classes

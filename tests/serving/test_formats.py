@@ -132,7 +132,7 @@ class TestErrors:
 
     def test_missing_package(self, monkeypatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-        with pytest.raises(ValueError, match=r"needs openvino, nncf: pip install 'alexnet-tf\[openvino\]'"):
+        with pytest.raises(ValueError, match=r"needs openvino, nncf: pip install --editable '\.\[openvino\]'"):
             formats.ExportConfig(format="openvino")
 
     def test_data_set_with_other_classes(self, untrained, tiny_data_dir, tmp_path):

@@ -49,7 +49,7 @@ class TestReadFile:
     def test_heic_without_its_package_names_it(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "pillow_heif", None)
         (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(50))
-        with pytest.raises(OSError, match=r"pip install 'alexnet-tf\[heic\]'"):
+        with pytest.raises(OSError, match=r"pip install --editable '\.\[heic\]'"):
             image_requests.read_file(tmp_path / "photo.heic")
 
     def test_broken_and_unknown_files(self, photo, tmp_path):

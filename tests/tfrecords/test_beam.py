@@ -107,7 +107,7 @@ class TestBuildDataset:
         monkeypatch.setitem(sys.modules, "apache_beam", None)
         monkeypatch.delitem(sys.modules, "alexnet_tf.tfrecords.beam_pipeline")
         monkeypatch.delattr(alexnet_tf.tfrecords, "beam_pipeline")
-        with pytest.raises(ValueError, match=r"pip install alexnet-tf\[beam\]"):
+        with pytest.raises(ValueError, match=r"pip install --editable '\.\[beam\]'"):
             dataset_builder.build_dataset("fashion_mnist", tmp_path / "data", runner="DirectRunner")
 
 

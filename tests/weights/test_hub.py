@@ -107,7 +107,7 @@ class TestAddresses:
     def test_missing_package_and_a_failed_download_are_said(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "huggingface_hub", None)
         with pytest.raises(
-            ValueError, match=r"huggingface_hub is needed for hf://a/b: pip install 'alexnet-tf\[hub\]'"
+            ValueError, match=r"huggingface_hub is needed for hf://a/b: pip install --editable '\.\[hub\]'"
         ):
             alexnet_tf.load_model("hf://a/b")
         made = types.ModuleType("huggingface_hub")
