@@ -249,5 +249,5 @@ class TestUseJit:
         assert not strategies.use_jit("auto", strategy, ["GPU:0", "GPU:1"])
 
     def test_mirrored_columns_raise(self):
-        with pytest.raises(ValueError, match=r"can't be mirrored.*GPU:0,GPU:1"):
+        with pytest.raises(ValueError, match=r"can't be combined with a distribution strategy.*GPU:0,GPU:1"):
             strategies.use_jit("auto", strategies.make_strategy("mirrored"), ["GPU:0", "GPU:1"])
