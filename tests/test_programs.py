@@ -42,7 +42,7 @@ class TestCsv:
         assert [row[0] for row in rows] == sorted(map(str, paths))
         expected = model.predict(alexnet_tf.preprocess(sorted(paths), model), verbose=0)
         np.testing.assert_allclose(np.float64([row[1:] for row in rows]), expected, rtol=0.02)
-        best = [line.split("  ")[2] for line in output.splitlines() if line.startswith("  ")]
+        best = [line.split("%  ")[1] for line in output.splitlines() if line.startswith("  ")]
         assert best[:5] == [description.class_names[index] for index in np.argsort(-expected[0])[:5]]
 
 
