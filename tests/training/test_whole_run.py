@@ -1,5 +1,6 @@
 """A run of two epochs of four steps in this process: what it writes, and what must not stop it."""
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -13,7 +14,7 @@ from absl import logging
 from event_files import entries, profiled_steps
 
 from alexnet_tf.figures import image_grids
-from alexnet_tf.tfrecords import reader
+from alexnet_tf.tfrecords import reader, schema
 from alexnet_tf.training import fit, tensorboard_logger
 
 INITIAL = {"initializer": "he_normal", "input_scale": 0.0125, "seed": 5}
@@ -37,9 +38,8 @@ def run(train_here, small_data_dir, tmp_path_factory):
     """The folder of the run and its warnings. Its classes have odd names, and drawing a picture fails."""
     folder = tmp_path_factory.mktemp("whole")
     shutil.copytree(small_data_dir, folder / "data")
-    description = json.loads((folder / "data" / "dataset.json").read_text())
-    changes = {"class_names": [r"$\frac{1}$", "$x^2$"], "checksum": None}
-    (folder / "data" / "dataset.json").write_text(json.dumps(description | changes))
+    description = schema.load_description(folder / "data")
+    dataclasses.replace(description, class_names=(r"$\frac{1}$", "$x^2$")).save(folder / "data")
     warnings, seconds, waited = [], itertools.count(step=0.5), itertools.count(step=0.1)
     with pytest.MonkeyPatch.context() as patch:
         # With these clocks half a second passes between two log points, and every batch takes 0.1 seconds.
