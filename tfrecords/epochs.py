@@ -86,7 +86,9 @@ class EpochOrder:
         stretches = tf.reshape(numbers, (self.batch_size, -1))
         stretches = tf.random.experimental.stateless_shuffle(stretches, stretches_key)
         steps = tf.argsort(tf.random.stateless_uniform(tf.shape(stretches), steps_key))
-        return tf.transpose(tf.gather(stretches, steps, batch_dims=1))
+        numbers = tf.gather(stretches, steps, batch_dims=1)
+        # As float64: on some processors TensorFlow logs an error when it transposes integers.
+        return tf.cast(tf.transpose(tf.cast(numbers, tf.float64)), tf.int64)
 
     def _numbers(self, positions, key):
         """The numbers of the records at positions in the permutation."""
