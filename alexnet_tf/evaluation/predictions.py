@@ -16,6 +16,7 @@ from absl import logging
 from alexnet_tf.distribution import strategies, workers
 from alexnet_tf.files import write_atomically
 from alexnet_tf.model import load_model, weights_checksum
+from alexnet_tf.networks import structure
 from alexnet_tf.tfrecords import crops, reader, schema, verify
 
 VIEWS = ("center_crop", "ten_views")
@@ -98,6 +99,7 @@ def load_model_for(
         ValueError: if there is no model, it was not trained on the classes, or its input is larger than the images.
     """
     model, trained_on = load_model(path)
+    structure.check_classifier(model)
     if trained_on.resize != description.resize:
         logging.warning(
             "%s was trained on images resized by %s, but those in %s were resized by %s. Build the data set with "

@@ -150,6 +150,14 @@ def classifier(model: keras.Model) -> keras.layers.Layer | None:
     return None
 
 
+def check_classifier(model: keras.Model) -> None:
+    """Raises ValueError for a network without its top, such as published convolutions, which names no classes."""
+    if classifier(model) is None:
+        raise ValueError(
+            f"The model must have a classifier. Received: {model.name}, whose output is {model.output_shape}"
+        )
+
+
 def class_layers(model: keras.Model) -> list[str]:
     """The names of the layers whose units are the classes: the classifier and the softmax above it, if any."""
     names, last = [layer.name for layer in network_layers(model)], classifier(model)

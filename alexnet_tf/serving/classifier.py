@@ -47,8 +47,10 @@ def open_classifier(path: str | pathlib.Path, all_classes: bool = False) -> Clas
         options = (data["image_px"], data["exif_orientation"], data["resize"])
         return _classify_pixels(formats.open_predictor(folder), class_names, crop_px, options, all_classes)
     from alexnet_tf.model import load_model
+    from alexnet_tf.networks import structure
 
     model, description = load_model(path)
+    structure.check_classifier(model)
     options = (description.image_px, description.exif_orientation, description.resize)
     crop_px = model.input_shape[1]
     return _classify_pixels(model.predict_on_batch, description.class_names, crop_px, options, all_classes)

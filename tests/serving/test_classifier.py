@@ -10,6 +10,7 @@ import tensorflow as tf
 from PIL import Image
 from programs import ENVIRONMENT, image_files
 
+from alexnet_tf.model import build_alexnet
 from alexnet_tf.serving import classifier, image_requests
 
 
@@ -55,3 +56,9 @@ class TestOpenClassifier:
         )
         (path,) = image_files(tmp_path, 1)
         subprocess.run([sys.executable, "-c", script, export_dir / "1", path], env=ENVIRONMENT, check=True)
+
+
+def test_network_without_its_top_is_refused(tmp_path):
+    build_alexnet("testing", include_top=False).save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"must have a classifier\. Received: alexnet_testing"):
+        classifier.open_classifier(tmp_path)
