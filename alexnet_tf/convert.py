@@ -55,7 +55,8 @@ def main(arguments):
     license_name, described, run = flag.license, None, None
     name = pretrained.published_name(flag.input)
     if name or flag.input.startswith("hf://"):
-        source, described = model.load_model(flag.input)
+        source = model.load_model(flag.input)
+        described = source.description
         license_name = license_name or (published.PUBLISHED[name].license if name else None)
     elif path.is_dir() or path.suffix in (".keras", ".h5"):
         source = model.open_model(path)

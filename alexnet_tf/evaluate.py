@@ -159,7 +159,7 @@ def _report(flag, models, records_skipped):
     report.write(output_dir, result, models)
     if len(flag.model) == 1 and not files.is_saved(flag.model[0]):
         initial = initial_kernels.load_initial_kernels(flag.model[0])
-        picture = kernels.draw_kernels(kernels.first_kernels(load_model(flag.model[0])[0]), initial)
+        picture = kernels.draw_kernels(kernels.first_kernels(load_model(flag.model[0])), initial)
         plots.save_png(output_dir / files.KERNELS, picture)
     print(f"\n{report.as_text(result)}")
     if compared:

@@ -38,10 +38,10 @@ def main(arguments):
     from alexnet_tf.serving import exporter
     from alexnet_tf.weights import pretrained
 
-    model, description = load_model(flag.model)
+    model = load_model(flag.model)
     run = None if pretrained.published_name(flag.model) else pathlib.Path(flag.model)
     folder = exporter.export_model(
-        model, description, flag.export_dir, config, run=run.parent if run and run.is_file() else run
+        model, model.description, flag.export_dir, config, run=run.parent if run and run.is_file() else run
     )
     report = folder / exporter.ASSETS / "parity.md"
     if report.exists():

@@ -47,7 +47,7 @@ def main(arguments):
     from alexnet_tf.model import load_model
     from alexnet_tf.tfrecords import schema
 
-    model, _ = load_model(flag.model)
+    model = load_model(flag.model)
     description = schema.load_description(flag.data_dir)
     schema.split_of(description, flag.split)
     extracted = features.extract(model, flag.layers, flag.data_dir, description, flag.split, flag.batch_size)

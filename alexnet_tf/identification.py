@@ -135,7 +135,7 @@ def _describe_model(path: pathlib.Path) -> _Description:
         facts.append(f"Trained on {data.settings.get('source')}, {data.image_px} pixels: {names}")
     else:
         facts.append(f"No {schema.DATASET_FILE} found next to it: its classes have no names.")
-    commands = ["import alexnet_tf", f'model, description = alexnet_tf.load_model("{path}")']
+    commands = ["import alexnet_tf", f'model = alexnet_tf.load_model("{path}")']
     if num_classes:
         commands += ["", f"alexnet-predict --model={shlex.quote(str(path))} IMAGE.jpg"]
     return _Description(variants, num_classes, facts, commands)

@@ -261,15 +261,15 @@ def open_model(path: str | pathlib.Path) -> keras.Model:
     return precision.computed_where_fast(structure.flatten(opened))
 
 
-def load_model(path: str | pathlib.Path) -> tuple[keras.Model, schema.DatasetDescription]:
-    """Opens a trained model and the description of its data.
+def load_model(path: str | pathlib.Path) -> keras.Model:
+    """Opens a trained model, which knows its classes and how its images are prepared.
 
     Args:
         path: a run folder, a folder of its checkpoints, a .keras file of a network from `build_alexnet`, the name of
             published weights, or "hf://USER/NAME".
 
     Returns:
-        (model, description): the model from `open_model`, and the `tfrecords.schema.DatasetDescription` of its training
+        The model from `open_model`. `model.description` is the `tfrecords.schema.DatasetDescription` of its training
         data: from dataset.json next to the model or in its run folder, or else from the model itself (see
         `networks.descriptions`). If there is neither, it warns and names the classes by index: "0", "1", and so on.
 
@@ -287,7 +287,7 @@ def load_model(path: str | pathlib.Path) -> tuple[keras.Model, schema.DatasetDes
         model.description = schema.DatasetDescription(names, image_px, False, "jpeg", splits={}, settings=settings)
     else:
         descriptions.set_description(model, description)
-    return model, model.description
+    return model
 
 
 def _read_description(path: pathlib.Path, model: keras.Model) -> schema.DatasetDescription | None:

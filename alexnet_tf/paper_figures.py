@@ -76,13 +76,13 @@ def main(arguments):
     from alexnet_tf.networks.variants import VARIANTS
 
     description = schema.load_description(flag.data_dir) if flag.data_dir else None
-    model, own_description = load_model(flag.model) if flag.model else (None, None)
+    model = load_model(flag.model) if flag.model else None
     folder.mkdir(parents=True, exist_ok=True)
     for figure in figures:
         if figure == "architecture" and variant_name(model) not in VARIANTS:
             print(f"Not drawn: architecture, because {model.name} is not one of the variants.", flush=True)
         elif figure in _OF_A_MODEL:
-            _draw(figure, model, description or own_description, paths[figure])
+            _draw(figure, model, description or model.description, paths[figure])
             print(f"Written: {', '.join(map(str, paths[figure]))}", flush=True)
     if "relu_against_tanh" in figures:
         _compare_relu_and_tanh(folder, rates)

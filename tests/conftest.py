@@ -96,7 +96,8 @@ def untrained_dir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def untrained(untrained_dir):
     """That network, and the description of its data."""
-    return load_model(untrained_dir)
+    model = load_model(untrained_dir)
+    return model, model.description
 
 
 @pytest.fixture(scope="session")

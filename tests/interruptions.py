@@ -76,7 +76,7 @@ def workers_of(process):
 
 
 def assert_same_weights(run_dir, other_dir):
-    weights, others = (load_model(folder)[0].get_weights() for folder in (run_dir, other_dir))
+    weights, others = (load_model(folder).get_weights() for folder in (run_dir, other_dir))
     assert all(np.std(weight) > 0 for weight in weights if weight.ndim > 1)  # not both of zeros
     for weight, other in zip(weights, others, strict=True):
         np.testing.assert_array_equal(weight, other)

@@ -33,7 +33,7 @@ class TestEvaluate:
     def test_errors_and_pictures_of_a_run(self, data_dir, run_dir, evaluated):
         output, folder = evaluated
         result = json.loads((folder / "evaluation.json").read_text())
-        model, _ = load_model(run_dir)
+        model = load_model(run_dir)
         for name, views in (("center_crop", 1), ("ten_views", 10)):
             probabilities, labels = [], []
             for pixels, batch_labels in reader.make_evaluation_dataset(data_dir, 64, 56, views=views):
@@ -150,7 +150,7 @@ class TestUntrainedModels:
         (of_model,) = result["models"]
         assert of_model["name"] == "run-00000150"
         assert "center_crop" in result and "ten_views" not in result
-        assert of_model["weights"] == weights_checksum(load_model(tmp_path / "trained")[0])
+        assert of_model["weights"] == weights_checksum(load_model(tmp_path / "trained"))
         assert result["images"] == 1000
 
     def test_expected_errors_and_exit_status(self, evaluate_models, tmp_path, capsys):
@@ -166,7 +166,7 @@ class TestUntrainedModels:
         assert row["expected"] == 0.5 and row["measured"] == error and not row["passed"]
 
     def test_weights_that_are_not_finite(self, evaluate_models, tmp_path):
-        model, _ = load_model(tmp_path / "trained")
+        model = load_model(tmp_path / "trained")
         bias = model.get_layer("fc8").biases[0]
         bias.assign(np.full(bias.shape, np.nan))
         model.save(tmp_path / "trained" / "model.keras")

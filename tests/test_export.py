@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import urllib.request
 
 import keras
@@ -114,7 +115,8 @@ class TestSavedModel:
     def test_version_has_labels_card_and_parity(self, run_dir, data_dir, tmp_path):
         base_dir = tmp_path / "alexnet"
         run_well("export", f"--model={run_dir}", f"--export_dir={base_dir}", f"--data_dir={data_dir}")
-        model, description = load_model(run_dir)
+        model = load_model(run_dir)
+        description = model.description
         assets = base_dir / "1" / "assets"
         assert (assets / "labels.txt").read_text().splitlines() == list(description.class_names)
         card = json.loads((assets / "model_card.json").read_text())
@@ -311,7 +313,7 @@ class TestModelCard:
         pathlib.Path("run").mkdir()
         pathlib.Path("run/model.keras").touch()
         received = []
-        monkeypatch.setattr("alexnet_tf.model.load_model", lambda path: (None, None))
+        monkeypatch.setattr("alexnet_tf.model.load_model", lambda path: types.SimpleNamespace(description=None))
         monkeypatch.setattr(exporter, "export_model", lambda *_, run: received.append(run) or tmp_path)
         call("export", f"--model={name}", f"--export_dir={tmp_path}")
         assert received == [run and pathlib.Path(run)]

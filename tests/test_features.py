@@ -29,8 +29,8 @@ def features_dir(run_dir, data_dir, tmp_path_factory):
 class TestFeatures:
     def test_vectors_are_the_classifiers_inputs(self, features_dir, run_dir, data_dir):
         found = features.Features.load(features_dir / "validation_relu7.npz")
-        model, description = load_model(run_dir)
-        assert found.class_names == description.class_names
+        model = load_model(run_dir)
+        assert found.class_names == model.description.class_names
         pixels, labels = next(iter(reader.make_evaluation_dataset(data_dir, 100, model.input_shape[1])))
         np.testing.assert_array_equal(found.labels[:100], labels)
         # By hand from there on: dropout's half at test time, fc8, softmax.
@@ -42,7 +42,7 @@ class TestFeatures:
 
     def test_each_layer_has_its_own_file(self, features_dir, run_dir, data_dir):
         found = features.Features.load(features_dir / "validation_pool5.npz")
-        model, _ = load_model(run_dir)
+        model = load_model(run_dir)
         pixels, _ = next(iter(reader.make_evaluation_dataset(data_dir, 100, model.input_shape[1])))
         (pool5,) = activations(model, pixels, ["pool5"]).values()
         expected = np.concatenate(pool5, axis=-1).reshape(100, -1)

@@ -240,7 +240,8 @@ class TestLoadModel:
         model = build_alexnet("testing", 3)
         model.save(tmp_path / "mine.keras")
         with caplog.at_level("WARNING", "absl"):
-            loaded, description = load_model(tmp_path / "mine.keras")
+            loaded = load_model(tmp_path / "mine.keras")
+            description = loaded.description
         np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
         assert (description.class_names, description.image_px) == (("0", "1", "2"), 256)
         assert "No dataset.json found next to" in caplog.text
@@ -251,7 +252,8 @@ class TestLoadModel:
         description = schema.DatasetDescription(("a", "b", "c"), 72, False, "jpeg", {}, settings)
         descriptions.set_description(model, description)
         model.save(tmp_path / "mine.keras")
-        loaded, found = load_model(tmp_path / "mine.keras")
+        loaded = load_model(tmp_path / "mine.keras")
+        found = loaded.description
         assert found == description
         for copy in (keras.models.clone_model(loaded), pickle.loads(pickle.dumps(loaded))):
             assert descriptions.find_description(copy) == description
@@ -264,7 +266,8 @@ class TestLoadModel:
         descriptions.set_description(base, description)
         model = keras.Sequential([base, keras.layers.Dense(3, activation="softmax")])
         model.save(tmp_path / "mine.keras")
-        loaded, found = load_model(tmp_path / "mine.keras")
+        loaded = load_model(tmp_path / "mine.keras")
+        found = loaded.description
         assert [layer.name for layer in loaded.layers[1:3]] == ["mean_image", "conv1"]
         pixels = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3)).astype("uint8")
         np.testing.assert_array_equal(loaded(pixels), model(pixels))

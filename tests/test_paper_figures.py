@@ -57,7 +57,8 @@ class TestProgram:
         names = ["architecture", "conv1_kernels", "strongest_conv1", "strongest_fc8", "panel", "neighbours"]
         names += ["activations", "occlusion", "optimized_conv1", "optimized_fc8"]
         assert all((tmp_path / f"{name}.png").exists() and f"{name}.png" in output for name in names)
-        model, description = load_model(run_dir)
+        model = load_model(run_dir)
+        description = model.description
         class_names, data = description.class_names, (data_dir, schema.load_description(data_dir))
         images = crops.center_crop(reader.read_images(*data, "validation", [0, 500, 999]), 56)
         initial = initial_kernels.load_initial_kernels(run_dir)

@@ -98,7 +98,8 @@ def load_model_for(
     Raises:
         ValueError: if there is no model, it was not trained on the classes, or its input is larger than the images.
     """
-    model, trained_on = load_model(path)
+    model = load_model(path)
+    trained_on = model.description
     structure.check_classifier(model)
     if trained_on.resize != description.resize:
         logging.warning(

@@ -49,7 +49,8 @@ def open_classifier(path: str | pathlib.Path, all_classes: bool = False) -> Clas
     from alexnet_tf.model import load_model
     from alexnet_tf.networks import structure
 
-    model, description = load_model(path)
+    model = load_model(path)
+    description = model.description
     structure.check_classifier(model)
     options = (description.image_px, description.exif_orientation, description.resize)
     crop_px = model.input_shape[1]

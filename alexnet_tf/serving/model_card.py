@@ -38,7 +38,7 @@ _HUB_USE = """\
 ```python
 import alexnet_tf
 
-model, description = alexnet_tf.load_model("hf://USER/{name}")  # or the path of this folder
+model = alexnet_tf.load_model("hf://USER/{name}")  # or the path of this folder
 predictions = model.predict(alexnet_tf.preprocess(["image.jpg"], model))
 print(alexnet_tf.decode_predictions(predictions, model))
 ```

@@ -81,9 +81,9 @@ def build_network(config: TrainConfig, data: Data, column_devices: list[str] | N
     """
     source = None
     if config.init_from:
-        source, described = model.load_model(config.init_from)
+        source = model.load_model(config.init_from)
         if not config.new_head:
-            _check_classes(config.init_from, described.class_names, data.description.class_names)
+            _check_classes(config.init_from, source.description.class_names, data.description.class_names)
     input_scale = config.input_scale
     if source is not None and input_scale is None:
         # The source's learning rates are those of its input scale.

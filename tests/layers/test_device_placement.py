@@ -191,7 +191,7 @@ class TestTrain:
         flags = train_flags(data_dir, tmp_path / "run")
         devices = "--column_devices=CPU:1,CPU:2"
         train_on_two(*flags, "--epochs=1", devices)
-        weights = load_model(tmp_path / "run")[0].get_weights()
+        weights = load_model(tmp_path / "run").get_weights()
         run_well("evaluate", f"--model={tmp_path / 'run'}", f"--data_dir={data_dir}", "--noten_views")
         errors = json.loads((tmp_path / "run" / "evaluation.json").read_text())["center_crop"]
         summary = json.loads((tmp_path / "run" / "training.json").read_text())
@@ -207,7 +207,7 @@ class TestTrain:
         assert "Resuming after step 60," in output
         output = train_on_two(*flags, "--epochs=3", devices)
         assert "Resuming after step 120," in output
-        after, _ = load_model(tmp_path / "run")
+        after = load_model(tmp_path / "run")
         assert all(not np.array_equal(a, b) for a, b in zip(weights[1:], after.get_weights()[1:], strict=True))
         assert json.loads((tmp_path / "run" / "training.json").read_text())["val_top1_error"] < 0.8  # chance is 0.9
 

@@ -34,7 +34,8 @@ class TestConversions:
     def test_every_precision_predicts_like_the_saved_model(self, model_format, trained_dir, data_dir, tmp_path):
         for package in formats.PACKAGES[model_format]:
             pytest.importorskip(package)
-        model, description = load_model(trained_dir)
+        model = load_model(trained_dir)
+        description = model.description
         ((images, _),) = reader.make_evaluation_dataset(data_dir, 200, 56, description=description).take(1)
         images = np.float32(images)
         sizes, probabilities = {}, {}
@@ -79,7 +80,8 @@ class TestBfloat16:
     @classmethod
     def folder(cls, trained_dir, data_dir, tmp_path_factory):
         """SavedModels in bfloat16 (1) and float32 (2) of a trained network that computes in bfloat16."""
-        model, description = load_model(trained_dir)
+        model = load_model(trained_dir)
+        description = model.description
         keras.config.set_dtype_policy("mixed_bfloat16")
         try:
             mixed = build_alexnet("testing", 10, input_scale=model.get_layer("mean_image").scale)
@@ -95,7 +97,7 @@ class TestBfloat16:
     @pytest.mark.slow
     def test_saved_model_has_half_the_size_and_the_same_predictions(self, folder, trained_dir):
         sizes = [(folder / version / "variables/variables.data-00000-of-00001").stat().st_size for version in "12"]
-        parameters = sum(np.prod(weight.shape) for weight in load_model(trained_dir)[0].trainable_weights)
+        parameters = sum(np.prod(weight.shape) for weight in load_model(trained_dir).trainable_weights)
         assert sizes[1] - sizes[0] == pytest.approx(2 * parameters, rel=0.02)  # the mean image stays in float32
         report = json.loads((folder / "1" / exporter.ASSETS / "parity.json").read_text())
         assert report["reference"] == "the float32 SavedModel" and report["images"] == 200

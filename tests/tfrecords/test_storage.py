@@ -177,7 +177,7 @@ class TestGoogleStorage:
         assert result.returncode == 2
         assert "train: error: gs://bucket/nothing/dataset.json does not exist" in result.stderr.splitlines()[-1]
         assert "Traceback" not in result.stderr
-        weights, read = (load_model(tmp_path / name)[0].get_weights() for name in ("disk", "bucket"))
+        weights, read = (load_model(tmp_path / name).get_weights() for name in ("disk", "bucket"))
         for expected, weight in zip(weights, read, strict=True):
             np.testing.assert_array_equal(weight, expected)
         names = [shard.name for shard in schema.load_description(tmp_path / "in_place" / "data").splits["train"].shards]

@@ -80,6 +80,6 @@ class TestResume:
         train_here(tmp_path / "whole", epochs=2, **options)
         for epochs in (1, 2):
             train_here(tmp_path / "parts", epochs=epochs, **options)
-        whole, parts = (load_model(tmp_path / name)[0].get_weights() for name in ("whole", "parts"))
+        whole, parts = (load_model(tmp_path / name).get_weights() for name in ("whole", "parts"))
         for weight, other in zip(whole, parts, strict=True):
             np.testing.assert_array_equal(weight, other)

@@ -180,9 +180,9 @@ class TestFineTuning:
             freeze=("conv1", "conv2"),
         )
         assert json.loads((tmp_path / "run" / "training.json").read_text())["val_top1_error"] < 0.4  # chance is 0.67
-        before, _ = load_model(run_dir)
-        after, description = load_model(tmp_path / "run")
-        assert description.class_names == ("Ankle boot", "Bag", "Trouser")
+        before = load_model(run_dir)
+        after = load_model(tmp_path / "run")
+        assert after.description.class_names == ("Ankle boot", "Bag", "Trouser")
         np.testing.assert_array_equal(after.get_layer("mean_image").mean, before.get_layer("mean_image").mean)
         for name, same in (("conv1", True), ("conv2", True), ("conv3", False), ("fc7", False)):
             pairs = zip(before.get_layer(name).get_weights(), after.get_layer(name).get_weights(), strict=True)

@@ -69,7 +69,8 @@ class TestCaffe:
         result = run_convert(*flags, *([f"--columns={columns}"] if columns else []))
         assert result.returncode == 0, result.stderr
         assert ": caffe, 60,965,224 parameters, 1000 classes." in result.stdout
-        model, description = load_model(tmp_path / "run")
+        model = load_model(tmp_path / "run")
+        description = model.description
         assert description.class_names[:2] == ("n01440764 tench, Tinca tinca", "n01443537 goldfish, Carassius auratus")
         assert len(model.get_layer("fc6").kernels) == (2 if columns else 1)
         pixels = images(227)
@@ -87,7 +88,7 @@ class TestCaffe:
         assert "computes something else" not in result.stderr
         pixels = images(227)
         expected = foreign_logits(network, np.float64(pixels) - [123, 117, 104])
-        assert_logits_equal(logits(load_model(tmp_path / "run")[0], pixels), expected)
+        assert_logits_equal(logits(load_model(tmp_path / "run"), pixels), expected)
         result = run_convert(*flags, f"--output_dir={tmp_path / 'other'}", "--variant=caffe")
         assert result.returncode == 0, result.stderr
         assert "holds weights of caffenet: they compute something else in caffe" in result.stderr
@@ -114,7 +115,7 @@ class TestCaffe:
         (tmp_path / "names.txt").write_text("\n".join("abcdefghij"))
         result = run_convert(*flags, f"--class_names={tmp_path / 'names.txt'}")
         assert result.returncode == 0, result.stderr
-        assert load_model(tmp_path / "run")[1].class_names == tuple("abcdefghij")
+        assert load_model(tmp_path / "run").description.class_names == tuple("abcdefghij")
         result = run_convert(*flags, f"--class_names={tmp_path / 'names.txt'}")
         assert "`output_dir` must not exist yet" in result.stderr
 
@@ -128,7 +129,7 @@ class TestTorchvision:
         torch.save(state, tmp_path / "alexnet.pth", _use_new_zipfile_serialization=new_format)
         result = run_convert(f"--input={tmp_path / 'alexnet.pth'}", f"--output_dir={tmp_path / 'run'}")
         assert result.returncode == 0, result.stderr
-        model, _ = load_model(tmp_path / "run")
+        model = load_model(tmp_path / "run")
         pixels = images(224)
         normalized = (np.float64(pixels) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
         assert_logits_equal(logits(model, pixels), foreign_logits(network, normalized))
@@ -247,12 +248,13 @@ class TestOwnModels:
         flags = [f"--input={tmp_path / f'model.{suffix}'}", f"--class_names={tmp_path / 'names.txt'}"]
         result = run_convert(*flags, f"--output_dir={tmp_path / 'merged'}", "--columns=merged")
         assert result.returncode == 0, result.stderr
-        merged, _ = load_model(tmp_path / "merged")
+        merged = load_model(tmp_path / "merged")
         assert [len(layer.kernels) for layer in merged.layers if hasattr(layer, "kernels")] == [1, 2, 1, 2, 2, 1, 1, 1]
         assert_logits_equal(logits(merged, images(56)), logits(model, images(56)))
         result = run_convert(f"--input={tmp_path / 'merged'}", f"--output_dir={tmp_path / 'split'}", "--columns=split")
         assert result.returncode == 0, result.stderr
-        split, description = load_model(tmp_path / "split")
+        split = load_model(tmp_path / "split")
+        description = split.description
         assert description.class_names == ("a", "b", "c")
         assert len(split.get_layer("conv1").kernels) == 2
         assert_logits_equal(logits(split, images(56)), logits(model, images(56)))

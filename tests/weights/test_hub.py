@@ -61,9 +61,9 @@ class TestFolder:
     def test_converted_run_has_a_card_and_opens_as_before(self, converted, run_folder, zipped):
         folder = converted(zipped=zipped)
         assert (folder / "model.keras").exists() == zipped
-        model, description = load_model(folder)
-        original, described = load_model(run_folder)
-        assert description == described and model.description.resize == "warp"
+        model = load_model(folder)
+        original = load_model(run_folder)
+        assert model.description == original.description and model.description.resize == "warp"
         pixels = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3)).astype("uint8")
         # The input's scale is folded into conv1.
         np.testing.assert_allclose(model.predict(pixels, verbose=0), original.predict(pixels, verbose=0), atol=1e-6)
@@ -98,8 +98,8 @@ class TestAddresses:
         made = types.ModuleType("huggingface_hub")
         made.snapshot_download = lambda name, **_: asked.append(name) or str(run_folder)
         monkeypatch.setitem(sys.modules, "huggingface_hub", made)
-        model, description = alexnet_tf.load_model("hf://someone/alexnet")
-        assert asked == ["someone/alexnet"] and description.class_names == ("a", "b", "c")
+        model = alexnet_tf.load_model("hf://someone/alexnet")
+        assert asked == ["someone/alexnet"] and model.description.class_names == ("a", "b", "c")
         assert model.name == "alexnet_testing"
         assert hub.local_folder(pathlib.Path("hf://someone/alexnet")) == run_folder
         assert hub.local_folder("runs/hf") is None

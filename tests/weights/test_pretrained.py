@@ -86,7 +86,8 @@ def test_imagenet_weights(publish):
         (same,) = [each for each in model.weights if each.path == weight.path]
         assert layer == "mean_image" or np.array_equal(weight, same), name
 
-    opened, description = load_model("torchvision")
+    opened = load_model("torchvision")
+    description = opened.description
     np.testing.assert_array_equal(opened.get_layer("fc8").get_weights()[0], model.get_layer("fc8").get_weights()[0])
     assert description.class_names[0] == "n01440764 tench, Tinca tinca"
     assert len(set(description.class_names)) == 1000
@@ -159,7 +160,7 @@ class TestFiles:
         np.testing.assert_allclose(kernel[0, :3, 0, 0], [0.11864, 0.09407, 0.09544], atol=1e-5)  # torchvision's
         tuned = build_alexnet("one_weird_trick", 5, initializer="he_normal")
         before = tuned.get_layer("fc6").get_weights()[0]
-        transfer.copy_weights(load_model("torchvision_features")[0], tuned, new_head=True)
+        transfer.copy_weights(load_model("torchvision_features"), tuned, new_head=True)
         np.testing.assert_array_equal(tuned.get_layer("conv1").get_weights()[0], kernel)
         np.testing.assert_array_equal(tuned.get_layer("fc6").get_weights()[0], before)
 
