@@ -16,7 +16,7 @@ from alexnet_tf.layers import MeanImage, device_placement
 from alexnet_tf.networks import descriptions, keras_layers, precision, rows, structure
 from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.tfrecords import schema
-from alexnet_tf.weights import hub, pretrained, pretrained_files, published, transfer
+from alexnet_tf.weights import hub, keras_files, pretrained, pretrained_files, published, transfer
 
 _POOLINGS = {None: None, "avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
 
@@ -251,6 +251,7 @@ def open_model(path: str | pathlib.Path) -> keras.Model:
     if file.is_file():
         pretrained_files.check_not_lfs_pointer(file)
     try:
+        keras_files.check_sizes(file)
         opened: Any = keras.models.load_model(file, compile=False)
     except Exception as error:  # a damaged file raises one of a dozen classes
         raise ValueError(f"{file} is not a complete Keras model: {str(error) or type(error).__name__}") from error

@@ -9,7 +9,7 @@ import keras
 from alexnet_tf import layers
 from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.tfrecords import ilsvrc, schema
-from alexnet_tf.weights import caffe_files, downloads, pretrained_files, published, transfer
+from alexnet_tf.weights import caffe_files, downloads, keras_files, pretrained_files, published, transfer
 
 
 def load_weights(model: keras.Model, variant: str, weights: str | pathlib.Path) -> None:
@@ -33,6 +33,7 @@ def load_weights(model: keras.Model, variant: str, weights: str | pathlib.Path) 
             raise ValueError(f"`weights` must be one of {known}, imagenet, or a file. Received: {weights}")
         if path.name.endswith(".weights.h5"):
             try:
+                keras_files.check_sizes(path)
                 model.load_weights(path)
             except Exception as error:  # a damaged file raises one of a dozen classes
                 raise ValueError(f"{path} does not hold weights of {model.name}: {error}") from error
