@@ -43,9 +43,9 @@ Config = TypeVar("Config")
 def start(module, define_flags, main, arguments=""):
     """Defines a program's flags, reads them, runs its main function, and exits.
 
-    A user's mistake (ValueError, OSError, a missing package, data that TensorFlow can't read) ends with one line on
-    stderr and status 2, Ctrl-C with status 130; `--debug` shows the traceback. Any other exception is a bug and always
-    shows its traceback.
+    A user's mistake (ValueError, OSError, a missing package, data that TensorFlow can't read or that memory can't hold)
+    ends with one line on stderr and status 2, Ctrl-C with status 130; `--debug` shows the traceback. Any other
+    exception is a bug and always shows its traceback.
 
     Args:
         module: the program's `__name__`.
@@ -113,13 +113,14 @@ def remote_path_error(argument: str, path: str) -> str:
 
 def _is_mistake(error):
     tensorflow = sys.modules.get("tensorflow")
-    mistakes = (ValueError, OSError, ImportError, FloatingPointError)
+    mistakes = (ValueError, OSError, ImportError, FloatingPointError, MemoryError)
     return isinstance(error, mistakes if tensorflow is None else (*mistakes, tensorflow.errors.OpError))
 
 
 def reason(error: Exception) -> str:
     """The first line of an error's message; for TensorFlow's errors, the line with the root cause."""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()] or [repr(error)]
+    text = str(error).strip() or ("not enough memory" if isinstance(error, MemoryError) else repr(error))
+    lines = [line for line in text.splitlines() if line.strip()]
     first = next((line for line in lines if not _WHERE.match(line)), lines[0]).strip()
     first = re.sub(r"^\{\{.*?\}\} ?| \[Op:.*$", "", first)
     return f"{first} [{len(lines) - 1} more lines with --debug]" if len(lines) > 1 else first

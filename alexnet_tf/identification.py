@@ -200,7 +200,7 @@ def _describe_export(path: pathlib.Path, file: pathlib.Path) -> _Description:
         facts += [f"Preprocessing: {data['preprocessing']}.", f"Trained on {data['source']}."]
         facts.append(f"The complete card: {file.with_suffix('.md')}")
         variants, num_classes = [network["variant"]], int(data["classes"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is not a model card from alexnet-export: {error!r}") from error
     if variants[0] not in VARIANTS:
         raise ValueError(f"{path} holds no network of alexnet-describe's list. Received: {variants[0]}")

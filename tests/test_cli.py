@@ -106,6 +106,11 @@ class TestStart:
         result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
         assert (result.returncode, result.stdout) == (0, b"\\udcff \\u732b\n"), result.stderr
 
+    def test_lack_of_memory_is_one_line(self):
+        script = "from alexnet_tf.cli import start; start('x', lambda: 0, lambda _: bytearray(2**62))"
+        result = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+        assert (result.returncode, result.stderr) == (2, b"-c: error: not enough memory\n")
+
 
 class TestCheckOutputs:
     def test_folder_of_an_output_must_exist(self, tmp_path):

@@ -228,16 +228,7 @@ def _read_class_names(root, file):
     if file is None and storage.size(tfds_file) is None:
         return None
     try:
-        lines = storage.read_bytes(storage.absolute(file or tfds_file)).decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        content = storage.read_bytes(storage.absolute(file or tfds_file))
+    except OSError as error:
         raise ValueError(f"--class_names must be a file with one class name per line: {error}") from error
-    while lines and not lines[-1].strip():
-        lines.pop()
-    first_lines: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or first_lines.setdefault(line, number) != number:
-            problem = f"the same as line {first_lines[line]}: {line!r}" if line.strip() else "empty"
-            raise ValueError(
-                f"Class names must be unique and not empty. Line {number} of {file or tfds_file} is {problem}"
-            )
-    return lines
+    return schema.parse_class_names(content, file or tfds_file)

@@ -142,6 +142,30 @@ def check_class_names(names: Iterable[str]) -> None:
             raise ValueError(f"Class names must not contain control characters or line breaks. Received: {name!r}")
 
 
+def parse_class_names(content: bytes, path: str | pathlib.Path) -> list[str]:
+    """The class names in a file with one name per line. A byte order mark and empty lines at the end don't count.
+
+    Args:
+        content: the content of the file, UTF-8.
+        path: its path, for errors.
+
+    Raises:
+        ValueError: if it is not UTF-8, or a name is empty or occurs twice.
+    """
+    try:
+        lines = content.decode("utf-8-sig").splitlines()  # editors on Windows write a byte order mark
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Class names must be text in UTF-8. {path}: {error}") from error
+    while lines and not lines[-1].strip():
+        lines.pop()
+    first_lines: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or first_lines.setdefault(line, number) != number:
+            problem = f"the same as line {first_lines[line]}: {line!r}" if line.strip() else "empty"
+            raise ValueError(f"Class names must be unique and not empty. Line {number} of {path} is {problem}")
+    return lines
+
+
 def load_description(data_dir: str | pathlib.Path) -> DatasetDescription:
     """Reads dataset.json from a folder.
 
@@ -153,7 +177,7 @@ def load_description(data_dir: str | pathlib.Path) -> DatasetDescription:
         content = json.loads(storage.read_bytes(path))
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist: not a complete data set. {_remedy(data_dir)}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     version = content.pop("format_version", None) if isinstance(content, dict) else None
     if version != _FORMAT_VERSION:

@@ -39,12 +39,16 @@ def open_classifier(path: str | pathlib.Path, all_classes: bool = False) -> Clas
     if (folder / "saved_model.pb").is_file() and not all_classes:
         _import_tensorflow_without_keras()
         return _open_savedmodel(folder)
-    if (folder / "assets" / "model_card.json").is_file():
+    card_file = folder / "assets" / "model_card.json"
+    if card_file.is_file():
         _import_tensorflow_without_keras()
-        card = json.loads((folder / "assets" / "model_card.json").read_text(encoding="utf-8"))
         class_names = (folder / "assets" / "labels.txt").read_text(encoding="utf-8").splitlines()
-        data, crop_px = card["data"], card["network"]["image_px"]
-        options = (data["image_px"], data["exif_orientation"], data["resize"])
+        try:
+            card = json.loads(card_file.read_text(encoding="utf-8"))
+            data, crop_px = card["data"], card["network"]["image_px"]
+            options = (data["image_px"], data["exif_orientation"], data["resize"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"{card_file} is not a model card from alexnet-export: {error!r}") from error
         return _classify_pixels(formats.open_predictor(folder), class_names, crop_px, options, all_classes)
     from alexnet_tf.model import load_model
     from alexnet_tf.networks import structure

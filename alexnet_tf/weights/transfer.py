@@ -185,7 +185,8 @@ def read_class_names(path: str | pathlib.Path | None, num_classes: int) -> colle
         num_classes: the expected number of names.
 
     Raises:
-        ValueError: if there are more or fewer names than classes, or the file has another format.
+        ValueError: if there are more or fewer names than classes, a name is empty or occurs twice, or the file has
+            another format.
     """
     if path is None:
         if num_classes != 1000:
@@ -193,13 +194,13 @@ def read_class_names(path: str | pathlib.Path | None, num_classes: int) -> colle
                 f"`class_names` must be given: only ImageNet's 1000 are known. Received: {num_classes} classes"
             )
         return [f"{class_id} {words}" for class_id, words in ilsvrc.read_classes().items()]
-    try:
-        text = pathlib.Path(path).read_text(encoding="utf-8-sig")  # editors on Windows write a byte order mark
-        names = list(map(str, json.loads(text)["class_names"])) if str(path).endswith(".json") else text.splitlines()
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"`class_names` must be a file with a name per line in UTF-8, or a dataset.json. {path}: {error!r}"
-        ) from error
+    content = pathlib.Path(path).read_bytes()
+    if str(path).endswith(".json"):
+        try:
+            content = "\n".join(json.loads(content)["class_names"]).encode()
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"`class_names` must be a dataset.json or a text file. {path}: {error!r}") from error
+    names = schema.parse_class_names(content, path)
     if len(names) != num_classes:
         raise ValueError(f"`class_names` must name the {num_classes} classes. Received: {len(names)} names in {path}")
     return names

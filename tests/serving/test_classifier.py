@@ -10,6 +10,7 @@ import tensorflow as tf
 from PIL import Image
 from programs import ENVIRONMENT, image_files
 
+from alexnet_tf.identification import describe_file
 from alexnet_tf.model import build_alexnet
 from alexnet_tf.serving import classifier, image_requests
 
@@ -46,6 +47,15 @@ class TestOpenClassifier:
         path.write_bytes(path.read_bytes()[:1000])
         with pytest.raises(ValueError, match="not a complete SavedModel"):
             classifier.open_classifier(tmp_path / "1")
+
+    @pytest.mark.parametrize("content", ["[]", "[" * 100_000, '{"data": {}}'], ids=["list", "deep", "incomplete"])
+    def test_damaged_model_card_is_refused(self, content, tmp_path):
+        (tmp_path / "assets").mkdir()
+        (tmp_path / "assets" / "labels.txt").write_text("a\n")
+        (tmp_path / "assets" / "model_card.json").write_text(content)
+        for open_export in (classifier.open_classifier, describe_file):
+            with pytest.raises(ValueError, match="is not a model card from alexnet-export"):
+                open_export(tmp_path)
 
     @pytest.mark.slow
     def test_exported_network_is_opened_without_keras(self, export_dir, tmp_path):

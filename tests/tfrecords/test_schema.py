@@ -45,7 +45,9 @@ class TestLoadDescription:
         with pytest.raises(ValueError, match=rf"alexnet-tfrecords .*--data_dir={tmp_path}"):
             schema.load_description(tmp_path)
 
-    @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format_version": 2}', '{"format_version": 1}'])
+    @pytest.mark.parametrize(
+        "content", ["", "{", "[]", "{}", "[" * 100_000, '{"format_version": 2}', '{"format_version": 1}']
+    )
     def test_damaged_file_is_named(self, tmp_path, content):
         (tmp_path / "dataset.json").write_text(content)
         with pytest.raises(ValueError, match=r"dataset\.json (is damaged|must have format|was edited or is damaged)"):

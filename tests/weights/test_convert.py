@@ -233,9 +233,24 @@ class TestCopyWeights:
 
 
 class TestReadClassNames:
-    def test_byte_order_mark_and_windows_line_ends(self, tmp_path):
-        (tmp_path / "names.txt").write_bytes("\ufeffécluse\r\nb\r\n".encode())
+    @pytest.mark.parametrize("content", ["\ufeffécluse\r\nb\r\n", "écluse\nb\n\n \n"], ids=["windows", "empty lines"])
+    def test_byte_order_mark_and_empty_last_lines(self, content, tmp_path):
+        (tmp_path / "names.txt").write_bytes(content.encode())
         assert list(transfer.read_class_names(tmp_path / "names.txt", 2)) == ["écluse", "b"]
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("names.txt", "a\nb\na\n", "Line 3 of .* is the same as line 1: 'a'"),
+            ("names.txt", "a\n\nb\n", "Line 2 of .* is empty"),
+            ("dataset.json", '{"class_names": ["a", "b", "a"]}', "Line 3 of .* is the same as line 1: 'a'"),
+            ("dataset.json", "[" * 100_000, "must be a dataset.json or a text file"),
+        ],
+    )
+    def test_names_must_be_unique_and_not_empty(self, name, content, message, tmp_path):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ValueError, match=message):
+            transfer.read_class_names(tmp_path / name, 3)
 
 
 class TestOwnModels:
