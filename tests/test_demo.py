@@ -53,40 +53,60 @@ def test_sample_images_are_of_their_classes_and_named_by_them(data_dir, tmp_path
 )
 def test_each_source_has_folders_of_its_own(source, data, run):
     assert demo._folders(source) == (pathlib.Path("data") / data, pathlib.Path("runs") / run)
+    run = run.replace("demo", "demo_transfer")
+    assert demo._folders(source, transfer=True) == (pathlib.Path("data") / data, pathlib.Path("runs") / run)
 
 
-def test_only_missing_steps_are_run_and_the_summary_holds_their_results(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    run_dir = tmp_path / "runs" / "demo"
-    started = []
+class TestSteps:
+    @pytest.fixture
+    def run(self, tmp_path, monkeypatch):
+        """Runs the demo with programs that write only their results, in 2 seconds each; returns those that ran."""
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(demo, "_write_sample_images", lambda data_dir, folder: [])
 
-    def run_program(module, *arguments):
-        started.append(module)
-        if module == "train":
-            run_dir.mkdir(parents=True, exist_ok=True)
-            (run_dir / "training.json").write_text('{"images_per_second": 17.5}')
-            (run_dir / "model.keras").touch()
-            os.utime(run_dir / "model.keras", (1, 1))
-        if module == "evaluate":
-            errors = {"top1_error": 0.25, "top5_error": 0.125}
-            evaluation = {"images": 1000} | {key: errors for key in ("center_crop", "ten_views", "chance")}
-            (run_dir / "evaluation.json").write_text(json.dumps(evaluation))
-        if module == "export":
-            (run_dir / "export" / "1").mkdir(parents=True)
-        return 2.0
+        def run(error, **arguments):
+            started = []
 
-    monkeypatch.setattr(demo, "_run_program", run_program)
-    monkeypatch.setattr(demo, "_write_sample_images", lambda data_dir, folder: [])
-    demo._run_all("fashion_mnist")
-    assert started == ["tfrecords.build", "train", "evaluate", "export", "predict"]
-    summary = json.loads((run_dir / "summary.json").read_text())
-    assert summary["val_top1_error"] == 0.25
-    assert summary["seconds_per_step"] == dict.fromkeys(["tfrecords", "train", "evaluate", "export", "predict"], 2.0)
-    assert summary["export"] == "runs/demo/export/1"
-    assert "top-1 error            25.0%       25.0%       25.0%" in capsys.readouterr().out
-    started.clear()
-    demo._run_all("fashion_mnist")
-    assert started == ["tfrecords.build", "train", "predict"]
+            def run_program(module, *flags):
+                run_dir = demo._folders("fashion_mnist", **arguments)[1]
+                started.append(module)
+                if module == "train" and not run_dir.exists():
+                    run_dir.mkdir(parents=True)
+                    (run_dir / "training.json").write_text('{"images_per_second": 17.5}')
+                    (run_dir / "model.keras").touch()
+                    os.utime(run_dir / "model.keras", (1, 1))
+                    return 20.0
+                if module == "evaluate":
+                    errors = {"top1_error": error, "top5_error": 0.125}
+                    evaluation = {"images": 1000} | {key: errors for key in ("center_crop", "ten_views", "chance")}
+                    (run_dir / "evaluation.json").write_text(json.dumps(evaluation))
+                if module == "export":
+                    (run_dir / "export" / "1").mkdir(parents=True)
+                return 2.0
+
+            monkeypatch.setattr(demo, "_run_program", run_program)
+            demo._run_all("fashion_mnist", **arguments)
+            return started
+
+        return run
+
+    def test_only_missing_steps_are_run_and_the_summary_holds_their_results(self, run):
+        assert run(0.25) == ["tfrecords.build", "train", "evaluate", "export", "predict"]
+        seconds = {"tfrecords": 2, "train": 20, "evaluate": 2, "export": 2, "predict": 2}
+        for expected in (["tfrecords.build", "train", "predict"], []):
+            summary = json.loads(pathlib.Path("runs/demo/summary.json").read_text())
+            assert summary["val_top1_error"] == 0.25
+            assert (summary["seconds_per_step"], summary["seconds"]) == (seconds, 28)
+            assert summary["export"] == "runs/demo/export/1"
+            assert not expected or run(0.5) == expected
+
+    def test_table_has_both_ways_of_training(self, run, capsys):
+        run(0.25)
+        assert "fine-tuned" not in capsys.readouterr().out.partition("Pictures")[0]
+        run(0.125, transfer=True)
+        table = capsys.readouterr().out.partition("Pictures")[0]
+        assert "paper, from scratch                25.0%      25.0%       20 s       28 s" in table
+        assert "published weights, fine-tuned      12.5%      12.5%       20 s       28 s" in table
 
 
 @pytest.mark.slow

@@ -48,6 +48,9 @@ def center_crop(images, crop_px: int):
     return images[..., top : top + crop_px, left : left + crop_px, :]
 
 
+CENTER_OF_TEN = 4  # index of the center crop in `ten_views`
+
+
 def ten_views(images, crop_px: int):
     """The paper's ten views: the four corners (top left, top right, bottom left, bottom right) and the center, then
     their mirror images in the same order.

@@ -184,17 +184,18 @@ def predict(
         batch = tf.reshape(images, (-1, side, side, 3))
         return tf.concat([batch, tf.repeat(batch[:1], tf.math.floormod(-tf.shape(batch)[0], replicas), axis=0)], axis=0)
 
-    views = {}
-    for view, number in list(zip(VIEWS, (1, 10), strict=True))[: 2 if ten_views else 1]:
-        images_in_batch = -(-max(1, batch_size // number) // replicas) * replicas
-        dataset = reader.make_evaluation_dataset(
-            data_dir, images_in_batch, side, description=description, split=split, views=number, share=share
-        )
-        print(f"{name}, {view.replace('_', ' ')}:")
-        with verify.naming_damaged_shards(data_dir, description):
-            probabilities = model.predict(dataset.map(as_batch))[: number * own_count]
-        means = probabilities.reshape(own_count, number, -1).mean(axis=1)
-        views[view] = strategies.gather_rows(strategy, worker, means)
+    number = 10 if ten_views else 1
+    images_in_batch = -(-max(1, batch_size // number) // replicas) * replicas
+    dataset = reader.make_evaluation_dataset(
+        data_dir, images_in_batch, side, description=description, split=split, views=number, share=share
+    )
+    print(f"{name}, {'ten views' if ten_views else 'center crop'}:")
+    with verify.naming_damaged_shards(data_dir, description):
+        probabilities = model.predict(dataset.map(as_batch))[: number * own_count]
+    of_views = probabilities.reshape(own_count, number, -1)
+    center = crops.CENTER_OF_TEN if ten_views else 0
+    views = {"center_crop": of_views[:, center]} | ({"ten_views": of_views.mean(axis=1)} if ten_views else {})
+    views = {view: strategies.gather_rows(strategy, worker, rows) for view, rows in views.items()}
     labels = reader.read_labels(data_dir, description, split)
     images, weights = checksum(description, split), weights_checksum(model)
     return Predictions(name, description.class_names, split, images, labels, views, weights)

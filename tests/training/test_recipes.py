@@ -59,11 +59,20 @@ EVERY_RECIPE = {
         {0: 0, 100: 0.015, 200: 0.03, 2440: 0.015, 4680: 0},
     ),
     "demo": (
-        UNIT_VARIANCE | {"batch_size": 32, "learning_rate": 0.03, "warmup_steps": 40, "epochs": 8, "log_every": 10},
+        UNIT_VARIANCE
+        | {"batch_size": 32, "learning_rate": 0.03, "warmup_steps": 40, "epochs": 8, "log_every": 10}
+        | {"precision": "auto"},
         {0: 0, 20: 0.015, 40: 0.03, 744: 0},
     ),
+    "transfer": (
+        {"variant": "one_weird_trick", "init_from": "torchvision_features", "new_head": True, "color_noise": "none"}
+        | {"freeze": ("conv1", "conv2"), "layer_rates": {"conv3": 0.3, "conv4": 0.3, "conv5": 0.3}}
+        | {"batch_size": 32, "learning_rate": 0.01, "warmup_steps": 100, "schedule": "cosine", "epochs": 8}
+        | {"precision": "auto"},
+        {0: 0, 50: 0.005, 100: 0.01, 744: 0},
+    ),
 }
-IMAGES = {"fashion_mnist": 60_000, "demo": 3000}
+IMAGES = {"fashion_mnist": 60_000, "demo": 3000, "transfer": 3000}
 
 
 class TestRecipes:
