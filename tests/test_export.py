@@ -112,15 +112,22 @@ class TestSavedModel:
         assert called == set(saved.signatures)
 
     @pytest.mark.slow  # trains a model first
-    def test_version_has_labels_card_and_parity(self, run_dir, data_dir, tmp_path):
-        base_dir = tmp_path / "alexnet"
-        run_well("export", f"--model={run_dir}", f"--export_dir={base_dir}", f"--data_dir={data_dir}")
+    def test_version_follows_the_flags_and_has_labels_card_and_parity(self, run_dir, data_dir, tmp_path):
+        folder = tmp_path / "alexnet" / "3"
+        flags = [f"--model={run_dir}", f"--export_dir={folder.parent}", f"--data_dir={data_dir}", "--version=3"]
+        assert f"Exported: {folder}" in call("export", *flags, f"--max_pixels={28 * 28}")
+        saved = tf.saved_model.load(str(folder))
+        for signature in ("serving_default", "ten_view", "features"):
+            assert predictions(saved, signature, encoded_squares([28, 29]))["valid"].tolist() == [True, False]
+        with pytest.raises(ValueError, match="`version` must not exist"):
+            call("export", *flags)
         model = load_model(run_dir)
         description = model.description
-        assets = base_dir / "1" / "assets"
+        assets = folder / "assets"
         assert (assets / "labels.txt").read_text().splitlines() == list(description.class_names)
         card = json.loads((assets / "model_card.json").read_text())
-        assert (card["name"], card["version"]) == ("alexnet", 1)
+        assert (card["name"], card["version"]) == ("alexnet", 3)
+        assert (card["format"], card["precision"]) == ("savedmodel", "float32")
         assert card["network"]["variant"] == "testing"
         assert card["network"]["parameters"] == count_parameters(model)
         conv1 = [line for line in card["network"]["differs_from_paper"] if line["layer"] == "conv1"]
@@ -149,26 +156,6 @@ class TestProgram:
         """A function that runs the program with additional flags; returns its stdout."""
         arguments = [f"--model={untrained_dir}", f"--export_dir={tmp_path / 'served'}", f"--data_dir={data_dir}"]
         return functools.partial(call, "export", *arguments, "--num_images=40")
-
-    @pytest.mark.slow
-    def test_flags_change_the_export(self, export_with, untrained, tmp_path):
-        folder = tmp_path / "served" / "3"
-        assert f"Exported: {folder}" in export_with("--version=3", f"--max_pixels={28 * 28}")
-        (fits,), larger = encoded_squares([28]), encoded_squares([29])
-        saved = tf.saved_model.load(str(folder))
-        for signature in ("serving_default", "ten_view", "features"):
-            assert predictions(saved, signature, [fits, *larger])["valid"].tolist() == [True, False]
-        assets = folder / "assets"
-        assert (assets / "labels.txt").read_text().splitlines() == list(untrained[1].class_names)
-        card = json.loads((assets / "model_card.json").read_text())
-        assert (card["name"], card["version"], card["format"], card["precision"]) == (
-            "served", 3, "savedmodel", "float32",
-        )  # fmt: skip
-        report = json.loads((assets / "parity.json").read_text())
-        assert report["images"] == 40
-        assert report["top1_agreement"] == 1 and report["largest_difference"] < 1e-5
-        with pytest.raises(ValueError, match="`version` must not exist"):
-            export_with("--version=3")
 
     def test_int8_is_calibrated_on_training_images(self, export_with, data_dir, tmp_path, monkeypatch):
         pytest.importorskip("tf2onnx")
@@ -351,6 +338,7 @@ class TestVersions:
         assert [path.name for path in tmp_path.rglob("*")] == ["1", "whole"]
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_killed_export_leaves_no_version(self, untrained_dir, tmp_path):
         command = program("export", f"--model={untrained_dir}", f"--export_dir={tmp_path}")
         with subprocess.Popen(

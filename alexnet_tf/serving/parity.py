@@ -85,7 +85,7 @@ def as_markdown(report: dict) -> str:
         "|---|---|---|---|---|",
     ]
     rows = {"candidate": (f"{report['format']}, {report['precision']}", report["megabytes"])}
-    rows["reference"] = (report["reference"], report["reference_megabytes"])
+    rows["reference"] = ("the trained model in Keras", report["reference_megabytes"])
     for key, (name, megabytes) in rows.items():
         latencies = " | ".join(f"{of[key]:.1f}" for of in report["latency_ms"].values())
         lines.append(f"| {name} | {100 * report['top1_error'][key]:.2f} | {megabytes:,.1f} | {latencies} |")

@@ -80,7 +80,13 @@ class _ServedModel:
         self._last_hidden = keras.Model(extractor.input, keras.layers.Flatten()(extractor.output[layer]))
         self._class_names = tf.constant(description.class_names)
         self._image_px, self._crop_px = description.image_px, model.input_shape[1]
-        self._decode_options = (description.exif_orientation, description.resize, max_pixels)
+        options = (description.image_px, description.exif_orientation, description.resize, max_pixels)
+        # A function in the graph, which all signatures call: tracing it takes most of the time of an export.
+        self._decode = tf.function(
+            lambda encoded: preprocessing.decode_square(encoded, *options),
+            input_signature=[tf.TensorSpec((), tf.string)],
+            autograph=False,
+        )
         self._num_classes = model.output_shape[-1]
 
     def classify_center_crop(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -102,9 +108,6 @@ class _ServedModel:
 
     def predict(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"probabilities": _run(self._model, pixels)}
-
-    def _decode(self, encoded):
-        return preprocessing.decode_square(encoded, self._image_px, *self._decode_options)
 
     def _decode_example(self, serialized):
         feature = {schema.ENCODED: tf.io.FixedLenFeature((), tf.string)}
