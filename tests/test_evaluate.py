@@ -87,6 +87,7 @@ class TestEvaluate:
         one, two = (predictions.Predictions.load(path / "undisturbed.npz") for path in (evaluated[1], tmp_path))
         np.testing.assert_allclose(two.views["center_crop"], one.views["center_crop"], atol=1e-6)
 
+    @pytest.mark.long
     def test_three_workers_equal_one_and_only_the_chief_reports(self, evaluated, run_dir, data_dir, tmp_path):
         flags = [f"--model={run_dir}", f"--data_dir={data_dir}", "--batch_size=111", "--num_local_workers=3"]
         output = run_well("evaluate", *flags, f"--output_dir={tmp_path}", f"--save_predictions={tmp_path}")

@@ -107,6 +107,7 @@ def test_wheel_runs_beside_a_layers_module_of_the_users_own(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_sdist_builds_the_wheel_of_the_checkout(tmp_path):
     sources = copy_sources(tmp_path / "sources")
     tools = tmp_path / "tools"
@@ -150,6 +151,7 @@ def test_editable_installation_imports_each_module_once(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_checkout_imports_each_module_once_without_installation(tmp_path):
     sources = copy_sources(tmp_path / "sources")
     python = make_environment(tmp_path / "environment") / "bin" / "python"

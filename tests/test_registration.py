@@ -87,7 +87,7 @@ SLOW_FIRST_IMPORTS = [
     [
         "alexnet_tf, keras",
         "keras, alexnet_tf",
-        *(pytest.param(first, marks=pytest.mark.slow) for first in SLOW_FIRST_IMPORTS),
+        *(pytest.param(first, marks=[pytest.mark.slow, pytest.mark.long]) for first in SLOW_FIRST_IMPORTS),
     ],
 )
 def test_saved_models_open_after_importing_the_package_alone(first, saved, compiled):

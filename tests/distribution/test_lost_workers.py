@@ -32,6 +32,7 @@ def test_killed_worker_is_named_and_all_resume_automatically(victim, data_dir, t
     assert_same_weights(tmp_path / "run", tmp_path / "uninterrupted")
 
 
+@pytest.mark.long
 def test_cut_network_ends_both_workers_with_its_status(data_dir, linked_namespaces, tmp_path):
     addresses = [f"{address}:2222" for _, address in linked_namespaces]
     processes = []
@@ -63,6 +64,7 @@ def test_cut_network_ends_both_workers_with_its_status(data_dir, linked_namespac
             process.wait()
 
 
+@pytest.mark.long
 def test_sigterm_of_one_worker_stops_all_after_the_same_step(data_dir, tmp_path):
     process = start(command("multi_worker", data_dir, tmp_path / "run"))
     wait_for_step(process, tmp_path / "run", 11)

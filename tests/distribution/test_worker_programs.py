@@ -71,6 +71,7 @@ def test_workers_with_different_checkpoints_are_refused(data_dir, run_dir, tmp_p
     assert "Worker 1 (localhost:" in result.stderr
 
 
+@pytest.mark.long
 def test_workers_with_different_flags_are_refused(data_dir, tmp_path):
     script = textwrap.dedent("""
         import json, os, sys

@@ -170,6 +170,7 @@ class TestDask:
                 process.wait()
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_killed_worker_does_not_change_bytes(self, cluster, fashion_mnist, tmp_path):
         scheduler, prefix, workers = cluster
         data_dir = tmp_path / "dask"

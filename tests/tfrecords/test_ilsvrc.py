@@ -1,6 +1,5 @@
 """ImageNet's archives: a synthetic ILSVRC2012 with CMYK, PNG, damaged and very long images."""
 
-import json
 import shutil
 import tarfile
 
@@ -15,7 +14,7 @@ from alexnet_tf.tfrecords import dataset_builder, ilsvrc, reader, schema, source
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory):
-    return make_ilsvrc(tmp_path_factory.mktemp("ilsvrc"), images_per_class=600)
+    return make_ilsvrc(tmp_path_factory.mktemp("ilsvrc"), images_per_class=60)
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +23,6 @@ def ilsvrc_data_dir(archives, tmp_path_factory):
     flags = ["--image_px=64", "--num_train_shards=3", "--num_validation_shards=2", "--max_bad_fraction=0.1"]
     run_well("tfrecords.build", f"--source=ilsvrc2012:{archives}", f"--data_dir={folder}", *flags, "--num_processes=2")
     return folder
-
-
-@pytest.fixture(scope="module")
-def ilsvrc_run(ilsvrc_data_dir, tmp_path_factory):
-    """A run of two epochs."""
-    run_dir = tmp_path_factory.mktemp("runs") / "run"
-    flags = ["--variant=testing", "--batch_size=17", "--epochs=2", f"--data_dir={ilsvrc_data_dir}"]
-    recipe = ["--initializer=he_normal", "--input_scale=0.0125", "--schedule=constant", "--learning_rate=0.01"]
-    run_well("train", *flags, *recipe, f"--run_dir={run_dir}")
-    return run_dir
 
 
 class TestLabels:
@@ -109,8 +98,8 @@ class TestBuild:
         train = description.splits["train"]
         skipped = dict(train.skipped)
         assert {name.split("_")[-1] for name in skipped} == {"short.JPEG", "text.JPEG"}
-        assert train.count == 4 * 600 + 5
-        assert train.count_per_class == (600, 600, 605, 600)
+        assert train.count == 4 * 60 + 5
+        assert train.count_per_class == (60, 60, 65, 60)
         assert description.splits["validation"].count == 12
 
     def test_validation_images_have_their_labels(self, ilsvrc_data_dir):
@@ -137,9 +126,6 @@ class TestBuild:
         shards = {f"train-0000{i}-of-00003" for i in range(3)} | {f"validation-0000{i}-of-00002" for i in range(2)}
         others = {"dataset.json", "index.npz", "statistics.npz"}
         assert {path.name for path in ilsvrc_data_dir.iterdir()} == others | shards
-
-    def test_network_trains(self, ilsvrc_run):
-        assert json.loads((ilsvrc_run / "training.json").read_text())["epochs"] == 2
 
 
 class TestErrors:

@@ -89,7 +89,7 @@ class TestVerify:
 
 class TestDamage:
     @pytest.mark.slow
-    @pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.long)])
+    @pytest.mark.parametrize("count", [50, pytest.param(1000, marks=pytest.mark.long)])
     def test_every_bit_flip_and_cut_is_noticed(self, copy, count):
         chance = random.Random(7)
         complete = (copy / SHARD).read_bytes()

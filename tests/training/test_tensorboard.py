@@ -92,8 +92,8 @@ class TestTensorBoardLogger:
         flags = entries(tmp_path / "run" / "tensorboard")
         assert "_hparams_/session_end_info" in flags
 
-    @pytest.mark.slow
-    @pytest.mark.parametrize("strategy", ["one", pytest.param("mirrored", marks=pytest.mark.long)])
+    @pytest.mark.long
+    @pytest.mark.parametrize("strategy", ["one", "mirrored"])
     def test_slow_input_is_shown(self, strategy, data_dir, tmp_path):
         script = textwrap.dedent("""
             import sys, time
@@ -233,6 +233,7 @@ class TestPages:
         assert {"learning_rate", "batch_size", "epochs", "top-1 error", "images/s"} <= set(text)
         assert {"0.10000", "0.050000"} <= set(text)
 
+    @pytest.mark.long
     def test_projector_shows_fc7_with_classes_and_thumbnails(self, browser, tensorboard):
         text = open_page(browser, tensorboard, "#projector", "400x32", "fc7", "class", "predicted class")
         assert "first/tensorboard" in text

@@ -78,6 +78,7 @@ class TestCaffe:
         assert_logits_equal(logits(model, pixels), expected)
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_caffenet_logits(self, tmp_path):
         network = random_network("caffenet", 10)
         write_caffemodel(tmp_path / "net.caffemodel", network, "finetuned", pool_first=True)
@@ -254,7 +255,7 @@ class TestReadClassNames:
 
 
 class TestOwnModels:
-    @pytest.mark.parametrize("suffix", ["keras", "h5"])
+    @pytest.mark.parametrize("suffix", ["keras", pytest.param("h5", marks=pytest.mark.long)])
     @pytest.mark.slow
     def test_saved_model_with_other_columns(self, suffix, tmp_path):
         model = build_alexnet("testing", 3, initializer="he_normal", input_scale=0.0125)
