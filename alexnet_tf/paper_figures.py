@@ -21,6 +21,7 @@ FIGURES = {
     "neighbours": "figure 4, right: validation images with the training images nearest in fc7's feature space",
 }
 _OF_A_MODEL = tuple(name for name in FIGURES if name != "relu_against_tanh")
+_OF_A_CLASSIFIER = ("occlusion", "panel", "neighbours")
 _OF_IMAGES = ("activations", "occlusion")  # from --image or from the data set
 _OCCLUDED = 3  # images of the data set
 _OF_A_DATA_SET = ("strongest", "panel", "neighbours", "relu_against_tanh")
@@ -30,7 +31,7 @@ def define_flags():
     """Defines the flags. Not at import, so that two programs can be imported together."""
     described = "; ".join(f"{name}: {text}" for name, text in FIGURES.items())
     flags.DEFINE_multi_enum("figure", list(_OF_A_MODEL), list(FIGURES), f"Figure to draw; repeatable. {described}.")
-    flags.DEFINE_string("model", None, "Folder of a run (the --run_dir of alexnet-train), or a .keras file in it.")
+    flags.DEFINE_string("model", None, "Run folder (--run_dir of alexnet-train), .keras file or published weights.")
     flags.DEFINE_string(
         "data_dir",
         None,
@@ -73,14 +74,18 @@ def main(arguments):
 
     # Imported after the checks, because TensorFlow takes seconds to import.
     from alexnet_tf.model import load_model, variant_name
+    from alexnet_tf.networks import structure
     from alexnet_tf.networks.variants import VARIANTS
 
     description = schema.load_description(flag.data_dir) if flag.data_dir else None
     model = load_model(flag.model) if flag.model else None
     folder.mkdir(parents=True, exist_ok=True)
-    for figure in figures:
+    for number, figure in enumerate(figures, 1):
+        print(f"Drawing {figure} ({number} of {len(figures)}) ...", flush=True)
         if figure == "architecture" and variant_name(model) not in VARIANTS:
             print(f"Not drawn: architecture, because {model.name} is not one of the variants.", flush=True)
+        elif figure in _OF_A_CLASSIFIER and structure.classifier(model) is None:
+            print(f"Not drawn: {figure}, because {model.name} has no classifier.", flush=True)
         elif figure in _OF_A_MODEL:
             _draw(figure, model, description or model.description, paths[figure])
             print(f"Written: {', '.join(map(str, paths[figure]))}", flush=True)
@@ -91,8 +96,8 @@ def main(arguments):
 def _file_names(figure, layers):
     if figure == "architecture":
         return ["architecture.svg", "architecture.png"]
-    if figure in ("strongest", "optimized"):
-        return [f"{figure}_{layer}.png" for layer in layers]
+    if figure == "strongest":
+        return [f"strongest_{layer}.png" for layer in layers]
     return ["conv1_kernels.png" if figure == "kernels" else f"{figure}.png"]
 
 
@@ -128,7 +133,7 @@ def _pictures(figure, model, description) -> Any:
                 model, flag.layers, *data, flag.split, flag.maps, flag.images
             ).values()
         case "optimized":
-            return (optimized_inputs.draw_optimized_inputs(model, layer, flag.maps, names) for layer in flag.layers)
+            return [optimized_inputs.draw_optimized_inputs(model, flag.layers, flag.maps, names)]
         case "occlusion":
             images = _images(model, description)
             chosen = images if flag.image else occlusion.doubtful_images(model, images, _OCCLUDED)

@@ -15,7 +15,7 @@ from alexnet_tf.networks import structure
 _BOX = 3.0  # width of a mosaic, in inches; its height if there are two columns
 _STEP = 3.8  # distance between the mosaics of two layers
 _DISTANCE = _BOX + 1.0  # distance between two columns
-_COLORS = matplotlib.colormaps["inferno"].with_extremes(bad="#505050")  # gaps, darker than bright activations
+_COLORS = matplotlib.colormaps["inferno"].with_extremes(bad="#505050", over="white")  # gaps; no map
 
 
 def activations(
@@ -72,10 +72,10 @@ def mosaic(maps: np.ndarray, height: float = 1.0) -> np.ndarray:
 
 
 def draw_activations(model: keras.Model, image: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """Draws the feature maps of each layer for an image, column by column, and the most probable classes.
+    """Draws the feature maps of each layer for an image, column by column, and the most probable classes, if any.
 
     Args:
-        model: a network from `build_alexnet`, or a model that contains one, with a softmax.
+        model: a network from `build_alexnet`, or a model that contains one, with a softmax or without its top.
         image: uint8 (side, side, 3), from `preprocess`.
         class_names: names in the order of the labels.
 
@@ -85,7 +85,7 @@ def draw_activations(model: keras.Model, image: np.ndarray, class_names: Sequenc
 
     Source: figure 2.
     """
-    stages = structure.stages(model)
+    stages, classifier = structure.stages(model), structure.classifier(model)
     outputs = activations(model, image[None], [stage.activation for stage in stages])
     centers = columns.box_centers([1, *(stage.boxes for stage in stages)], _STEP, _DISTANCE)
     middle = centers[0][0][1]
@@ -101,7 +101,7 @@ def draw_activations(model: keras.Model, image: np.ndarray, class_names: Sequenc
         here, arrays = centers[position], [array[0] for array in outputs[stage.activation]]
         starts, ends = [(x + _BOX / 2, y) for x, y in centers[position - 1]], [(x - _BOX / 2, y) for x, y in here]
         columns.draw_arrows(axes, starts, ends, stage.connections, linewidth=2)
-        if position < len(stages):
+        if stage.layer is not classifier:
             largest = max(np.percentile(array, 99.9) for array in arrays)
             for array, center in zip(arrays, here, strict=True):
                 size = " x ".join(map(str, array.shape)) if array.ndim > 1 else f"{len(array)} units"
@@ -121,12 +121,18 @@ def _draw_box(
     rows, columns = pixels.shape[:2]
     inches_per_pixel = min(height / rows, _BOX / columns)
     half_height, half_width = inches_per_pixel * rows / 2, inches_per_pixel * columns / 2
+    if pixels.ndim == 2:
+        pixels = np.clip(pixels, 0, largest)
+        # The positions without a map, at the bottom right, have the color of the background.
+        below, right = (int(np.isnan(line[::-1]).argmin()) for line in (pixels[:, -1], pixels[-1]))
+        pixels[rows - below :, columns - right :] = 2 * (largest or 1.0)
     axes.imshow(
         pixels,
         extent=(x - half_width, x + half_width, y - half_height, y + half_height),
         cmap=_COLORS,
-        norm=PowerNorm(0.5, vmin=0, vmax=largest or 1.0, clip=True),
+        norm=PowerNorm(0.5, vmin=0, vmax=largest or 1.0),
         interpolation="nearest" if inches_per_pixel > 0.01 else "antialiased",
+        interpolation_stage="rgba",
         aspect="auto",
     )
     axes.text(x, y + half_height + 0.08, title, ha="center", va="bottom", fontsize=17)

@@ -141,6 +141,6 @@ def patch_rows(rows: Sequence[Sequence[tuple[np.ndarray, str]]], names: Sequence
     for row, (patches, name) in enumerate(zip(rows, names, strict=True)):
         panels[row, 0].text(0.95, 0.5, name, ha="right", va="center", fontsize=8, transform=panels[row, 0].transAxes)
         for panel, (patch, caption) in zip(panels[row, 1:], patches, strict=True):
-            panel.imshow(patch, interpolation="nearest")
-            panel.set_title(caption, fontsize=7, y=-0.02, va="top")
-    return plots.pixels_of(figure)
+            panel.imshow(patch, interpolation="bicubic")
+            panel.set_title(shorten(caption), fontsize=7, pad=2)
+    return plots.pixels_of(figure, dpi=160)

@@ -49,7 +49,7 @@ def draw_kernels(kernels: Sequence[Any], initial: Sequence[Any] | None = None) -
     and show no trace of their initial values.
     """
     if initial is None:
-        return image_grids.kernel_sheet(kernels)
+        return image_grids.kernel_sheet(kernels, magnification=8)
     sheets = [image_grids.kernel_sheet(each) for each in (kernels, learned_part(kernels, initial))]
     rows, columns, _ = sheets[0].shape
     figure = Figure(figsize=((2 * columns + 60) / 100, (rows + 50) / 100), layout="constrained")

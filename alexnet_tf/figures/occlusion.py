@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from tqdm import tqdm
 
 from alexnet_tf.figures import plots
 from alexnet_tf.figures.image_grids import shorten
@@ -15,7 +16,7 @@ from alexnet_tf.layers import GroupedConv2D
 from alexnet_tf.networks import structure
 
 _GRAY = 128
-_DOUBTFUL = 0.7
+_DOUBTFUL = 0.5
 _COLORS = ("#9ecae1", "#fdae6b", "#a1d99b", "#bcbddc", "#fa9fb5", "#d9d9d9")  # the last: all other classes
 
 
@@ -91,7 +92,7 @@ def occlude(
     lows, highs = np.maximum(centers - square_px // 2, 0), centers - square_px // 2 + square_px
     covered = np.repeat(image[None], len(centers), axis=0)  # one row of positions
     answers = []
-    for top, bottom in zip(lows, highs, strict=True):
+    for top, bottom in tqdm(list(zip(lows, highs, strict=True)), "covering the image", unit=" rows"):
         covered[:] = image
         for picture, left, right in zip(covered, lows, highs, strict=True):
             picture[top:bottom, left:right] = _GRAY
@@ -116,7 +117,7 @@ def doubtful_images(model: keras.Model, images: np.ndarray, count: int) -> np.nd
         images: uint8 (n, side, side, 3).
         count: number of images.
 
-    Returns: uint8 (count, side, side, 3), the images whose largest probability is nearest to 70%, in their order.
+    Returns: uint8 (count, side, side, 3), the images whose largest probability is nearest to 50%, in their order.
     """
     confidences = model.predict(images, verbose=0).max(axis=1)
     return images[np.sort(np.argsort(np.abs(confidences - _DOUBTFUL), kind="stable")[:count])]

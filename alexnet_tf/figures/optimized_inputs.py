@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 import tensorflow as tf
-from matplotlib.figure import Figure
+from tqdm import tqdm
 
-from alexnet_tf.figures import plots
-from alexnet_tf.figures.image_grids import shorten
+from alexnet_tf.figures import image_grids
 from alexnet_tf.networks import structure
 
 # Principal components of the RGB values of ImageNet's pixels, one per row, each times its standard deviation.
@@ -16,21 +15,24 @@ from alexnet_tf.networks import structure
 _COLORS = np.sqrt([[0.2175], [0.0188], [0.0045]]) * np.array(
     [[-0.5675, -0.5808, -0.5836], [0.7192, -0.0045, -0.6948], [0.4009, -0.8140, 0.4203]]
 )
-_LEARNING_RATE, _INITIAL_NOISE, _CONTRAST = 0.05, 0.01, 2.0  # as in Lucid, whose contrast follows from the image's size
-_DECAY = 0.05  # share of each amplitude that is lost in a step, for colors that are not only 0 and 255
+_STEP, _MOMENTUM, _INITIAL_NOISE = 0.05, 0.9, 0.01
+_CONTRAST = 1.2  # standard deviation of an image's first color before the sigmoid
 _MAX_ROTATION = np.deg2rad(5)
 _MAX_SCALING = 0.1
 _SHIFTS_PER_FIELD = 16  # a 16th of a receptive field is the largest shift
+_GRAY = 127.5
 
 
 def optimize_inputs(
-    model: keras.Model, layer: str, feature_maps: Sequence[int] | np.ndarray, steps: int = 128, seed: int = 0
+    model: keras.Model, layer: str, feature_maps: Sequence[int] | np.ndarray, steps: int = 96, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds inputs that activate units of a layer most: in each feature map the unit in the middle.
 
-    Adam maximizes the activation from noise. It changes the amplitudes of an image's frequencies and principal colors,
-    weighted as in photographs, because changes of single pixels end in high frequencies that no photograph contains.
-    Each step shifts, rotates and scales the image randomly, which removes patterns that only work at one position.
+    Gradient ascent maximizes the activation from noise. It changes the amplitudes of the frequencies and principal
+    colors of the unit's receptive field, weighted as in photographs, because changes of single pixels end in high
+    frequencies that no photograph contains. All steps are equally long and old ones fade, so that the contrast is the
+    same for all units. Each step shifts, rotates and scales the image randomly, which removes patterns that only work
+    at one position.
 
     Args:
         model: a network from `build_alexnet`, or a model that contains one.
@@ -41,15 +43,17 @@ def optimize_inputs(
         seed: of the noise and the transformations.
 
     Returns:
-        (images, activations): uint8 (feature maps, side, side, 3), and float32 (feature maps,), the unit's activation
-        for each image.
+        (images, activations): uint8 (feature maps, size, size, 3), the receptive field of the unit in the middle or, if
+        it is larger, the whole image; and float32 (feature maps,), the unit's activation for each image on a gray
+        background.
 
     Raises:
         ValueError: if the layer or a feature map does not exist.
 
     Source: C. Olah, A. Mordvintsev and L. Schubert, "Feature Visualization", 2017, and their program Lucid.
-    Deviation: Lucid's colors are those of the paper's section 4.1 here, and shifts are smaller for small receptive
-    fields: shifts of 8 pixels would blur the kernels of conv1.
+    Deviation: Lucid uses Adam, whose steps are equal for all amplitudes. With the published weights, this gave more
+    high frequencies and, in conv1 and conv2, 14% to 71% less activation. Lucid's colors are those of the paper's
+    section 4.1 here, and shifts are smaller for small receptive fields: shifts of 8 pixels would blur conv1's kernels.
     """
     extractor = structure.features(model, [layer])
     output = extractor.output[layer]
@@ -59,27 +63,31 @@ def optimize_inputs(
     middle = tuple(length // 2 for length in output.shape[1:-1])
     units = keras.Model(extractor.input, output[(slice(None), *middle)])
     own = tf.stack([tf.range(len(chosen)), tf.constant(chosen, tf.int32)], axis=1)
-    side = model.input_shape[1]
-    max_shift_px = structure.receptive_field(model, layer).size / _SHIFTS_PER_FIELD
+    field, side = structure.receptive_field(model, layer), model.input_shape[1]
+    size = min(field.size, side)
+    before = min(max(field.start + field.step * middle[0], 0), side - size) if middle else 0
+    margins = [[0, 0], *[[before, side - size - before]] * 2, [0, 0]]
     random = np.random.default_rng(seed)
-    spectrum = keras.Variable(
-        random.normal(0, _INITIAL_NOISE, (2, len(chosen), 3, side, side // 2 + 1)), dtype="float32"
-    )
-    optimizer = keras.optimizers.Adam(_LEARNING_RATE)
-    optimizer.build([spectrum])
+    spectrum = tf.Variable(random.normal(0, _INITIAL_NOISE, (2, len(chosen), 3, size, size // 2 + 1)), dtype=tf.float32)
+    velocity = tf.Variable(tf.zeros_like(spectrum))
+
+    def activations(images):
+        return tf.gather_nd(units(tf.pad(images - _GRAY, margins) + _GRAY, training=False), own)
 
     @tf.function
     def step(transformation):
         with tf.GradientTape() as tape:
-            images = _transform(_pixels(spectrum.value), transformation)
-            loss = -tf.reduce_sum(tf.gather_nd(units(images, training=False), own))
-        optimizer.apply([tape.gradient(loss, spectrum.value)], [spectrum])
-        spectrum.assign((1 - _DECAY) * spectrum)
+            total = tf.reduce_sum(activations(_transform(_pixels(spectrum), transformation)))
+        gradient = tape.gradient(total, spectrum)
+        length = tf.sqrt(tf.reduce_mean(tf.square(gradient), axis=(0, 2, 3, 4), keepdims=True))
+        direction = tf.math.divide_no_nan(gradient, length)
+        velocity.assign(_MOMENTUM * velocity + (1 - _MOMENTUM) * direction)
+        spectrum.assign((1 - _STEP) * spectrum + _STEP * velocity)
 
-    for _ in range(steps):
-        step(tf.constant(_random_transformation(random, side, max_shift_px), tf.float32))
-    images = np.round(_pixels(spectrum.value).numpy()).astype("uint8")
-    return images, tf.gather_nd(units(images, training=False), own).numpy()
+    for _ in tqdm(range(steps), f"optimizing inputs of {layer}", unit=" steps"):
+        step(tf.constant(_random_transformation(random, size, field.size / _SHIFTS_PER_FIELD), tf.float32))
+    images = np.round(_pixels(spectrum).numpy())
+    return images.astype("uint8"), activations(tf.constant(images, tf.float32)).numpy()
 
 
 def _pixels(spectrum: tf.Tensor) -> tf.Tensor:
@@ -123,14 +131,14 @@ def _transform(images: tf.Tensor, transformation: tf.Tensor) -> tf.Tensor:
 
 
 def draw_optimized_inputs(
-    model: keras.Model, layer: str, num_feature_maps: int, class_names: Sequence[str]
+    model: keras.Model, layers: Sequence[str], num_feature_maps: int, class_names: Sequence[str]
 ) -> np.ndarray:
-    """Draws the inputs that activate feature maps most.
+    """Draws the inputs that activate feature maps most, one row per layer.
 
     Args:
         model: a network from `build_alexnet`, or a model that contains one.
-        layer: name of one of its layers.
-        num_feature_maps: number of feature maps, spread evenly over the layer; all if it has fewer.
+        layers: names of its layers.
+        num_feature_maps: number of feature maps, spread evenly over each layer; all if it has fewer.
         class_names: names of the classes, the titles of the classifier's units.
 
     Returns: uint8 (rows, columns, 3). For a convolution, only the receptive field of the unit in the middle is shown.
@@ -138,20 +146,11 @@ def draw_optimized_inputs(
     Raises:
         ValueError: as `optimize_inputs`.
     """
-    field, side = structure.receptive_field(model, layer), model.input_shape[1]
-    output = structure.features(model, [layer]).output[layer]
-    feature_maps = np.unique(np.linspace(0, output.shape[-1] - 1, num_feature_maps).round().astype(int))
-    images, _ = optimize_inputs(model, layer, feature_maps)
-    first = field.start + field.step * (output.shape[1] // 2) if len(output.shape) == 4 else 0
-    first, end = max(first, 0), min(first + field.size, side)
-    per_row = min(4, len(images))
-    rows = -(-len(images) // per_row)
-    figure = Figure(figsize=(2.4 * per_row, 2.65 * rows), layout="constrained")
-    panels = figure.subplots(rows, per_row, squeeze=False)
-    for panel in panels.flat:
-        panel.set_axis_off()
-    for panel, image, index in zip(panels.flat, images[:, first:end, first:end], feature_maps, strict=False):
-        panel.imshow(image, interpolation="nearest")
-        title = class_names[int(index)] if layer in structure.class_layers(model) else f"{layer}, feature map {index}"
-        panel.set_title(shorten(title, 30), fontsize=9)
-    return plots.pixels_of(figure)
+    class_layers, rows = structure.class_layers(model), []
+    outputs = structure.features(model, layers).output
+    for layer in layers:
+        feature_maps = np.unique(np.linspace(0, outputs[layer].shape[-1] - 1, num_feature_maps).round().astype(int))
+        images, _ = optimize_inputs(model, layer, feature_maps)
+        names = [class_names[index] if layer in class_layers else f"map {index}" for index in feature_maps]
+        rows.append(list(zip(images, names, strict=True)))
+    return image_grids.patch_rows(rows, layers)

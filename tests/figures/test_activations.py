@@ -116,6 +116,10 @@ class TestDrawActivations:
         two = activations.draw_activations(build_alexnet("testing", 2), np.zeros((56, 56, 3), "uint8"), ["a", "b"])
         assert picture.shape[0] == two.shape[0] and len(np.unique(picture)) > 50
 
+    def test_network_without_top(self, images):
+        model = build_alexnet("testing", include_top=False, initializer="he_normal", input_scale=0.01)
+        assert activations.draw_activations(model, images[0], []).ndim == 3
+
     def test_gaps_are_darker_than_the_background(self, images):
         model = build_alexnet("testing", 10, initializer="zeros")
         picture = activations.draw_activations(model, images[0], NAMES)

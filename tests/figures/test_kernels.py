@@ -80,4 +80,4 @@ class TestDrawKernels:
 
     def test_only_the_kernels_without_initial_values(self):
         trained = _noise(0)
-        np.testing.assert_array_equal(kernels.draw_kernels(trained), image_grids.kernel_sheet(trained))
+        np.testing.assert_array_equal(kernels.draw_kernels(trained), image_grids.kernel_sheet(trained, 8))

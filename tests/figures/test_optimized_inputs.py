@@ -28,12 +28,14 @@ class TestOptimizeInputs:
         kernel[..., 0, 2], kernel[..., 2, 2] = 1, -1  # red without blue
         model.get_layer("conv1").kernels[0].assign(kernel)
         images, values = optimized_inputs.optimize_inputs(model, "conv1", [0, 1, 2], steps=60)
-        assert images.shape == (3, 56, 56, 3) and images.dtype == np.uint8
-        np.testing.assert_allclose(values, np.diag(_middle(model, images, "conv1")[:, :3]), rtol=1e-4)
-        field, position = structure.receptive_field(model, "conv1"), activations.activations(model, images, ["conv1"])
+        assert images.shape == (3, size, size, 3) and images.dtype == np.uint8
+        on_gray = np.full((3, 56, 56, 3), 127.5, "float32")
+        field, position = structure.receptive_field(model, "conv1"), activations.activations(model, on_gray, ["conv1"])
         first = field.start + field.step * (position["conv1"][0].shape[1] // 2)
+        on_gray[:, first : first + size, first : first + size] = images
+        np.testing.assert_allclose(values, np.diag(_middle(model, on_gray, "conv1")[:, :3]), rtol=1e-4)
         for index in range(3):
-            patch = images[index, first : first + size, first : first + size].astype(float)
+            patch = images[index].astype(float)
             assert np.corrcoef((patch - patch.mean()).ravel(), kernel[..., index].ravel())[0, 1] > 0.7
         assert (values > 0.4 * 127 * 0.01 * np.abs(kernel).sum(axis=(0, 1, 2))[:3]).all()
 
@@ -44,6 +46,14 @@ class TestOptimizeInputs:
         for layer in ("conv3", "fc7"):
             _, values = optimized_inputs.optimize_inputs(model, layer, [3, 20], steps=80)
             assert (values > _middle(model, pixels, layer)[:, [3, 20]].max(axis=0)).all()
+
+    def test_published_conv5_has_no_high_frequencies(self, published_features):
+        model = build_alexnet("one_weird_trick", include_top=False, weights=published_features)
+        images, values = optimized_inputs.optimize_inputs(model, "conv5", [109], steps=30)
+        assert values[0] > 100
+        spectrum = np.abs(np.fft.fft2(images[0].mean(axis=-1) - images[0].mean())) ** 2
+        fast = np.hypot(*np.meshgrid(*[np.fft.fftfreq(len(spectrum))] * 2)) > 0.25
+        assert spectrum[fast].sum() < 0.1 * spectrum.sum()
 
     def test_seed_decides_the_images(self, untrained):
         first, again, other = (
@@ -57,7 +67,7 @@ class TestOptimizeInputs:
         model = keras.Sequential([base, keras.layers.Dense(5, name="head")])
         images, values = optimized_inputs.optimize_inputs(model, "head", [4], steps=10)
         np.testing.assert_allclose(values, model.predict(images, verbose=0)[0, [4]], rtol=1e-3)
-        picture = optimized_inputs.draw_optimized_inputs(model, "conv1", 2, list("abcde"))
+        picture = optimized_inputs.draw_optimized_inputs(model, ["conv1", "head"], 2, list("abcde"))
         assert picture.ndim == 3
 
     @pytest.mark.parametrize(
