@@ -1,4 +1,4 @@
-"""Finds the training images that are nearest to other images in the feature space of a layer: figure 4, right."""
+"""Finds the images that are nearest to other images in the feature space of a layer: figure 4, right."""
 
 import pathlib
 
@@ -10,16 +10,21 @@ from alexnet_tf import cli
 def define_flags():
     """Defines the flags. Not at import, so that two programs can be imported together."""
     flags.DEFINE_string("features", None, "Features to search: an .npz file from alexnet-features.", required=True)
-    flags.DEFINE_string("queries", None, "Features of the query images: another such file.", required=True)
-    flags.DEFINE_string("data_dir", None, "Folder of the TFRecords with both files' images.", required=True)
+    flags.DEFINE_string(
+        "queries",
+        None,
+        "Features of the query images: another such file. Default: each image of --features, compared with the others.",
+    )
+    flags.DEFINE_string("data_dir", None, "Folder of the TFRecords with the images, if they are not image files.")
+    flags.DEFINE_enum("metric", "cosine", ["cosine", "euclidean"], "Distance. The paper's is Euclidean.")
     flags.DEFINE_integer("count", 6, "Number of neighbors per query.", lower_bound=1)
     flags.DEFINE_integer(
-        "pictured", 5, "Number of queries in the picture: the first image of that many classes.", lower_bound=1
+        "pictured", 5, "Number of queries in the picture: the first images of classes, or any files.", lower_bound=1
     )
     flags.DEFINE_string(
         "output",
         None,
-        "A .png file for the picture. Indices and distances go into an .npz file next to it.",
+        "A .png file for the picture. Names and distances go into an .npz and a .csv file next to it.",
         required=True,
     )
     cli.define_overwrite()
@@ -29,30 +34,35 @@ def main(arguments):
     flag = flags.FLAGS
     if not flag.output.endswith(".png"):
         raise ValueError(f"`output` must end in .png. Received: {flag.output}")
-    table = pathlib.Path(flag.output).with_suffix(".npz")
-    cli.check_outputs("output", [flag.output, table], flag.overwrite, [flag.features, flag.queries])
+    tables = [pathlib.Path(flag.output).with_suffix(suffix) for suffix in (".npz", ".csv")]
+    inputs = [flag.features, flag.queries or flag.features]
+    cli.check_outputs("output", [flag.output, *tables], flag.overwrite, inputs)
 
     # Imported after the checks, because TensorFlow takes seconds to import.
     from alexnet_tf.evaluation import features, nearest_neighbors, panels
     from alexnet_tf.figures import plots
     from alexnet_tf.tfrecords import schema
 
-    description = schema.load_description(flag.data_dir)
-    searched, queries = (features.load_matching(p, flag.data_dir, description) for p in (flag.features, flag.queries))
+    description = schema.load_description(flag.data_dir) if flag.data_dir else None
+    searched, queries = (features.load_matching(path, flag.data_dir, description) for path in inputs)
     if searched.layer != queries.layer:
         raise ValueError(f"Both files must be of the same layer. Received: {searched.layer} and {queries.layer}")
     if searched.weights != queries.weights and searched.weights and queries.weights:
         raise ValueError(f"Both files must be of the same model. Received: {flag.features} and {flag.queries}")
-    indices, distances = nearest_neighbors.exact_search(queries.vectors, searched.vectors, flag.count)
+    indices, distances = nearest_neighbors.exact_search(
+        queries.vectors, searched.vectors, flag.count, flag.metric, skip_itself=not flag.queries
+    )
     picture = panels.draw_neighbors(queries, searched, indices, flag.data_dir, description, flag.pictured)
     plots.save_png(flag.output, picture)
-    nearest_neighbors.save(table, indices, distances)
-    agreement = (searched.labels[indices[:, 0]] == queries.labels).mean()
-    print(
-        f"The nearest of {len(searched.labels):,} images is of the same class for {agreement:.1%} of "
-        f"{len(indices):,} images."
-    )
-    print(f"Written: {flag.output}, {table}")
+    for table in tables:
+        nearest_neighbors.save(table, indices, distances, queries.files, searched.files)
+    if searched.split and queries.split:
+        agreement = (searched.labels[indices[:, 0]] == queries.labels).mean()
+        print(
+            f"The nearest of {len(searched.labels):,} images is of the same class for {agreement:.1%} of "
+            f"{len(indices):,} images."
+        )
+    print(f"Written: {', '.join(map(str, [flag.output, *tables]))}")
 
 
 def run():

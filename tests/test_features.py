@@ -1,6 +1,8 @@
 """alexnet-features and alexnet-neighbours: the vectors are the layer's, and the nearest are the nearest."""
 
+import csv
 import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 from programs import call, run_well
 
-from alexnet_tf import activations
+from alexnet_tf import activations, build_alexnet, preprocess
 from alexnet_tf.evaluation import features, panels, predictions
 from alexnet_tf.model import load_model
 from alexnet_tf.tfrecords import reader, schema
@@ -58,14 +60,23 @@ class TestFeatures:
         np.testing.assert_array_equal(vectors, found.vectors)
         labels = [example.features.feature[schema.LABEL].int64_list.value[0] for example in examples]
         np.testing.assert_array_equal(labels, found.labels)
+        names = [example.features.feature[schema.FILENAME].bytes_list.value[0].decode() for example in examples]
+        assert names == found.files.tolist() and len(set(names)) == 1000
 
     def test_picture_and_table_of_neighbors(self, features_dir, data_dir, tmp_path):
         flags = [f"--features={features_dir / 'train_relu7.npz'}", f"--queries={features_dir / 'validation_relu7.npz'}"]
-        flags += ["--count=4", "--pictured=3", f"--data_dir={data_dir}", f"--output={tmp_path / 'n.png'}"]
+        flags += [
+            "--count=4",
+            "--pictured=3",
+            "--metric=euclidean",
+            f"--data_dir={data_dir}",
+            f"--output={tmp_path / 'n.png'}",
+        ]
         output = run_well("neighbours", *flags)
         searched, queries = (features.Features.load(features_dir / f"{split}_relu7.npz") for split in schema.SPLITS)
         with np.load(tmp_path / "n.npz") as table:
-            numbers = table["numbers"]
+            numbers = table["indices"]
+            np.testing.assert_array_equal(table["neighbors"], searched.files[numbers])
             assert numbers.shape == table["distances"].shape == (1000, 4)
             agree = np.mean(searched.labels[numbers[:, 0]] == queries.labels)
             differences = searched.vectors[numbers[7]] - queries.vectors[7]
@@ -74,6 +85,58 @@ class TestFeatures:
         assert agree > 0.3  # chance is 0.1
         expected = panels.draw_neighbors(queries, searched, numbers, data_dir, schema.load_description(data_dir), 3)
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "n.png")), expected)
+
+
+class TestImageFiles:
+    """A folder of unlabeled images, one of which can't be read."""
+
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("photos")
+        for index, color in enumerate(["red", "darkred", "blue", "navy", "green"]):
+            Image.new("RGB", (60 + 10 * index, 60), color).save(folder / f"{index}_{color}.png")
+        (folder / "notes.txt").write_text("no image")
+        return folder
+
+    @pytest.fixture(scope="class")
+    def model(self, tmp_path_factory):
+        path = tmp_path_factory.mktemp("model") / "colors.keras"
+        build_alexnet("testing", include_top=False, initializer="he_normal", input_scale=0.01).save(path)
+        return path
+
+    def test_vectors_have_the_files_names(self, folder, model, tmp_path, capsys):
+        for suffix in ("npz", "csv", "tfrecord"):
+            with pytest.raises(SystemExit):  # because of the text file
+                call(
+                    "extract_features", f"--model={model}", f"--output={tmp_path}/f.{suffix}", "--batch_size=2", folder
+                )
+        assert "notes.txt: not an image that can be read" in capsys.readouterr().err
+        found, paths = features.Features.load(tmp_path / "f.npz"), sorted(map(str, folder.glob("*.png")))
+        assert found.files.tolist() == paths and found.layer == "pool5" and not found.split
+        opened = load_model(model)
+        expected = opened.predict(preprocess(paths, opened), verbose=0).reshape(5, -1)
+        np.testing.assert_allclose(found.vectors, expected, rtol=1e-4, atol=1e-5)
+        rows = list(csv.reader((tmp_path / "f.csv").open(encoding="utf-8")))
+        assert rows[0][:3] == ["file", "class", "0"] and [row[:2] for row in rows[1:]] == [[path, ""] for path in paths]
+        np.testing.assert_allclose(np.float32([row[2:] for row in rows[1:]]), found.vectors, rtol=1e-6)
+        records = [r.numpy() for r in tf.data.TFRecordDataset(str(tmp_path / "f.tfrecord"))]
+        feature = tf.train.Example.FromString(records[4]).features.feature
+        assert feature[schema.FILENAME].bytes_list.value[0].decode() == paths[4]
+
+    def test_neighbors_of_each_file_are_others(self, folder, model, tmp_path):
+        flags = [f"--model={model}", "--layers=relu1", f"--output={tmp_path}/f.npz"]
+        call("extract_features", *flags, *sorted(folder.glob("*.png")))
+        output = call("neighbours", f"--features={tmp_path}/f.npz", "--count=2", f"--output={tmp_path}/n.png")
+        assert "same class" not in output and Image.open(tmp_path / "n.png").width > 300
+        rows = list(csv.DictReader((tmp_path / "n.csv").open(encoding="utf-8")))
+        assert len(rows) == 10 and all(row["query"] != row["neighbor"] for row in rows)
+        nearest = {pathlib.Path(r["query"]).stem: pathlib.Path(r["neighbor"]).stem for r in rows if r["rank"] == "1"}
+        assert nearest["0_red"] == "1_darkred" and nearest["3_navy"] == "2_blue"
+
+    @pytest.mark.parametrize("source", [[], ["--data_dir=data", "photos"]])
+    def test_either_files_or_a_data_set(self, source):
+        with pytest.raises(ValueError, match="Give either image files or folders, or --data_dir"):
+            call("extract_features", "--model=run", "--output=a.npz", *source)
 
 
 class TestMistakes:
@@ -85,7 +148,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         "program, flags, message",
         [
-            ("extract_features", ["--model=run", "--output=a.csv"], r"`output` must end in \.npz or \.tfrecord"),
+            ("extract_features", ["--model=run", "--output=a.txt"], r"`output` must end in \.npz, \.csv or \.tfrecord"),
             ("neighbours", ["--features=a.npz", "--queries=b.npz", "--output=a.csv"], r"`output` must end in \.png"),
         ],
     )
@@ -105,7 +168,9 @@ class TestMistakes:
         description = schema.load_description(data_dir)
         images = predictions.checksum(description, "validation")
         labels, vectors = np.zeros(8, "int32"), np.eye(8, dtype="float32")
-        saved = features.Features("relu7", description.class_names, "validation", images, labels, vectors, "one")
+        saved = features.Features(
+            "relu7", description.class_names, "validation", images, labels, vectors, labels.astype(str), "one"
+        )
         saved.save(tmp_path / "searched.npz")
         dataclasses.replace(saved, **changes).save(tmp_path / "queries.npz")
         flags = [f"--features={tmp_path / 'searched.npz'}", f"--queries={tmp_path / 'queries.npz'}", "--count=3"]
@@ -115,4 +180,4 @@ class TestMistakes:
 
     def test_features_that_are_not_finite(self):
         with pytest.raises(ValueError, match=r"must be finite numbers\. Received: NaN or infinity in .* relu7"):
-            features.Features("relu7", ("a",), "train", "", np.zeros(1), np.array([[0, np.nan]]))
+            features.Features("relu7", ("a",), "train", "", np.zeros(1), np.array([[0, np.nan]]), np.zeros(1, str))

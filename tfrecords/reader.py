@@ -219,6 +219,14 @@ def read_labels(data_dir: str | pathlib.Path, description: schema.DatasetDescrip
     return np.fromiter(labels.as_numpy_iterator(), "int32")
 
 
+def read_filenames(data_dir: str | pathlib.Path, description: schema.DatasetDescription, split: str) -> np.ndarray:
+    """Reads the names of a split's image files, in the order of `read_labels`; "" where a record has none."""
+    stored = records.Records.open(data_dir, description, split)
+    features = {schema.FILENAME: tf.io.FixedLenFeature((), tf.string, "")}
+    names = stored.read_range(0, stored.count).map(lambda record: tf.io.parse_single_example(record, features))
+    return np.array([str(each[schema.FILENAME], "utf-8", "replace") for each in names.as_numpy_iterator()], str)
+
+
 def read_images(
     data_dir: str | pathlib.Path,
     description: schema.DatasetDescription,

@@ -1,9 +1,11 @@
-"""Features of the images of a split, the outputs of a layer: for nearest neighbors, or to train another classifier."""
+"""Features of images, the outputs of a layer: for nearest neighbors, or to train another classifier."""
 
+import csv
 import dataclasses
+import io
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -19,15 +21,16 @@ from alexnet_tf.tfrecords import reader, schema, verify
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """Feature vectors of the images of a split, in the order of its shards.
+    """Feature vectors of the images of a split, in the order of its shards, or of unlabeled image files.
 
     Attributes:
         layer: name of the layer whose outputs the vectors are.
-        class_names: names in the order of the labels.
-        split: "train" or "validation".
-        images: checksum of the split's shards, as in `predictions.Predictions`.
-        labels: int32 (n,).
+        class_names: names in the order of the labels; empty for image files.
+        split: "train" or "validation"; "" for image files.
+        images: checksum of the split's shards, as in `predictions.Predictions`; "" for image files.
+        labels: int32 (n,); (0,) for image files.
         vectors: float32 (n, units).
+        files: strings (n,), the paths of image files; for a data set, the names of the files it was made from.
         weights: `model.weights_checksum` of the model; empty if unknown.
     """
 
@@ -37,6 +40,7 @@ class Features:
     images: str
     labels: np.ndarray
     vectors: np.ndarray
+    files: np.ndarray
     weights: str = ""
 
     def __post_init__(self):
@@ -46,9 +50,10 @@ class Features:
             )
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes an .npz file: arrays `vectors` and `labels`, and `about`, the rest as JSON."""
+        """Writes an .npz file: arrays `vectors`, `labels` and `files`, and `about`, the rest as JSON."""
         about = {name: getattr(self, name) for name in ("layer", "class_names", "split", "images", "weights")}
-        arrays: dict[str, Any] = {"vectors": self.vectors, "labels": self.labels, "about": np.array(json.dumps(about))}
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in ("vectors", "labels", "files")}
+        arrays["about"] = np.array(json.dumps(about))
         write_atomically(path, lambda file: np.savez(file, **arrays))
 
     @classmethod
@@ -58,20 +63,37 @@ class Features:
             with np.load(path, allow_pickle=False) as arrays:
                 about = json.loads(str(arrays["about"]))
                 names = tuple(about.pop("class_names"))
-                return cls(class_names=names, labels=arrays["labels"], vectors=arrays["vectors"], **about)
+                stored = {name: arrays[name] for name in ("vectors", "labels", "files")}
+                return cls(class_names=names, **stored, **about)
         except Exception as error:  # damaged archives raise many kinds of errors
             raise ValueError(f"{path} must hold features saved by alexnet-features. Received: {error!r}") from error
 
+    def save_csv(self, path: str | pathlib.Path) -> None:
+        """Writes a CSV file with a row for each image: its file, its class ("" if unknown), its vector."""
+
+        def write(file):
+            text = io.TextIOWrapper(file, "utf-8", newline="")
+            rows = csv.writer(text, lineterminator="\n")
+            rows.writerow(["file", "class", *range(self.vectors.shape[1])])
+            classes = [self.class_names[label] for label in self.labels] or [""] * len(self.files)
+            for name, class_name, vector in zip(self.files, classes, self.vectors, strict=True):
+                rows.writerow([name, class_name, *(f"{value:.7g}" for value in vector)])
+            text.detach()
+
+        write_atomically(path, write)
+
     def save_tfrecord(self, path: str | pathlib.Path) -> None:
-        """Writes a TFRecord file of tf.train.Example: "features", floats, and "image/class/label"."""
+        """Writes a TFRecord file of tf.train.Example: "features", floats, "image/filename" and "image/class/label"."""
         path = pathlib.Path(path)
         temporary = path.with_name(f".tmp-{path.name}")
         try:
             with tf.io.TFRecordWriter(str(temporary)) as writer:
-                for vector, label in zip(self.vectors, self.labels, strict=True):
+                labels = self.labels[:, None] if self.split else np.zeros((len(self.files), 0), int)
+                for vector, label, name in zip(self.vectors, labels, self.files, strict=True):
                     feature = {
                         "features": tf.train.Feature(float_list=tf.train.FloatList(value=vector)),
-                        schema.LABEL: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+                        schema.FILENAME: tf.train.Feature(bytes_list=tf.train.BytesList(value=[name.encode()])),
+                        schema.LABEL: tf.train.Feature(int64_list=tf.train.Int64List(value=label)),
                     }
                     example = tf.train.Example(features=tf.train.Features(feature=feature))
                     writer.write(example.SerializeToString(deterministic=True))
@@ -105,35 +127,72 @@ def extract(
 
     Source: section 6.1: "the feature activations induced by an image at the last, 4096-dimensional hidden layer".
     """
-    extractor = structure.features(model, layers)
-    flat = {layer: keras.layers.Flatten()(output) for layer, output in extractor.output.items()}
+    network = _flat_features(model, layers)
     dataset = reader.make_evaluation_dataset(
         data_dir, batch_size, model.input_shape[1], description=description, split=split
     )
     with verify.naming_damaged_shards(data_dir, description):
-        vectors = keras.Model(extractor.input, flat).predict(dataset.map(lambda images, _: images))
-    labels = reader.read_labels(data_dir, description, split)
-    checksum, weights = predictions.checksum(description, split), weights_checksum(model)
+        vectors = network.predict(dataset.map(lambda images, _: images))
+        labels, files = (read(data_dir, description, split) for read in (reader.read_labels, reader.read_filenames))
+    checksum, weights, names = (
+        predictions.checksum(description, split),
+        weights_checksum(model),
+        description.class_names,
+    )
+    return [Features(layer, names, split, checksum, labels, vectors[layer], files, weights) for layer in layers]
+
+
+def extract_from_files(
+    model: keras.Model, layers: Sequence[str], batches: Iterable[tuple[Sequence[str], np.ndarray]]
+) -> list[Features]:
+    """Computes the outputs of layers for unlabeled images.
+
+    Args:
+        model: a network, with or without its top.
+        layers: names of its layers. The output for an image is flattened to one vector.
+        batches: (files, images): the images' paths, and uint8 (n, side, side, 3) from `preprocess`.
+
+    Returns: the `Features` of each layer.
+
+    Raises:
+        ValueError: if the model has no such layer, there are no images, or an output is not finite.
+    """
+    network, files, found = _flat_features(model, layers), [], []
+    for names, images in batches:
+        files += names
+        found.append(network.predict_on_batch(images))
+    if not files:
+        raise ValueError("There must be at least one image. Received none that can be read")
+    nothing, weights = np.zeros(0, "int32"), weights_checksum(model)
     return [
-        Features(layer, description.class_names, split, checksum, labels, vectors[layer].astype("float32"), weights)
+        Features(layer, (), "", "", nothing, np.concatenate([each[layer] for each in found]), np.array(files), weights)
         for layer in layers
     ]
 
 
+def _flat_features(model: keras.Model, layers: Sequence[str]) -> keras.Model:
+    """A model that returns a dict from layers' names to their outputs, float32 (n, units)."""
+    extractor = structure.features(model, layers)
+    flat = {name: keras.layers.Flatten(dtype="float32")(output) for name, output in extractor.output.items()}
+    return keras.Model(extractor.input, flat)
+
+
 def load_matching(
-    path: str | pathlib.Path, data_dir: str | pathlib.Path, description: schema.DatasetDescription
+    path: str | pathlib.Path, data_dir: str | pathlib.Path | None, description: schema.DatasetDescription | None
 ) -> Features:
-    """Loads saved features of a data set.
+    """Loads saved features of image files, or of a data set.
 
     Args:
         path: an .npz file that `Features.save` wrote.
-        data_dir: folder of the data set, for errors.
+        data_dir: folder of the data set, for errors; None if there is none.
         description: description of the data set.
 
     Raises:
-        ValueError: if the file is damaged, or holds features of other images.
+        ValueError: if the file is damaged, or holds features of other images or of a data set that is not given.
     """
     features = Features.load(path)
-    if features.images != predictions.checksum(description, features.split):
+    if features.split and description is None:
+        raise ValueError(f"`data_dir` must be the data set with the {features.split} images of {path}. Received: None")
+    if features.split and features.images != predictions.checksum(description, features.split):
         raise ValueError(f"{path} must hold features of the images in {data_dir}. Received: features of other images")
     return features

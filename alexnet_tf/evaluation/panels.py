@@ -9,6 +9,9 @@ from alexnet_tf.evaluation import features, metrics, nearest_neighbors
 from alexnet_tf.figures import image_grids
 from alexnet_tf.networks import structure
 from alexnet_tf.tfrecords import crops, reader, schema
+from alexnet_tf.tfrecords import images as image_files
+
+_FILE_PX = 256  # side of the squares that stand for image files
 
 
 def draw_predictions(
@@ -40,33 +43,40 @@ def draw_neighbors(
     queries: features.Features,
     searched: features.Features,
     indices: np.ndarray,
-    data_dir: str | pathlib.Path,
-    description: schema.DatasetDescription,
+    data_dir: str | pathlib.Path | None,
+    description: schema.DatasetDescription | None,
     num_queries: int,
 ) -> np.ndarray:
-    """Draws images next to their nearest neighbors.
+    """Draws images next to their nearest neighbors, named by their class or, without one, by their file.
 
     Args:
-        queries, searched: features of the images of one data set.
+        queries, searched: features of the images of one data set, or of image files.
         indices: int (queries, count), the neighbors found by `nearest_neighbors.exact_search`.
-        data_dir, description: the data set.
-        num_queries: number of queries to draw: the first image of that many classes.
+        data_dir, description: the data set; None for image files.
+        num_queries: number of queries to draw: the first image of that many classes, or files spread evenly.
 
     Returns: uint8 (rows, columns, 3).
 
     Source: figure 4, right.
     """
-    _, firsts = np.unique(queries.labels, return_index=True)
-    drawn = np.sort(firsts)[:num_queries]
-    own = reader.read_images(data_dir, description, queries.split, drawn)
-    found = reader.read_images(data_dir, description, searched.split, indices[drawn].ravel())
-    found = found.reshape(*indices[drawn].shape, *found.shape[1:])
-    rows = []
-    for row, query in enumerate(drawn):
-        names = [description.class_names[label] for label in searched.labels[indices[query]]]
-        neighbors = list(zip(found[row], names, strict=True))
-        rows.append([(own[row], description.class_names[queries.labels[query]]), *neighbors])
-    return image_grids.image_rows(rows)
+    if len(queries.labels):
+        _, firsts = np.unique(queries.labels, return_index=True)
+        drawn = np.sort(firsts)[:num_queries]
+    else:
+        drawn = np.unique(np.linspace(0, len(queries.files) - 1, num_queries).round().astype(int))
+    own = _named_images(queries, drawn, data_dir, description)
+    found = _named_images(searched, indices[drawn].ravel(), data_dir, description)
+    count = indices.shape[1]
+    return image_grids.image_rows([[one, *found[count * row : count * (row + 1)]] for row, one in enumerate(own)])
+
+
+def _named_images(shown, indices, data_dir, description):
+    """The images of some features, with the names of their classes or files."""
+    if shown.split:
+        images = reader.read_images(data_dir, description, shown.split, indices)
+        return [(image, description.class_names[shown.labels[i]]) for image, i in zip(images, indices, strict=True)]
+    paths = [pathlib.Path(shown.files[index]) for index in indices]
+    return [(image_files.prepare_image(path, _FILE_PX), path.stem) for path in paths]
 
 
 def draw_nearest_training_images(
@@ -87,5 +97,6 @@ def draw_nearest_training_images(
         features.extract(model, layers, data_dir, description, split, batch_size=128)[0]
         for split in ("train", "validation")
     )
-    indices, _ = nearest_neighbors.exact_search(queries.vectors, searched.vectors, 6)
+    # By Euclidean distance, as in the paper.
+    indices, _ = nearest_neighbors.exact_search(queries.vectors, searched.vectors, 6, "euclidean")
     return draw_neighbors(queries, searched, indices, data_dir, description, num_queries=5)

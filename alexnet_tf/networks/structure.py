@@ -178,6 +178,11 @@ def last_hidden_layer(model: keras.Model) -> str:
     return next(layer.name for layer in reversed(below) if not isinstance(layer, dropouts))
 
 
+def last_features(model: keras.Model) -> str:
+    """The name of the last hidden layer; of the last layer if the network has no classifier."""
+    return network_layers(model)[-1].name if classifier(model) is None else last_hidden_layer(model)
+
+
 def check_layers(model: keras.Model, names: Sequence[str]) -> None:
     """Raises ValueError unless all names are those of layers of the network."""
     known = [layer.name for layer in network_layers(model)]

@@ -30,7 +30,9 @@ class TestDrawNeighbors:
         sets = {}
         for split in ("train", "validation"):
             labels = reader.read_labels(tiny_data_dir, description, split)
-            sets[split] = features.Features("relu7", description.class_names, split, "", labels, np.zeros((0, 1)))
+            sets[split] = features.Features(
+                "relu7", description.class_names, split, "", labels, np.zeros((0, 1)), labels
+            )
         indices = np.arange(30).reshape(10, 3)
         drawn = []
         monkeypatch.setattr(panels.image_grids, "image_rows", lambda rows: drawn.extend(rows))
