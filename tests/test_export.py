@@ -224,6 +224,45 @@ class TestNestedNetwork:
         assert card["network"]["title"] == "not a variant of this project"
 
 
+class TestNetworkWithoutTop:
+    """Published convolutions have no classes: their outputs are features."""
+
+    @pytest.fixture(scope="class")
+    def model(self, tmp_path_factory):
+        path = tmp_path_factory.mktemp("without_top") / "model.keras"
+        build_alexnet("testing", include_top=False, initializer="he_normal", input_scale=0.01).save(path)
+        return path
+
+    def test_savedmodel_has_signatures_for_features_only(self, model, encoded, tmp_path):
+        call("export", f"--model={model}", f"--export_dir={tmp_path}")
+        saved = tf.saved_model.load(str(tmp_path / "1"))
+        assert sorted(saved.signatures) == ["features", "predict", "predict_uint8", "serving_default"]
+        pixels = np.stack([crops.center_crop(preprocessing.decode_square(e, 256)[None], 56)[0] for e in encoded])
+        expected = load_model(model).predict(pixels, verbose=0).reshape(len(encoded), -1)
+        for name in ("features", "serving_default"):
+            found = predictions(saved, name, encoded)
+            assert found["valid"].all()
+            np.testing.assert_allclose(found["features"], expected, rtol=1e-4, atol=1e-4)
+        found = saved.signatures["predict"](pixels=tf.constant(pixels, tf.float32))["features"]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+        assets = tmp_path / "1" / "assets"
+        assert sorted(path.name for path in assets.iterdir()) == ["model_card.json", "model_card.md"]
+        assert "classes" not in (assets / "model_card.md").read_text(encoding="utf-8")
+        with pytest.raises(ValueError, match=r"must have a classifier\. Received: .*, an export of features"):
+            classifier.open_classifier(tmp_path / "1")
+
+    def test_onnx(self, model, tmp_path):
+        onnxruntime = pytest.importorskip("onnxruntime")
+        call("export", f"--model={model}", f"--export_dir={tmp_path}", "--format=onnx")
+        pixels = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3)).astype("float32")
+        found = onnxruntime.InferenceSession(tmp_path / "1" / "model.onnx").run(["features"], {"pixels": pixels})[0]
+        np.testing.assert_allclose(found, load_model(model).predict(pixels, verbose=0), rtol=1e-3, atol=1e-3)
+
+    def test_page_is_refused(self, model, tmp_path):
+        with pytest.raises(ValueError, match="A web page needs a classifier"):
+            call("export", f"--model={model}", f"--export_dir={tmp_path}", "--format=web")
+
+
 class TestRefused:
     @pytest.mark.parametrize("name", ["s[2024]", "a*b", "what?"])
     def test_paths_that_tensorflow_reads_as_patterns(self, name, untrained, export_dir, tmp_path):

@@ -42,6 +42,8 @@ def open_classifier(path: str | pathlib.Path, all_classes: bool = False) -> Clas
     card_file = folder / "assets" / "model_card.json"
     if card_file.is_file():
         _import_tensorflow_without_keras()
+        if not (folder / "assets" / "labels.txt").is_file():
+            raise ValueError(f"The model must have a classifier. Received: {folder}, an export of features")
         class_names = (folder / "assets" / "labels.txt").read_text(encoding="utf-8").splitlines()
         try:
             card = json.loads(card_file.read_text(encoding="utf-8"))
@@ -86,6 +88,8 @@ def _open_savedmodel(folder: pathlib.Path) -> Classifier:
         session = tf.compat.v1.Session()
         tf.compat.v1.train.import_meta_graph(graph_def).restore(session, str(folder / "variables" / "variables"))
     signature = graph_def.signature_def["serving_default"]
+    if "class_names" not in signature.outputs:
+        raise ValueError(f"The model must have a classifier. Received: {folder}, an export of features")
     image = signature.inputs["images"].name
     fetches = [signature.outputs[name].name for name in ("class_names", "probabilities", "valid")]
 

@@ -29,18 +29,19 @@ def write(
     """Converts a model to ONNX, LiteRT or OpenVINO, and writes it.
 
     The input is `pixels`, float32 (batch, side, side, 3), RGB from 0 to 255. The output is `probabilities`, float32
-    (batch, classes). The batch may have any size.
+    (batch, classes), or `features` of a network without its top. The batch may have any size.
 
     Args:
         folder: where to write.
-        model: from RGB pixels (batch, side, side, 3) to probabilities (batch, classes).
+        model: from RGB pixels (batch, side, side, 3) to probabilities (batch, classes) or features.
         model_format, precision: see `formats.PRECISIONS`.
         calibration_images: for int8, uint8 (n, side, side, 3). At most 200 are used.
     """
     folder, side = pathlib.Path(folder), model.input_shape[1]
     spec = tf.TensorSpec((None, side, side, 3), tf.float32, name="pixels")
+    output = "features" if structure.classifier(model) is None else "probabilities"
     function = tf.function(
-        lambda pixels: {"probabilities": model(pixels, training=False)}, input_signature=[spec], autograph=False
+        lambda pixels: {output: model(pixels, training=False)}, input_signature=[spec], autograph=False
     )
     if calibration_images is None:
         calibration_images = np.zeros((0, side, side, 3), "uint8")

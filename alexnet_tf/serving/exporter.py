@@ -1,6 +1,7 @@
 """Writes a trained model as a numbered version that is complete or does not exist."""
 
 import contextlib
+import dataclasses
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -71,9 +72,10 @@ def write_saved_model(
     for name, function in signatures.make_signatures(model, description, max_pixels).items():
         archive.add_endpoint(name, function)
     archive.write_out(str(folder), verbose=False)  # pyright: ignore[reportAttributeAccessIssue] # by backend
-    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(folder))
-    updater.replace_method_name(signatures.CLASSIFY, "tensorflow/serving/classify", "serve")
-    updater.save()
+    if structure.classifier(model) is not None:
+        updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(folder))
+        updater.replace_method_name(signatures.CLASSIFY, "tensorflow/serving/classify", "serve")
+        updater.save()
 
 
 def export_model(
@@ -87,10 +89,11 @@ def export_model(
 
     `labels.txt` has a class name per line; `model_card.json` and `.md` describe the model and its origin;
     `parity.json` and `.md` compare it with the trained model, if there is a data set. A SavedModel also gets
-    `tf_serving_warmup_requests`, which TensorFlow Serving runs before it serves a new version.
+    `tf_serving_warmup_requests`, which TensorFlow Serving runs before it serves a new version. A network without its
+    top gets no labels and no parity report.
 
     Args:
-        model: from RGB pixels (batch, side, side, 3) to probabilities (batch, classes).
+        model: from RGB pixels (batch, side, side, 3) to probabilities (batch, classes); or a network without its top.
         description: the data it was trained on.
         base_dir: see `new_version`.
         config: the format and its options.
@@ -103,25 +106,31 @@ def export_model(
     """
     if config.format == "savedmodel":
         formats.check_path(base_dir)
-    _check_probabilities(model)
+    has_top = structure.classifier(model) is not None
+    if has_top:
+        _check_probabilities(model)
+    elif config.format == "web":
+        raise ValueError(f"A web page needs a classifier. Received: {model.name}, a network without its top")
+    else:
+        description = dataclasses.replace(description, class_names=())
     model = precisions.in_float32(structure.flatten(model))  # float32 runs on any processor
     training, validation = None, None
     if config.data_dir:
         measured = schema.load_description(config.data_dir)
-        if measured.class_names != description.class_names:
+        if has_top and measured.class_names != description.class_names:
             raise ValueError(
                 f"`data_dir` must have the model's classes, {', '.join(description.class_names[:3])}, ... "
                 f"Received: {config.data_dir} with {', '.join(measured.class_names[:3])}, ..."
             )
         if config.format == "web" or config.precision == "int8":
             training = parity.read_images(config.data_dir, measured, "train", model, config.num_images)
-        if config.parity or (config.parity is None and config.format != "web"):
+        if has_top and (config.parity or (config.parity is None and config.format != "web")):
             validation = parity.read_images(config.data_dir, measured, "validation", model, config.num_images)
     with new_version(base_dir, config.version) as (folder, target):
         if config.format == "savedmodel":
             written = precisions.stored_in_bfloat16(model) if config.precision == "bfloat16" else model
             write_saved_model(folder, written, description, config.max_pixels)
-            if not warm_up.write(folder, target.parent.name, model.input_shape[1]):
+            if not warm_up.write(folder, target.parent.name, model.input_shape[1], has_top):
                 print("No warm-up requests were written: they need pip install --editable '.[serving]'.")
         elif config.format == "web":
             web_page.write(folder, model, description, config, training)
@@ -129,7 +138,8 @@ def export_model(
             conversion.write(folder, model, config.format, str(config.precision), training and training[0])
         assets = folder / ASSETS
         assets.mkdir(exist_ok=True)
-        files.write_text(assets / "labels.txt", "".join(f"{name}\n" for name in description.class_names))
+        if has_top:
+            files.write_text(assets / "labels.txt", "".join(f"{name}\n" for name in description.class_names))
         written_as = {"format": config.format, "precision": config.precision}
         card = model_card.collect(model, description, run, target.parent.name, int(target.name))
         model_card.write(assets, card | written_as)

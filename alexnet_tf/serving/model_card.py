@@ -21,13 +21,13 @@ _BFLOAT16 = (
     "same predictions about 25 times as slowly as in float32: export in float32 for them."
 )
 _LIMITS = """\
-## Limits of use
-
 - The model assigns one of its {classes:,} classes to every image, even if the image shows none of them.
 - The errors above hold for images like those of the data set. Expect larger errors on other cameras, scenes, drawings
   or edited images.
 - Probabilities are not accuracies: they differ by an amount that is {calibration}. Choose a threshold on your own
   images.
+"""
+_BIASES = """\
 - The model inherits the gaps and biases of its training data. It was not tested for decisions about people or against
   adversarial images.
 """
@@ -71,7 +71,7 @@ def collect(
     """
     variant = model.name.removeprefix("alexnet_")
     row = variants.VARIANTS.get(variant)
-    classes, crop_px = len(description.class_names), model.input_shape[1]
+    classes, crop_px = len(description.class_names), model.input_shape[1]  # no classes without the top
     return {
         "name": name,
         "version": version,
@@ -82,7 +82,7 @@ def collect(
             "source": row.source if row else None,
             "parameters": count_parameters(model),
             "image_px": crop_px,
-            "differs_from_paper": _differences(variant, classes) if row and variant != "paper" else [],
+            "differs_from_paper": _differences(variant, classes or 1000) if row and variant != "paper" else [],
         },
         "data": {
             "source": description.settings.get("source"),
@@ -150,11 +150,15 @@ def as_markdown(card: dict) -> str:
     network, data = card["network"], card["data"]
     source = escape(data["source"] or "unrecorded data")
     counts = [f"{count:,} {split} images" for split, count in data["images"].items()]
-    parts = [f"{data['classes']:,} classes", *counts, f"squares of {data['image_px']} pixels"]
+    parts = [
+        *([f"{data['classes']:,} classes"] if data["classes"] else []),
+        *counts,
+        f"squares of {data['image_px']} pixels",
+    ]
     error = card["metrics"].get("evaluation", {}).get("expected_calibration_error")
     calibration = "not measured" if error is None else f"{100 * error:.1f} % on average on the images above"
     lines = [
-        f"# AlexNet for {data['classes']:,} classes of {source}",
+        f"# AlexNet for {data['classes']:,} classes of {source}" if data["classes"] else "# Features of AlexNet",
         "",
         f"`{card['name']}`, version {card['version']}: variant `{network['variant']}`, {network['title']}. "
         f"{network['parameters']:,} parameters, images of {network['image_px']} x {network['image_px']} pixels. "
@@ -179,7 +183,9 @@ def as_markdown(card: dict) -> str:
         "",
         *_error_lines(card["metrics"]),
         "",
-        _LIMITS.format(classes=data["classes"], calibration=calibration),
+        "## Limits of use",
+        "",
+        (_LIMITS.format(classes=data["classes"], calibration=calibration) if data["classes"] else "") + _BIASES,
     ]
     return "\n".join(lines)
 

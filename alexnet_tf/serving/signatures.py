@@ -32,14 +32,15 @@ def make_signatures(
             TensorFlow Serving's Classify. Returns `classes` string (batch, 5) and `scores` float32 (batch, 5).
 
     An image that can't be decoded affects only its own row: `valid` is False, the names are empty, the ids -1 and the
-    numbers 0. These take pixels:
+    numbers 0. `serving_default` of a network without its top returns the same as its `features`, which are its outputs,
+    and it has no `ten_view` and `classify`. These take pixels:
 
         predict: `pixels`, float32 (batch, side, side, 3), RGB from 0 to 255. Returns `probabilities`, float32 (batch,
-            classes), in the order of the labels.
+            classes), in the order of the labels; or `features` of a network without its top.
         predict_uint8: the same for uint8 pixels, a quarter of the bytes.
 
     Args:
-        model: from RGB pixels (batch, side, side, 3) to probabilities (batch, classes).
+        model: from RGB pixels (batch, side, side, 3) to probabilities (batch, classes); or a network without its top.
         description: the data it was trained on: class names and preprocessing.
         max_pixels: maximum number of pixels of an encoded image.
 
@@ -51,16 +52,21 @@ def make_signatures(
     Source: section 4.1 (ten views), 6.1 (features of the last hidden layer).
     """
     names, classes = description.class_names, model.output_shape[-1]
-    if len(names) != classes:
+    has_top = structure.classifier(model) is not None
+    if has_top and len(names) != classes:
         raise ValueError(f"`class_names` must name the model's {classes} classes. Received: {len(names)} names")
     served = _ServedModel(model, description, max_pixels)
     side = model.input_shape[1]
     images = tf.TensorSpec((None,), tf.string, name="images")
-    functions = {
-        "serving_default": (served.classify_center_crop, images),
-        "ten_view": (served.classify_ten_views, images),
+    functions = {"serving_default": (served.features, images)}
+    if has_top:
+        functions = {
+            "serving_default": (served.classify_center_crop, images),
+            "ten_view": (served.classify_ten_views, images),
+            CLASSIFY: (served.classify_examples, tf.TensorSpec((None,), tf.string, name="inputs")),
+        }
+    functions |= {
         "features": (served.features, images),
-        CLASSIFY: (served.classify_examples, tf.TensorSpec((None,), tf.string, name="inputs")),
         "predict": (served.predict, tf.TensorSpec((None, side, side, 3), tf.float32, name="pixels")),
         "predict_uint8": (served.predict, tf.TensorSpec((None, side, side, 3), tf.uint8, name="pixels")),
     }
@@ -75,7 +81,7 @@ class _ServedModel:
 
     def __init__(self, model: keras.Model, description: schema.DatasetDescription, max_pixels: int):
         self._model = model
-        layer = structure.last_hidden_layer(model)
+        layer = structure.last_features(model)
         extractor = structure.features(model, [layer])
         self._last_hidden = keras.Model(extractor.input, keras.layers.Flatten()(extractor.output[layer]))
         self._class_names = tf.constant(description.class_names)
@@ -107,6 +113,8 @@ class _ServedModel:
         return {"features": vectors, "valid": valid}
 
     def predict(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        if structure.classifier(self._model) is None:
+            return {"features": _run(self._last_hidden, pixels)}
         return {"probabilities": _run(self._model, pixels)}
 
     def _decode_example(self, serialized):
