@@ -19,16 +19,23 @@ demo-transfer: .venv/installed
 demo-photos: .venv/installed
 	.venv/bin/python -m alexnet_tf.demo --source=tfds:tf_flowers
 
-# The page on which the demo's network lights up, at http://127.0.0.1:8000/. It works offline where there is npm.
-page: runs/demo/page
-	.venv/bin/python -m http.server --bind=127.0.0.1 --directory=runs/demo/page/1 8000
+# The page on which a network lights up, at http://127.0.0.1:8000/. It works offline where there is npm.
+# `make page MODEL=runs/demo_transfer` shows the published convolutions; any run with its data set can be shown.
+MODEL ?= runs/demo
+DATA ?= data/fashion_mnist_sample
+page: $(MODEL)/page
+	.venv/bin/python -m http.server --bind=127.0.0.1 --directory=$(MODEL)/page/1 8000
 
-runs/demo/page: .venv/web-installed runs/demo/model.keras
+runs/demo_transfer/page: EXAMPLES ?= --examples=docs/photographs
+$(MODEL)/page: .venv/web-installed $(MODEL)/model.keras
 	rm -rf $@
-	-npm pack --silent --pack-destination=runs/demo \
+	-npm pack --silent --pack-destination=$(MODEL) \
 		onnxruntime-web@$$(.venv/bin/python -c 'from alexnet_tf.serving import browser_runtime; print(browser_runtime.VERSION)')
-	.venv/bin/alexnet-export --model=runs/demo --format=web --export_dir=$@ --data_dir=data/fashion_mnist_sample \
-		$$(find runs/demo -name 'onnxruntime-web-*.tgz' -printf '--runtime=%p ')
+	.venv/bin/alexnet-export --model=$(MODEL) --format=web --export_dir=$@ --data_dir=$(DATA) $(EXAMPLES) \
+		$$(find $(MODEL) -name 'onnxruntime-web-*.tgz' -printf '--runtime=%p ')
+
+runs/demo_transfer/model.keras:
+	$(MAKE) demo-transfer
 
 runs/demo/model.keras:
 	$(MAKE) demo

@@ -63,6 +63,7 @@ class ExportConfig:
         "Data set of the same classes. Its validation images compare the export with the trained model, its training "
         "images calibrate int8. A web page shows images of both.",
     )
+    examples: str | None = cli.option(None, "web: folder of JPEGs and PNGs that the page offers first.")
     num_images: int = cli.option(1000, "Maximum number of images used of each split.", minimum=1)
     parity: bool | None = cli.option(
         None,
@@ -96,8 +97,11 @@ class ExportConfig:
             )
         if self.precision == "int8" and self.format != "web" and not self.data_dir:
             raise ValueError("`precision` int8 needs `data_dir`: its training images calibrate the value ranges.")
-        if self.runtime and self.format != "web":
-            raise ValueError(f"`runtime` is for --format=web. Received: --format={self.format}")
+        for name in ("runtime", "examples"):
+            if getattr(self, name) and self.format != "web":
+                raise ValueError(f"`{name}` is for --format=web. Received: --format={self.format}")
+        if self.examples and not pathlib.Path(self.examples).is_dir():
+            raise ValueError(f"`examples` must be a folder of images. Received: {self.examples}")
 
 
 def open_predictor(folder: str | pathlib.Path) -> Predictor:

@@ -21,7 +21,8 @@ from alexnet_tf.tfrecords import reader, schema
 
 _SOURCES = pathlib.Path(__file__).parent / "web"
 _SAMPLE_LICENSE = pathlib.Path(__file__).parents[1] / "tfrecords" / "fashion_mnist_sample" / "LICENSE"
-_EXAMPLES = 8  # images to choose from
+_EXAMPLES = 8  # images of the data set to choose from
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _STRONGEST = 5  # training images of each map
 _PATCH_PX = 40  # maximum side of these
 _CELLS_PER_ROW = 40  # in a sprite
@@ -39,9 +40,9 @@ def write(
     """Writes the page: the files in `web`, and what they show.
 
     page.json describes the network: its layers with their layout and receptive fields, its classes, its files.
-    model.onnx is from `conversion.write_with_activations`. kernels.bin has the convolutions' kernels. With a data set,
-    `examples` has some of its validation images, and `strongest` the parts of its training images that activate each
-    map most.
+    model.onnx is from `conversion.write_with_activations`. kernels.bin has the convolutions' kernels. `examples` has
+    the images of config.examples. With a data set, it also has some of its validation images, and `strongest` has the
+    parts of its training images that activate each map most.
 
     Args:
         folder: where to write.
@@ -75,6 +76,9 @@ def write(
         "examples": [],
     }
     _write_kernels(folder / "kernels.bin", stages, page["layers"])
+    (folder / "examples").mkdir()
+    if config.examples:
+        page["examples"] = _write_example_files(folder, config.examples, description)
     if config.data_dir and training:
         measured = schema.load_description(config.data_dir)
         source = str(measured.settings.get("source", config.data_dir))
@@ -83,7 +87,7 @@ def write(
             shutil.copy(_SAMPLE_LICENSE, folder / "LICENSE.images.txt")
             page["data"] |= {"source": "Fashion-MNIST, © Zalando SE", "license": "LICENSE.images.txt"}
         page["typical"] = _typical_ranges(training[0])
-        page["examples"] = _write_examples(folder / "examples", config.data_dir, measured)
+        page["examples"] += _write_examples(folder, config.data_dir, measured)
         _write_strongest(folder, model, page["layers"], *training)
     write_json(folder / "page.json", page)
 
@@ -133,12 +137,23 @@ def _write_examples(folder, data_dir, description):
     labels = reader.read_labels(data_dir, description, "validation")
     _, numbers = np.unique(labels, return_index=True)
     numbers = numbers[:_EXAMPLES]
-    folder.mkdir()
     examples = []
-    for index, square in enumerate(reader.read_images(data_dir, description, "validation", numbers)):
-        name = f"{folder.name}/{index}.png"
-        (folder.parent / name).write_bytes(image_files.encode_image(square, "png", 0))
-        examples.append({"url": name, "label": int(labels[numbers[index]])})
+    for number, square in zip(numbers, reader.read_images(data_dir, description, "validation", numbers), strict=True):
+        url = f"examples/{number}.png"
+        (folder / url).write_bytes(image_files.encode_image(square, "png", 0))
+        examples.append({"url": url, "title": description.class_names[labels[number]]})
+    return examples
+
+
+def _write_example_files(folder, source, description):
+    """Writes the images of a folder as PNG files, prepared for the network."""
+    examples = []
+    for path in sorted(pathlib.Path(source).iterdir()):
+        if path.suffix.lower() in _IMAGE_SUFFIXES:
+            square = image_files.prepare_image(path, description.image_px)
+            url = f"examples/{path.stem}.png"
+            (folder / url).write_bytes(image_files.encode_image(square, "png", 0))
+            examples.append({"url": url, "title": path.stem})
     return examples
 
 

@@ -17,7 +17,7 @@ from selenium.webdriver.common.keys import Keys
 
 from alexnet_tf.model import build_alexnet
 from alexnet_tf.networks import structure
-from alexnet_tf.serving import browser_runtime, classifier, exporter, formats, preprocessing
+from alexnet_tf.serving import browser_runtime, classifier, exporter, formats, preprocessing, web_page
 from alexnet_tf.tfrecords import crops, schema
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -506,3 +506,30 @@ class TestFiles:
         described = browser_runtime.write(tmp_path, runtime)
         assert [each["integrity"] for each in described] == list(browser_runtime.FILES.values())
         assert (tmp_path / described[0]["url"]).stat().st_size > 10_000
+
+
+class TestExamples:
+    def test_folder_comes_before_the_data_set(self, untrained, tiny_data_dir, tmp_path, monkeypatch):
+        monkeypatch.setattr(web_page.conversion, "write_with_activations", lambda folder, *_: _touch(folder))
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "photos" / "README.md").write_text("licenses")
+        Image.new("RGB", (80, 60), "red").save(tmp_path / "photos" / "cat.jpg")
+        config = formats.ExportConfig(format="web", data_dir=tiny_data_dir, examples=str(tmp_path / "photos"))
+        images = np.zeros((2, SIDE, SIDE, 3), "uint8"), np.zeros(2, int)
+        (tmp_path / "page").mkdir()
+        web_page.write(tmp_path / "page", *untrained, config, images)
+        examples = json.loads((tmp_path / "page" / "page.json").read_text())["examples"]
+        assert [each["title"] for each in examples] == ["cat", "even", "odd"]
+        with Image.open(tmp_path / "page" / examples[0]["url"]) as cat:
+            assert cat.size == (256, 256) and cat.getpixel((128, 128))[0] > 250
+
+    @pytest.mark.parametrize(
+        "given, message", [("missing", "must be a folder of images"), (".", "is for --format=web")]
+    )
+    def test_wrong_folder_or_format(self, given, message):
+        with pytest.raises(ValueError, match=f"`examples` {message}"):
+            formats.ExportConfig(format="web" if given == "missing" else "savedmodel", examples=given)
+
+
+def _touch(folder):
+    (folder / "model.onnx").touch()

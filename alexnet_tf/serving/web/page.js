@@ -77,7 +77,7 @@ function describe(page) {
   element("offline").textContent = page.runtime.every(({ url }) => !url.includes("://"))
     ? "The page works offline." : `Its runtime, onnxruntime-web, is loaded from ${new URL(page.runtime[0].url).host}.`;
   page.examples.forEach((example) => {
-    const title = page.classes[example.label], image = make("img", { src: example.url, alt: title });
+    const { title } = example, image = make("img", { src: example.url, alt: title });
     element("examples").append(make("button", { type: "button", title, onclick: () => openExample(example) }, [image]));
   });
   for (const id of ["image", "heat"]) Object.assign(element(id), { width: page.crop_px, height: page.crop_px });
