@@ -1,4 +1,4 @@
-"""A real browser, and a server of static files whose requests a test can look at."""
+"""A real browser, a server of static files whose requests a test can look at, and what the exported page shows."""
 
 import contextlib
 import functools
@@ -7,9 +7,14 @@ import os
 import shutil
 import time
 
+import numpy as np
 import pytest
 from programs import in_background
 from selenium import webdriver
+from selenium.webdriver.common.by import By
+
+# The answer of the image and, with several columns, of each of them is shown.
+SETTLED = "!!(alexnet.result && (alexnet.halves || alexnet.gates.length === 1))"
 
 
 @contextlib.contextmanager
@@ -67,3 +72,30 @@ def wait_for(browser, condition, seconds=30):
         assert time.monotonic() < end, f"{condition} did not become true. {browser.get_log('browser')}"
         time.sleep(0.02)
     return value
+
+
+def pixels_of(page):
+    return np.uint8(page.execute_script("return [...alexnet.pixels]"))
+
+
+def output(page, name):
+    return np.float32(page.execute_script("return [...alexnet.result[arguments[0]]]", name))
+
+
+def canvas_pixels(page, name):
+    script = "const c = document.getElementById(arguments[0]); return [c.height, c.width, ...c.getContext('2d')" \
+        ".getImageData(0, 0, c.width, c.height).data]"  # fmt: skip
+    rows, columns, *values = page.execute_script(script, name)
+    return np.uint8(values).reshape(rows, columns, 4)
+
+
+def text(page, name):
+    return page.find_element(By.ID, name).text
+
+
+def choose(page, path):
+    """Chooses a file, and waits until its answer or an error is shown."""
+    problem = "document.getElementById('problem').textContent"
+    page.execute_script(f"window.before = [alexnet.pixels, {problem}]")
+    page.find_element(By.ID, "file").send_keys(str(path))
+    wait_for(page, f"(alexnet.pixels !== before[0] && {SETTLED}) || ({problem} && {problem} !== before[1])")

@@ -45,6 +45,17 @@ class ReceptiveField(NamedTuple):
     start: int
 
 
+class Window(NamedTuple):
+    """The inputs of a unit of a convolution or a pooling, in each of the two directions.
+
+    The unit in row r reads `size` rows, from row r * `stride` - `zeros_before` on.
+    """
+
+    size: int
+    stride: int
+    zeros_before: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """A layer with a kernel as figure 2 draws it: a box for each column.
@@ -61,6 +72,11 @@ class Stage:
     activation: str
     boxes: int
     connections: list[tuple[int, int]]
+
+    @property
+    def joins_columns(self) -> bool:
+        """Whether the layer has inputs from several columns."""
+        return len({below for below, _ in self.connections}) > 1 and any(a != b for a, b in self.connections)
 
 
 def flatten(model: keras.Model) -> keras.Model:
@@ -251,7 +267,7 @@ def stages(model: keras.Model) -> list[Stage]:
             connected = rows.connections(below, here, getattr(layer, "input_columns", "all"))
             found.append(Stage(layer, layer.name, here, connected))
             below = here
-        elif found and isinstance(_inner(layer), _ACTIVATIONS):
+        elif found and isinstance(column_layer(layer), _ACTIVATIONS):
             found[-1] = dataclasses.replace(found[-1], activation=layer.name)
     return found
 
@@ -265,23 +281,10 @@ def receptive_field(model: keras.Model, name: str) -> ReceptiveField:
     check_layers(model, [name])
     size, step, start = 1, 1, 0
     for layer in network_layers(model):
-        inputs, outputs = (x[0] if isinstance(x, list) else x for x in (layer.input, layer.output))  # of one column
-        if len(outputs.shape) != 4:
+        output = layer.output[0] if isinstance(layer.output, list) else layer.output  # of one column
+        if len(output.shape) != 4:
             return ReceptiveField(model.input_shape[1], 1, 0)
-        inner = _inner(layer)
-        if isinstance(inner, layers.GroupedConv2D):
-            window, stride = inner.kernel_size, inner.strides
-        elif isinstance(inner, keras.layers.MaxPooling2D | keras.layers.Conv2D):
-            window = (inner.pool_size if isinstance(inner, keras.layers.MaxPooling2D) else inner.kernel_size)[0]
-            stride = inner.strides[0]
-        else:
-            window, stride = 1, 1
-        padding = getattr(inner, "padding", "valid")
-        if padding == "same":
-            side = inputs.shape[1]
-            zeros_before = max((-(-side // stride) - 1) * stride + window - side, 0) // 2
-        else:
-            zeros_before = 0 if padding == "valid" else int(padding[0][0])
+        window, stride, zeros_before = input_window(layer)
         start -= zeros_before * step
         size += (window - 1) * step
         step *= stride
@@ -290,7 +293,24 @@ def receptive_field(model: keras.Model, name: str) -> ReceptiveField:
     return ReceptiveField(size, step, start)
 
 
-def _inner(layer: keras.layers.Layer) -> keras.layers.Layer:
+def input_window(layer: keras.layers.Layer) -> Window:
+    """The inputs of a layer's unit; one position for layers that are neither convolutions nor poolings."""
+    inner = column_layer(layer)
+    if isinstance(inner, layers.GroupedConv2D):
+        size, stride = inner.kernel_size, inner.strides
+    elif isinstance(inner, keras.layers.MaxPooling2D | keras.layers.Conv2D):
+        size = (inner.pool_size if isinstance(inner, keras.layers.MaxPooling2D) else inner.kernel_size)[0]
+        stride = inner.strides[0]
+    else:
+        return Window(1, 1, 0)
+    if inner.padding == "same":
+        inputs = layer.input[0] if isinstance(layer.input, list) else layer.input  # of one column
+        side = inputs.shape[1]
+        return Window(size, stride, max((-(-side // stride) - 1) * stride + size - side, 0) // 2)
+    return Window(size, stride, 0 if inner.padding == "valid" else int(inner.padding[0][0]))
+
+
+def column_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
     """The layer that is applied to each column, or the layer itself."""
     return layer.layer if isinstance(layer, layers.ColumnWise) else layer
 

@@ -56,8 +56,8 @@ def write_with_activations(folder: str | pathlib.Path, model: keras.Model, preci
     The inputs are `pixels`, float32 (batch, side, side, 3), and `gates`, float32 (batch or 1, columns): the factors of
     each column's activations, 0 for a column that is switched off. A layer with inputs from all columns scales them by
     (number of columns) / (sum of the gates), so that their sum keeps its size, as dropout does. The outputs are
-    `probabilities`, float32 (batch, classes), and the activations of each of `structure.stages` except the classifier,
-    float32 (batch, maps, rows, columns) or (batch, units).
+    `probabilities`, float32 (batch, classes), and the outputs of all layers by name, float32 (batch, maps, rows,
+    columns) or (batch, units). Those of the nonlinearities are multiplied by the gates.
 
     Args:
         folder: where to write model.onnx.
@@ -71,7 +71,7 @@ def write_with_activations(folder: str | pathlib.Path, model: keras.Model, preci
     path, side, columns = pathlib.Path(folder) / "model.onnx", model.input_shape[1], structure.num_columns(model)
     *stages, classifier = structure.stages(model)
     shown = {stage.activation: stage.boxes for stage in stages}
-    joining = {each.layer.name for each in [*stages[1:], classifier] if _joins_columns(each)}
+    joining = {stage.layer.name for stage in [*stages, classifier] if stage.joins_columns}
 
     def call(pixels, gates):
         x, outputs = pixels, {}
@@ -80,13 +80,12 @@ def write_with_activations(folder: str | pathlib.Path, model: keras.Model, preci
             if layer.name in joining:
                 x = _multiply(x, scale)
             x = layer(x)
-            if layer.name in shown:
-                if shown[layer.name] == columns:
-                    parts = x if isinstance(x, list) else tf.split(x, columns, axis=-1)
-                    gated = list(map(_multiply, parts, tf.split(gates, columns, axis=-1)))
-                    x = gated if isinstance(x, list) else tf.concat(gated, axis=-1)
-                joined = tf.concat(x, axis=-1) if isinstance(x, list) else x
-                outputs[layer.name] = tf.transpose(joined, (0, 3, 1, 2)) if len(joined.shape) == 4 else joined
+            if shown.get(layer.name) == columns:
+                parts = x if isinstance(x, list) else tf.split(x, columns, axis=-1)
+                gated = list(map(_multiply, parts, tf.split(gates, columns, axis=-1)))
+                x = gated if isinstance(x, list) else tf.concat(gated, axis=-1)
+            joined = tf.concat(x, axis=-1) if isinstance(x, list) else x
+            outputs[layer.name] = tf.transpose(joined, (0, 3, 1, 2)) if len(joined.shape) == 4 else joined
         return {"probabilities": x, **outputs}
 
     signature = [
@@ -114,13 +113,6 @@ def write_with_activations(folder: str | pathlib.Path, model: keras.Model, preci
         proto = onnx.load(path)
         _store_in_float16(proto.graph, least_dimensions=4)
         onnx.save(proto, path)
-
-
-def _joins_columns(stage: structure.Stage) -> bool:
-    """Whether a layer has inputs from several columns."""
-    return len({below for below, _ in stage.connections}) > 1 and any(
-        below != here for below, here in stage.connections
-    )
 
 
 def _multiply(x, factors: tf.Tensor):

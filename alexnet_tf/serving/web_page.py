@@ -1,5 +1,6 @@
 """A web page that shows a network at work: static files that run in a browser and send nothing."""
 
+import itertools
 import pathlib
 import shutil
 from typing import Any
@@ -10,7 +11,7 @@ from PIL import Image
 
 from alexnet_tf.figures import strongest_images
 from alexnet_tf.files import write_json
-from alexnet_tf.layers import GroupedConv2D
+from alexnet_tf.layers import GroupedConv2D, LocalResponseNormalization
 from alexnet_tf.model import count_parameters, variant_name
 from alexnet_tf.networks import structure
 from alexnet_tf.networks.variants import VARIANTS
@@ -39,10 +40,10 @@ def write(
 ) -> None:
     """Writes the page: the files in `web`, and what they show.
 
-    page.json describes the network: its layers with their layout and receptive fields, its classes, its files.
-    model.onnx is from `conversion.write_with_activations`. kernels.bin has the convolutions' kernels. `examples` has
-    the images of config.examples. With a data set, it also has some of its validation images, and `strongest` has the
-    parts of its training images that activate each map most.
+    page.json describes the network: its layers with their layout, their steps and receptive fields, its classes, its
+    files. model.onnx is from `conversion.write_with_activations`. kernels.bin has the weights of the convolutions.
+    `examples` has the images of config.examples. With a data set, it also has some of its validation images, and
+    `strongest` has the parts of its training images that activate each map most.
 
     Args:
         folder: where to write.
@@ -58,7 +59,7 @@ def write(
     for path in _SOURCES.iterdir():
         shutil.copy(path, folder)
     conversion.write_with_activations(folder, model, str(config.precision))
-    *stages, classifier = structure.stages(model)
+    stages = structure.stages(model)
     variant = VARIANTS.get(variant_name(model))
     page: dict[str, Any] = {
         "title": variant.title if variant else model.name,
@@ -72,7 +73,6 @@ def write(
         "model_bytes": (folder / "model.onnx").stat().st_size,
         "runtime": browser_runtime.write(folder, config.runtime),
         "layers": [_describe_stage(model, stage) for stage in stages],
-        "classifier_connections": classifier.connections,
         "examples": [],
     }
     _write_kernels(folder / "kernels.bin", stages, page["layers"])
@@ -103,7 +103,7 @@ def _typical_ranges(images):
 
 
 def _describe_stage(model, stage):
-    """What the page needs to know of a layer: its place in figure 2, its maps and their receptive fields."""
+    """What the page needs to know of a layer: its place in figure 2, its steps, its maps and their receptive fields."""
     shape = structure.features(model, [stage.activation]).output[stage.activation].shape
     maps = shape[-1] // stage.boxes
     rows = min((k for k in range(1, maps + 1) if maps % k == 0), key=lambda k: abs(k - (maps / _ASPECT) ** 0.5))
@@ -115,18 +115,68 @@ def _describe_stage(model, stage):
         "boxes": stage.boxes,
         "grid": [rows, maps // rows],
         "connections": stage.connections,
+        "joins_columns": stage.joins_columns,
+        "steps": _describe_steps(model, stage),
         "field": structure.receptive_field(model, stage.activation)._asdict(),
     }
 
 
+def _describe_steps(model, stage):
+    """How a unit gets its value: the layer with a kernel, and the layers from there to the next kernel."""
+    found = structure.network_layers(model)
+    first = found.index(stage.layer)
+    steps = [_describe_kernel(stage, found[first - 1])]
+    for below, layer in itertools.pairwise(found[first:]):
+        described = None if structure.has_kernel(layer) else _describe_step(below, layer)
+        if described is None:  # the next kernel, or a layer such as Flatten
+            break
+        if not isinstance(structure.column_layer(layer), keras.layers.Dropout):  # which does nothing here
+            steps.append(described)
+    return steps
+
+
+def _shape(layer):
+    shape = structure.output_shape(layer)
+    return {"output": layer.name, "maps": shape[-1], "side": shape[0] if len(shape) == 3 else 1}
+
+
+def _describe_kernel(stage, below):
+    step = {"title": stage.layer.name, "input": _shape(below)} | _shape(stage.layer)
+    if isinstance(stage.layer, GroupedConv2D):
+        return step | {"kind": "convolution", **structure.input_window(stage.layer)._asdict()}
+    return step | {"kind": "sum", "inputs": int(np.prod(structure.merged_weights(stage.layer)["kernel"].shape[:-1]))}
+
+
+def _describe_step(below, layer):
+    """The step of a layer without a kernel; None if it changes the maps' shape otherwise than by max-pooling."""
+    step, inner = _shape(layer), structure.column_layer(layer)
+    if isinstance(inner, keras.layers.MaxPooling2D):
+        return step | {"kind": "pooling", **structure.input_window(layer)._asdict()}
+    if structure.output_shape(layer) != structure.output_shape(below):
+        return None
+    if isinstance(inner, keras.layers.ReLU | keras.layers.Activation | keras.layers.Softmax):
+        function = getattr(inner, "activation", None)
+        return step | {
+            "kind": "activation",
+            "function": function.__name__ if function else type(inner).__name__.lower(),
+        }
+    if isinstance(inner, LocalResponseNormalization):
+        config = {name: inner.get_config()[name] for name in ("k", "n", "alpha", "beta")}
+        config["alpha"] /= inner.n if inner.alpha_divided_by_n else 1
+        columns = len(layer.output) if inner is not layer else inner.groups
+        return step | {"kind": "normalization", **config, "neighborhood": step["maps"] // columns}
+    return step | {"kind": "other", "title": type(inner).__name__}
+
+
 def _write_kernels(path, stages, layers):
-    """Writes the kernels of the convolutions, int8 (maps, channels, rows, columns), each scaled by its maximum."""
+    """Writes the weights of the convolutions, float16 (maps, channels x rows x columns + 1): the bias is the last."""
     parts, offset = [], 0
     for stage, described in zip(stages, layers, strict=True):
         if isinstance(stage.layer, GroupedConv2D):
-            kernels = structure.merged_weights(stage.layer)["kernel"].transpose(3, 2, 0, 1)
-            largest = np.abs(kernels).max(axis=(1, 2, 3), keepdims=True)
-            parts.append(np.rint(127 * kernels / np.where(largest > 0, largest, 1)).astype("int8"))
+            weights = structure.merged_weights(stage.layer)
+            kernels = weights["kernel"].transpose(3, 2, 0, 1)
+            biases = weights.get("bias", np.zeros(len(kernels)))
+            parts.append(np.c_[kernels.reshape(len(kernels), -1), biases].astype("<f2"))
             described["kernel"] = {"offset": offset, "channels": kernels.shape[1], "side": kernels.shape[2]}
             offset += parts[-1].size
     path.write_bytes(b"".join(part.tobytes() for part in parts))

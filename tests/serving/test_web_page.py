@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 import tensorflow as tf
-from browser import open_chromium, serve, wait_for
+from browser import SETTLED, canvas_pixels, choose, open_chromium, output, pixels_of, serve, text, wait_for
 from made_photos import exif
 from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
@@ -23,7 +23,6 @@ from alexnet_tf.tfrecords import crops, schema
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("tf2onnx")
 SIDE = 56
-SETTLED = "!!(alexnet.result && (alexnet.halves || alexnet.gates.length === 1))"
 
 
 @pytest.fixture(scope="module")
@@ -73,33 +72,6 @@ def network(page_dir, pixels, gates=(1, 1)):
     pixels = np.float32(pixels).reshape(-1, SIDE, SIDE, 3)
     names = [each.name for each in session.get_outputs()]
     return dict(zip(names, session.run(names, {"pixels": pixels, "gates": np.float32([gates])}), strict=True))
-
-
-def pixels_of(page):
-    return np.uint8(page.execute_script("return [...alexnet.pixels]"))
-
-
-def output(page, name):
-    return np.float32(page.execute_script("return [...alexnet.result[arguments[0]]]", name))
-
-
-def canvas_pixels(page, name):
-    script = "const c = document.getElementById(arguments[0]); return [c.height, c.width, ...c.getContext('2d')" \
-        ".getImageData(0, 0, c.width, c.height).data]"  # fmt: skip
-    rows, columns, *values = page.execute_script(script, name)
-    return np.uint8(values).reshape(rows, columns, 4)
-
-
-def text(page, name):
-    return page.find_element(By.ID, name).text
-
-
-def choose(page, path):
-    """Chooses a file, and waits until its answer or an error is shown."""
-    problem = "document.getElementById('problem').textContent"
-    page.execute_script(f"window.before = [alexnet.pixels, {problem}]")
-    page.find_element(By.ID, "file").send_keys(str(path))
-    wait_for(page, f"(alexnet.pixels !== before[0] && {SETTLED}) || ({problem} && {problem} !== before[1])")
 
 
 def made_photo(generator, rows, columns, channels=3):
@@ -249,19 +221,16 @@ class TestInput:
         assert page.execute_script(colors, "conv3-1") > 10
         assert page.execute_script(colors, "conv3-2") <= 2  # the plate and the gaps
 
-    def test_map_is_shown_with_kernel_field_and_strongest_images(self, page, page_dir, untrained):
+    def test_map_under_the_pointer_is_shown_and_a_click_holds_it(self, page, page_dir):
         assert text(page, "map-caption").startswith("conv5, feature map ")  # the strongest of the last maps
         canvas = page.find_element(By.ID, "conv1-2")  # 4 maps, 2 x 2
         width, height = canvas.size["width"], canvas.size["height"]
         ActionChains(page).move_to_element_with_offset(canvas, width // 4, -height // 4).perform()
         values = network(page_dir, pixels_of(page))["relu1"][0, 5]
-        caption = wait_for(page, "document.getElementById('map-caption').textContent")
+        caption = text(page, "map-caption")
         assert caption.startswith(f"conv1, feature map 5 in column 2: strongest {values.max():.3g}"[:-1])
         assert "A unit sees 7 \u00d7 7 pixels" in caption
         assert canvas_pixels(page, "map")[..., 0].argmin() == values.argmax()  # the darkest color
-        kernel = untrained[0].get_layer("conv1").kernels[1].numpy()[..., 1]
-        drawn = canvas_pixels(page, "kernel")[..., :3]
-        np.testing.assert_allclose(drawn, 127.5 * (1 + kernel / np.abs(kernel).max()), atol=2)
         row, column = np.unravel_index(values.argmax(), values.shape)
         field = page.find_element(By.ID, "field")
         assert field.is_displayed()
@@ -269,14 +238,11 @@ class TestInput:
         for name, pixels in (("top", 2 * row), ("left", 2 * column), ("width", 7), ("height", 7)):
             assert float(style.split(f"{name}: ")[1].split("%")[0]) == pytest.approx(100 * pixels / SIDE, abs=0.01)
         wait_for(page, "document.querySelectorAll('#strongest canvas').length === 5")
-
-    def test_kernel_colors_show_the_signs(self, page, untrained):
-        page.find_element(By.ID, "conv2-1").send_keys(Keys.ARROW_RIGHT)  # the second map
-        kernel = untrained[0].get_layer("conv2").kernels[0].numpy()[..., 0, 1]
-        drawn = canvas_pixels(page, "kernel")[:5, :5, :3].astype(int)
-        redness = drawn[..., 0] - drawn[..., 2]  # orange excites, blue inhibits
-        assert redness[kernel == kernel.max()] > 30 and redness[kernel == kernel.min()] < 0
-        assert np.corrcoef(redness.ravel(), kernel.ravel())[0, 1] > 0.9
+        other = page.find_element(By.ID, "conv4-1")
+        ActionChains(page).click(canvas).move_to_element(other).perform()
+        assert "conv1, feature map" in text(page, "map-caption")
+        ActionChains(page).click(canvas).move_to_element(other).perform()
+        assert "conv4, feature map" in text(page, "map-caption")
 
     def test_image_unlike_the_training_images_is_flagged(self, page, tmp_path):
         assert not page.find_element(By.ID, "unusual").is_displayed()
@@ -326,6 +292,127 @@ class TestInput:
         assert text(page, "occlusion") == "Occlusion map"
         page.execute_async_script("setTimeout(arguments[0], 500)")
         assert not page.execute_script("return alexnet.occlusion")
+
+
+def choose_unit(page, layer, map, row, column):
+    """Clicks a map of a layer and points at one of its units; returns the steps that explain it."""
+    script = (
+        "const layer = alexnet.page.layers.find(({ name }) => name === arguments[0]), map = arguments[1];"
+        "alexnet.held = false;"
+        "const point = (id, row, column, rows, columns, kinds) => {"
+        "  const canvas = document.getElementById(id), { left, top, width, height } = canvas.getBoundingClientRect();"
+        "  const clientX = left + ((column + 0.5) * width) / columns, clientY = top + ((row + 0.5) * height) / rows;"
+        "  for (const kind of kinds) canvas.dispatchEvent(new PointerEvent(kind, { clientX, clientY })); };"
+        "const box = Math.floor(map / layer.perBox), inBox = map % layer.perBox, perRow = layer.columns;"
+        "point(`${layer.name}-${box + 1}`, Math.floor(inBox / perRow), inBox % perRow, layer.rows, perRow,"
+        "  ['pointermove', 'click']);"
+        "point('map', arguments[2], arguments[3], layer.side, layer.side, ['pointermove']);"
+        "return JSON.parse(JSON.stringify(alexnet.steps, (_, value) =>"
+        "  (ArrayBuffer.isView(value) ? [...value] : value)));"
+    )
+    return page.execute_script(script, layer, map, row, column)
+
+
+def shown_number(value):
+    return "0" if value == 0 else f"{value:#.3g}".rstrip(".").replace("-", "\u2212")
+
+
+@pytest.mark.slow
+class TestSteps:
+    @pytest.mark.parametrize(
+        ("layer", "map", "row", "column", "gates"),
+        [
+            ("conv1", 5, 26, 25, (1, 1)),  # reads zeros past the edges
+            ("conv1", 3, 7, 9, (1, 1)),
+            ("conv2", 9, 0, 12, (1, 1)),  # only the maps of its column
+            ("conv3", 2, 3, 3, (1, 1)),  # the maps of both columns
+            ("conv3", 2, 3, 3, (1, 0)),  # those of one, doubled
+        ],
+    )
+    def test_steps_equal_numpy(self, page, page_dir, untrained, layer, map, row, column, gates):
+        if not gates[1]:
+            page.find_element(By.ID, "column-2").click()
+            wait_for(page, "alexnet.resultGates[1] === 0")
+        steps = {step["kind"]: step for step in choose_unit(page, layer, map, row, column)}
+        tensors, network_layer = network(page_dir, pixels_of(page), gates), untrained[0].get_layer(layer)
+        number = layer[-1]
+        below = {"conv1": "mean_image", "conv2": "pool1", "conv3": "pool2"}[layer]
+        maps = tensors[below][0] * (2 / sum(gates) if layer == "conv3" else 1)
+        box, map_in_box = divmod(map, network_layer.column_filters)
+        if layer == "conv2":
+            maps = np.split(maps, 2)[box]
+        kernel = network_layer.kernels[box].numpy()[..., map_in_box].transpose(2, 0, 1)
+        bias = network_layer.biases[box].numpy()[map_in_box]
+        size, stride = network_layer.kernel_size, network_layer.strides
+        before = 0 if layer == "conv1" else size // 2
+        padded = np.pad(maps, ((0, 0), (before, 3), (before, 3)))
+        inputs = padded[:, row * stride : row * stride + size, column * stride : column * stride + size]
+        found = steps["convolution"]
+        np.testing.assert_allclose(found["inputs"], inputs.ravel(), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found["kernel"], kernel.ravel(), rtol=1e-3, atol=1e-6)
+        scale = np.abs(inputs * kernel).sum()
+        np.testing.assert_allclose(found["products"], (inputs * kernel).ravel(), atol=1e-3 * scale)
+        convolved = (inputs * kernel).sum() + bias
+        assert found["sum"] + found["bias"] == pytest.approx(convolved, abs=1e-3 * scale)
+        assert found["value"] == pytest.approx(convolved, abs=1e-3 * scale)  # the network's own tensor
+        relu = max(0, found["value"]) * gates[box]
+        assert steps["activation"]["value"] == pytest.approx(relu, rel=1e-4)
+        shown = text(page, "steps")
+        assert f"max(0, {shown_number(found['value'])}) = {shown_number(steps['activation']['value'])}" in shown
+        assert ("(silent)" in shown) == (found["value"] <= 0)
+        if layer != "conv3":
+            self.check_normalization_and_pooling(steps, np.split(tensors[f"relu{number}"][0], 2)[box], map_in_box)
+
+    def check_normalization_and_pooling(self, steps, maps, map_in_box):
+        """Against the paper's formulas, section 3.3 and 3.4."""
+        squares = np.array([np.sum(maps[max(0, i - 2) : i + 3] ** 2, axis=0) for i in range(len(maps))])
+        normalized = maps[map_in_box] / (2 + 1e-4 * squares[map_in_box]) ** 0.75
+        found = steps["normalization"]
+        row, column = found["position"]["row"], found["position"]["column"]
+        neighbors = maps[max(0, map_in_box - 2) : map_in_box + 3, row, column]
+        np.testing.assert_allclose([each["value"] for each in found["neighbors"]], neighbors, rtol=1e-4)
+        assert found["value"] == pytest.approx(normalized[row, column], rel=1e-3)
+        found = steps["pooling"]
+        top, left = 2 * found["position"]["row"], 2 * found["position"]["column"]
+        assert top <= row < top + 3 or row >= 24
+        window = normalized[top : top + 3, left : left + 3]
+        np.testing.assert_allclose(found["values"], window.ravel(), rtol=1e-3, atol=1e-6)
+        assert found["value"] == pytest.approx(window.max(), rel=1e-3)
+
+    def test_classifier_is_a_layer_with_its_sums_and_probabilities(self, page, page_dir):
+        best = int(output(page, "probabilities").argmax())
+        steps = choose_unit(page, "fc8", best, 0, 0)
+        tensors = network(page_dir, pixels_of(page))
+        assert steps[0]["value"] == pytest.approx(tensors["fc8"][0, best], abs=1e-2)
+        assert steps[0]["inputs"] == 32 and "32 products and the bias add up to" in text(page, "steps")
+        probability = np.exp(tensors["fc8"][0, best]) / np.exp(tensors["fc8"][0]).sum()
+        assert steps[1]["value"] == pytest.approx(probability, abs=2e-3)
+        assert page.execute_script("return alexnet.page.classes[arguments[0]]", best) in text(page, "map-caption")
+
+    def test_numbers_of_a_product_are_under_the_pointer(self, page):
+        (found, *_) = choose_unit(page, "conv2", 1, 4, 4)
+        products = page.find_elements(By.CSS_SELECTOR, ".mosaic")[2]
+        page.execute_script(
+            "arguments[0].scrollIntoView(); const { left, top } = arguments[0].getBoundingClientRect();"
+            "arguments[0].dispatchEvent(new PointerEvent('pointermove', { clientX: left + 2, clientY: top + 2 }))",
+            products,
+        )
+        numbers = [shown_number(found[name][0]) for name in ("inputs", "kernel", "products")]
+        assert text(page, "readout") == "map 0, row 0, column 0: {} \u00d7 {} = {}".format(*numbers)
+
+    def test_arrow_keys_move_from_unit_to_unit(self, page):
+        choose_unit(page, "conv2", 1, 4, 4)
+        page.find_element(By.ID, "map").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_UP)
+        assert page.execute_script("return alexnet.steps[0].position") == {"row": 3, "column": 5}
+
+    def test_kernel_colors_show_the_signs(self, page, untrained):
+        choose_unit(page, "conv2", 1, 0, 0)
+        kernel = untrained[0].get_layer("conv2").kernels[0].numpy()[..., 0, 1]
+        page.execute_script("document.querySelectorAll('.mosaic')[1].id = 'kernel'")
+        drawn = canvas_pixels(page, "kernel")[:5, :5, :3].astype(int)
+        redness = drawn[..., 0] - drawn[..., 2]  # orange excites, blue inhibits
+        assert redness[kernel == kernel.max()] > 30 and redness[kernel == kernel.min()] < 0
+        assert np.corrcoef(redness.ravel(), kernel.ravel())[0, 1] > 0.9
 
 
 @pytest.mark.slow
@@ -398,14 +485,19 @@ class TestLooks:
         assert len(focusable) > 20
         assert [node for node in focusable if not node.get("name", {}).get("value")] == []
 
-    @pytest.mark.parametrize("width", [360, 800, 1360])
-    def test_page_fits_the_window(self, page, width):
-        metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-        page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    def test_page_fits_the_window(self, page):
         try:
-            assert page.execute_script("return document.documentElement.scrollWidth") <= width
-            image = page.find_element(By.ID, "conv1-1").rect
-            assert image["width"] > 40 and image["x"] + image["width"] <= width
+            for width in (360, 800, 1360):
+                metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+                page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+                assert page.execute_script("return document.documentElement.scrollWidth") <= width
+                image = page.find_element(By.ID, "conv1-1").rect
+                assert image["width"] > 40 and image["x"] + image["width"] <= width
+                sizes = page.execute_script(
+                    "return [...document.querySelectorAll('button, .button, .switch')].filter(each => each.offsetWidth)"
+                    ".map(each => [each.textContent, each.offsetWidth, each.offsetHeight])"
+                )
+                assert [size for size in sizes if min(size[1:]) < 24] == []  # WCAG 2.2
         finally:
             page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
@@ -450,9 +542,12 @@ def test_network_with_one_column_and_without_data(browser, runtime, tmp_path):
         for _ in range(negative):
             canvas.send_keys(Keys.ARROW_RIGHT)
         shown = text(browser, "map-caption").split("strongest ")[1].split(". ")[0]
-        assert float(shown) == pytest.approx(strongest[negative], rel=0.01)
+        assert float(shown.replace("\u2212", "-")) == pytest.approx(strongest[negative], rel=0.01)
         assert browser.find_elements(By.CSS_SELECTOR, ".switch") == []
-        assert len(browser.find_elements(By.CSS_SELECTOR, ".layer canvas")) == 3
+        assert len(browser.find_elements(By.CSS_SELECTOR, ".layer canvas")) == 4
+        assert f"tanh({shown_number(browser.execute_script('return alexnet.steps[0].value'))[:-1]}" in text(
+            browser, "steps"
+        )
         assert not browser.find_element(By.ID, "halves").is_displayed()
         assert not browser.find_element(By.ID, "problem").is_displayed()
 
@@ -485,7 +580,7 @@ class TestFiles:
         folder = exporter.web_page._SOURCES
         lines = sum(len(path.read_text().splitlines()) for path in folder.iterdir())
         assert {path.suffix for path in folder.iterdir()} == {".css", ".html", ".js"}
-        assert lines < 1100
+        assert lines < 1300
         assert "://" not in (folder / "index.html").read_text() + (folder / "style.css").read_text()
 
     def test_invalid_runtime_is_refused(self, tmp_path):

@@ -24,3 +24,12 @@ export function ramp(column) {
     return pack(...stops[at].map((from, channel) => from + (position - at) * (stops[at + 1][channel] - from)));
   });
 }
+
+/** A function from a number from -1 to 1 to a packed color: orange above 0, blue below, the background at 0. */
+export function signs() {
+  const plate = ink("--plate"), [above, below] = ["--bar-2", "--bar-1"].map(ink);
+  return (value) => {
+    const toward = value < 0 ? below : above;
+    return pack(...plate.map((from, channel) => from + Math.abs(value) * (toward[channel] - from)));
+  };
+}

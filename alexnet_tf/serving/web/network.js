@@ -1,10 +1,9 @@
 // The network as in figure 2: for each layer and column a canvas with its feature maps.
-import { ink, pack, paint, ramp } from "./colors.js";
-import { element, largest, make, state } from "./state.js";
+import { paint, ramp } from "./colors.js";
+import { select } from "./detail.js";
+import { cellAt, element, largest, make, state } from "./state.js";
 
 const canvases = {}; // by a layer's name, one for each column
-const sprites = {};
-const cellAt = (offset, length, count) => Math.min(count - 1, Math.max(0, Math.floor((offset / length) * count)));
 
 /** Builds the canvases and the connections between them, whose layout is in page.json. */
 export function build(onGate) {
@@ -18,7 +17,6 @@ export function build(onGate) {
     connect(i, layer.connections, i ? page.layers[i - 1].boxes : 1, layer.boxes);
     addLayer(layer, i);
   });
-  connect(page.layers.length, page.classifier_connections, page.layers.at(-1).boxes, 1);
 }
 
 function add(tag, name, variables) {
@@ -57,7 +55,8 @@ function addLayer(layer, i) {
     const [width, height] = [layer.columns, layer.rows].map((count) => count * layer.pitch - layer.gap);
     const canvas = make("canvas", { id: `${layer.name}-${box + 1}`, tabIndex: 0, width, height });
     if (layer.side === 1) canvas.className = "units";
-    add("div", "layer", { i, column: layer.boxes > 1 ? box + 1 : `1 / span ${state.page.columns}` }).append(canvas);
+    const single = layer.boxes < state.page.columns;
+    add("div", single ? "single layer" : "layer", { i, column: single ? `1 / span ${state.page.columns}` : box + 1 }).append(canvas);
     canvas.setAttribute("role", "application");
     canvas.setAttribute("aria-roledescription", "feature maps");
     canvas.setAttribute("aria-label", `${layer.name}, column ${box + 1}: ${layer.perBox} ` +
@@ -72,10 +71,13 @@ function addLayer(layer, i) {
 
 function listen(canvas, layer, box) {
   const first = box * layer.perBox;
-  canvas.onpointermove = canvas.onpointerdown = (event) => {
-    const bounds = canvas.getBoundingClientRect();
-    const row = cellAt(event.clientY - bounds.top, bounds.height, layer.rows);
-    select(layer, first + row * layer.columns + cellAt(event.clientX - bounds.left, bounds.width, layer.columns));
+  const mapAt = (event) => first + cellAt(event.offsetY, canvas.clientHeight, layer.rows) * layer.columns +
+    cellAt(event.offsetX, canvas.clientWidth, layer.columns);
+  canvas.onpointermove = (event) => { if (!state.held && event.pointerType !== "touch") select(layer, mapAt(event)); };
+  canvas.onclick = (event) => {
+    const map = mapAt(event), again = state.selected?.layer === layer && state.selected.map === map;
+    state.held = !(state.held && again);
+    select(layer, map);
   };
   canvas.onpointerleave = canvas.onblur = () => (element("field").hidden = true);
   canvas.onfocus = () => { if (canvas.matches(":focus-visible")) moveBy(0); };
@@ -116,93 +118,4 @@ export function renderMaps(gates) {
   const last = state.page.layers.findLast(({ side }) => side > 1) ?? state.page.layers[0]; // until another is chosen
   const { layer, map } = state.selected ?? { layer: last, map: largest(last.peaks, 1)[0] };
   select(layer, map, true);
-}
-
-/** Enlarges a map, and shows its kernel, its receptive field and the training images that activate it most. */
-export function select(layer, map, quietly = false) {
-  if (!state.result) return;
-  const box = Math.floor(map / layer.perBox), inBox = map % layer.perBox, area = layer.side ** 2;
-  const changed = state.selected?.layer !== layer || state.selected.map !== map;
-  state.selected = { layer, map };
-  const values = state.result[layer.output].subarray(map * area, (map + 1) * area);
-  const canvas = element("map"), colors = ramp(box);
-  canvas.width = canvas.height = layer.side;
-  paint(canvas, (at) => colors[Math.round((255 * Math.abs(values[at])) / (layer.peaks[map] || 1))]);
-  const peak = values.reduce((best, value, at) => (Math.abs(value) > Math.abs(values[best]) ? at : best), 0);
-  const { size } = layer.field;
-  element("map-caption").textContent = `${layer.name}, ${layer.side > 1 ? "feature map" : "unit"} ${map}` + // as in the figures
-    `${layer.boxes > 1 ? ` in column ${box + 1}` : ""}: ${layer.side > 1 ? "strongest " : ""}${values[peak].toPrecision(3)}` +
-    (layer.peaks[map] === 0 ? " (silent)" : "") +
-    (size < state.page.crop_px ? `. A unit sees ${size} × ${size} pixels.` : ". It sees the whole image.");
-  if (!quietly) outline(layer, peak);
-  canvas.onpointermove = (event) => {
-    const row = cellAt(event.offsetY, canvas.clientHeight, layer.side);
-    outline(layer, row * layer.side + cellAt(event.offsetX, canvas.clientWidth, layer.side));
-  };
-  canvas.onpointerleave = () => (element("field").hidden = true);
-  if (changed) {
-    mark(layer, box, inBox);
-    drawKernel(layer, map);
-    drawStrongest(layer, map);
-  }
-}
-
-/** Outlines the receptive field of a unit on the image, and on a copy of it for narrow windows. */
-function outline(layer, unit) {
-  const { size, step, start } = layer.field, field = element("field"), side = state.page.crop_px;
-  const share = (px) => `${(100 * px) / side}%`;
-  const [top, left] = [Math.floor(unit / layer.side), unit % layer.side].map((position) => start + position * step);
-  Object.assign(field.style, { top: share(top), left: share(left), width: share(size), height: share(size) });
-  field.hidden = false;
-  const copy = Object.assign(element("where"), { width: side, height: side }).getContext("2d");
-  copy.drawImage(element("image"), 0, 0);
-  Object.assign(copy, { strokeStyle: "#ff2d2d", lineWidth: side / 28 }).strokeRect(left, top, size, size);
-}
-
-/** Marks a map in its layer. */
-function mark(layer, box, map) {
-  document.querySelector(".mark")?.remove();
-  const marker = make("div", { className: "mark" });
-  Object.assign(marker.style, {
-    left: `${(100 * (map % layer.columns)) / layer.columns}%`, top: `${(100 * Math.floor(map / layer.columns)) / layer.rows}%`,
-    width: `${100 / layer.columns}%`, height: `${100 / layer.rows}%`,
-  });
-  canvases[layer.name][box].parentElement.append(marker);
-}
-
-/** Draws the kernel of a map: in color over pixels, otherwise a square for each of its input maps. */
-export function drawKernel(layer, map) {
-  element("kernel-figure").hidden = !layer.kernel;
-  if (!layer.kernel) return;
-  const { offset, channels, side } = layer.kernel, color = channels === 3, canvas = element("kernel");
-  const columns = color ? 1 : Math.ceil(Math.sqrt(channels)), pitch = color ? side : side + 1;
-  canvas.width = canvas.height = columns * pitch;
-  const value = (channel, y, x) => state.kernels[offset + ((map * channels + channel) * side + y) * side + x] / 127;
-  const plate = ink("--plate"), [excites, inhibits] = ["--bar-2", "--bar-1"].map(ink);
-  paint(canvas, (at) => {
-    const x = at % canvas.width, y = Math.floor(at / canvas.width);
-    if (color) return pack(...[0, 1, 2].map((channel) => 127.5 * (1 + value(channel, y, x))));
-    const channel = Math.floor(y / pitch) * columns + Math.floor(x / pitch);
-    if (channel >= channels || x % pitch === side || y % pitch === side) return pack(...plate);
-    const weight = value(channel, y % pitch, x % pitch), toward = weight < 0 ? inhibits : excites;
-    return pack(...plate.map((from, index) => from + Math.abs(weight) * (toward[index] - from)));
-  });
-  element("kernel-caption").textContent = color
-    ? `Its kernel: ${side} × ${side} pixels in color`
-    : `Its kernel: ${side} × ${side} of each of ${channels} maps; orange excites, blue inhibits`;
-}
-
-async function drawStrongest(layer, map) {
-  element("strongest-figure").hidden = !layer.strongest;
-  if (!layer.strongest) return;
-  const { url, offset, images, cell_px: px, cells_per_row: perRow } = layer.strongest;
-  const sprite = (sprites[url] ??= Object.assign(new Image(), { src: url }));
-  await sprite.decode();
-  if (state.selected.layer !== layer || state.selected.map !== map) return;
-  element("strongest").replaceChildren(...Array.from({ length: images }, (_, index) => {
-    const [cell, label] = state.strongest.subarray(offset + 2 * (map * images + index));
-    const canvas = make("canvas", { width: px, height: px });
-    canvas.getContext("2d").drawImage(sprite, (cell % perRow) * px, Math.floor(cell / perRow) * px, px, px, 0, 0, px, px);
-    return make("figure", {}, [canvas, make("figcaption", { textContent: state.page.classes[label] })]);
-  }));
 }

@@ -1,9 +1,9 @@
 // The page: loads the network, takes images and shows the answer.
 import { pack, paint } from "./colors.js";
 import { download } from "./download.js";
-import { build, drawKernel, renderMaps } from "./network.js";
+import { build, renderMaps } from "./network.js";
 import { cover, describeDifferences } from "./pixels.js";
-import { element, largest, make, occluderPx, percent, state } from "./state.js";
+import { COARSE, element, largest, make, occluderPx, percent, state, TOUCH } from "./state.js";
 
 const worker = { waiting: new Map(), last: 0 };
 /** Gives the worker a task. Resolves to its result. */
@@ -38,7 +38,7 @@ async function start() {
     element("step").textContent = `Loading the network, ${Math.round(page.model_bytes / 1e6)} MB …`;
     [, state.kernels, state.strongest] = await Promise.all([
       worker.ask("load", { page }, (done) => (element("progress").value = done)),
-      download({ url: "kernels.bin" }).then((bytes) => new Int8Array(bytes)),
+      download({ url: "kernels.bin" }).then((bytes) => new Uint16Array(bytes)),
       page.data && download({ url: "strongest.bin" }).then((bytes) => new Uint16Array(bytes)),
     ]);
   } catch (error) {
@@ -50,27 +50,23 @@ async function start() {
   if (state.page.examples.length) await openExample(state.page.examples[0]);
 }
 
-const TOUCH = matchMedia("(pointer: coarse)").matches ? "Touch" : "Point at";
 const NOTE = `${TOUCH} the image to cover a spot, or drop another one.`;
-
-/** Whether a layer has inputs from several columns. */
-const joins = (connections) => new Set(connections.map(([below]) => below)).size > 1 && connections.some(([a, b]) => a !== b);
 
 const openExample = async ({ url, label }) => open(new Blob([await download({ url })]), state.page.classes[label]);
 
 /** Fills in what is known before the network is loaded. */
 function describe(page) {
   const source = page.data;
+  if (!COARSE) element("about").append(" Click one to hold it.");
   element("source").textContent = source ? `Examples and training images: ${source.source}. ` : "";
   if (source?.license) element("source").append(make("a", { href: source.license, textContent: "License" }));
   const shown = page.classes.slice(0, 10).join(", ") + (page.classes.length > 10 ? ", …" : "");
   element("trained").textContent = `Trained on ${page.classes.length.toLocaleString("en")} classes` +
     `${source ? ` of ${source.source}` : ""}: ${shown}. It assigns one of them to every image.`;
-  const joining = page.layers.filter((layer, i) => i && joins(layer.connections)).map(({ name }) => name);
-  element("doubled").textContent = `Alone, a column's inputs to ${[...joining, "the classifier"].join(", ")} are multiplied by ` +
+  const joining = page.layers.filter((layer) => layer.joins_columns).map(({ name }) => name);
+  element("doubled").textContent = `Alone, a column's inputs to ${joining.join(", ")} are multiplied by ` +
     `${page.columns}, in place of the missing ones.`;
   element("note").textContent = NOTE;
-  element("map-caption").textContent = `${TOUCH} a map in the network.`;
   element("model").textContent = `AlexNet (Krizhevsky, Sutskever and Hinton, 2012), ${page.title}: ` +
     `${page.parameters.toLocaleString("en")} parameters, ${page.classes.length.toLocaleString("en")} classes. ` +
     (source ? `The strongest images are from ${source.searched.toLocaleString("en")} training images.` : "");
@@ -148,6 +144,7 @@ async function computeHalves(pixels) {
 }
 
 function render(gates) {
+  state.resultGates = gates;
   renderAnswer(gates);
   renderMaps(gates);
   element("occlusion").disabled = false;
@@ -206,11 +203,7 @@ function listen() {
     return file ? open(file, file.name) : showProblem("What you dropped is not a file. Save the image, then drop its file.");
   });
   listenToImage(element("image"));
-  matchMedia("(prefers-color-scheme: dark)").onchange = () => {
-    if (!state.result) return;
-    render(state.gates);
-    drawKernel(state.selected.layer, state.selected.map);
-  };
+  matchMedia("(prefers-color-scheme: dark)").onchange = () => { if (state.result) render(state.resultGates); };
 }
 
 function listenToImage(image) {
