@@ -64,6 +64,7 @@ setuptools.setup(
         "heic": ["pillow-heif>=1.0"],  # alexnet-tfrecords reads HEIC
         "hub": ["huggingface_hub>=0.24"],  # models at hf://USER/NAME
         "ilsvrc": ["scipy>=1.11"],  # alexnet-tfrecords reads ImageNet's devkit
+        "lesson": ["jupyterlab>=4.2"],  # docs/tutorial.ipynb
         "litert": ["ai-edge-litert>=2.1"],  # alexnet-export --format
         "onnx": ["onnxruntime>=1.22", "tf2onnx>=1.17"],
         "openvino": ["nncf>=3.0", "openvino>=2025.4"],

@@ -20,15 +20,16 @@ def as_markdown(result: dict) -> str:
         result: the results from `results.evaluate_models`.
     """
     views = [view for view in VIEWS if view in result]
-    header = [f"{column}, {_words(view)}" for view in views for column in ("top-1", "top-5", "class mean")]
+    columns = [*(f"top-{k}" for k in _ranks(result)), "class mean"]
+    header = [f"{column}, {_words(view)}" for view in views for column in columns]
     lines = [f"# {result['images']:,} images of {result['split']}", ""]
     lines += ["Errors in percent, and the 95% confidence interval.", ""]
     lines += [f"| model | {' | '.join(header)} |", "|---" * (len(header) + 1) + "|"]
-    lines += [_errors_row(model["name"], [model[view] for view in views]) for model in result["models"]]
+    lines += [_errors_row(model["name"], [model[view] for view in views], _ranks(result)) for model in result["models"]]
     if len(result["models"]) > 1:
-        lines.append(_errors_row(f"{len(result['models'])} averaged", [result[view] for view in views]))
-    lines += [_errors_row(_words(name), [result[name]] * len(views)) for name in _BASELINES]
-    lines += ["", *_calibration_and_classes(result[views[-1]], views[-1])]
+        lines.append(_errors_row(f"{len(result['models'])} averaged", [result[view] for view in views], _ranks(result)))
+    lines += [_errors_row(_words(name), [result[name]] * len(views), _ranks(result)) for name in _BASELINES]
+    lines += ["", *_calibration_and_classes(result[views[-1]], views[-1], _ranks(result))]
     return "\n".join(lines) + "\n"
 
 
@@ -36,10 +37,15 @@ def _words(name):
     return name.replace("_", " ")
 
 
-def _errors_row(name, errors_of_views):
+def _ranks(result):
+    """Which errors say something: with at most five classes, every prediction is right by the top-5 error."""
+    return (1, 5) if result["chance"]["top5_error"] else (1,)
+
+
+def _errors_row(name, errors_of_views, ranks):
     cells = []
     for errors in errors_of_views:
-        for k in (1, 5):
+        for k in ranks:
             low, high = errors.get(f"top{k}_error_interval_95", (None, None))
             interval = "" if low is None else f" ({100 * low:.2f} to {100 * high:.2f})"
             cells.append(f"{100 * errors[f'top{k}_error']:.2f}{interval}")
@@ -47,20 +53,18 @@ def _errors_row(name, errors_of_views):
     return f"| {escape(name)} | {' | '.join(cells)} |"
 
 
-def _calibration_and_classes(errors, view):
+def _calibration_and_classes(errors, view, ranks):
     calibration, classes = errors["calibration"], errors["classes"]
     lines = [
         f"For {_words(view)}: expected calibration error {100 * calibration['expected_calibration_error']:.2f}%, "
         f"negative log-likelihood {calibration['negative_log_likelihood']:.4f}.",
         "",
-        "| class | images | top-1 error, % | top-5 error, % | most often predicted as |",
-        "|---|---|---|---|---|",
+        f"| class | images | {' | '.join(f'top-{k} error, %' for k in ranks)} | most often predicted as |",
+        "|---" * (3 + len(ranks)) + "|",
     ]
     for row in classes[:_CLASSES_IN_TABLE]:
-        lines.append(
-            f"| {escape(row['name'])} | {row['images']:,} | {100 * row['top1_error']:.2f} | "
-            f"{100 * row['top5_error']:.2f} | {escape(row['taken_for'] or '')} |"
-        )
+        errors = " | ".join(f"{100 * row[f'top{k}_error']:.2f}" for k in ranks)
+        lines.append(f"| {escape(row['name'])} | {row['images']:,} | {errors} | {escape(row['taken_for'] or '')} |")
     if len(classes) > _CLASSES_IN_TABLE:
         lines.append(f"\nThe {_CLASSES_IN_TABLE} worst of {len(classes)} classes; all are in evaluation.json.")
     return lines
@@ -73,7 +77,9 @@ def as_text(result: dict) -> str:
         result: the results from `results.evaluate_models`.
     """
     heading = f"{result['images']:,} images of {result['split']}"
-    lines = [f"{heading:<26}{'top-1 error (95% interval)':<31}{'top-5 error':>11}{'class-mean error':>20}"]
+    with_top5 = 5 in _ranks(result)
+    top5 = f"{'top-5 error':>11}" if with_top5 else ""
+    lines = [f"{heading:<26}{'top-1 error (95% interval)':<31}{top5}{'class-mean error':>20}"]
     for name in (*VIEWS, *_BASELINES):
         if name not in result:
             continue
@@ -81,7 +87,8 @@ def as_text(result: dict) -> str:
         low, high = errors.get("top1_error_interval_95", (None, None))
         interval = "" if low is None else f"({low:.2%} to {high:.2%})"
         class_mean = f"{errors['class_mean_error']:.2%}" if "class_mean_error" in errors else ""
-        cells = f"{errors['top1_error']:>9.2%} {interval:<21}{errors['top5_error']:>11.2%}{class_mean:>20}"
+        top5 = f"{errors['top5_error']:>11.2%}" if with_top5 else ""
+        cells = f"{errors['top1_error']:>9.2%} {interval:<21}{top5}{class_mean:>20}"
         lines.append(f"  {_words(name):<24}{cells}".rstrip())
     return "\n".join(lines)
 

@@ -30,7 +30,7 @@ def check_devices(strategy: tf.distribute.Strategy, worker: Worker) -> None:
     if workers < 2 or replicas != workers:
         raise ValueError(
             "`fc_parallel` needs several workers with one device each: in TF_CONFIG, started by SLURM, or on this "
-            f"machine by --num_local_workers. Received: {replicas} replicas on {workers} workers"
+            f"machine by --num_local_workers. Received: workers={workers}, replicas={replicas}"
         )
 
 
