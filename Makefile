@@ -19,20 +19,26 @@ demo-transfer: .venv/installed
 demo-photos: .venv/installed
 	.venv/bin/python -m alexnet_tf.demo --source=tfds:tf_flowers
 
-# The page on which a network lights up, at http://127.0.0.1:8000/. It works offline where there is npm.
-# `make page MODEL=runs/demo_transfer` shows the published convolutions; any run with its data set can be shown.
+# The page on which a network lights up, at http://127.0.0.1:8000/: the demo's, or that of MODEL, a run's folder such as
+# runs/demo_transfer, or published weights. DATA is its data set. The page works offline where there is npm.
 MODEL ?= runs/demo
-DATA ?= data/fashion_mnist_sample
-page: $(MODEL)/page
-	.venv/bin/python -m http.server --bind=127.0.0.1 --directory=$(MODEL)/page/1 8000
+DATA ?= $(if $(filter runs/demo runs/demo_transfer,$(MODEL)),data/fashion_mnist_sample,$(wildcard $(MODEL)/data))
+EXAMPLES ?= $(if $(filter runs/demo_transfer,$(MODEL)),docs/photographs)
+RUN = $(findstring /,$(MODEL))
+PAGE = $(if $(RUN),$(MODEL)/page,served/$(MODEL))
+page:
+	@echo 'Ready in about $(if $(wildcard $(PAGE)),0,$(if $(RUN),$(if $(wildcard $(MODEL)/model.keras),1,10),2)) min,' \
+		'at http://127.0.0.1:8000/ (Ctrl-C ends)'
+	@$(MAKE) --no-print-directory $(PAGE)
+	@.venv/bin/python -m http.server --bind=127.0.0.1 --directory=$(PAGE)/1 8000
 
-runs/demo_transfer/page: EXAMPLES ?= --examples=docs/photographs
-$(MODEL)/page: .venv/web-installed $(MODEL)/model.keras
+$(PAGE): .venv/web-installed $(if $(RUN),$(MODEL)/model.keras)
 	rm -rf $@
-	-npm pack --silent --pack-destination=$(MODEL) \
+	mkdir -p $(@D)
+	-npm pack --silent --pack-destination=$(@D) \
 		onnxruntime-web@$$(.venv/bin/python -c 'from alexnet_tf.serving import browser_runtime; print(browser_runtime.VERSION)')
-	.venv/bin/alexnet-export --model=$(MODEL) --format=web --export_dir=$@ --data_dir=$(DATA) $(EXAMPLES) \
-		$$(find $(MODEL) -name 'onnxruntime-web-*.tgz' -printf '--runtime=%p ')
+	.venv/bin/alexnet-export --model=$(MODEL) --format=web --export_dir=$@ $(addprefix --data_dir=,$(DATA)) \
+		$(addprefix --examples=,$(EXAMPLES)) $$(find $(@D) -name 'onnxruntime-web-*.tgz' -printf '--runtime=%p ')
 
 runs/demo_transfer/model.keras:
 	$(MAKE) demo-transfer

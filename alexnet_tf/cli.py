@@ -35,6 +35,8 @@ _READ_ANYWHERE = {
     "tfds_data_dir": (None,),
 }
 
+_groups: dict[str, str] = {}  # headings in --help by the name of the first flag below them
+
 EXIT_USAGE = 2  # a user's mistake: a flag, a file, an address
 
 Config = TypeVar("Config")
@@ -57,6 +59,7 @@ def start(module, define_flags, main, arguments=""):
     if isinstance(sys.stdout, io.TextIOWrapper):  # the terminal's encoding may lack characters of a name
         sys.stdout.reconfigure(errors="backslashreplace")
     define_flags()
+    _groups["debug"] = "Messages"
     flags.DEFINE_bool("debug", False, "Show TensorFlow's log messages, and the traceback of an error.")
     # absl's --help lists the flags of the main module, which isn't the program when a console script calls it.
     for flag in flags.FLAGS.get_flags_for_module(module):
@@ -82,7 +85,31 @@ def start(module, define_flags, main, arguments=""):
                 raise
             _fail(reason(error), status=1 if isinstance(error, FloatingPointError) else EXIT_USAGE)
 
+    if not {"--help", "-help", "-h"}.isdisjoint(sys.argv[1:]):
+        _print_help(module, arguments)
+        sys.exit(0)
     app.run(run, flags_parser=_parse_flags)
+
+
+def _print_help(module, arguments):
+    """Prints what a program does, examples, its arguments, and its flags by group in the order of their definition."""
+    own = flags.FLAGS.get_flags_for_module(module)
+    required = [flag for flag in own if any("other than None" in each.message for each in flag.validators)]
+    spec = sys.modules["__main__"].__spec__
+    program = f"python -m {spec.name}" if module == "__main__" and spec else pathlib.Path(sys.argv[0]).stem
+    usage = [program, *(f"--{flag.name}=..." for flag in required), "[FLAGS]", arguments]
+    lines = [str(sys.modules[module].__doc__).strip(), "", f"Usage: {' '.join(usage)}".rstrip()]
+    for index, flag in enumerate(own):
+        if flag.name in _groups or index == 0:
+            lines += ["", f"{_groups.get(flag.name, 'Flags')}:"]
+        name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
+        choices = getattr(flag.parser, "enum_values", [])
+        text = re.sub(r";\s+repeat this option.*", "", flag.help)
+        text = text.replace("|".join(choices), " | ".join(choices), 1) if choices else text
+        default = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
+        text += f" Default: {default}." if default not in (None, False, "", 0) else ""
+        lines.append(flags.text_wrap(f"{name}: {text}", indent="      ", firstline_indent="  "))
+    print("\n".join(lines))
 
 
 def _parse_flags(argv):
@@ -90,7 +117,7 @@ def _parse_flags(argv):
         rest = flags.FLAGS(argv)
     except flags.Error as error:
         _fail(f"{'; '.join(str(error).splitlines())} (--help lists the flags)")
-    except SystemExit:  # absl ends --help with status 1, although it is not a failure
+    except SystemExit:  # absl ends --helpfull with status 1, although it is not a failure
         sys.exit(0)
     for name in flags.FLAGS:
         value = flags.FLAGS[name].value
@@ -137,7 +164,13 @@ def _fail(message, status=EXIT_USAGE):
 
 
 def option(
-    default: Any, help: str, *, choices: Sequence[str] | None = None, minimum: float | None = None, **metadata: Any
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] | None = None,
+    minimum: float | None = None,
+    group: str | None = None,
+    **metadata: Any,
 ) -> Any:
     """A field of a configuration, which `define_flags` turns into a flag.
 
@@ -146,9 +179,10 @@ def option(
         help: the flag's help.
         choices: the values that are allowed.
         minimum: the smallest number that is allowed.
+        group: heading in --help of this flag and those after it.
         metadata: further metadata of the field.
     """
-    metadata |= {"help": help, "choices": choices, "minimum": minimum}
+    metadata |= {"help": help, "choices": choices, "minimum": minimum, "group": group}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -163,8 +197,11 @@ def define_flags(config: type) -> None:
     * `Mapping[str, float]`: NAME=NUMBER,NAME=NUMBER.
     """
     kinds = typing.get_type_hints(config)
-    for field in dataclasses.fields(config):
+    # Inherited fields are last.
+    for field in sorted(dataclasses.fields(config), key=lambda field: field.name not in config.__annotations__):
         kind, limits, help = _without_none(kinds[field.name]), field.metadata, field.metadata["help"]
+        if limits["group"]:
+            _groups[field.name] = limits["group"]
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         default = None if required or field.default is dataclasses.MISSING else field.default
         if limits["choices"]:
@@ -241,6 +278,7 @@ class RecordFormat:
         None,
         "tfrecords: label of the first class; default 0. TensorFlow's first ImageNet scripts and the Model Garden use "
         "1, because their 0 is the background.",
+        group="Third-party TFRecords",
         on_resume="ignore",
     )
     image_key: str | None = option(

@@ -1,4 +1,10 @@
-"""Classifies image files with a model on a server, and prints a table or JSON lines."""
+"""Classifies image files with a model on a server, and prints a table or JSON lines.
+
+IMAGE is an image file or a folder of images.
+
+    alexnet-client --server=grpc://localhost:8500 --panel=panel.png photos
+    alexnet-client --server=https://models.example --format=jsonl photos > answers.jsonl
+"""
 
 import json
 import sys

@@ -1,4 +1,8 @@
-"""Prints the perceptual distance (LPIPS) of two images, or of the images of the same names in two folders."""
+"""Prints the perceptual distance (LPIPS) of two images, or of the images of the same names in two folders.
+
+alexnet-compare original.png compressed.jpg
+alexnet-compare --output=distances.txt originals compressed
+"""
 
 import pathlib
 

@@ -1,4 +1,8 @@
-"""Converts other programs' weights files, and this project's models between merged and split columns."""
+"""Converts other programs' weights files, and this project's models between merged and split columns.
+
+alexnet-convert --input=bvlc_alexnet.caffemodel --output_dir=models/caffe
+alexnet-convert --input=runs/paper --columns=split --output_dir=models/two_devices
+"""
 
 import pathlib
 
@@ -15,7 +19,8 @@ def define_flags():
         "input",
         None,
         "Weights to convert: a .caffemodel, a .npy dictionary made from one, a .pth or .safetensors state dict of "
-        "torchvision's alexnet, an .onnx graph of one of these, the name of published weights, or a model of this "
+        "torchvision's alexnet, an .onnx graph of one of these, published weights by name "
+        "(alexnet-describe --weights lists them), or a model of this "
         "project: a folder, .keras, .h5 or hf://USER/NAME.",
         required=True,
     )

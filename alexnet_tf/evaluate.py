@@ -1,6 +1,10 @@
 """Measures the errors of trained models and of their average, on center crops and on the paper's ten views.
 
 The exit status is 1 if an error is larger than expected.
+
+    alexnet-evaluate --model=runs/photos --data_dir=runs/photos/data
+    alexnet-evaluate --model=runs/a,runs/b --data_dir=data/photos        # the average of two models
+    alexnet-evaluate --model=torchvision --data_dir=data/imagenet
 """
 
 import contextlib
@@ -23,7 +27,8 @@ def define_flags():
         "model",
         None,
         "One or several models, which are averaged: the folder of a run (the --run_dir of alexnet-train) or of a "
-        "checkpoint, a .keras file, the name of published weights, or an .npz file from --save_predictions.",
+        "checkpoint, a .keras file, published weights by name (torchvision, caffe, caffenet, ...; alexnet-describe "
+        "--weights lists them), or an .npz file from --save_predictions.",
         required=True,
     )
     flags.DEFINE_string("data_dir", None, "Folder of TFRecords made by alexnet-tfrecords.", required=True)

@@ -1,4 +1,10 @@
-"""Exports a trained model as a numbered version: a SavedModel for TensorFlow Serving, a web page, or another format."""
+"""Exports a trained model as a numbered version: a SavedModel for TensorFlow Serving, a web page, or another format.
+
+alexnet-export --model=runs/photos --data_dir=runs/photos/data --export_dir=served/alexnet
+alexnet-export --model=torchvision --export_dir=served/alexnet
+alexnet-export --model=runs/photos --data_dir=runs/photos/data --format=web --export_dir=served/page --serve=8000
+alexnet-export --model=runs/photos --data_dir=runs/photos/data --format=onnx --precision=int8 --export_dir=served/onnx
+"""
 
 import functools
 import http.server
@@ -14,7 +20,11 @@ from alexnet_tf.serving import browser_runtime, formats
 def define_flags():
     """Defines the flags. Not at import: two programs can then be imported together."""
     flags.DEFINE_string(
-        "model", None, "Run folder (--run_dir of alexnet-train), .keras file or published weights.", required=True
+        "model",
+        None,
+        "Run folder (--run_dir of alexnet-train), .keras file, or published weights by name (torchvision, caffe, "
+        "caffenet, ...; alexnet-describe --weights lists them).",
+        required=True,
     )
     flags.DEFINE_string(
         "export_dir", None, "Model base path of TensorFlow Serving. Each export is a numbered subfolder.", required=True

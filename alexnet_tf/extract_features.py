@@ -1,4 +1,10 @@
-"""Writes the outputs of layers for image files or a data set: for nearest neighbors, or to train another classifier."""
+"""Writes the outputs of layers for image files or a data set: for nearest neighbors, or to train another classifier.
+
+Examples:
+
+    alexnet-features --model=torchvision_features --output=features.csv photos
+    alexnet-features --model=runs/photos --data_dir=runs/photos/data --output=features.npz
+"""
 
 import pathlib
 import sys
@@ -14,7 +20,8 @@ def define_flags():
     flags.DEFINE_string(
         "model",
         None,
-        "Run folder (--run_dir of alexnet-train), .keras file or published weights, such as torchvision_features.",
+        "Run folder (--run_dir of alexnet-train), .keras file or published weights by name, such as "
+        "torchvision_features (alexnet-describe --weights lists them).",
         required=True,
     )
     flags.DEFINE_string("data_dir", None, "Folder of TFRecords made by alexnet-tfrecords, instead of image files.")

@@ -1,4 +1,11 @@
-"""Finds the images that are nearest to other images in the feature space of a layer: figure 4, right."""
+"""Finds the images that are nearest to other images in the feature space of a layer: figure 4, right.
+
+Examples:
+
+    alexnet-features --model=runs/photos --data_dir=data/photos --split=train --output=train.npz
+    alexnet-features --model=runs/photos --data_dir=data/photos --split=validation --output=validation.npz
+    alexnet-neighbours --features=train.npz --queries=validation.npz --data_dir=data/photos --output=neighbors.png
+"""
 
 import pathlib
 

@@ -1,4 +1,8 @@
-"""Draws the paper's figures from a trained model, and what it responds to."""
+"""Draws the paper's figures from a trained model, and what it responds to.
+
+alexnet-figures --model=runs/photos --data_dir=runs/photos/data --output_dir=figures
+alexnet-figures --model=runs/photos --figure=activations --image=photo.jpg --output_dir=figures
+"""
 
 import pathlib
 from typing import Any
@@ -31,7 +35,12 @@ def define_flags():
     """Defines the flags. Not at import, so that two programs can be imported together."""
     described = "; ".join(f"{name}: {text}" for name, text in FIGURES.items())
     flags.DEFINE_multi_enum("figure", list(_OF_A_MODEL), list(FIGURES), f"Figure to draw; repeatable. {described}.")
-    flags.DEFINE_string("model", None, "Run folder (--run_dir of alexnet-train), .keras file or published weights.")
+    flags.DEFINE_string(
+        "model",
+        None,
+        "Folder of a run (the --run_dir of alexnet-train), .keras file, or published weights by name "
+        "(torchvision, caffe, caffenet, ...; alexnet-describe --weights lists them).",
+    )
     flags.DEFINE_string(
         "data_dir",
         None,

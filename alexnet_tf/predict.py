@@ -1,4 +1,8 @@
-"""Prints the five most probable classes of image files, and writes the probabilities of all classes."""
+"""Prints the five most probable classes of image files, and writes the probabilities of all classes.
+
+alexnet-predict --model=torchvision photo.jpg
+alexnet-predict --model=runs/photos --panel=panel.png --csv=probabilities.csv photos
+"""
 
 import csv
 import io
@@ -17,7 +21,8 @@ def define_flags():
     flags.DEFINE_string(
         "model",
         None,
-        "Run folder, .keras file, published weights, or numbered folder of alexnet-export.",
+        "Run folder (--run_dir of alexnet-train), .keras file, numbered folder of alexnet-export, or published weights "
+        "by name (torchvision, caffe, caffenet, ...; alexnet-describe --weights lists them).",
         required=True,
     )
     flags.DEFINE_string("panel", None, "PNG file to write: the first 40 images with their predictions, as in figure 4.")

@@ -1,4 +1,10 @@
-"""Trains an AlexNet on TFRecords. The same command resumes a run that was stopped."""
+"""Trains an AlexNet on TFRecords. The same command resumes a run that was stopped.
+
+    alexnet-train --data_dir=data/imagenet --run_dir=runs/paper                          # as in the paper
+    alexnet-train --flagfile=alexnet_tf/recipes/demo.flags --data_dir=folder:photos --run_dir=runs/scratch
+    alexnet-train --init_from=torchvision --variant=one_weird_trick --new_head --freeze=conv1,conv2,conv3,conv4,conv5 \\
+        --learning_rate=0.001 --batch_size=32 --epochs=10 --data_dir=folder:photos --run_dir=runs/photos
+"""
 
 import contextlib
 import dataclasses

@@ -10,7 +10,7 @@ from alexnet_tf.tfrecords import images, schema
 class BuildConfig:
     """How a data set is built. Equal settings and sources give equal bytes."""
 
-    image_px: int = option(256, "Shorter side of the stored images in pixels.", minimum=1)
+    image_px: int = option(256, "Shorter side of the stored images in pixels.", minimum=1, group="Stored images")
     keep_aspect: bool = option(
         False,
         "Keep the longer side, up to four times the shorter, so that crops come from the complete image. By default, "
@@ -38,7 +38,10 @@ class BuildConfig:
         choices=schema.RESIZES,
     )
     num_train_shards: int | None = option(
-        None, "Number of files of training images. Default: one per 1,000 images, but at least 16.", minimum=1
+        None,
+        "Number of files of training images. Default: one per 1,000 images, but at least 16.",
+        minimum=1,
+        group="Splits and shards",
     )
     num_validation_shards: int | None = option(
         None, "Number of files of validation images. Default: one per 1,000 images, but at least 4.", minimum=1

@@ -63,8 +63,8 @@ def _calibration_and_classes(errors, view, ranks):
         "|---" * (3 + len(ranks)) + "|",
     ]
     for row in classes[:_CLASSES_IN_TABLE]:
-        errors = " | ".join(f"{100 * row[f'top{k}_error']:.2f}" for k in ranks)
-        lines.append(f"| {escape(row['name'])} | {row['images']:,} | {errors} | {escape(row['taken_for'] or '')} |")
+        percents = " | ".join(f"{100 * row[f'top{k}_error']:.2f}" for k in ranks)
+        lines.append(f"| {escape(row['name'])} | {row['images']:,} | {percents} | {escape(row['taken_for'] or '')} |")
     if len(classes) > _CLASSES_IN_TABLE:
         lines.append(f"\nThe {_CLASSES_IN_TABLE} worst of {len(classes)} classes; all are in evaluation.json.")
     return lines

@@ -27,6 +27,7 @@ class TrainConfig(cli.RecordFormat):
         "labels, from which TFRecords are made in --run_dir; or tfrecords:PATH, third-party TFRecord files with JPEGs "
         "or PNGs, which are read in place.",
         on_resume="ignore",
+        group="The run",
     )
     run_dir: str = option(
         dataclasses.MISSING, "Folder for checkpoints, TensorBoard's event files and the model.", on_resume="ignore"
@@ -45,6 +46,7 @@ class TrainConfig(cli.RecordFormat):
         False,
         "Also keep the model of the epoch with the lowest validation error, as best.keras in --run_dir.",
         on_resume="ignore",
+        group="When to stop and what to keep",
     )
     early_stopping_epochs: int | None = option(
         None,
@@ -54,7 +56,7 @@ class TrainConfig(cli.RecordFormat):
     )
 
     learning_rate: float = option(
-        0.01, "Initial learning rate; for cosine and poly schedules the rate after the warm-up."
+        0.01, "Initial learning rate; for cosine and poly schedules the rate after the warm-up.", group="Optimizer"
     )
     scale_lr: str = option(
         "none",
@@ -98,9 +100,12 @@ class TrainConfig(cli.RecordFormat):
         "variant",
         "Initial weights: variant (the paper's normal distributions and biases), or a Keras initializer of the "
         "kernels such as he_normal, with biases of 0.",
+        group="Initial weights, fine-tuning",
     )
     init_from: str | None = option(
-        None, "Model to fine-tune: the folder of a run, a .keras file or the name of published weights."
+        None,
+        "Model to fine-tune: the folder of a run, a .keras file, or published weights by name (torchvision, "
+        "caffe, caffenet, ...; alexnet-describe --weights lists them).",
     )
     new_head: bool = option(False, "With --init_from: start with a new classifier, for other classes.")
     freeze: tuple[str, ...] = option((), "Layers that are not trained, e.g. conv1,conv2.")
@@ -116,6 +121,7 @@ class TrainConfig(cli.RecordFormat):
         "eigenvalue_unit_range (most re-implementations'), eigenvalue (the paper's words taken literally, which is "
         "enormous), or none.",
         choices=("standard_deviation", "eigenvalue_unit_range", "eigenvalue", "none"),
+        group="Augmentation",
     )
     color_noise_epochs: int | None = option(
         None,
@@ -145,6 +151,7 @@ class TrainConfig(cli.RecordFormat):
         "images before training, and skip these.",
         choices=("fail", "skip"),
         on_resume="ignore",
+        group="Reading",
     )
     max_bad_records: int = option(100, "Maximum number of records to skip.", minimum=0, on_resume="ignore")
     data_service: str | None = option(
@@ -160,6 +167,7 @@ class TrainConfig(cli.RecordFormat):
         "machines in TF_CONFIG or SLURM; tpu:NAME: a Cloud TPU; auto: multi_worker if there are several workers, "
         "mirrored if there are several GPUs.",
         on_resume="ignore",
+        group="Devices",
     )
     num_local_workers: int = option(
         1, "Number of workers to start on this machine, to try out multi_worker.", minimum=1, on_resume="ignore"
@@ -182,12 +190,15 @@ class TrainConfig(cli.RecordFormat):
         choices=("float32", "float16", "bfloat16"),
         on_resume="warn",
     )
-    allow_changed: bool = option(False, "Resume a run although flags or data have changed.", on_resume="ignore")
+    allow_changed: bool = option(
+        False, "Resume a run although flags or data have changed.", on_resume="ignore", group="Resuming"
+    )
     column_devices: tuple[str, ...] = option(
         (),
         "One device per column, e.g. GPU:0,GPU:1 for the paper's two GPUs. A column's variables and operations are on "
         "its device.",
         on_resume="ignore",
+        group="Devices for columns, precision",
     )
     allow_fewer_devices: bool = option(
         False,
@@ -210,6 +221,7 @@ class TrainConfig(cli.RecordFormat):
         "Number of steps between checkpoints. There is another after each epoch.",
         minimum=1,
         on_resume="ignore",
+        group="Checkpoints and logs",
     )
     log_every: int = option(20, "Number of steps between log points in TensorBoard.", minimum=1, on_resume="ignore")
     profile_steps: tuple[int, int] | None = option(
