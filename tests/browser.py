@@ -99,3 +99,26 @@ def choose(page, path):
     page.execute_script(f"window.before = [alexnet.pixels, {problem}]")
     page.find_element(By.ID, "file").send_keys(str(path))
     wait_for(page, f"(alexnet.pixels !== before[0] && {SETTLED}) || ({problem} && {problem} !== before[1])")
+
+
+def choose_unit(page, layer, map, row, column):
+    """Clicks a map of a layer and points at one of its units; returns the steps that explain it."""
+    script = (
+        "const layer = alexnet.page.layers.find(({ name }) => name === arguments[0]), map = arguments[1];"
+        "alexnet.held = false;"
+        "const point = (id, row, column, rows, columns, kinds) => {"
+        "  const canvas = document.getElementById(id), { left, top, width, height } = canvas.getBoundingClientRect();"
+        "  const clientX = left + ((column + 0.5) * width) / columns, clientY = top + ((row + 0.5) * height) / rows;"
+        "  for (const kind of kinds) canvas.dispatchEvent(new PointerEvent(kind, { clientX, clientY })); };"
+        "const box = Math.floor(map / layer.perBox), inBox = map % layer.perBox, perRow = layer.columns;"
+        "point(`${layer.name}-${box + 1}`, Math.floor(inBox / perRow), inBox % perRow, layer.rows, perRow,"
+        "  ['pointermove', 'click']);"
+        "point('map', arguments[2], arguments[3], layer.side, layer.side, ['pointermove']);"
+        "return JSON.parse(JSON.stringify(alexnet.steps, (_, value) =>"
+        "  (ArrayBuffer.isView(value) ? [...value] : value)));"
+    )
+    return page.execute_script(script, layer, map, row, column)
+
+
+def shown_number(value):
+    return "0" if value == 0 else f"{value:#.3g}".rstrip(".").replace("-", "\u2212")

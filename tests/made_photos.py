@@ -24,3 +24,35 @@ def photo(rows=60, columns=80, mode="RGB"):
     y, x = np.mgrid[:rows, :columns]
     array = np.stack([255 * y / rows, 255 * x / columns, 255 * (x + y) / (rows + columns)], axis=-1)
     return Image.fromarray(array.astype("uint8")).convert(mode)
+
+
+def noisy_photo(generator, rows, columns, channels=3):
+    """Noise of several scales, also the finest: resizing without antialiasing would show."""
+    total = np.zeros((rows, columns, channels))
+    for cells in (3, 12, 60, 400):
+        field = Image.fromarray(generator.integers(0, 256, (cells, cells, channels), "uint8").squeeze())
+        total += np.asarray(field.resize((columns, rows), Image.Resampling.BICUBIC)).reshape(total.shape)
+    return Image.fromarray(np.uint8(total / 4).squeeze())
+
+
+def write_photos(folder, count):
+    """Writes images of many sizes and modes: JPEGs with every orientation, PNGs, gray and transparent ones."""
+    generator = np.random.default_rng(5)
+    paths = []
+    for number in range(count):
+        rows, columns = generator.integers(40, 700, 2)
+        options, channels, kind = {}, 3, "JPEG"
+        match number % 5:
+            case 0 | 1:
+                subsampling = int(generator.integers(3))
+                options = {"quality": int(generator.integers(60, 100)), "subsampling": subsampling}
+                options |= {"exif": exif(number % 8 + 1)}
+            case 2:
+                channels = 1
+            case 3:
+                kind = "PNG"
+            case 4:
+                kind, channels = "PNG", 4
+        paths.append(folder / f"{number}.{kind.lower()}")
+        noisy_photo(generator, rows, columns, channels).save(paths[-1], kind, **options)
+    return paths

@@ -8,8 +8,20 @@ import subprocess
 import numpy as np
 import pytest
 import tensorflow as tf
-from browser import SETTLED, canvas_pixels, choose, open_chromium, output, pixels_of, serve, text, wait_for
-from made_photos import exif
+from browser import (
+    SETTLED,
+    canvas_pixels,
+    choose,
+    choose_unit,
+    open_chromium,
+    output,
+    pixels_of,
+    serve,
+    shown_number,
+    text,
+    wait_for,
+)
+from made_photos import exif, noisy_photo, write_photos
 from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -74,38 +86,6 @@ def network(page_dir, pixels, gates=(1, 1)):
     return dict(zip(names, session.run(names, {"pixels": pixels, "gates": np.float32([gates])}), strict=True))
 
 
-def made_photo(generator, rows, columns, channels=3):
-    """Noise of several scales, also the finest: resizing without antialiasing would show."""
-    total = np.zeros((rows, columns, channels))
-    for cells in (3, 12, 60, 400):
-        field = Image.fromarray(generator.integers(0, 256, (cells, cells, channels), "uint8").squeeze())
-        total += np.asarray(field.resize((columns, rows), Image.Resampling.BICUBIC)).reshape(total.shape)
-    return Image.fromarray(np.uint8(total / 4).squeeze())
-
-
-def write_photos(folder, count):
-    """Writes images of many sizes and modes: JPEGs with every orientation, PNGs, gray and transparent ones."""
-    generator = np.random.default_rng(5)
-    paths = []
-    for number in range(count):
-        rows, columns = generator.integers(40, 700, 2)
-        options, channels, kind = {}, 3, "JPEG"
-        match number % 5:
-            case 0 | 1:
-                subsampling = int(generator.integers(3))
-                options = {"quality": int(generator.integers(60, 100)), "subsampling": subsampling}
-                options |= {"exif": exif(number % 8 + 1)}
-            case 2:
-                channels = 1
-            case 3:
-                kind = "PNG"
-            case 4:
-                kind, channels = "PNG", 4
-        paths.append(folder / f"{number}.{kind.lower()}")
-        made_photo(generator, rows, columns, channels).save(paths[-1], kind, **options)
-    return paths
-
-
 @pytest.mark.slow
 class TestPixelsAndAnswers:
     @pytest.mark.parametrize("count", [16, pytest.param(200, marks=pytest.mark.long)])
@@ -142,7 +122,7 @@ class TestPixelsAndAnswers:
     def test_answers_equal_the_models_for_each_image(self, page, page_dir, untrained, tmp_path):
         self.check_answers(page, page_dir, untrained)
         before = text(page, "knows")
-        made_photo(np.random.default_rng(4), 70, 60).save(tmp_path / "another.png")
+        noisy_photo(np.random.default_rng(4), 70, 60).save(tmp_path / "another.png")
         choose(page, tmp_path / "another.png")
         self.check_answers(page, page_dir, untrained)
         assert text(page, "knows") != before
@@ -165,7 +145,7 @@ class TestPixelsAndAnswers:
 
     def test_only_the_pages_files_are_requested(self, page, served, tmp_path):
         address, requests = served
-        made_photo(np.random.default_rng(1), 90, 60).save(tmp_path / "secret.png")
+        noisy_photo(np.random.default_rng(1), 90, 60).save(tmp_path / "secret.png")
         choose(page, tmp_path / "secret.png")
         asked = page.execute_script("return performance.getEntriesByType('resource').map(each => each.name)")
         assert asked and all(each.startswith((address, "data:")) for each in asked)
@@ -294,29 +274,6 @@ class TestInput:
         assert not page.execute_script("return alexnet.occlusion")
 
 
-def choose_unit(page, layer, map, row, column):
-    """Clicks a map of a layer and points at one of its units; returns the steps that explain it."""
-    script = (
-        "const layer = alexnet.page.layers.find(({ name }) => name === arguments[0]), map = arguments[1];"
-        "alexnet.held = false;"
-        "const point = (id, row, column, rows, columns, kinds) => {"
-        "  const canvas = document.getElementById(id), { left, top, width, height } = canvas.getBoundingClientRect();"
-        "  const clientX = left + ((column + 0.5) * width) / columns, clientY = top + ((row + 0.5) * height) / rows;"
-        "  for (const kind of kinds) canvas.dispatchEvent(new PointerEvent(kind, { clientX, clientY })); };"
-        "const box = Math.floor(map / layer.perBox), inBox = map % layer.perBox, perRow = layer.columns;"
-        "point(`${layer.name}-${box + 1}`, Math.floor(inBox / perRow), inBox % perRow, layer.rows, perRow,"
-        "  ['pointermove', 'click']);"
-        "point('map', arguments[2], arguments[3], layer.side, layer.side, ['pointermove']);"
-        "return JSON.parse(JSON.stringify(alexnet.steps, (_, value) =>"
-        "  (ArrayBuffer.isView(value) ? [...value] : value)));"
-    )
-    return page.execute_script(script, layer, map, row, column)
-
-
-def shown_number(value):
-    return "0" if value == 0 else f"{value:#.3g}".rstrip(".").replace("-", "\u2212")
-
-
 @pytest.mark.slow
 class TestSteps:
     @pytest.mark.parametrize(
@@ -418,7 +375,7 @@ class TestSteps:
 @pytest.mark.slow
 class TestErrors:
     def test_broken_image_is_named_and_the_next_is_shown(self, page, tmp_path):
-        made_photo(np.random.default_rng(2), 60, 60).save(tmp_path / "good.png")
+        noisy_photo(np.random.default_rng(2), 60, 60).save(tmp_path / "good.png")
         (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
         choose(page, tmp_path / "broken.jpg")
         problem = page.find_element(By.ID, "problem")
@@ -521,7 +478,7 @@ def test_network_with_one_column_and_without_data(browser, runtime, tmp_path):
     )
     config = formats.ExportConfig(format="web", precision="float16", runtime=runtime)
     folder = exporter.export_model(model, description, tmp_path / "page", config)
-    made_photo(np.random.default_rng(3), 60, 90).save(tmp_path / "photo.jpg", exif=exif(6))
+    noisy_photo(np.random.default_rng(3), 60, 90).save(tmp_path / "photo.jpg", exif=exif(6))
     with serve(folder) as (address, _):
         browser.get(address)
         wait_for(browser, "document.getElementById('loading').hidden")
@@ -575,26 +532,6 @@ class TestFiles:
         thumbnail = np.asarray(Image.fromarray(images[41]).resize((40, 40), Image.Resampling.BILINEAR))
         shown = sprite[40:80, 40:80]  # the second in the second row of 40
         assert np.abs(shown.astype(int) - thumbnail).mean() < 6
-
-    def test_page_is_small_and_needs_no_other_host(self):
-        folder = exporter.web_page._SOURCES
-        lines = sum(len(path.read_text().splitlines()) for path in folder.iterdir())
-        assert {path.suffix for path in folder.iterdir()} == {".css", ".html", ".js"}
-        assert lines < 1300
-        assert "://" not in (folder / "index.html").read_text() + (folder / "style.css").read_text()
-
-    def test_invalid_runtime_is_refused(self, tmp_path):
-        (tmp_path / "other.tgz").write_bytes(b"no archive")
-        for path in (tmp_path, tmp_path / "other.tgz", tmp_path / "missing"):
-            with pytest.raises(ValueError, match=r"`runtime` must be the npm package onnxruntime-web .* Received: "):
-                browser_runtime.open_package(path)
-
-    def test_cdn_addresses_have_the_version_and_checksums(self, tmp_path):
-        described = browser_runtime.write(tmp_path, None)
-        assert list(tmp_path.iterdir()) == []
-        for each in described:
-            assert f"onnxruntime-web@{browser_runtime.VERSION}/dist/" in each["url"]
-            assert each["integrity"].startswith("sha384-")
 
     @pytest.mark.slow
     def test_checksums_match_the_package(self, runtime, tmp_path):
