@@ -142,7 +142,7 @@ def train(config: TrainConfig, worker: workers.Worker) -> None:
             print(
                 f"Training {config.variant}: {count_parameters(training.network):,} parameters, {data.classes} "
                 f"classes, {data.training_images:,} images, {data.steps_per_epoch} steps per epoch, {config.epochs} "
-                f"epochs, {devices.describe()}."
+                f"epochs, {devices.describe()}. top1 and top5 are accuracies: 1 minus the error."
             )
             in_order = [checks, schedule, best, logger, saver]
             fit.fit(training.model, data, start, config.epochs, in_order, worker, input_clock)
