@@ -109,7 +109,7 @@ def _print_help(module, arguments):
         default = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
         text += f" Default: {default}." if default not in (None, False, "", 0) else ""
         lines.append(flags.text_wrap(f"{name}: {text}", indent="      ", firstline_indent="  "))
-    print("\n".join(lines))
+    sys.stdout.write("\n".join([*lines, ""]))
 
 
 def _parse_flags(argv):

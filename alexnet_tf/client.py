@@ -2,6 +2,8 @@
 
 IMAGE is an image file or a folder of images.
 
+Examples:
+
     alexnet-client --server=grpc://localhost:8500 --panel=panel.png photos
     alexnet-client --server=https://models.example --format=jsonl photos > answers.jsonl
 """

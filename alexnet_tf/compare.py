@@ -1,7 +1,9 @@
 """Prints the perceptual distance (LPIPS) of two images, or of the images of the same names in two folders.
 
-alexnet-compare original.png compressed.jpg
-alexnet-compare --output=distances.txt originals compressed
+Examples:
+
+    alexnet-compare original.png compressed.jpg
+    alexnet-compare --output=distances.txt originals compressed
 """
 
 import pathlib

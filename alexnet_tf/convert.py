@@ -1,7 +1,9 @@
 """Converts other programs' weights files, and this project's models between merged and split columns.
 
-alexnet-convert --input=bvlc_alexnet.caffemodel --output_dir=models/caffe
-alexnet-convert --input=runs/paper --columns=split --output_dir=models/two_devices
+Examples:
+
+    alexnet-convert --input=bvlc_alexnet.caffemodel --output_dir=models/caffe
+    alexnet-convert --input=runs/paper --columns=split --output_dir=models/two_devices
 """
 
 import pathlib

@@ -1,9 +1,11 @@
 """Describes a variant as a table, the differences between two, all variants, or the content of a weights file.
 
-alexnet-describe --variant=paper
-alexnet-describe --variant=caffe --against=paper
-alexnet-describe --weights                          # published weights
-alexnet-describe alexnet-owt-7be5be79.pth
+Examples:
+
+    alexnet-describe --variant=paper
+    alexnet-describe --variant=caffe --against=paper
+    alexnet-describe --weights                          # published weights
+    alexnet-describe alexnet-owt-7be5be79.pth
 """
 
 import pathlib

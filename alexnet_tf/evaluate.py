@@ -2,6 +2,8 @@
 
 The exit status is 1 if an error is larger than expected.
 
+Examples:
+
     alexnet-evaluate --model=runs/photos --data_dir=runs/photos/data
     alexnet-evaluate --model=runs/a,runs/b --data_dir=data/photos        # the average of two models
     alexnet-evaluate --model=torchvision --data_dir=data/imagenet

@@ -1,9 +1,11 @@
 """Exports a trained model as a numbered version: a SavedModel for TensorFlow Serving, a web page, or another format.
 
-alexnet-export --model=runs/photos --data_dir=runs/photos/data --export_dir=served/alexnet
-alexnet-export --model=torchvision --export_dir=served/alexnet
-alexnet-export --model=runs/photos --data_dir=runs/photos/data --format=web --export_dir=served/page --serve=8000
-alexnet-export --model=runs/photos --data_dir=runs/photos/data --format=onnx --precision=int8 --export_dir=served/onnx
+Examples:
+
+    alexnet-export --model=runs/photos --data_dir=runs/photos/data --export_dir=served/alexnet
+    alexnet-export --model=torchvision --export_dir=served/alexnet
+    alexnet-export --model=runs/photos --data_dir=runs/photos/data --format=web --export_dir=served/page --serve=8000
+    alexnet-export --model=runs/photos --data_dir=runs/photos/data --format=onnx --export_dir=served/onnx
 """
 
 import functools

@@ -1,7 +1,9 @@
 """Draws the paper's figures from a trained model, and what it responds to.
 
-alexnet-figures --model=runs/photos --data_dir=runs/photos/data --output_dir=figures
-alexnet-figures --model=runs/photos --figure=activations --image=photo.jpg --output_dir=figures
+Examples:
+
+    alexnet-figures --model=runs/photos --data_dir=runs/photos/data --output_dir=figures
+    alexnet-figures --model=runs/photos --figure=activations --image=photo.jpg --output_dir=figures
 """
 
 import pathlib

@@ -1,7 +1,9 @@
 """Prints the five most probable classes of image files, and writes the probabilities of all classes.
 
-alexnet-predict --model=torchvision photo.jpg
-alexnet-predict --model=runs/photos --panel=panel.png --csv=probabilities.csv photos
+Examples:
+
+    alexnet-predict --model=torchvision photo.jpg
+    alexnet-predict --model=runs/photos --panel=panel.png --csv=probabilities.csv photos
 """
 
 import csv

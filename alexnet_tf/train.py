@@ -1,5 +1,7 @@
 """Trains an AlexNet on TFRecords. The same command resumes a run that was stopped.
 
+Examples:
+
     alexnet-train --data_dir=data/imagenet --run_dir=runs/paper                          # as in the paper
     alexnet-train --flagfile=alexnet_tf/recipes/demo.flags --data_dir=folder:photos --run_dir=runs/scratch
     alexnet-train --init_from=torchvision --variant=one_weird_trick --new_head --freeze=conv1,conv2,conv3,conv4,conv5 \\

@@ -1,9 +1,11 @@
 """Builds TFRecords of 256 x 256 images and their statistics. A second run resumes an interrupted one.
 
-alexnet-tfrecords --source=folder:photos --data_dir=data/photos
-alexnet-tfrecords --source=ilsvrc2012:/downloads --data_dir=data/imagenet
-alexnet-tfrecords --data_dir=data/photos --verify
-alexnet-tfrecords --describe=data/photos
+Examples:
+
+    alexnet-tfrecords --source=folder:photos --data_dir=data/photos
+    alexnet-tfrecords --source=ilsvrc2012:/downloads --data_dir=data/imagenet
+    alexnet-tfrecords --data_dir=data/photos --verify
+    alexnet-tfrecords --describe=data/photos
 """
 
 import dataclasses

@@ -28,7 +28,7 @@ _STRONGEST = 5  # training images of each map
 _PATCH_PX = 40  # maximum side of these
 _CELLS_PER_ROW = 40  # in a sprite
 _BATCH = 32
-_ASPECT = 3 / 4  # width by height of a column's maps
+_ASPECT = 3 / 8  # width by height of a layer's maps, of all columns below each other
 
 
 def write(
@@ -106,7 +106,8 @@ def _describe_stage(model, stage):
     """What the page needs to know of a layer: its place in figure 2, its steps, its maps and their receptive fields."""
     shape = structure.features(model, [stage.activation]).output[stage.activation].shape
     maps = shape[-1] // stage.boxes
-    rows = min((k for k in range(1, maps + 1) if maps % k == 0), key=lambda k: abs(k - (maps / _ASPECT) ** 0.5))
+    wanted_rows = (maps / (_ASPECT * structure.num_columns(model))) ** 0.5
+    rows = min((k for k in range(1, maps + 1) if maps % k == 0), key=lambda k: abs(k - wanted_rows))
     return {
         "name": stage.layer.name,
         "output": stage.activation,

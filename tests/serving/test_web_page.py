@@ -307,7 +307,7 @@ class TestSteps:
         found = steps["convolution"]
         np.testing.assert_allclose(found["inputs"], inputs.ravel(), rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(found["kernel"], kernel.ravel(), rtol=1e-3, atol=1e-6)
-        scale = np.abs(inputs * kernel).sum()
+        scale = float(np.abs(inputs * kernel).sum())
         np.testing.assert_allclose(found["products"], (inputs * kernel).ravel(), atol=1e-3 * scale)
         convolved = (inputs * kernel).sum() + bias
         assert found["sum"] + found["bias"] == pytest.approx(convolved, abs=1e-3 * scale)
