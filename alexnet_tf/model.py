@@ -28,6 +28,7 @@ def build_alexnet(
     num_classes: int | None = None,
     *,
     initializer: str | keras.initializers.Initializer | None = None,
+    initial_biases: float | None = None,
     input_scale: float | tuple[float, float, float] | None = None,
     merge_columns: bool | None = None,
     column_devices: Sequence[str] | None = None,
@@ -50,6 +51,7 @@ def build_alexnet(
         num_classes: number of classes, at least 2; None for ImageNet's 1000.
         initializer: None for the variant's own initial weights and biases, or a Keras initializer for all kernels, such
             as "he_normal". The biases are then 0: the paper's biases of 1 belong to its small weights.
+        initial_biases: initial value of all biases; None for that of `initializer`.
         input_scale: factor of the centered pixels (see `layers.MeanImage`); None for the variant's own.
         merge_columns: whether a layer that is connected to every column is one layer for all columns (True: fewer,
             larger products on one device) instead of one for each column (False: each column can have its own device);
@@ -98,7 +100,7 @@ def build_alexnet(
         name="mean_image",
     )(x)
     for shape in shapes:
-        x = keras_layers.make_layer(shape, row.columns, merged, initializer, column_devices)(x)
+        x = keras_layers.make_layer(shape, row.columns, merged, initializer, column_devices, initial_biases)(x)
     if pooling:
         x = _POOLINGS[pooling](name=f"{pooling}_pool")(x)
     model = keras.Model(image, x, name=name or f"alexnet_{variant}")

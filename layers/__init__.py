@@ -5,6 +5,7 @@ from alexnet_tf.layers.column_layer import ColumnLayer
 from alexnet_tf.layers.column_wise import ColumnWise
 from alexnet_tf.layers.grouped_conv2d import GroupedConv2D
 from alexnet_tf.layers.local_response_normalization import LocalResponseNormalization
+from alexnet_tf.layers.locally_connected_2d import LocallyConnected2D
 from alexnet_tf.layers.mean_image import MeanImage
 from alexnet_tf.layers.paper_dropout import PaperDropout, ReplicaDropout
 from alexnet_tf.layers.within_map_normalization import WithinMapNormalization
@@ -15,6 +16,7 @@ __all__ = [
     "ColumnWise",
     "GroupedConv2D",
     "LocalResponseNormalization",
+    "LocallyConnected2D",
     "MeanImage",
     "PaperDropout",
     "ReplicaDropout",

@@ -63,6 +63,22 @@ class WithinMap(nn.Module):
         return x / (1 + self.scale / self.size**2 * total) ** self.beta
 
 
+class Local(nn.Module):
+    """A 3 x 3 convolution with padding 1 whose kernels and biases differ from position to position."""
+
+    def __init__(self, maps: int, filters: int, side: int) -> None:
+        """Make weights (inputs, filters, positions), with the inputs map by map, and biases."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(9 * maps, filters, side * side))
+        self.bias = nn.Parameter(torch.empty(filters, side * side))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve maps (batch, channels, side, side)."""
+        patches = functional.unfold(x, 3, padding=1)
+        sums = torch.einsum("bip,ifp->bfp", patches, self.weight) + self.bias
+        return sums.unflatten(2, x.shape[2:])
+
+
 class PaperDropout(nn.Module):
     """The 2012 dropout: in training a unit is kept as it is or zeroed; at test every output is halved."""
 
@@ -94,13 +110,19 @@ class Variant:
     lrn_k: float = 2.0
     lrn_alpha: float = 1e-4
     lrn_columns: int = 2
+    lrn_n: int = 5
     pool_size: int = 3
+    # Size and stride of pool1, if not as those of the others.
+    first_pool: tuple[int, int] | None = None
     pool_ceil: bool = False
     units: tuple[int, int] = (4096, 4096)
     # Whether fc6 and fc7 are split in two, each half seeing its own column only.
     split_fc: bool = False
     tanh: bool = False
     rescaled_dropout: bool = False
+    # Kernels of the locally-connected layers local3, local4.
+    local: tuple[int, ...] = ()
+    bn_affine: bool = True
 
 
 def _without(*names: str, order: str = ORDER) -> str:
@@ -123,13 +145,61 @@ _FOUR_LAYER = Variant(
     pool_ceil=True,
 )
 
+# conv1 has no neuron, pool1 has; a second normalization within each map; LRN's alpha is divided by n.
+_ORIGINAL = Variant(
+    order=ORDER.replace("relu1 norm1 pool1", "norm1 pool1 relu1")
+    .replace("relu2 norm2 pool2", "relu2 norm2 within2 pool2")
+    .replace("relu5 pool5", "pool5 relu5"),
+    lrn_alpha=1e-4 / 5,
+)
+_ORIGINAL_SIX = dataclasses.replace(_ORIGINAL, order=_ORIGINAL.order.replace("relu5 ", "relu5 conv6 relu6c "))
+_CUDA_CONVNET2 = dataclasses.replace(
+    _ORIGINAL,
+    order=_without("within2", order=_ORIGINAL.order),
+    kernels=(64, 192, 384, 256, 256),
+    groups=(1, 1, 1, 1, 1),
+    lrn_columns=1,
+)
+_NO_OVERLAP = {"padding": (0, 1, 1, 1, 0), "pool_size": 2, "pool_ceil": True}
+_ONE_COLUMN = {"kernels": (48, 128, 192, 192, 256), "groups": (1, 1, 1, 1, 1), "lrn_columns": 1}
+_INDEPENDENT = {"kernels": (96, 320, 384, 384, 256), "groups": (1, 2, 2, 2, 2), "units": (8192, 4096), "split_fc": True}
+# Crops of 24 pixels: sides 24, 12, 6.
+_CIFAR = Variant(
+    order="conv1 relu1 pool1 conv2 relu2 pool2 local3 relu3 local4 relu4 flatten fc10",
+    side=24,
+    kernels=(64, 64),
+    sizes=(5, 5),
+    strides=(1, 1),
+    groups=(1, 1),
+    padding=(2, 2),
+    pool_ceil=True,
+    local=(32, 32),
+)
+
 _VARIANTS = {
     "paper": Variant(),
-    "original": Variant(
-        order=ORDER.replace("relu1 norm1 pool1", "norm1 pool1 relu1")
-        .replace("relu2 norm2 pool2", "relu2 norm2 within2 pool2")
-        .replace("relu5 pool5", "pool5 relu5"),
-        lrn_alpha=1e-4 / 5,
+    "original": _ORIGINAL,
+    "original_no_lrn": dataclasses.replace(
+        _ORIGINAL, order=_without("norm1", "norm2", "within2", order=_ORIGINAL.order)
+    ),
+    "original_no_overlap": dataclasses.replace(_ORIGINAL, **_NO_OVERLAP),
+    "original_one_column": dataclasses.replace(_ORIGINAL, **_ONE_COLUMN),
+    "original_independent_columns": dataclasses.replace(_ORIGINAL, **_INDEPENDENT),
+    "original_six_conv": _ORIGINAL_SIX,
+    "original_six_conv_2011": dataclasses.replace(
+        _ORIGINAL_SIX, order=_ORIGINAL_SIX.order.replace("fc8", "fc_linear fc8")
+    ),
+    "cuda_convnet2": _CUDA_CONVNET2,
+    "krizhevsky_2014": dataclasses.replace(_CUDA_CONVNET2, kernels=(64, 192, 384, 384, 256)),
+    "cifar_13pct": _CIFAR,
+    "cifar_11pct": dataclasses.replace(
+        _CIFAR,
+        order=_CIFAR.order.replace("pool1", "pool1 norm1").replace("relu2", "relu2 norm2"),
+        lrn_k=1.0,
+        lrn_n=9,
+        lrn_alpha=1e-3 / 9,
+        lrn_columns=1,
+        local=(64, 32),
     ),
     "caffe": _CAFFE,
     "caffe_224": dataclasses.replace(_CAFFE, side=224, order=_CAFFE.order.replace("pool5", "pool5ceil")),
@@ -151,17 +221,25 @@ _VARIANTS = {
         # The shift of the batch normalization makes these biases idle; conv5 nevertheless keeps its own.
         no_bias=("conv1", "conv2", "conv3", "conv4"),
     ),
+    "batch_norm_32k": dataclasses.replace(
+        _CAFFE,
+        order="conv1 relu1 pool1 bn2 conv2 relu2 pool2 bn3 conv3 relu3 bn4 conv4 relu4 bn5 conv5 relu5 pool5 "
+        "flatten fc6 relu6 drop6 fc7 relu7 drop7 fc8",
+        bn_affine=False,
+    ),
     "no_lrn": Variant(order=_without("norm1", "norm2")),
     # Partial windows at the bottom and right, and less padding: 55, 28, 26, 13, 13, 13, 11, 6.
-    "no_overlap": Variant(padding=(0, 1, 1, 1, 0), pool_size=2, pool_ceil=True),
-    "one_column": Variant(kernels=(48, 128, 192, 192, 256), groups=(1, 1, 1, 1, 1), lrn_columns=1),
-    "independent_columns": Variant(
-        kernels=(96, 320, 384, 384, 256), groups=(1, 2, 2, 2, 2), units=(8192, 4096), split_fc=True
-    ),
+    "no_overlap": Variant(**_NO_OVERLAP),
+    "one_column": Variant(**_ONE_COLUMN),
+    "independent_columns": Variant(**_INDEPENDENT),
     "tanh": Variant(tanh=True),
     "no_dropout": Variant(order=_without("drop6", "drop7")),
     "six_conv": Variant(order=ORDER.replace("pool5", "pool5 conv6 relu6c")),
     # The pool after a missing convolution stays, so the map sizes stay.
+    # The first pooling takes over the stride of conv1, and conv2 sees the three colors.
+    "no_conv1": Variant(
+        order=_without("pad1", "conv1", "relu1", "norm1"), first_pool=(16, 8), groups=(1, 1, 1, 2, 2, 1)
+    ),
     "no_conv2": Variant(order=_without("conv2", "relu2", "norm2")),
     "no_conv3": Variant(order=_without("conv3", "relu3")),
     "no_conv4": Variant(order=_without("conv4", "relu4")),
@@ -200,8 +278,9 @@ class AlexNet(nn.Module):
                 maps, side = variant.kernels[index], (side + 2 * padding - size) // stride + 1
             elif name.startswith("pool"):
                 ceil = variant.pool_ceil or name.endswith("ceil")
-                layer = nn.MaxPool2d(variant.pool_size, 2, ceil_mode=ceil)
-                side = (side - variant.pool_size + ceil) // 2 + 1
+                size, stride = variant.first_pool if variant.first_pool and name == "pool1" else (variant.pool_size, 2)
+                layer = nn.MaxPool2d(size, stride, ceil_mode=ceil)
+                side = (side - size + ceil) // stride + 1
             elif name == "pad1":
                 # 224 gives 54.25 steps; the original program rounds up and reads zeros past bottom and right.
                 layer = nn.ZeroPad2d((0, 3, 0, 3))
@@ -211,16 +290,20 @@ class AlexNet(nn.Module):
                 maps, side = maps * side * side, 1
             elif name.startswith("fc"):
                 is_last = name == variant.order.split()[-1]
-                units = num_classes if is_last else variant.units[int(name[2:]) - 6]
+                units = num_classes if is_last else {"fc_linear": 2048}.get(name) or variant.units[int(name[2:]) - 6]
                 if variant.split_fc and not is_last:
                     layer = nn.ModuleList(nn.Linear(maps // 2, units // 2) for _ in range(2))
                 else:
                     layer = nn.Linear(maps, units)
                 maps = units
             elif name.startswith("bn"):
-                layer = nn.BatchNorm2d(maps, eps=1e-4)
+                layer = nn.BatchNorm2d(maps, eps=1e-4, affine=variant.bn_affine)
+            elif name.startswith("local"):
+                filters = variant.local[int(name[5:]) - 3]
+                layer = Local(maps, filters, side)
+                maps = filters
             elif name.startswith("norm"):
-                layer = AcrossMaps(variant.lrn_k, variant.lrn_alpha, variant.lrn_columns)
+                layer = AcrossMaps(variant.lrn_k, variant.lrn_alpha, variant.lrn_columns, variant.lrn_n)
             elif name.startswith("within"):
                 layer = WithinMap()
             elif name.startswith("drop"):
@@ -254,8 +337,14 @@ def torch_parameters(model, network):
     for layer in model.layers:
         theirs = getattr(network, layer.name, None)
         if isinstance(layer, keras.layers.BatchNormalization):
+            if layer.gamma is None:
+                continue
             yield layer.gamma, theirs.weight, lambda array: array
             yield layer.beta, theirs.bias, lambda array: array
+        elif isinstance(theirs, Local):
+            maps = layer.input.shape[-1]
+            yield layer.kernels[0], theirs.weight, lambda array, maps=maps: local_kernel(array, maps)
+            yield layer.biases[0], theirs.bias, lambda array: array.T.reshape(-1)
         elif hasattr(layer, "kernels"):
             for column, kernel in enumerate(layer.kernels):
                 own = theirs[column] if isinstance(theirs, torch.nn.ModuleList) else theirs
@@ -263,6 +352,12 @@ def torch_parameters(model, network):
                 yield kernel, own.weight, kernel_part(layer, parts, part)
                 if layer.biases:
                     yield layer.biases[column], own.bias, lambda array, ps=parts, p=part: np.split(array, ps)[p]
+
+
+def local_kernel(array, maps):
+    """From (maps * 9, filters, positions) to (9 * maps, positions * filters)."""
+    array = array.reshape(maps, 9, *array.shape[1:]).transpose(1, 0, 3, 2)
+    return array.reshape(9 * maps, -1)
 
 
 def kernel_part(layer, parts, part):

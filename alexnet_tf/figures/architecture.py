@@ -63,7 +63,7 @@ def _draw(variant: str, num_classes: int) -> Figure:
     row = VARIANTS[variant]
     num_columns = 1 if row.columns_merged else row.columns
     *shapes, _ = rows.trace(row, num_classes)
-    layers = [shape for shape in shapes if isinstance(shape.row, rows.Conv | rows.Dense)]
+    layers = [shape for shape in shapes if isinstance(shape.row, rows.Conv | rows.Local | rows.Dense)]
     boxes = [1, *[num_columns] * (len(layers) - 1), 1]  # the classifier is one for all columns
     centers = columns.box_centers(boxes, _STEP, _DISTANCE)
 
@@ -85,7 +85,7 @@ def _draw(variant: str, num_classes: int) -> Figure:
         volume = _volume(size, row.image_px)
         starts = [(x + (below.width + below.depth) / 2, y) for x, y in centers[position - 1]]
         ends = [(x - (volume.width + volume.depth) / 2, y) for x, y in here]
-        connections = rows.connections(len(starts), len(ends), shape.row.input_columns)  # pyright: ignore[reportAttributeAccessIssue] # a Conv or Dense
+        connections = rows.connections(len(starts), len(ends), shape.row.input_columns)  # pyright: ignore[reportAttributeAccessIssue] # no other layers
         columns.draw_arrows(axes, starts, ends, connections, linewidth=1.2)
         for color, center in zip(_COLORS if len(here) > 1 else [_NO_COLUMN], here, strict=True):
             text = f"{shape.name}\n{' x '.join(map(str, size))}"
@@ -135,6 +135,8 @@ def _draw_volume(axes: Axes, x: float, y: float, volume: _Volume, text: str, col
 
 def _kernels(row: rows.Layer | None) -> list[str]:
     """The size of a convolution's kernels, and their stride unless it is 1."""
+    if isinstance(row, rows.Local):
+        return [f"{row.kernel_size} x {row.kernel_size} kernels", "own at each position"]
     if not isinstance(row, rows.Conv):
         return []
     return [f"{row.kernel_size} x {row.kernel_size} kernels", *([f"stride {row.strides}"] if row.strides > 1 else [])]

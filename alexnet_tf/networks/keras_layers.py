@@ -10,6 +10,7 @@ from alexnet_tf.layers import (
     ColumnDense,
     ColumnWise,
     GroupedConv2D,
+    LocallyConnected2D,
     LocalResponseNormalization,
     PaperDropout,
     ReplicaDropout,
@@ -24,6 +25,7 @@ def make_layer(
     merged: bool,
     initializer: str | keras.initializers.Initializer | None,
     devices: Sequence[str] | None,
+    initial_biases: float | None = None,
 ) -> keras.layers.Layer:
     """Makes the Keras layer of a row.
 
@@ -33,6 +35,7 @@ def make_layer(
         merged: whether a layer that is connected to every column is one layer for all columns.
         initializer: see `model.build_alexnet`.
         devices: None, or a device for each column; then each column is a separate tensor from conv1 to the classifier.
+        initial_biases: see `model.build_alexnet`.
 
     Raises:
         ValueError: if the row has an unknown class.
@@ -50,8 +53,15 @@ def make_layer(
                 groups=1 if merged and row.input_columns == "all" else num_columns,
                 input_columns=row.input_columns,
                 use_bias=rows.has_biases(row),
-                **_initial_weights(shape, initializer),
+                **_initial_weights(shape, initializer, initial_biases),
                 **placed,
+                name=row.name,
+            )
+        case rows.Local():
+            return LocallyConnected2D(
+                row.filters,
+                row.kernel_size,
+                **_initial_weights(shape, initializer, initial_biases),
                 name=row.name,
             )
         case rows.Dense(units=None):  # the classifier has no columns; as in the original program, gpu=0 computes it
@@ -60,7 +70,7 @@ def make_layer(
                 groups=1,
                 input_columns=row.input_columns,
                 devices=devices and devices[:1],
-                **_initial_weights(shape, initializer),
+                **_initial_weights(shape, initializer, initial_biases),
                 dtype=output_dtype,
                 name=row.name,
             )
@@ -69,7 +79,7 @@ def make_layer(
                 shape.output_shape[-1],
                 groups=1 if merged and row.input_columns == "all" else num_columns,
                 input_columns=row.input_columns,
-                **_initial_weights(shape, initializer),
+                **_initial_weights(shape, initializer, initial_biases),
                 **placed,
                 name=row.name,
             )
@@ -78,7 +88,9 @@ def make_layer(
         case rows.Dropout():
             return PaperDropout(row.rate, groups=num_columns, devices=devices, name=row.name)
         case rows.BatchNorm():
-            return keras.layers.BatchNormalization(momentum=row.momentum, epsilon=row.epsilon, name=row.name)
+            return keras.layers.BatchNormalization(
+                momentum=row.momentum, epsilon=row.epsilon, center=row.scaled, scale=row.scaled, name=row.name
+            )
         case None:
             return keras.layers.Softmax(dtype=output_dtype, name=shape.name)
         case rows.LRN():
@@ -100,15 +112,16 @@ def make_layer(
     return layer if devices is None else ColumnWise(layer, devices, name=row.name)
 
 
-def _initial_weights(shape, initializer):
+def _initial_weights(shape, initializer, initial_biases):
     """Returns the initializers of a layer with weights, as keyword arguments."""
     if initializer is not None:
-        return {"kernel_initializer": initializer, "bias_initializer": "zeros"}
-    if shape.row.std is None:
+        kernels, biases = initializer, "zeros"
+    elif shape.row.std is None:
         limit = 1 / shape.fan_in**0.5
-        uniform = keras.initializers.RandomUniform(-limit, limit)
-        return {"kernel_initializer": uniform, "bias_initializer": uniform}
-    return {
-        "kernel_initializer": keras.initializers.RandomNormal(stddev=shape.row.std),
-        "bias_initializer": keras.initializers.Constant(shape.row.bias or 0.0),
-    }
+        kernels = biases = keras.initializers.RandomUniform(-limit, limit)
+    else:
+        kernels = keras.initializers.RandomNormal(stddev=shape.row.std)
+        biases = keras.initializers.Constant(shape.row.bias or 0.0)
+    if initial_biases is not None:
+        biases = keras.initializers.Constant(initial_biases)
+    return {"kernel_initializer": kernels, "bias_initializer": biases}

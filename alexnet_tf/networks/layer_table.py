@@ -64,6 +64,9 @@ def _cells(shape: LayerShape, variant: Variant) -> dict[str, str]:
                 "stride": str(row.strides),
                 "padding": _padding(row),
             }
+        case rows.Local():
+            padding = {"kernel": _square(row.kernel_size), "stride": "1", "padding": str(row.kernel_size // 2)}
+            return _weights(shape, variant) | padding
         case rows.Dense():
             return _weights(shape, variant)
         case rows.LRN():
@@ -76,7 +79,9 @@ def _cells(shape: LayerShape, variant: Variant) -> dict[str, str]:
             settings = f"k {row.k:g}, alpha {row.alpha:g} / n², beta {row.beta:g}"
             return {"kernel": _square(row.n), "settings": settings}
         case rows.BatchNorm():
-            settings = f"momentum {row.momentum:g}, epsilon {row.epsilon:g}"
+            settings = (
+                f"momentum {row.momentum:g}, epsilon {row.epsilon:g}{'' if row.scaled else ', no scale or shift'}"
+            )
             return {"parameters": f"{shape.parameters:,}", "settings": settings}
         case rows.MaxPool():
             edge = "0" if row.padding == "valid" else "right and bottom edge"
@@ -90,7 +95,7 @@ def _cells(shape: LayerShape, variant: Variant) -> dict[str, str]:
 
 def _weights(shape: LayerShape, variant: Variant) -> dict[str, str]:
     row = shape.row
-    assert isinstance(row, rows.Conv | rows.Dense)
+    assert isinstance(row, rows.Conv | rows.Dense | rows.Local)
     settings = f"std {row.std}, {'no bias' if row.bias is None else f'bias {row.bias:g}'}"
     return {
         "input": _input(variant, row.input_columns),
@@ -162,7 +167,7 @@ def overview() -> list[tuple[str, ...]]:
     for name, row in VARIANTS.items():
         shapes = list(rows.trace(row, 1000))
         parameters, work = sum(s.parameters for s in shapes), sum(s.multiply_adds for s in shapes)
-        kernels = "-".join(str(conv.filters) for conv in row.layers if isinstance(conv, rows.Conv))
+        kernels = "-".join(str(conv.filters) for conv in row.layers if isinstance(conv, rows.Conv | rows.Local))
         lines.append((name, row.title, str(row.image_px), kernels, f"{parameters:,}", f"{work / 1e6:.1f} M"))
     return lines
 

@@ -37,6 +37,19 @@ class Conv:
 
 
 @dataclasses.dataclass(frozen=True)
+class Local:
+    """A locally-connected layer: a convolution with stride 1 and zero padding whose kernels and biases are not shared
+    between positions. Only for networks with one column. The attributes are those of `Conv`."""
+
+    name: str
+    filters: int
+    kernel_size: int
+    input_columns: str = "own"
+    std: float | None = 0.01
+    bias: float | None = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Dense:
     """A fully-connected layer: `units` in all columns together, None for one unit per class; the rest as in `Conv`."""
 
@@ -84,9 +97,12 @@ class WithinMapNorm:
 
 @dataclasses.dataclass(frozen=True)
 class BatchNorm:
+    """Batch normalization. scaled: whether it has a trained scale and shift."""
+
     name: str
     momentum: float = 0.9  # of the moving averages
     epsilon: float = 1e-4
+    scaled: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +126,7 @@ class Dropout:
     rescaled: bool = False
 
 
-Layer = Conv | Dense | Activation | LRN | WithinMapNorm | BatchNorm | MaxPool | Dropout
+Layer = Conv | Local | Dense | Activation | LRN | WithinMapNorm | BatchNorm | MaxPool | Dropout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,17 +232,21 @@ def trace(variant: Variant, num_classes: int) -> collections.abc.Iterator[LayerS
                 output = (*(_conv_side(side, row, axis) for axis, side in enumerate(sides)), row.filters)
                 seen = channels // variant.columns if row.input_columns == "own" else channels
                 fan_in = row.kernel_size**2 * seen
+            case Local():
+                output, fan_in = (*sides, row.filters), row.kernel_size**2 * channels
             case Dense():
                 output = (num_classes if row.units is None else row.units,)
                 seen = channels // variant.columns if row.input_columns == "own" else channels
                 fan_in = math.prod(sides) * seen
             case BatchNorm():
-                parameters = 2 * channels
+                parameters = 2 * channels if row.scaled else 0
             case MaxPool():
                 output = (*(_pool_side(side, row) for side in sides), channels)
         weights = fan_in * output[-1]
         if isinstance(row, Conv | Dense):
             parameters = weights + (output[-1] if has_biases(row) else 0)
+        elif isinstance(row, Local):
+            parameters = (weights + output[-1]) * math.prod(sides)
         yield LayerShape(row, row.name, shape, output, fan_in, parameters, weights * math.prod(output[:-1]))
         shape = output
     yield LayerShape(None, "softmax", shape, shape)

@@ -296,7 +296,7 @@ def receptive_field(model: keras.Model, name: str) -> ReceptiveField:
 def input_window(layer: keras.layers.Layer) -> Window:
     """The inputs of a layer's unit; one position for layers that are neither convolutions nor poolings."""
     inner = column_layer(layer)
-    if isinstance(inner, layers.GroupedConv2D):
+    if isinstance(inner, layers.GroupedConv2D | layers.LocallyConnected2D):
         size, stride = inner.kernel_size, inner.strides
     elif isinstance(inner, keras.layers.MaxPooling2D | keras.layers.Conv2D):
         size = (inner.pool_size if isinstance(inner, keras.layers.MaxPooling2D) else inner.kernel_size)[0]

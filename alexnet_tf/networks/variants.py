@@ -7,7 +7,18 @@ This module does not import TensorFlow.
 "net 145" is its file layers/layers-145.cfg.
 """
 
-from alexnet_tf.networks.rows import LRN, Activation, BatchNorm, Conv, Dense, Dropout, MaxPool, Variant, WithinMapNorm
+from alexnet_tf.networks.rows import (
+    LRN,
+    Activation,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Local,
+    MaxPool,
+    Variant,
+    WithinMapNorm,
+)
 
 
 def _with_tanh(row: Variant) -> Variant:
@@ -16,6 +27,22 @@ def _with_tanh(row: Variant) -> Variant:
         for layer in row.layers
     )
     return row.replace(layers=tuple(rows))
+
+
+def _with_one_column(row: Variant) -> Variant:
+    one = row.replace(columns=1).with_layers("conv1", filters=48).with_layers("conv2", filters=128)
+    return one.with_layers("conv3 conv4", filters=192)  # conv5, fc6 and fc7 are not halved
+
+
+def _without_overlap(row: Variant) -> Variant:
+    # The original's pooling takes the ceiling. Maps of 28, 26, 13, 11 and 6 pixels follow from its paddings.
+    pooled = row.with_layers(MaxPool, pool_size=2, padding="same")
+    return pooled.with_layers("conv2", padding=((1, 1), (1, 1))).with_layers("conv5", padding="valid")
+
+
+def _with_independent_columns(row: Variant) -> Variant:
+    wider = row.with_layers("conv2", filters=320).with_layers("fc6", units=8192)
+    return wider.with_layers("conv3 fc6 fc7", input_columns="own")
 
 
 # fmt: off
@@ -54,10 +81,45 @@ _CAFFE = (
     .with_layers(Dropout, rescaled=True)                                                            # dropout_layer.cpp
 )
 
+_ORIGINAL = (
+    _PAPER.replace(
+        title="the original program's network, which reached the paper's error rates",
+        source="[code] net 145 (layers-145.cfg, layer-params-145.cfg)",
+        # convdata_jpeg.py divides by 1 + 0.1 while color noise of 0.1 is on, so that training images keep the size
+        # of test images.
+        noise_divisor=1.1,
+    )
+    .with_layers("conv3 conv4 conv5", std=0.03)                               # initW
+    .move("relu1", after="pool1")                                             # conv1 has no neuron, pool1 has
+    .insert(WithinMapNorm("within2"), after="norm2")                          # cnorm2, of type rnorm
+    .move("relu5", after="pool5")
+    .with_layers(LRN, alpha_divided_by_n=True)                                # layer.py divides `scale` by `size`
+)
+
+_ORIGINAL_SIX_CONV = _ORIGINAL.insert(
+    Conv("conv6", 256, 3, input_columns="all", std=0.03, bias=1.0), Activation("relu_conv6"), after="relu5"
+).replace(
+    title="the original network with a sixth convolution after the last pooling",
+    source="[code] net 146 (layers-146-2009.cfg, layers-146-2012-2011.cfg)",
+)
+
+_CUDA_CONVNET2 = (
+    _ORIGINAL.replace(
+        title="the one-column network of cuda-convnet2",
+        source="github.com/akrizhevsky/cuda-convnet2, layers/layers-imagenet-1gpu.cfg",
+        columns=1,
+    )
+    .without(WithinMapNorm)
+    .with_layers("conv1", filters=64)
+    .with_layers("conv2", filters=192)
+    .with_layers("conv4", filters=256)
+    .with_layers("fc8", bias=-7.0)
+)
+
 _FOUR_LAYER = Variant(
     title="figure 1's four layers, for images of 32 x 32 pixels",
-    source="[paper] figure 1, which gives no sizes: they are those of cuda-convnet's four layers for CIFAR-10, "
-    "example-layers/layers-18pct.cfg, without its LRN, and with max-pooling throughout",
+    source="[paper] figure 1, which gives no sizes: they are those of [code] example-layers/layers-18pct.cfg, without "
+    "its normalization, and with max-pooling throughout",
     image_px=32,
     columns=1,
     layers=(                                                                      # its pooling takes the ceiling
@@ -68,22 +130,23 @@ _FOUR_LAYER = Variant(
     ),
 )
 
+_CIFAR = Variant(
+    title="section 3.3's network for CIFAR-10, without normalization",
+    source="[paper] section 3.3, whose footnote refers to [code] example-layers/layers-conv-local-13pct.cfg",
+    image_px=24,                                                                  # crops of 32 x 32 pixels
+    columns=1,
+    layers=(                                                                      # its pooling takes the ceiling
+        Conv("conv1", 64, 5, input_columns="all", std=0.0001), Activation("relu1"), MaxPool("pool1", padding="same"),
+        Conv("conv2", 64, 5, input_columns="all"), Activation("relu2"), MaxPool("pool2", padding="same"),
+        Local("local3", 32, 3, std=0.04), Activation("relu3"),
+        Local("local4", 32, 3, std=0.04), Activation("relu4"),
+        Dense("fc10", None),
+    ),
+)
+
 VARIANTS: dict[str, Variant] = {
     "paper": _PAPER,
-    "original": (
-        _PAPER.replace(
-            title="the original program's network, which reached the paper's error rates",
-            source="[code] net 145 (layers-145.cfg, layer-params-145.cfg)",
-            # convdata_jpeg.py divides by 1 + 0.1 while color noise of 0.1 is on, so that training images keep the size
-            # of test images.
-            noise_divisor=1.1,
-        )
-        .with_layers("conv3 conv4 conv5", std=0.03)                               # initW
-        .move("relu1", after="pool1")                                             # conv1 has no neuron, pool1 has
-        .insert(WithinMapNorm("within2"), after="norm2")                          # cnorm2, of type rnorm
-        .move("relu5", after="pool5")
-        .with_layers(LRN, alpha_divided_by_n=True)                                # layer.py divides `scale` by `size`
-    ),
+    "original": _ORIGINAL,
     "caffe": _CAFFE,
     "caffenet": (
         _CAFFE.replace(
@@ -105,9 +168,9 @@ VARIANTS: dict[str, Variant] = {
     ),
     "one_weird_trick": (
         _PAPER.replace(
-            title="torchvision's alexnet: the one-column network of 2014",
-            source="torchvision/models/alexnet.py, after Krizhevsky, One weird trick for parallelizing convolutional "
-            "neural networks, 2014, footnote 1. Its adaptive average pooling to 6 x 6 does nothing at 224 pixels",
+            title="torchvision's alexnet: one column, without LRN",
+            source="torchvision/models/alexnet.py, which names Krizhevsky's paper of 2014 (see krizhevsky_2014). Its "
+            "adaptive average pooling to 6 x 6 does nothing at 224 pixels",
             mean="color",
             input_scale=(1 / 58.395, 1 / 57.12, 1 / 57.375),  # its transforms divide by 255 x (0.229, 0.224, 0.225)
             columns=1,
@@ -121,11 +184,18 @@ VARIANTS: dict[str, Variant] = {
         .insert(Dropout("drop5"), after="pool5")
         .with_layers(Dropout, rescaled=True)
     ),
+    "cuda_convnet2": _CUDA_CONVNET2,
+    "krizhevsky_2014": _CUDA_CONVNET2.with_layers("conv4", filters=384).replace(
+        title="the one-column network of the 2014 paper, with 384 kernels in conv4",
+        source="Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014, footnote 1; the "
+        "rest from cuda-convnet2. Its 1,000 logistic units are a softmax here",
+    ),
     "batch_norm": (
         _CAFFE.replace(
             title="batch normalization instead of LRN, for large batches",
             source="You, Gitman, Ginsburg, Large Batch Training of Convolutional Networks, 2017; their network is "
-            "github.com/borisgin/nvcaffe, models/alexnet_bn/train_val.prototxt",
+            "github.com/borisgin/nvcaffe-0.16, models/alexnet_bn/train_val.prototxt",
+            input_scale=1 / 256,
         )
         .without(LRN)
         .with_layers("conv1 conv2 conv3 conv4", bias=None)                        # bias_term: false, but for conv5
@@ -135,38 +205,55 @@ VARIANTS: dict[str, Variant] = {
         .insert(BatchNorm("bn4"), after="conv4")
         .insert(BatchNorm("bn5"), after="conv5")
     ),
+    "batch_norm_32k": (
+        _CAFFE.replace(
+            title="batch normalization before four convolutions, for batches of 32,768 images",
+            source="github.com/borisgin/nvcaffe-0.16, models/alexnet_bn/train_val2_fp16.prototxt, which its "
+            "solver_32k.prototxt trains",
+            input_scale=1 / 256,
+        )
+        .without(LRN)
+        .with_layers(Conv, bias=0.01)
+        .with_layers("fc8", bias=0.01)
+        .insert(BatchNorm("bn2", scaled=False), after="pool1")
+        .insert(BatchNorm("bn3", scaled=False), after="pool2")
+        .insert(BatchNorm("bn4", scaled=False), after="relu3")
+        .insert(BatchNorm("bn5", scaled=False), after="relu4")
+    ),
     "no_lrn": _PAPER.without(LRN).replace(
-        title="the paper's network without local response normalization",
-        source="[paper] section 3.3; [code] net 148",
+        title="the paper's network without local response normalization", source="[paper] section 3.3"
     ),
-    "no_overlap": (
-        _PAPER.replace(
-            title="the paper's network with pooling that does not overlap",
-            source="[paper] section 3.4; [code] net 147, whose paddings bring the maps to 28, 26, 13, 11 and 6 pixels",
-        )
-        .with_layers(MaxPool, pool_size=2, padding="same")                        # its pooling takes the ceiling
-        .with_layers("conv2", padding=((1, 1), (1, 1)))
-        .with_layers("conv5", padding="valid")
+    "no_overlap": _without_overlap(_PAPER).replace(
+        title="the paper's network with pooling that does not overlap",
+        source="[paper] section 3.4; the paddings of [code] net 147",
     ),
-    "one_column": (
-        _PAPER.replace(
-            title="one column, with half the kernels",
-            source="[paper] section 3.2 and its footnote: conv5, fc6 and fc7 are not halved; [code] net 145-half",
-            columns=1,
-        )
-        .with_layers("conv1", filters=48)
-        .with_layers("conv2", filters=128)
-        .with_layers("conv3 conv4", filters=192)
+    "one_column": _with_one_column(_PAPER).replace(
+        title="one column, with half the kernels",
+        source="[paper] section 3.2 and its footnote: conv5, fc6 and fc7 are not halved",
     ),
-    "independent_columns": (
-        _PAPER.replace(
-            title="two columns that are connected only in the classifier",
-            source="[code] net 150, with wider conv2 and fc6; not in the paper",
-        )
-        .with_layers("conv2", filters=320)
-        .with_layers("conv3", input_columns="own")
-        .with_layers("fc6", units=8192, input_columns="own")
-        .with_layers("fc7", input_columns="own")
+    "independent_columns": _with_independent_columns(_PAPER).replace(
+        title="two columns that are connected only in the classifier",
+        source="not in the paper; the sizes of [code] net 150, with wider conv2 and fc6",
+    ),
+    # The networks on which the paper's ablations were measured.
+    "original_no_lrn": _ORIGINAL.without(LRN, WithinMapNorm).replace(
+        title="the original network without any normalization", source="[code] net 148 (layers-148.cfg)"
+    ),
+    "original_no_overlap": _without_overlap(_ORIGINAL).replace(
+        title="the original network with pooling that does not overlap", source="[code] net 147 (layers-147.cfg)"
+    ),
+    "original_one_column": _with_one_column(_ORIGINAL).replace(
+        title="the original network with one column and half the kernels",
+        source="[code] net 145-half (layers-145-half.cfg)",
+    ),
+    "original_independent_columns": _with_independent_columns(_ORIGINAL).replace(
+        title="the original network without communication between its columns",
+        source="[code] net 150 (layers-150.cfg)",
+    ),
+    "original_six_conv": _ORIGINAL_SIX_CONV,
+    "original_six_conv_2011": _ORIGINAL_SIX_CONV.insert(Dense("fc_linear", 2048), after="drop7").replace(
+        title="the original network with a sixth convolution, and linear units before its 21,843 classes",
+        source="[code] net 146 (layers-146-2011.cfg: fc1a and fc1b)",
     ),
     "tanh": _with_tanh(_PAPER).replace(
         title="the paper's network with tanh instead of ReLU",
@@ -176,12 +263,21 @@ VARIANTS: dict[str, Variant] = {
         title="the paper's network without dropout",
         source="[paper] section 4.2: without it the network overfits substantially",
     ),
-    "six_conv": _PAPER.insert(                       # section 5 for its std; net 146 has 0.03, as net 145 above conv2
+    "six_conv": _PAPER.insert(                                                    # section 5 for its std
         Conv("conv6", 256, 3, input_columns="all", bias=1.0), Activation("relu_conv6"), after="pool5"
     ).replace(
         title="the paper's network with a sixth convolution after the last pooling, for pre-training on many classes",
-        source="[paper] section 6; [code] net 146 (conv6). For 21,841 classes it put 2,048 linear units before the "
-        "classifier as well",
+        source="[paper] section 6",
+    ),
+    "no_conv1": (
+        _PAPER.without("conv1 relu1 norm1")
+        .with_layers("pool1", pool_size=16, strides=8)
+        .with_layers("conv2", input_columns="all")
+        .replace(
+            title="the paper's network without conv1",
+            source="[paper] sections 1 and 7. In this project pool1 takes over conv1's stride, so that maps keep 27 "
+            "pixels, and both columns of conv2 see the three colors",
+        )
     ),
     **{
         f"no_{removed.split()[0]}": _PAPER.without(removed).replace(
@@ -195,6 +291,17 @@ VARIANTS: dict[str, Variant] = {
     },
     "four_layer": _FOUR_LAYER,
     "four_layer_tanh": _with_tanh(_FOUR_LAYER).replace(title="figure 1's four layers with tanh instead of ReLU"),
+    "cifar_13pct": _CIFAR,
+    "cifar_11pct": (
+        _CIFAR.with_layers("local3", filters=64)
+        .insert(LRN("norm1", k=1.0, n=9, alpha=1e-3, alpha_divided_by_n=True), after="pool1")
+        .insert(LRN("norm2", k=1.0, n=9, alpha=1e-3, alpha_divided_by_n=True), after="relu2")
+        .replace(
+            title="section 3.3's network for CIFAR-10, with local response normalization",
+            source="[paper] section 3.3; github.com/akrizhevsky/cuda-convnet2, layers/layers-cifar10-11pct.cfg, which "
+            "also doubles local3",
+        )
+    ),
     "testing": (
         _PAPER.replace(
             title="the paper's architecture with few kernels on small images, for tests",

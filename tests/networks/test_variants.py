@@ -63,12 +63,33 @@ GOLDENS = {
         "conv4 13x13x256, relu4, conv5, relu5, pool5 6x6x256, drop5, fc6 4096, relu6, drop6, fc7, relu7, fc8 "
         "1000, softmax",
     ),
+    "cuda_convnet2": (
+        61_100_840,
+        714_188_480,
+        "conv1 55x55x64, norm1, pool1 27x27x64, relu1, conv2 27x27x192, relu2, norm2, pool2 13x13x192, conv3 "
+        "13x13x384, relu3, conv4 13x13x256, relu4, conv5, pool5 6x6x256, relu5, fc6 4096, relu6, drop6, fc7, "
+        "relu7, drop7, fc8 1000, softmax",
+    ),
+    "krizhevsky_2014": (
+        61_838_248,
+        838_788_800,
+        "conv1 55x55x64, norm1, pool1 27x27x64, relu1, conv2 27x27x192, relu2, norm2, pool2 13x13x192, conv3 "
+        "13x13x384, relu3, conv4, relu4, conv5 13x13x256, pool5 6x6x256, relu5, fc6 4096, relu6, drop6, fc7, "
+        "relu7, drop7, fc8 1000, softmax",
+    ),
     "batch_norm": (
         60_966_856,
         724_406_816,
         "conv1 55x55x96, bn1, relu1, pool1 27x27x96, conv2 27x27x256, bn2, relu2, pool2 13x13x256, conv3 "
         "13x13x384, bn3, relu3, conv4, bn4, relu4, conv5 13x13x256, bn5, relu5, pool5 6x6x256, fc6 4096, relu6, "
         "drop6, fc7, relu7, drop7, fc8 1000, softmax",
+    ),
+    "batch_norm_32k": (
+        60_965_224,
+        724_406_816,
+        "conv1 55x55x96, relu1, pool1 27x27x96, bn2, conv2 27x27x256, relu2, pool2 13x13x256, bn3, conv3 "
+        "13x13x384, relu3, bn4, conv4, relu4, bn5, conv5 13x13x256, relu5, pool5 6x6x256, fc6 4096, relu6, drop6, "
+        "fc7, relu7, drop7, fc8 1000, softmax",
     ),
     "no_lrn": (
         60_965_224,
@@ -98,6 +119,48 @@ GOLDENS = {
         "13x13x384, relu3, conv4, relu4, conv5 13x13x256, relu5, pool5 6x6x256, fc6 8192, relu6, drop6, fc7 4096, "
         "relu7, drop7, fc8 1000, softmax",
     ),
+    "original_no_lrn": (
+        60_965_224,
+        724_406_816,
+        "conv1 55x55x96, pool1 27x27x96, relu1, conv2 27x27x256, relu2, pool2 13x13x256, conv3 13x13x384, relu3, "
+        "conv4, relu4, conv5 13x13x256, pool5 6x6x256, relu5, fc6 4096, relu6, drop6, fc7, relu7, drop7, fc8 "
+        "1000, softmax",
+    ),
+    "original_no_overlap": (
+        60_965_224,
+        686_891_552,
+        "conv1 55x55x96, norm1, pool1 28x28x96, relu1, conv2 26x26x256, relu2, norm2, within2, pool2 13x13x256, "
+        "conv3 13x13x384, relu3, conv4, relu4, conv5 11x11x256, pool5 6x6x256, relu5, fc6 4096, relu6, drop6, "
+        "fc7, relu7, drop7, fc8 1000, softmax",
+    ),
+    "original_one_column": (
+        59_798_312,
+        391_514_384,
+        "conv1 55x55x48, norm1, pool1 27x27x48, relu1, conv2 27x27x128, relu2, norm2, within2, pool2 13x13x128, "
+        "conv3 13x13x192, relu3, conv4, relu4, conv5 13x13x256, pool5 6x6x256, relu5, fc6 4096, relu6, drop6, "
+        "fc7, relu7, drop7, fc8 1000, softmax",
+    ),
+    "original_independent_columns": (
+        60_714_408,
+        724_323_872,
+        "conv1 55x55x96, norm1, pool1 27x27x96, relu1, conv2 27x27x320, relu2, norm2, within2, pool2 13x13x320, "
+        "conv3 13x13x384, relu3, conv4, relu4, conv5 13x13x256, pool5 6x6x256, relu5, fc6 8192, relu6, drop6, fc7 "
+        "4096, relu7, drop7, fc8 1000, softmax",
+    ),
+    "original_six_conv": (
+        61_555_304,
+        745_640_480,
+        "conv1 55x55x96, norm1, pool1 27x27x96, relu1, conv2 27x27x256, relu2, norm2, within2, pool2 13x13x256, "
+        "conv3 13x13x384, relu3, conv4, relu4, conv5 13x13x256, pool5 6x6x256, relu5, conv6, relu_conv6, fc6 "
+        "4096, relu6, drop6, fc7, relu7, drop7, fc8 1000, softmax",
+    ),
+    "original_six_conv_2011": (
+        67_897_960,
+        751_981_088,
+        "conv1 55x55x96, norm1, pool1 27x27x96, relu1, conv2 27x27x256, relu2, norm2, within2, pool2 13x13x256, "
+        "conv3 13x13x384, relu3, conv4, relu4, conv5 13x13x256, pool5 6x6x256, relu5, conv6, relu_conv6, fc6 "
+        "4096, relu6, drop6, fc7, relu7, drop7, fc_linear 2048, fc8 1000, softmax",
+    ),
     "tanh": (
         60_965_224,
         724_406_816,
@@ -118,6 +181,12 @@ GOLDENS = {
         "conv1 55x55x96, relu1, norm1, pool1 27x27x96, conv2 27x27x256, relu2, norm2, pool2 13x13x256, conv3 "
         "13x13x384, relu3, conv4, relu4, conv5 13x13x256, relu5, pool5 6x6x256, conv6, relu_conv6, fc6 4096, "
         "relu6, drop6, fc7, relu7, drop7, fc8 1000, softmax",
+    ),
+    "no_conv1": (
+        60_642_280,
+        409_039_616,
+        "pool1 27x27x3, conv2 27x27x256, relu2, norm2, pool2 13x13x256, conv3 13x13x384, relu3, conv4, relu4, "
+        "conv5 13x13x256, relu5, pool5 6x6x256, fc6 4096, relu6, drop6, fc7, relu7, drop7, fc8 1000, softmax",
     ),
     "no_conv2": (
         60_104_808,
@@ -172,6 +241,18 @@ GOLDENS = {
         "conv1 32x32x32, tanh1, pool1 16x16x32, conv2, tanh2, pool2 8x8x32, conv3 8x8x64, tanh3, pool3 4x4x64, fc4 "
         "1000, softmax",
     ),
+    "cifar_13pct": (
+        2_257_960,
+        19_657_728,
+        "conv1 24x24x64, relu1, pool1 12x12x64, conv2, relu2, pool2 6x6x64, local3 6x6x32, relu3, local4, relu4, "
+        "fc10 1000, softmax",
+    ),
+    "cifar_11pct": (
+        3_254_440,
+        20_653_056,
+        "conv1 24x24x64, relu1, pool1 12x12x64, norm1, conv2, relu2, norm2, pool2 6x6x64, local3, relu3, local4 "
+        "6x6x32, relu4, fc10 1000, softmax",
+    ),
     "testing": (
         46_776,
         1_442_712,
@@ -194,8 +275,8 @@ def test_variant_equals_its_golden(name):
         *places, _ = shape = layer.output.shape[1:]
         for weight in layer.trainable_weights:
             parameters += int(np.prod(weight.shape))
-            if len(weight.shape) > 1:  # applied at every place
-                multiply_adds += int(np.prod(weight.shape) * np.prod(places or 1))
+            if len(weight.shape) > 1:  # convolutions apply theirs at every place
+                multiply_adds += int(np.prod(weight.shape) * (np.prod(places) if len(weight.shape) == 4 else 1))
         layers.append(layer.name if shape == before else f"{layer.name} {'x'.join(map(str, shape))}")
         before = shape
     assert (parameters, multiply_adds, ", ".join(layers)) == GOLDENS[name]
