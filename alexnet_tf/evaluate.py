@@ -34,7 +34,7 @@ def define_flags():
         required=True,
     )
     flags.DEFINE_string("data_dir", None, "Folder of TFRecords made by alexnet-tfrecords.", required=True)
-    flags.DEFINE_string("split", "validation", "train or validation.")
+    flags.DEFINE_string("split", "validation", "train, validation or, for ILSVRC-2010, test.")
     flags.DEFINE_string(
         "output_dir",
         None,

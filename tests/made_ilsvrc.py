@@ -57,8 +57,9 @@ def tar_of(files):
     return buffer.getvalue()
 
 
-def make_ilsvrc(folder, images_per_class=20, validation_images=12, devkit=True, year="2012"):
-    """Writes the archives into a folder. Validation image i has class 1 + i % 4 in the devkit."""
+def make_ilsvrc(folder, images_per_class=20, validation_images=12, devkit=True, year="2012", test_images=0):
+    """Writes the archives into a folder. Validation image i has class 1 + i % 4 in the devkit, test image i class
+    1 + (i + 1) % 4."""
     folder.mkdir(parents=True, exist_ok=True)
     kind, devkit_name = {"2010": ("images", "devkit-1.0"), "2012": ("img", "devkit_t12")}[year]
     classes = {}
@@ -76,6 +77,14 @@ def make_ilsvrc(folder, images_per_class=20, validation_images=12, devkit=True, 
         for number in range(1, validation_images + 1)
     }
     (folder / f"ILSVRC{year}_{kind}_val.tar").write_bytes(tar_of(validation))
+    if test_images:
+        numbers = range(1, test_images + 1)
+        test = {
+            f"ILSVRC{year}_test_{i:08d}.JPEG": encode(image_of(1 + (i + 1) % 4, 50 + i), quality=95) for i in numbers
+        }
+        (folder / f"ILSVRC{year}_{kind}_test.tar").write_bytes(tar_of(test))
+        truth = "".join(f"{1 + (i + 1) % 4}\n" for i in numbers)
+        (folder / f"ILSVRC{year}_test_ground_truth.txt").write_text(truth)
     if devkit:
         fields = [(f"ILSVRC{year}_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
         rows = [(number, class_id, words, 0) for number, (class_id, words) in enumerate(DEVKIT, 1)]

@@ -15,7 +15,7 @@ from apache_beam.options import pipeline_options
 from apache_beam.runners.runner import create_runner
 
 from alexnet_tf import files
-from alexnet_tf.tfrecords import schema, shards, sources
+from alexnet_tf.tfrecords import shards, sources
 
 _BEAM_NAMES = {
     # Beam's DirectRunner downloads another runner, Prism, which ignores --direct_num_workers and --direct_running_mode.
@@ -70,7 +70,7 @@ def build_shards(
         if state != "DONE":
             raise RuntimeError(f"The Beam pipeline failed. Its final state is {state}.")
     except Exception:
-        for split in schema.SPLITS:  # runners hide this reason in a worker's traceback
+        for split in dict.fromkeys(task.split for task in tasks):  # runners hide this reason in a worker's traceback
             _check_unreadable(tasks, split, max_bad_fraction)
         raise
     finally:

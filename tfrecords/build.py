@@ -30,7 +30,8 @@ def define_flags() -> None:
         "Where the images come from: fashion_mnist (the sample in this package), fashion_mnist:installed or "
         "fashion_mnist:PATH (the complete data set), folder:PATH (one folder per class, or one folder per split with "
         "one per class), list:PATH (a text or CSV file of paths and labels), tfds:NAME (TensorFlow Datasets), "
-        "tfrecords:PATH (third-party TFRecords), ilsvrc2012:PATH or ilsvrc2010:PATH (ImageNet's archives or folders).",
+        "tfrecords:PATH (third-party TFRecords), ilsvrc2012:PATH or ilsvrc2010:PATH (ImageNet's archives or folders), "
+        "imagenet:PATH (a complete release of ImageNet, such as fall11_whole.tar).",
     )
     flags.DEFINE_string("data_dir", None, "Folder of the data set.")
     flags.DEFINE_bool("verify", False, "Only check every image of the data set in --data_dir.")

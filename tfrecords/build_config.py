@@ -37,6 +37,12 @@ class BuildConfig:
         "the aspect ratio, as Caffe's tools do.",
         choices=schema.RESIZES,
     )
+    interpolation: str = option(
+        "bilinear",
+        "How pixels are computed. bilinear: antialiased; area: the average over each pixel's area, as in cuda-convnet2 "
+        "(bicubic where images are enlarged).",
+        choices=schema.INTERPOLATIONS,
+    )
     num_train_shards: int | None = option(
         None,
         "Number of files of training images. Default: one per 1,000 images, but at least 16.",
@@ -64,5 +70,5 @@ class BuildConfig:
             raise ValueError(f"`quality` must be from 1 to 95. Received: quality={self.quality}")
 
     def num_shards(self, split: str) -> int | None:
-        """The number of files of a split."""
-        return {"train": self.num_train_shards, "validation": self.num_validation_shards}[split]
+        """The number of files of a split, if it is given."""
+        return {"train": self.num_train_shards, "validation": self.num_validation_shards}.get(split)

@@ -15,7 +15,7 @@ from alexnet_tf import files
 from alexnet_tf.tfrecords import build_config, images, pool, records, schema, shards, sources, statistics
 
 _SHARED_FILES = (statistics.STATISTICS_FILE, records.INDEX_FILE)
-_MIN_SHARDS = {"train": 16, "validation": 4}
+_MIN_SHARDS = {"train": 16, "validation": 4, "test": 4}
 _IMAGES_PER_SHARD = 1000  # about 40 MB of JPEGs
 _UNFINISHED_FILE = ".building.json"  # the settings of an unfinished data set, and the content of its source
 
@@ -68,7 +68,7 @@ def build_dataset(
             raise
         print(f"The source was not compared: {error}")
         return description
-    counts = {split: opened.count(split) for split in schema.SPLITS}
+    counts = {split: opened.count(split) for split in getattr(opened, "splits", schema.SPLITS)}
     content = {"class_names": list(opened.class_names), **counts, "source_checksum": opened.checksum()}
     if description:
         _check_content(data_dir, _content_of(description), content)
@@ -103,11 +103,15 @@ def _check_runner(runner: str, num_processes: int | None):
 
 def _set_default_shards(config: build_config.BuildConfig, counts: dict[str, int]) -> build_config.BuildConfig:
     defaults = {
-        f"num_{split}_shards": min(counts[split], max(least, counts[split] // _IMAGES_PER_SHARD))
-        for split, least in _MIN_SHARDS.items()
+        f"num_{split}_shards": _default_shards(split, counts[split])
+        for split in schema.SPLITS
         if config.num_shards(split) is None
     }
     return dataclasses.replace(config, **defaults)
+
+
+def _default_shards(split: str, count: int) -> int:
+    return min(count, max(_MIN_SHARDS[split], count // _IMAGES_PER_SHARD))
 
 
 def _make_tasks(
@@ -115,7 +119,7 @@ def _make_tasks(
 ) -> list[shards.ShardTask]:
     tasks = []
     for split, count in counts.items():
-        num_shards = config.num_shards(split) or 0
+        num_shards = config.num_shards(split) if split in schema.SPLITS else _default_shards(split, count)
         if not 1 <= num_shards <= count:
             raise ValueError(
                 f"`num_{split}_shards` must be from 1 to {count}, the number of {split} images. Received: {num_shards}"
@@ -196,8 +200,8 @@ def _check_content(data_dir: pathlib.Path, before: dict[str, Any], now: dict[str
     if before["class_names"] != now["class_names"]:
         differing = sorted(set(before["class_names"]) ^ set(now["class_names"]))
         reason = f"other classes ({', '.join(map(repr, differing[:5])) or 'in another order'})"
-    elif changed := [split for split in schema.SPLITS if before[split] != now[split]]:
-        reason = ", ".join(f"{before[split]:,} {split} images, now {now[split]:,}" for split in changed)
+    elif changed := [split for split in _MIN_SHARDS if before.get(split, 0) != now.get(split, 0)]:
+        reason = ", ".join(f"{before.get(split, 0):,} {split} images, now {now.get(split, 0):,}" for split in changed)
     raise ValueError(
         f"The source of {data_dir} has changed since the data set was built: {reason}. Choose another --data_dir or "
         "delete this one."
@@ -227,7 +231,7 @@ def _finish(
     """Writes statistics.npz, index.npz and finally dataset.json."""
     splits, record_bytes, unserved = {}, {}, collections.Counter()
     sums = statistics.PixelSums(settings["image_px"])
-    for split in schema.SPLITS:
+    for split in dict.fromkeys(task.split for task in tasks):
         parts = [shards.load_part(task, sums) for task in tasks if task.split == split]
         record_bytes[split] = [part["record_bytes"] for part in parts]
         for part in parts:

@@ -6,7 +6,9 @@ The folder contains the archives as ImageNet distributes them:
     ILSVRC2012_img_val.tar          ILSVRC2012_val_00000001.JPEG, ...
     ILSVRC2012_devkit_t12.tar.gz    or its unpacked folder; optional for 2012
 
-and for 2010 ILSVRC2010_images_train.tar, ILSVRC2010_images_val.tar and ILSVRC2010_devkit-1.0.tar.gz.
+and for 2010 ILSVRC2010_images_train.tar, ILSVRC2010_images_val.tar and ILSVRC2010_devkit-1.0.tar.gz. With
+ILSVRC2010_test_ground_truth.txt and ILSVRC2010_images_test.tar there is a split "test". (The labels of the test images
+of 2012 were never published.)
 
 Labels follow the order of the WordNet ids, as in TensorFlow Datasets and torchvision. The devkit has another order: the
 first validation image has class 490 there and label 65 here.
@@ -42,6 +44,10 @@ class Ilsvrc:
     archives: dict[str, pathlib.Path]
     images: dict[str, np.ndarray]
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.images)
+
     def count(self, split: str) -> int:
         return len(self.images[split])
 
@@ -61,7 +67,7 @@ def make_ilsvrc_source(year: str, path: str | pathlib.Path, seed: int) -> Ilsvrc
     Args:
         year: "2010" or "2012".
         path: folder of the archives.
-        seed: seed of the order of the training images. Validation images are sorted by name.
+        seed: seed of the order of the training images. The others are sorted by name.
 
     Raises:
         ValueError: if an archive is missing or incomplete, or its classes are not those of the devkit.
@@ -71,6 +77,8 @@ def make_ilsvrc_source(year: str, path: str | pathlib.Path, seed: int) -> Ilsvrc
         "train": _find_archive(folder, f"ILSVRC{year}_im*_train.tar"),
         "validation": _find_archive(folder, f"ILSVRC{year}_im*_val.tar"),
     }
+    if (folder / f"ILSVRC{year}_test_ground_truth.txt").exists():
+        archives["test"] = _find_archive(folder, f"ILSVRC{year}_im*_test.tar")
     train = list(_list_training_images(archives["train"]))
     ids = sorted({class_id for class_id, *_ in train})
     words, truth = read_classes_and_truth(folder, year)
@@ -82,20 +90,60 @@ def make_ilsvrc_source(year: str, path: str | pathlib.Path, seed: int) -> Ilsvrc
     labels = {class_id: label for label, class_id in enumerate(ids)}
     entries = [(f"{class_id}/{name}", offset, size, labels[class_id]) for class_id, name, offset, size in train]
     order = np.random.default_rng(seed).permutation(len(entries))
-    validation = []
-    with _open_tar(archives["validation"]) as tar:
-        for image in _list_tar(tar):
-            number = re.fullmatch(r"(?:.*/)?ILSVRC\d+_val_(\d+)\.JPEG", image.name)
-            if not number or not 1 <= int(number[1]) <= len(truth):
-                raise ValueError(
-                    f"{archives['validation']} must contain images 1 to {len(truth)}, which have labels. "
-                    f"Found: {image.name}"
-                )
-            validation.append((image.name, image.offset_data, image.size, labels[truth[int(number[1]) - 1]]))
-    if len(validation) != len(truth):
-        raise ValueError(f"{archives['validation']} must contain {len(truth)} images. Found: {len(validation)}")
+    images = {"train": _as_array(entries)[order]}
+    for split in archives.keys() - {"train"}:
+        images[split] = _list_numbered_images(archives[split], [labels[class_id] for class_id in truth[split]])
     names = tuple(f"{class_id} {words[class_id]}".strip() for class_id in ids)
-    return Ilsvrc(names, archives, {"train": _as_array(entries)[order], "validation": _as_array(sorted(validation))})
+    return Ilsvrc(names, archives, {split: images[split] for split in archives})
+
+
+def make_release_source(path: str | pathlib.Path, seed: int, validation_fraction: float) -> Ilsvrc:
+    """Lists the images of a complete release of ImageNet, such as fall11_whole.tar: one tar with a tar per class.
+
+    Args:
+        path: the tar.
+        seed: seed of the order of the training images, and of the choice of the others.
+        validation_fraction: fraction of each class to hold out.
+
+    Raises:
+        ValueError: if the tar does not exist or is damaged, or a class has only one image.
+
+    Source: section 6: half of the 8.9 million images of Fall 2009 (10,184 classes) for training, half for testing.
+    """
+    archive = pathlib.Path(path).expanduser()
+    if not archive.is_file():
+        raise ValueError(f"`source` must name a tar of tars, one per class. Received: imagenet:{path}")
+    random, words = np.random.default_rng(seed), read_classes()
+    by_class: dict[str, list] = {}
+    for class_id, name, offset, size in _list_training_images(archive):
+        by_class.setdefault(class_id, []).append((f"{class_id}/{name}", offset, size))
+    split: dict[str, list] = {"train": [], "validation": []}
+    for label, (class_id, files) in enumerate(sorted(by_class.items())):
+        held_out = max(1, round(validation_fraction * len(files)))
+        if held_out == len(files):
+            raise ValueError(f"{archive}: a class must have an image for each split. {class_id} has {len(files)}.")
+        for position, index in enumerate(random.permutation(len(files))):
+            split["validation" if position < held_out else "train"].append((*files[index], label))
+    images = {name: _as_array(sorted(entries)) for name, entries in split.items()}
+    images["train"] = images["train"][random.permutation(len(images["train"]))]
+    names = tuple(f"{class_id} {words.get(class_id, '')}".strip() for class_id in sorted(by_class))
+    return Ilsvrc(names, {"train": archive, "validation": archive}, images)
+
+
+def _list_numbered_images(path, labels):
+    """The images of a tar whose names end with their number, by which they have labels; sorted by name."""
+    entries = []
+    with _open_tar(path) as tar:
+        for image in _list_tar(tar):
+            number = re.fullmatch(r"(?:.*/)?ILSVRC\d+_(?:val|test)_(\d+)\.JPEG", image.name)
+            if not number or not 1 <= int(number[1]) <= len(labels):
+                raise ValueError(
+                    f"{path} must contain images 1 to {len(labels)}, which have labels. Found: {image.name}"
+                )
+            entries.append((image.name, image.offset_data, image.size, labels[int(number[1]) - 1]))
+    if len(entries) != len(labels):
+        raise ValueError(f"{path} must contain {len(labels)} images. Found: {len(entries)}")
+    return _as_array(sorted(entries))
 
 
 def _find_archive(folder, pattern):
@@ -107,8 +155,9 @@ def _find_archive(folder, pattern):
     return found[0]
 
 
-def read_classes_and_truth(folder: pathlib.Path, year: str) -> tuple[dict[str, str], list[str]]:
-    """A dict from WordNet id to words, and the WordNet id of each validation image.
+def read_classes_and_truth(folder: pathlib.Path, year: str) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """A dict from WordNet id to words, and a dict from "validation" to the WordNet id of each image; also from "test"
+    if the folder contains the labels of the test images.
 
     They come from the devkit in the folder; for 2012 without a devkit, from this package and TensorFlow Datasets.
 
@@ -120,7 +169,7 @@ def read_classes_and_truth(folder: pathlib.Path, year: str) -> tuple[dict[str, s
     if devkit:
         return _read_devkit(devkit[0], year)
     if year == "2012":
-        return read_classes(), _read_tfds_validation_ids()
+        return read_classes(), {"validation": _read_tfds_validation_ids()}
     raise ValueError(f"{folder} must contain ILSVRC{year}_devkit*, which has the labels of the validation images.")
 
 
@@ -184,15 +233,18 @@ def _read_devkit(path, year):
     if wanted - content.keys():
         raise ValueError(f"{path} must contain meta.mat and {truth_name}. Missing: {sorted(wanted - content.keys())}")
     synsets = scipy.io.loadmat(io.BytesIO(content["meta.mat"]), squeeze_me=True)["synsets"]
-    truth = [int(line) for line in content[truth_name].split()]
+    truth = {"validation": [int(line) for line in content[truth_name].split()]}
+    test = path.parent / f"ILSVRC{year}_test_ground_truth.txt"
+    if test.exists():
+        truth["test"] = [int(line) for line in test.read_text().split()]
     # The classes are the leaves of a tree, of which the devkit lists the inner nodes too.
     leaves = [synset for synset in np.atleast_1d(synsets) if int(synset["num_children"]) == 0]
     ids = {int(synset[f"ILSVRC{year}_ID"]): str(synset["WNID"]) for synset in leaves}
     words = {str(synset["WNID"]): str(synset["words"]) for synset in leaves}
-    unknown = set(truth) - ids.keys()
-    if unknown:
-        raise ValueError(f"{path}: validation images have classes that meta.mat lacks: {sorted(unknown)[:5]}")
-    return words, [ids[number] for number in truth]
+    for split, numbers in truth.items():
+        if unknown := set(numbers) - ids.keys():
+            raise ValueError(f"{path}: {split} images have classes that meta.mat lacks: {sorted(unknown)[:5]}")
+    return words, {split: [ids[number] for number in numbers] for split, numbers in truth.items()}
 
 
 def read_classes() -> dict[str, str]:

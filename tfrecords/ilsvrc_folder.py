@@ -28,7 +28,8 @@ def make_ilsvrc_folder_source(year: str, path: str | pathlib.Path, seed: int) ->
     folder = find_unpacked(path)
     if folder is None:
         raise ValueError(f"{path} must contain the folders train and val.")
-    words, truth = ilsvrc.read_classes_and_truth(pathlib.Path(path).expanduser(), year)
+    words, all_truth = ilsvrc.read_classes_and_truth(pathlib.Path(path).expanduser(), year)
+    truth = all_truth["validation"]
     classes = {"train": _list_classes(folder / "train"), "validation": _list_classes(folder / "val")}
     if not classes["validation"]:
         images = {int(match[1]): file for file in (folder / "val").iterdir() if (match := _NUMBER.fullmatch(file.name))}

@@ -71,6 +71,7 @@ def prepare_image(
     exif_orientation: bool = True,
     max_pixels: int = MAX_PIXELS,
     resize: str = "crop",
+    interpolation: str = "bilinear",
 ) -> np.ndarray:
     """Crops the central square of an image and resizes it to `image_px`, antialiased.
 
@@ -84,14 +85,16 @@ def prepare_image(
         exif_orientation: whether to turn the image upright according to its EXIF tag Orientation.
         max_pixels: maximum number of pixels.
         resize: "crop", or "warp" to resize both sides of the complete image to `image_px`, as Caffe's tools do.
+        interpolation: "bilinear", or "area" for the average over each pixel's area (bicubic where images are enlarged).
 
     Returns: uint8 (rows, columns, 3).
 
     Raises:
         Exception: one of many types, if Pillow can't read the image.
 
-    Source: section 2. "warp": github.com/BVLC/caffe, examples/imagenet/create_imagenet.sh.
-    Deviation: Caffe's tools interpolate without antialiasing.
+    Source: section 2. "warp": github.com/BVLC/caffe, examples/imagenet/create_imagenet.sh. "area": cuda-convnet2,
+    make-data/pyext/src/pyext.cpp.
+    Deviation: Caffe's tools interpolate without antialiasing. cuda-convnet2 crops after resizing.
     """
     with _limit_pixels(max_pixels):
         opened = image if isinstance(image, Image.Image) else open_image(image, max_pixels)
@@ -117,7 +120,27 @@ def prepare_image(
         columns, rows = (round(length * image_px / side) for length in kept.size)
         if resize == "warp":
             columns = rows = image_px
+        if interpolation == "area":
+            if min(kept.size[0] / columns, kept.size[1] / rows) > 1:
+                return _average_areas(np.asarray(kept), rows, columns)
+            return np.asarray(kept.resize((columns, rows), Image.Resampling.BICUBIC))
         return np.asarray(kept.resize((columns, rows), Image.Resampling.BILINEAR))
+
+
+def _average_areas(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Shrinks an image; each pixel is the average over its area, where pixels at the edges count by their part.
+
+    (Pillow's BOX counts only whole pixels.)
+    """
+    result = pixels.astype("float32")
+    for axis, new in enumerate((rows, columns)):
+        old = pixels.shape[axis]
+        edges = np.arange(new + 1) * old / new
+        starts = np.arange(old)
+        covered = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
+        weights = np.float32(np.maximum(covered, 0) * new / old)
+        result = np.moveaxis(np.tensordot(weights, result, (1, axis)), 0, axis)
+    return np.rint(result).astype("uint8")
 
 
 @contextlib.contextmanager

@@ -34,9 +34,10 @@ FILENAME = "image/filename"
 HEIGHT = "image/height"
 WIDTH = "image/width"
 
-SPLITS = ("train", "validation")
+SPLITS = ("train", "validation")  # every data set has these; ILSVRC-2010 also has "test"
 ENCODINGS = ("jpeg", "png", "raw")
 ORIGINAL = "original"  # encoding of images that are read in place: JPEG or PNG of any size
+INTERPOLATIONS = ("bilinear", "area")
 RESIZES = ("crop", "warp")  # the central square, as in section 2; or both sides, whatever the aspect ratio
 DATASET_FILE = "dataset.json"
 _FORMAT_VERSION = 2
@@ -90,7 +91,7 @@ class DatasetDescription:
             they are read.
         keep_aspect: whether images keep their longer side. Otherwise images are square.
         encoding: one of `ENCODINGS`, or "original".
-        splits: a dict from "train" and "validation" to `Split`.
+        splits: a dict from "train", "validation" and, if there is one, "test" to `Split`.
         settings: the settings of the builder, by name.
         checksums: `array_checksum` of statistics.npz and index.npz, by file name.
     """

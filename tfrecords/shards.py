@@ -61,7 +61,7 @@ def build_shard(task: ShardTask) -> None:
                 opened = images.open_image(image, config.max_pixels)
                 pixels = images.prepare_image(
                     *(opened, config.image_px, config.keep_aspect),
-                    *(config.exif_orientation, config.max_pixels, config.resize),
+                    *(config.exif_orientation, config.max_pixels, config.resize, config.interpolation),
                 )
             except UnidentifiedImageError:  # its message contains a memory address, which differs from run to run
                 formats = f"{', '.join(images.FORMATS)}, or HEIC with pip install --editable '.[heic]'"

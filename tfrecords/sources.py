@@ -19,7 +19,7 @@ from alexnet_tf.tfrecords import (
     tfds_source,
 )
 
-_KINDS = ("folder", "list", "tfds", "tfrecords", "ilsvrc2012", "ilsvrc2010")
+_KINDS = ("folder", "list", "tfds", "tfrecords", "imagenet", "ilsvrc2012", "ilsvrc2010")
 
 
 class Source(Protocol):
@@ -27,13 +27,14 @@ class Source(Protocol):
 
     Attributes:
         class_names: class names in the order of the labels.
+        splits: names of the splits; if it is missing, "train" and "validation".
     """
 
     @property
     def class_names(self) -> tuple[str, ...]: ...
 
     def count(self, split: str) -> int:
-        """Number of images in a split, "train" or "validation"."""
+        """Number of images in a split."""
         ...
 
     def checksum(self) -> str:
@@ -68,6 +69,7 @@ def open_source(
             "tfds:NAME": a data set of TensorFlow Datasets;
             "tfrecords:PATH": third-party TFRecords; see `record_source.make_record_files_source`;
             "ilsvrc2012:PATH", "ilsvrc2010:PATH": a folder with ImageNet's archives, or unpacked, or Kaggle's;
+            "imagenet:PATH": a complete release of ImageNet, a tar with a tar per class;
             "list:PATH": a text or CSV file of image paths and labels; see `image_list.make_list_source`.
         seed: seed of the order of the images and of the choice of held-out images. Fashion-MNIST keeps its order, which
             is random.
@@ -92,6 +94,8 @@ def open_source(
             return record_source.make_record_files_source(name, seed, validation_fraction, **record_format or {})
         case "list":
             return image_list.make_list_source(name, seed, validation_fraction)
+        case "imagenet":
+            return ilsvrc.make_release_source(name, seed, validation_fraction)
         case _:
             unpacked = ilsvrc_folder.find_unpacked(name)
             make = ilsvrc_folder.make_ilsvrc_folder_source if unpacked else ilsvrc.make_ilsvrc_source
@@ -104,6 +108,6 @@ def parse_source(source: str) -> tuple[str, str]:
     if kind != "fashion_mnist" and not (kind in _KINDS and name):
         raise ValueError(
             "`source` must be fashion_mnist, fashion_mnist:installed, fashion_mnist:PATH, folder:PATH, list:PATH, "
-            f"tfds:NAME, tfrecords:PATH, ilsvrc2012:PATH or ilsvrc2010:PATH. Received: {source!r}"
+            f"tfds:NAME, tfrecords:PATH, imagenet:PATH, ilsvrc2012:PATH or ilsvrc2010:PATH. Received: {source!r}"
         )
     return kind, name

@@ -15,7 +15,8 @@ STATISTICS_FILE = "statistics.npz"
 # Scales of the color noise. Section 4.1 adds [p1, p2, p3] [a1 l1, a2 l2, a3 l3]^T to every pixel of an image, with p_i
 # and l_i the i-th eigenvector and eigenvalue of the covariance of RGB and a_i drawn from N(0, 0.1). With pixels from 0
 # to 255 this destroys every image: ImageNet's first eigenvalue is about 121.8 squared, so the offset has a standard
-# deviation of 1,480 gray levels. The paper must mean something else:
+# deviation of 1,480 gray levels. (The square roots of the eigenvalues are 121.8, 37.1 and 19.7 in cuda-convnet2's
+# make-data/input_meta, and 118.9, 35.0 and 17.1 in tensorpack's examples.) The paper must mean something else:
 COLOR_NOISE_SCALES = {
     # a_i times the standard deviation along p_i, the square root of l_i. The original program computes this, so the
     # paper's results are based on it. For ImageNet: 12, 4 and 2 gray levels along the three components.

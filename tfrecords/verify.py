@@ -39,8 +39,12 @@ class Problem:
         return f"{self.path}{where}: {self.reason}"
 
 
-def verify_dataset(data_dir: str | pathlib.Path, splits: Sequence[str] = schema.SPLITS) -> list[Problem]:
+def verify_dataset(data_dir: str | pathlib.Path, splits: Sequence[str] | None = None) -> list[Problem]:
     """Checks the size and SHA-256 of each shard, and the CRC, features, label and image of each record.
+
+    Args:
+        data_dir: folder of the data set.
+        splits: the splits to check; None for all.
 
     Returns: the `Problem`s, in the order of shards and records.
 
@@ -51,7 +55,7 @@ def verify_dataset(data_dir: str | pathlib.Path, splits: Sequence[str] = schema.
     index = records.load_index(data_dir, description)
     tasks = [
         (shard, offsets)
-        for name in splits
+        for name in splits or description.splits
         for shard, offsets in zip(description.splits[name].shards, index[name], strict=True)
     ]
     problems = []

@@ -9,7 +9,7 @@ import tensorflow as tf
 from made_ilsvrc import DEVKIT, encode, image_of, make_ilsvrc, tar_of
 from programs import run_well
 
-from alexnet_tf.tfrecords import dataset_builder, ilsvrc, reader, schema, sources, storage
+from alexnet_tf.tfrecords import dataset_builder, ilsvrc, reader, schema, sources, storage, verify
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +162,22 @@ class TestErrors:
             sources.open_source(f"ilsvrc2012:{tmp_path}")
 
 
+class TestRelease:
+    def test_half_of_each_class_is_held_out(self, archives):
+        source = sources.open_source(f"imagenet:{archives / 'ILSVRC2012_img_train.tar'}", 3, validation_fraction=0.5)
+        halves = [list(source.read(split, 0, source.count(split))) for split in ("train", "validation")]
+        counts = [np.bincount([label for _, _, label in half]).tolist() for half in halves]
+        assert abs(np.subtract(*counts)).max() <= 1 and sum(map(sum, counts)) == sum(map(len, halves))
+        names = [{name for name, _, _ in half} for half in halves]
+        assert not names[0] & names[1]
+        assert source.class_names[0] == "n01440764 tench, Tinca tinca"
+        assert all(source.class_names[label].startswith(name.split("/")[0]) for name, _, label in halves[1])
+
+    def test_missing_tar(self, tmp_path):
+        with pytest.raises(ValueError, match=r"must name a tar of tars, one per class. Received: imagenet:"):
+            sources.open_source(f"imagenet:{tmp_path / 'fall.tar'}")
+
+
 class TestIlsvrc2010:
     def test_same_images_as_2012(self, tmp_path):
         folders = {year: make_ilsvrc(tmp_path / year, year=year) for year in ("2010", "2012")}
@@ -171,6 +187,20 @@ class TestIlsvrc2010:
         validation, expected = (list(source.read("validation", 0, 12)) for source in (first, second))
         assert validation[0][0] == "ILSVRC2010_val_00000001.JPEG"
         assert [image[1:] for image in validation] == [image[1:] for image in expected]
+
+    def test_test_images_have_their_labels(self, tmp_path):
+        folder = make_ilsvrc(tmp_path / "archives", year="2010", test_images=8)
+        data_dir = tmp_path / "data"
+        arguments = {"image_px": 32, "num_processes": 1, "max_bad_fraction": 1.0}
+        description = dataset_builder.build_dataset(f"ilsvrc2010:{folder}", data_dir, **arguments)
+        assert {name: split.count for name, split in description.splits.items()}["test"] == 8
+        expected = [sorted(range(4), key=lambda i: DEVKIT[i][0]).index((number + 1) % 4) for number in range(1, 9)]
+        assert reader.read_labels(data_dir, schema.load_description(data_dir), "test").tolist() == expected
+        assert verify.verify_dataset(data_dir) == []
+        dataset_builder.build_dataset(f"ilsvrc2010:{folder}", data_dir, **arguments)  # complete
+        (folder / "ILSVRC2010_images_test.tar").unlink()
+        with pytest.raises(ValueError, match=r"must contain one file ILSVRC2010_im\*_test.tar. Found: none"):
+            sources.open_source(f"ilsvrc2010:{folder}")
 
     def test_devkit_is_required(self, archives, tmp_path):
         for name, new in (("img_train", "images_train"), ("img_val", "images_val")):

@@ -14,6 +14,15 @@ from alexnet_tf.tfrecords import images
 
 
 class TestPrepareImage:
+    def test_area_averages_over_parts_of_pixels(self):
+        pixels = np.random.default_rng(0).integers(0, 256, (7, 7, 3)).astype("uint8")
+        result = images.prepare_image(pixels, 3, interpolation="area")
+        each = pixels.repeat(3, axis=0).repeat(3, axis=1)  # 21 x 21, in which a pixel of the result is 7 x 7
+        expected = each.reshape(3, 7, 3, 7, 3).mean(axis=(1, 3))
+        np.testing.assert_allclose(result, expected, atol=0.51)
+        enlarged = images.prepare_image(pixels, 14, interpolation="area")
+        np.testing.assert_array_equal(enlarged, Image.fromarray(pixels).resize((14, 14), Image.Resampling.BICUBIC))
+
     @pytest.mark.parametrize(
         ("content", "tolerance"),
         [
