@@ -192,8 +192,8 @@ def define_flags(config: type) -> None:
     """Defines a flag for each field of a dataclass of `option`s. The flag's type follows from the field's annotation:
 
     * `bool`, `int`, `float` and `str`, also with `| None`: a flag of that type;
-    * `tuple[str, ...]`: A,B,C;
-    * `tuple[int, int]` or `tuple[float, float]`: FIRST,LAST;
+    * `tuple[str, ...]`: A,B,C, or with the metadata `repeated` a flag that is given once for each item;
+    * `tuple[int, int]` or `tuple[float, float]`: FIRST,LAST; tuples of three numbers likewise;
     * `Mapping[str, float]`: NAME=NUMBER,NAME=NUMBER.
     """
     kinds = typing.get_type_hints(config)
@@ -213,7 +213,8 @@ def define_flags(config: type) -> None:
             define = flags.DEFINE_bool if kind is bool else flags.DEFINE_string
             define(field.name, default, help, required=required)
         else:
-            flags.DEFINE_list(field.name, default or [], help, required=required)
+            define = flags.DEFINE_multi_string if limits.get("repeated") else flags.DEFINE_list
+            define(field.name, default or [], help, required=required)
 
 
 def read_flags(config: type[Config]) -> Config:
@@ -235,7 +236,7 @@ def _parse(name, kind, value):
     if kind == Mapping[str, float]:
         return parse_numbers_by_name(name, value)
     if typing.get_origin(kind) is tuple:
-        return _parse_pair(name, typing.get_args(kind)[0], value)
+        return _parse_tuple(name, typing.get_args(kind), value)
     return value
 
 
@@ -260,14 +261,16 @@ def parse_numbers_by_name(argument: str, items: Sequence[str]) -> dict[str, floa
     return numbers
 
 
-def _parse_pair(argument, kind, items):
+def _parse_tuple(argument, kinds, items):
     if not items:
         return None
     try:
-        first, last = map(kind, items)
+        return tuple(kind(item) for kind, item in zip(kinds, items, strict=True))
     except ValueError as error:
-        raise ValueError(f"`{argument}` must be two numbers such as 1,2. Received: {','.join(items)}") from error
-    return first, last
+        example = ",".join("123"[: len(kinds)])
+        raise ValueError(
+            f"`{argument}` must be {len(kinds)} numbers such as {example}. Received: {','.join(items)}"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -136,7 +136,9 @@ def train(config: TrainConfig, worker: workers.Worker) -> None:
 
         # Fit.
         input_clock = fit.InputClock()
-        schedule = callbacks.make_schedule_callback(config, training.optimizer, start.plateau)
+        schedule = callbacks.make_schedule_callback(
+            config, training.optimizer, start.plateau, data.steps_per_epoch, start.step
+        )
         saver = callbacks.SaveCheckpoints(config, training, settings, start.step, best, schedule, worker.is_chief)
         checks = health_checks.TrainingHealthChecks(config, data.description.splits["train"].count_per_class)
         with verify.naming_damaged_shards(data.folder, data.description):

@@ -61,8 +61,8 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         "argument, message",
         [
-            ("--pair_option=1", "`pair_option` must be two numbers such as 1,2. Received: 1"),
-            ("--pair_option=1,b", "`pair_option` must be two numbers such as 1,2. Received: 1,b"),
+            ("--pair_option=1", "`pair_option` must be 2 numbers such as 1,2. Received: 1"),
+            ("--pair_option=1,b", "`pair_option` must be 2 numbers such as 1,2. Received: 1,b"),
             ("--rates_option=a", "must be a list such as NAME=0.1,OTHER=2. Received: 'a'"),
             ("--rates_option==1", "Received: '=1'"),
             ("--rates_option=a=nan", "Received: 'a=nan'"),

@@ -8,7 +8,7 @@ import math
 
 import tensorflow as tf
 
-from alexnet_tf.tfrecords import decoding, schema
+from alexnet_tf.tfrecords import crops, decoding, schema
 
 _ATTEMPTS = 10
 RATIO = (3 / 4, 4 / 3)
@@ -21,6 +21,7 @@ class RandomCrop:
     Attributes:
         crop_px: side of the result, in pixels.
         last_offset: whether a crop of this size may touch the right and bottom edges.
+        centered: whether crops of this size are center crops instead of random ones.
         scale: None for crops of `crop_px`; otherwise the smallest and largest fraction of an image's area that a crop
             covers, before it is resized to `crop_px`.
         ratio: the smallest and largest aspect ratio (width / height) of such a crop.
@@ -33,6 +34,7 @@ class RandomCrop:
     last_offset: bool = False
     scale: tuple[float, float] | None = None
     ratio: tuple[float, float] = RATIO
+    centered: bool = False
 
     def __post_init__(self):
         for name, values, most in (("scale", self.scale or (1, 1), 1), ("ratio", self.ratio, math.inf)):
@@ -62,9 +64,16 @@ class RandomCrop:
                 size = decoding.read_size(encoded)
             window = decoding.decode_window(encoded, encoding, size, *self.window(size, draws))
             return decoding.resize(window, self.crop_px, self.crop_px)
-        places = tf.cast(tf.maximum(size - self.crop_px + (1 if self.last_offset else 0), 1), tf.float32)
-        top, left = (tf.cast(draws[axis] * places[axis], tf.int32) for axis in range(2))
-        return decoding.decode_crop(encoded, encoding, size, top, left, self.crop_px)
+        return decoding.decode_crop(encoded, encoding, size, *self.position(size, draws), self.crop_px)
+
+    def position(self, size: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The first row and column of a crop of fixed size, int32 scalars. Arguments as in `decode`."""
+        if self.centered:
+            top, left = tf.unstack(crops.center_offset(size, self.crop_px))
+        else:
+            places = tf.cast(tf.maximum(size - self.crop_px + (1 if self.last_offset else 0), 1), tf.float32)
+            top, left = (tf.cast(draws[axis] * places[axis], tf.int32) for axis in range(2))
+        return top, left
 
     def window(self, size: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """A window of random area and aspect ratio: (top, left, rows, columns), int32 scalars.

@@ -78,6 +78,9 @@ def make_training_dataset(
     color_noise_epochs: int | None = None,
     images_per_crop: int = 1,
     last_offset: bool = False,
+    center_crops: bool = False,
+    flip: bool = True,
+    mean_at_crop: bool = False,
     crop_scale: tuple[float, float] | None = None,
     crop_ratio: tuple[float, float] = random_crops.RATIO,
     start_epoch: int = 0,
@@ -105,6 +108,10 @@ def make_training_dataset(
             program.)
         last_offset: whether the crop may touch the right and bottom edges. Section 4.1 counts 32 x 32 positions of a
             224 pixel crop in 256 pixels, which excludes them. The original program has 33 x 33 positions.
+        center_crops: whether to read the center crop of each image instead of a random one.
+        flip: whether to mirror half of the images, drawn at random.
+        mean_at_crop: whether to subtract the part of the mean image at the position of the crop, before the flip, and
+            add its center, which the network subtracts. Only for square images and crops of fixed size.
         crop_scale, crop_ratio: for crops of random size and aspect ratio; see `random_crops.RandomCrop`.
         start_epoch, start_step: where to begin.
         share: the part to read.
@@ -116,7 +123,7 @@ def make_training_dataset(
         num_parallel_calls: number of images decoded in parallel; by default twice the number of cores.
 
     Returns: a `tf.data.Dataset` of ({"image": uint8 (batch, crop_px, crop_px, 3), "color_offset": float32 (batch, 3)},
-    int32 labels (batch,)), where `batch` is the batch size of one replica.
+    int32 labels (batch,)), where `batch` is the batch size of one replica. With `mean_at_crop` images are float32.
 
     Raises:
         ValueError: if an argument is out of range, or a shard is missing or cut short.
@@ -125,8 +132,14 @@ def make_training_dataset(
     """
     description = description or schema.load_description(data_dir)
     _check_training_arguments(description, batch_size, crop_px, images_per_crop, start_epoch, start_step, share)
-    crop = random_crops.RandomCrop(crop_px, last_offset, crop_scale, crop_ratio)
-    noise = statistics.Statistics.load(data_dir).color_noise(color_noise)
+    crop = random_crops.RandomCrop(crop_px, last_offset, crop_scale, crop_ratio, center_crops)
+    pixel_statistics = statistics.Statistics.load(data_dir)
+    noise = pixel_statistics.color_noise(color_noise)
+    if mean_at_crop and (description.keep_aspect or description.encoding == schema.ORIGINAL):
+        raise ValueError(
+            "`mean_at_crop` needs a data set of square images, built without `keep_aspect` and `in_place`."
+        )
+    mean_image = pixel_statistics.mean_image if mean_at_crop else None
     stored = records.Records.open(data_dir, description, "train")
     if data_service:
         share, data_service_job = _share_of_service(data_service, data_service_job, share)
@@ -148,7 +161,7 @@ def make_training_dataset(
     # Twice the number of cores is faster than AUTOTUNE. But the service's machines may have more cores than this one.
     calls = num_parallel_calls or (tf.data.AUTOTUNE if data_service else 2 * available_cpus())
     dataset = dataset.map(
-        lambda record, draws: _augment(record, draws[0], draws[1], description, crop),
+        lambda record, draws: _augment(record, draws[0], draws[1], description, crop, flip, mean_image),
         num_parallel_calls=calls,
         deterministic=True,
     )
@@ -262,12 +275,17 @@ def read_squares(
     )
 
 
-def _augment(record, draws, color_offset, description, crop):
+def _augment(record, draws, color_offset, description, crop, flip, mean_image):
     """An element of the training set, from a record and its random numbers: of the crop, the flip and the noise."""
     encoded, size, label = records.parse_record(record, description)
-    image, flip = crop.decode(encoded, description.encoding, size, draws[:-1]), draws[-1]
-    # Four times as fast as image[:, ::-1].
-    image = tf.cond(flip < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
+    image = crop.decode(encoded, description.encoding, size, draws[:-1])
+    if mean_image is not None:
+        top, left = crop.position(size, draws)
+        image = tf.cast(image, tf.float32) - tf.slice(mean_image, [top, left, 0], [crop.crop_px, crop.crop_px, 3])
+    if flip:  # four times as fast as image[:, ::-1]
+        image = tf.cond(draws[-1] < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
+    if mean_image is not None:
+        image += crops.center_crop(mean_image, crop.crop_px)
     return {"image": image, "color_offset": color_offset}, label
 
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import keras
+import numpy as np
 
 from alexnet_tf import model
 from alexnet_tf.distribution import strategies
@@ -44,7 +46,7 @@ class Training:
         """
         if not isinstance(self.optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             self.optimizer.learning_rate = config.scaled_learning_rate
-        if config.schedule != "original":  # which sets its own
+        if config.schedule != "phases":  # which set their own
             self.optimizer.set_rate_multipliers({"bias": config.bias_rate, **config.layer_rates})
 
 
@@ -82,7 +84,7 @@ def build_network(config: TrainConfig, data: Data, column_devices: list[str] | N
     source = None
     if config.init_from:
         source = model.load_model(config.init_from)
-        if not config.new_head:
+        if not (config.new_head or config.init_layers):
             _check_classes(config.init_from, source.description.class_names, data.description.class_names)
     input_scale = config.input_scale
     if source is not None and input_scale is None:
@@ -92,14 +94,18 @@ def build_network(config: TrainConfig, data: Data, column_devices: list[str] | N
         config.variant,
         data.classes,
         initializer=None if config.initializer == "variant" else config.initializer,
+        initial_biases=config.initial_biases,
         input_scale=input_scale,
         column_devices=column_devices,
     )
-    network.get_layer("mean_image").set_mean_image(data.statistics.mean(variants.VARIANTS[config.variant].mean))
+    mean = data.statistics.mean(variants.VARIANTS[config.variant].mean)
+    if config.mean_color:
+        mean = np.full_like(mean, config.mean_color)
+    network.get_layer("mean_image").set_mean_image(mean)
     descriptions.set_description(network, data.description)
     if source is not None:
         try:
-            transfer.copy_weights(source, network, config.new_head)
+            transfer.copy_weights(source, network, config.new_head, config.init_layers)
         except ValueError as error:
             raise ValueError(f"The model of `init_from`, {config.init_from}, does not fit: {error}") from error
     for name in config.freeze:
@@ -121,7 +127,12 @@ def _check_classes(path: str, trained_on: Sequence[str], wanted: Sequence[str]) 
 def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> optimizers.PaperMomentum:
     """Makes the update rule with its learning rate. Raises ValueError if an option is out of range."""
     rate = schedules.make_learning_rate(config, steps_per_epoch)
-    arguments = {"reduce_dtype": config.reduce_in, "decay_biases": config.decay_biases}
+    arguments: dict[str, Any] = {
+        "reduce_dtype": config.reduce_in,
+        "decay_biases": config.decay_biases,
+        "layer_decays": config.layer_decays,
+    }
     if config.optimizer == "lars":
+        arguments["scale_biases"] = config.lars_biases
         return optimizers.Lars(rate, config.momentum, config.weight_decay, config.lars_trust, **arguments)
     return optimizers.PaperMomentum(rate, config.momentum, config.weight_decay, **arguments)

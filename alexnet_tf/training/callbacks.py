@@ -1,13 +1,14 @@
 """Callbacks that act on training: learning rate schedules and checkpoints."""
 
 import signal
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 
 from alexnet_tf.distribution import strategies
-from alexnet_tf.training import checkpoints, schedules
+from alexnet_tf.training import checkpoints, phases
 from alexnet_tf.training.config import TrainConfig
 from alexnet_tf.training.optimizers import PaperMomentum
 
@@ -76,47 +77,66 @@ def _divide_rate(optimizer) -> float:
     return rate
 
 
-class FollowOriginalSchedule(keras.callbacks.Callback):
-    """Sets the learning rates of the original program in each epoch.
+class FollowPhases(keras.callbacks.Callback):
+    """Sets the learning rates of each phase before the phase's first step.
 
-    They depend only on the number of the epoch, so a run resumes with the right ones.
+    They depend only on the step, so a run resumes with the right ones.
 
     Args:
-        optimizer: the `optimizers.PaperMomentum` that trains.
-        learning_rate: the initial rate, 0.01 in the original program.
+        optimizer: the built `optimizers.PaperMomentum` that trains.
+        schedule: the phases.
+        steps_per_epoch: number of steps in an epoch.
+        first_step: number of completed steps.
+        factor: factor of all rates.
 
-    Source: the original program's notes; see `schedules.ORIGINAL_PHASES`.
+    Raises:
+        ValueError: if a phase names a layer that is not trained.
     """
 
-    def __init__(self, optimizer: PaperMomentum, learning_rate: float):
+    def __init__(
+        self,
+        optimizer: PaperMomentum,
+        schedule: Sequence[phases.Phase],
+        steps_per_epoch: int,
+        first_step: int = 0,
+        factor: float = 1.0,
+    ):
         super().__init__()
         self.optimizer = optimizer
-        self.first_learning_rate = learning_rate
+        self.schedule = schedule
+        self.steps_per_epoch = steps_per_epoch
+        self.step = first_step
+        self.factor = factor
+        self.phase: phases.Phase | None = None
+        for phase in schedule:  # raises now instead of in a later epoch
+            optimizer.set_rate_multipliers(phase.multipliers())
 
-    def on_epoch_begin(self, epoch, logs=None):
-        phase = schedules.original_phase(epoch)
-        self.optimizer.learning_rate = self.first_learning_rate * phase.weights
-        self.optimizer.set_rate_multipliers(
-            {
-                "bias": phase.biases / phase.weights,
-                "conv1/kernel": phase.conv1_weights / phase.weights,
-                "conv1/bias": phase.conv1_biases / phase.biases,
-            }
-        )
+    def on_train_batch_begin(self, batch, logs=None):
+        phase = phases.phase_at(self.schedule, 1 + self.step / self.steps_per_epoch)
+        if phase is not self.phase:
+            self.phase = phase
+            self.optimizer.learning_rate = self.factor * phase.weights
+            self.optimizer.set_rate_multipliers(phase.multipliers())
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
 
 
 def make_schedule_callback(
-    config: TrainConfig, optimizer: PaperMomentum, plateau: dict[str, Any] | None
-) -> DivideRateOnPlateau | FollowOriginalSchedule | None:
+    config: TrainConfig, optimizer: PaperMomentum, plateau: dict[str, Any] | None, steps_per_epoch: int, step: int
+) -> DivideRateOnPlateau | FollowPhases | None:
     """Makes the callback of the schedules that have one.
 
     Args:
         config: the run's configuration.
         optimizer: the update rule, with its initial rate.
         plateau: the state with which the plateau schedule resumes, or None.
+        steps_per_epoch: number of steps in an epoch.
+        step: number of completed steps.
     """
-    if config.schedule == "original":
-        return FollowOriginalSchedule(optimizer, config.scaled_learning_rate)
+    if config.schedule == "phases":
+        factor = config.scaled_learning_rate / config.learning_rate
+        return FollowPhases(optimizer, phases.parse_phases(config.phase), steps_per_epoch, step, factor)
     if config.schedule != "plateau":
         return None
     callback = DivideRateOnPlateau(config.plateau_patience)
@@ -189,7 +209,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         settings: dict[str, Any],
         first_step: int,
         best: BestEpoch,
-        schedule: DivideRateOnPlateau | FollowOriginalSchedule | None = None,
+        schedule: DivideRateOnPlateau | FollowPhases | None = None,
         writes: bool = True,
     ):
         super().__init__()

@@ -8,6 +8,7 @@ from typing import Any
 from alexnet_tf import cli
 from alexnet_tf.cli import option
 from alexnet_tf.networks import variants
+from alexnet_tf.training.phases import parse_phases
 
 PAPER_BATCH_SIZE = 128  # section 5
 
@@ -70,20 +71,32 @@ class TrainConfig(cli.RecordFormat):
         on_resume="never",
     )
     lars_trust: float = option(0.001, "LARS trust coefficient.")
+    lars_biases: bool = option(False, "Apply LARS to biases and batch normalization too.")
     schedule: str = option(
         "plateau",
         "Learning rate schedule. plateau: divide by 10 when the validation error stops improving, at most three times "
-        "(the paper's); original: by epoch, with separate rates for biases and conv1, as in the original program's "
-        "notes; step: divide by 10 every --step_epochs; cosine, poly: decay to 0 along half a cosine or a parabola; "
-        "constant.",
-        choices=("plateau", "original", "step", "cosine", "poly", "constant"),
+        "(the paper's); phases: by epoch, as --phase says; step: divide by 10 every --step_epochs; cosine, poly: decay "
+        "to 0 along half a cosine or a parabola; constant.",
+        choices=("plateau", "phases", "step", "cosine", "poly", "constant"),
+    )
+    phase: tuple[str, ...] = option(
+        (),
+        "With --schedule=phases, once for each phase: the epoch with which it begins, counted from 1 (1.25 is after a "
+        "quarter of the first epoch), and its learning rates, e.g. --phase='25 weights=0.001 biases=0.02 conv1=0 "
+        "fc8/kernel=0.01'. Biases without a rate have that of the weights.",
+        repeated=True,
     )
     plateau_patience: int = option(5, "Number of epochs without improvement before plateau divides.", minimum=1)
     step_epochs: int | None = option(None, "Number of epochs between two divisions of the step schedule.", minimum=1)
     warmup_steps: int = option(0, "Number of linear warm-up steps (cosine and poly schedules).", minimum=0)
+    warmup_rate: float = option(0.0, "Learning rate of the first warm-up step.", minimum=0)
+    warmup_overlaps: bool = option(
+        False, "Count the steps of the schedule from the beginning of the warm-up instead of its end."
+    )
     momentum: float = option(0.9, "Momentum.")
     weight_decay: float = option(0.0005, "Weight decay of the weights. It is part of the momentum, as in the paper.")
     decay_biases: bool = option(False, "Apply weight decay to biases too, as PyTorch does.")
+    layer_decays: Mapping[str, float] = option({}, "Factors of the weight decay of layers, e.g. conv1=0,fc8=2.")
     bias_rate: float = option(1.0, "Learning rate multiplier of biases.", minimum=0)
     layer_rates: Mapping[str, float] = option(
         {}, "Learning rate multipliers of layers, e.g. conv1=0.1,fc8/bias=2; 0 freezes a layer.", on_resume="warn"
@@ -102,10 +115,14 @@ class TrainConfig(cli.RecordFormat):
         "kernels such as he_normal, with biases of 0.",
         group="Initial weights, fine-tuning",
     )
+    initial_biases: float | None = option(None, "Initial value of all biases. Default: that of --initializer.")
     init_from: str | None = option(
         None,
         "Model to fine-tune: the folder of a run, a .keras file, or published weights by name (torchvision, "
         "caffe, caffenet, ...; alexnet-describe --weights lists them).",
+    )
+    init_layers: tuple[str, ...] = option(
+        (), "With --init_from: the layers to take from it, e.g. conv1,conv2. The others start with initial weights."
     )
     new_head: bool = option(False, "With --init_from: start with a new classifier, for other classes.")
     freeze: tuple[str, ...] = option((), "Layers that are not trained, e.g. conv1,conv2.")
@@ -125,9 +142,24 @@ class TrainConfig(cli.RecordFormat):
     )
     color_noise_epochs: int | None = option(
         None,
-        "Number of epochs with color noise. Default: all, or the first 66 with --schedule=original.",
+        "Number of epochs with color noise. Default: all.",
         minimum=0,
     )
+    mean_color: tuple[float, float, float] | None = option(
+        None,
+        "RED,GREEN,BLUE from 0 to 255 to subtract from all pixels. Default: the mean of the training images.",
+    )
+    mean_at_crop: bool = option(
+        False,
+        "Subtract the part of the mean image at the position of the crop, as Caffe does, instead of its center. "
+        "Reading images is then about half as fast.",
+    )
+    crops: str = option(
+        "random",
+        "Position of the training crops: random (the paper's) or center.",
+        choices=("random", "center"),
+    )
+    flip: bool = option(True, "Mirror half of the training images.")
     images_per_crop: int = option(
         1, "Number of consecutive images that share a crop position and a flip (32 in the original program).", minimum=1
     )
@@ -243,14 +275,20 @@ class TrainConfig(cli.RecordFormat):
                 "`step_epochs` and schedule=step need each other. "
                 f"Received: schedule={self.schedule}, step_epochs={self.step_epochs}"
             )
-        if self.schedule == "original" and (self.layer_rates or self.bias_rate != 1):
-            raise ValueError("`bias_rate` and `layer_rates` can't be given with schedule=original, which sets them.")
-        if self.new_head and not self.init_from:
-            raise ValueError("`new_head` needs `init_from`. Without it all layers start with initial weights.")
+        self._check_phases()
+        if (self.new_head or self.init_layers) and not self.init_from:
+            raise ValueError(
+                "`new_head` and `init_layers` need `init_from`. Without it all layers start with initial weights."
+            )
         if self.crop_ratio and not self.crop_scale:
             raise ValueError("`crop_ratio` needs `crop_scale`. Without it crops have a fixed size.")
-        if self.last_crop_offset and self.crop_scale:
-            raise ValueError("`last_crop_offset` is for crops of fixed size and can't be given with `crop_scale`.")
+        if self.crop_scale and (self.last_crop_offset or self.mean_at_crop or self.crops == "center"):
+            raise ValueError(
+                "`last_crop_offset`, `mean_at_crop` and crops=center are for crops of fixed size and can't be given "
+                "with `crop_scale`."
+            )
+        if self.mean_at_crop and (self.mean_color or variants.VARIANTS[self.variant].mean != "image"):
+            raise ValueError("`mean_at_crop` needs a mean image. It can't be given with `mean_color` or a mean color.")
         if self.profile_steps and not 1 <= self.profile_steps[0] <= self.profile_steps[1]:
             first, last = self.profile_steps
             raise ValueError(f"`profile_steps` must be FIRST,LAST, counted from 1. Received: {first},{last}")
@@ -260,6 +298,22 @@ class TrainConfig(cli.RecordFormat):
                 f"Received: strategy={self.strategy}, column_devices={','.join(self.column_devices) or None}"
             )
         cli.record_format(self, "data_dir")
+
+    def _check_phases(self):
+        if (self.schedule == "phases") != bool(self.phase):
+            raise ValueError(
+                f"`phase` and schedule=phases need each other. Received: schedule={self.schedule}, phase={self.phase}"
+            )
+        if not self.phase:
+            return
+        if self.layer_rates or self.bias_rate != 1:
+            raise ValueError("`bias_rate` and `layer_rates` can't be given with schedule=phases, which sets them.")
+        first = parse_phases(self.phase)[0].weights
+        if self.learning_rate != first:
+            raise ValueError(
+                f"`learning_rate` must be that of the first phase, {first}. Received: {self.learning_rate}. Change the "
+                "rates of --phase, or all rates by --scale_lr."
+            )
 
     @property
     def makes_data(self) -> bool:

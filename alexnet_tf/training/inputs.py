@@ -11,7 +11,6 @@ import tensorflow as tf
 from alexnet_tf import cli
 from alexnet_tf.networks import variants
 from alexnet_tf.tfrecords import crops, dataset_builder, in_place, random_crops, reader, schema, statistics, verify
-from alexnet_tf.training import schedules
 from alexnet_tf.training.config import TrainConfig
 
 
@@ -76,9 +75,6 @@ class Data:
             share: the worker's share.
         """
         config = self.config
-        noise_epochs = config.color_noise_epochs
-        if noise_epochs is None and config.schedule == "original":
-            noise_epochs = schedules.ORIGINAL_COLOR_NOISE_EPOCHS
         epoch, step = divmod(first_step, self.steps_per_epoch)
         return reader.make_training_dataset(
             self.folder,
@@ -87,9 +83,12 @@ class Data:
             description=self.description,
             seed=config.seed,
             color_noise=config.color_noise,
-            color_noise_epochs=noise_epochs,
+            color_noise_epochs=config.color_noise_epochs,
             images_per_crop=config.images_per_crop,
             last_offset=config.last_crop_offset,
+            center_crops=config.crops == "center",
+            flip=config.flip,
+            mean_at_crop=config.mean_at_crop,
             crop_scale=config.crop_scale,
             crop_ratio=config.crop_ratio or random_crops.RATIO,
             start_epoch=epoch,

@@ -40,6 +40,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
         momentum: in [0, 1).
         weight_decay: not negative.
         decay_biases: whether the decay also applies to biases and other variables of one dimension.
+        layer_decays: factors of the decay of layers, by name; 1 for the others.
         reduce_dtype: type in which the replicas' gradients are summed: "float32", or "float16" or "bfloat16", which
             halve the communication. The update is in float32. Only for TensorFlow's strategies.
 
@@ -61,6 +62,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
         name: str = "paper_momentum",
         *,
         decay_biases: bool = False,
+        layer_decays: Mapping[str, float] | None = None,
         **kwargs,
     ):
         weight_decay = weight_decay or 0.0
@@ -74,6 +76,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
         self.momentum = momentum
         self.reduce_dtype = reduce_dtype
         self.decay_biases = decay_biases
+        self.layer_decays = dict(layer_decays or {})
         self.gradient_norms: GradientNorms | None = None
 
     def build(self, variables):
@@ -85,9 +88,14 @@ class PaperMomentum(keras.optimizers.Optimizer):
             with device_placement.device_scope(device_placement.variable_device(variable)):
                 (momentum,) = self.add_optimizer_variables([variable], "momentum")
             self.momentums.append(momentum)
+        layers = [variable.path.split("/")[-2:][0] for variable in variables]
+        if unknown := self.layer_decays.keys() - set(layers):
+            raise ValueError(f"`layer_decays` must name trainable layers. Received: {', '.join(sorted(unknown))}")
         self._decays = [
-            (len(variable.shape) > 1 or self.decay_biases) and self._use_weight_decay(variable)
-            for variable in variables
+            self.layer_decays.get(layer, 1.0)
+            if (len(variable.shape) > 1 or self.decay_biases) and self._use_weight_decay(variable)
+            else 0.0
+            for layer, variable in zip(layers, variables, strict=True)
         ]
         self.rate_multipliers = self.add_variable((len(variables),), initializer="ones", name="rate_multipliers")
 
@@ -192,8 +200,8 @@ class PaperMomentum(keras.optimizers.Optimizer):
         return ops.ones((), variable.dtype)
 
     def get_config(self):
-        own = {"momentum": self.momentum, "reduce_dtype": self.reduce_dtype, "decay_biases": self.decay_biases}
-        return super().get_config() | own
+        names = ("momentum", "reduce_dtype", "decay_biases", "layer_decays")
+        return super().get_config() | {name: getattr(self, name) for name in names}
 
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")
@@ -206,13 +214,15 @@ class Lars(PaperMomentum):
     Args:
         learning_rate, momentum, weight_decay, reduce_dtype: as in `PaperMomentum`.
         trust: the trust coefficient.
+        scale_biases: whether biases have a local rate too.
+        decay_biases: as in `PaperMomentum`.
 
     Raises:
         ValueError: as `PaperMomentum`, and if `trust` is not above 0.
 
     Source: You, Gitman, Ginsburg, Large Batch Training of Convolutional Networks, 2017, algorithm 1.
-    Deviation: biases and the scales of batch normalization have a local rate of 1: a bias that begins at 0 would
-    otherwise stay 0. If a layer's columns have kernels of their own, LARS treats each as a layer.
+    Deviation: without `scale_biases`, biases and the scales of batch normalization have a local rate of 1. If a layer's
+    columns have kernels of their own, LARS treats each as a layer.
     """
 
     def __init__(
@@ -222,27 +232,31 @@ class Lars(PaperMomentum):
         weight_decay: float | None = 0.0005,
         trust: float = 0.001,
         name: str = "lars",
+        *,
+        scale_biases: bool = False,
         **kwargs,
     ):
         super().__init__(learning_rate, momentum, weight_decay, name=name, **kwargs)
         if trust <= 0:
             raise ValueError(f"`trust` must be above 0. Received: trust={trust}")
         self.trust = trust
+        self.scale_biases = scale_biases
 
     def local_rate(self, gradient, variable):
         one = ops.ones((), variable.dtype)
-        if len(variable.shape) < 2:
+        if len(variable.shape) < 2 and not self.scale_biases:
             return one
         gradient_norm, weight_norm = self._norms(gradient, variable)
         decay = self.weight_decay * self._decays[self._get_variable_index(variable)]
         local = self.trust * weight_norm / (gradient_norm + decay * weight_norm)
-        return ops.where(weight_norm > 0, local, one)  # weights of 0 would stay 0
+        # Weights of 0 would stay 0; without decay, a gradient of 0 would be divided by.
+        return ops.where(ops.logical_and(weight_norm > 0, gradient_norm > 0), local, one)
 
     def _norms(self, *tensors):
         return [ops.sqrt(ops.sum(ops.square(x))) for x in tensors]
 
     def get_config(self):
-        return super().get_config() | {"trust": self.trust}
+        return super().get_config() | {"trust": self.trust, "scale_biases": self.scale_biases}
 
 
 @keras.saving.register_keras_serializable(package="alexnet_tf")

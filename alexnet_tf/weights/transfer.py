@@ -19,7 +19,12 @@ from alexnet_tf.tfrecords import ilsvrc, schema
 from alexnet_tf.weights.pretrained_files import PretrainedWeights
 
 
-def copy_weights(source: keras.Model, target: keras.Model, new_head: bool = False) -> None:
+def copy_weights(
+    source: keras.Model,
+    target: keras.Model,
+    new_head: bool = False,
+    names: collections.abc.Sequence[str] = (),
+) -> None:
     """Copies the weights of a model into another, so that both compute the same function.
 
     The columns may be merged in one and split in the other. Differences outside of the weights are folded into them:
@@ -29,6 +34,7 @@ def copy_weights(source: keras.Model, target: keras.Model, new_head: bool = Fals
         source, target: from `model.build_alexnet`.
         new_head: whether the classifier keeps its own initial weights, and with a source without its top all
             fully-connected layers.
+        names: the layers to copy, if not all.
 
     Raises:
         ValueError: if a layer of the target is missing in the source, has other shapes, or weights that are not finite.
@@ -37,7 +43,7 @@ def copy_weights(source: keras.Model, target: keras.Model, new_head: bool = Fals
     for name, values in weights.items():
         if "kernel" in values and name in {layer.name for layer in target.layers}:
             values["kernel"] = values["kernel"] * (_dropout_factor(source, name) / _dropout_factor(target, name))
-    _set_weights(target, weights, source.get_layer("mean_image").scale, new_head)
+    _set_weights(target, weights, source.get_layer("mean_image").scale, new_head, names)
 
 
 def load_pretrained(network: PretrainedWeights, target: keras.Model) -> None:
@@ -64,13 +70,17 @@ def load_pretrained(network: PretrainedWeights, target: keras.Model) -> None:
     _set_weights(target, weights, network.input_scale, new_head=False)
 
 
-def _set_weights(target: keras.Model, weights: dict, input_scale, new_head: bool) -> None:
+def _set_weights(target: keras.Model, weights: dict, input_scale, new_head: bool, names=()) -> None:
     """Sets weights by the names of their layers, each as `merged_weights` returns it."""
     *below, head = [layer for layer in target.layers if layer.weights]
     if new_head and not any("kernel" in values and values["kernel"].ndim == 2 for values in weights.values()):
         below = [layer for layer in below if not isinstance(layer, layers.ColumnDense)]
+    copied = below if new_head else [*below, head]
+    if names:
+        structure.check_layers(target, names)
+        copied = [layer for layer in copied if layer.name in names]
     ratio = np.ones(3) * input_scale / target.get_layer("mean_image").scale
-    for layer in below if new_head else [*below, head]:
+    for layer in copied:
         if layer.name not in weights:
             raise ValueError(f"{layer.name} is missing. There are {', '.join(sorted(weights))}.")
         values, expected = dict(weights[layer.name]), merged_weights(layer)

@@ -88,6 +88,25 @@ class TestMakeTrainingDataset:
         }
         assert drawn == set(itertools.product(range(9), range(9)))
 
+    def test_center_crops_without_flips(self, tiny_data_dir):
+        for images, _, _ in training_batches(tiny_data_dir, 4, center_crops=True, flip=False):
+            for image in images:
+                complete = tiny_image(image[0, 0, 2])
+                np.testing.assert_array_equal(image, complete[4 : 4 + CROP_PX, 4 : 4 + CROP_PX])
+
+    def test_mean_at_crop_subtracts_the_part_at_the_position_before_the_flip(self, tiny_data_dir):
+        mean = statistics.Statistics.load(tiny_data_dir).mean_image
+        center = mean[4 : 4 + CROP_PX, 4 : 4 + CROP_PX]
+        arguments = {"seed": 3, "last_offset": True}
+        batches = [training_batches(tiny_data_dir, 4, mean_at_crop=at, **arguments) for at in (True, False)]
+        for (corrected, _, _), (images, _, _) in zip(*batches, strict=True):
+            for image, pixels in zip(corrected, images, strict=True):
+                flipped = pixels[0, 0, 1] > pixels[0, -1, 1]
+                top, left = pixels[0, 0, 0] // 6, min(pixels[0, 0, 1], pixels[0, -1, 1]) // 6
+                own = mean[top : top + CROP_PX, left : left + CROP_PX]
+                expected = np.float32(pixels) - (own[:, ::-1] if flipped else own) + center
+                np.testing.assert_allclose(image, expected, atol=1e-4)
+
     def test_images_per_crop_share_crop_and_flip_but_not_color(self, tiny_data_dir):
         for images, offsets, _ in training_batches(tiny_data_dir, 8, images_per_crop=5):
             for first in (0, 5):

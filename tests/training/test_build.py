@@ -65,6 +65,27 @@ class TestBuildNetwork:
         assert np.std(he.kernels[0]) > 0.02 and not np.any(he.biases[0])
         assert not np.any(zeros.kernels[0])
 
+    def test_initial_biases(self, build_network):
+        for initializer in ("variant", "he_normal"):
+            network = build_network(initializer=initializer, initial_biases=0.5)
+            for layer in ("conv1", "fc8"):
+                assert np.all(np.asarray(network.get_layer(layer).biases[0]) == 0.5)
+
+    def test_mean_color_replaces_the_mean_of_the_data(self, build_network):
+        mean = np.asarray(build_network(mean_color=(1.0, 2.0, 3.5)).get_layer("mean_image").mean)
+        np.testing.assert_array_equal(mean, np.broadcast_to([1, 2, 3.5], mean.shape))
+
+    def test_init_layers_are_the_only_ones_copied(self, build_network, tmp_path):
+        path = str(tmp_path / "source.keras")
+        source = build_network(initializer="he_normal")
+        source.save(path)
+        network = build_network(init_from=path, init_layers=("conv1", "fc6"))
+        for name, same in (("conv1", True), ("conv2", False), ("fc6", True), ("fc8", False)):
+            pair = (np.asarray(each.get_layer(name).kernels[0]) for each in (network, source))
+            assert np.array_equal(*pair) == same, name
+        with pytest.raises(ValueError, match=r"does not fit: Layers must be among .* Received: 'conv9'"):
+            build_network(init_from=path, init_layers=("conv9",))
+
     def test_number_of_classes_and_input_scale(self, build_network):
         assert build_network().output_shape == (None, 2)
         assert build_network().get_layer("mean_image").scale == 1
@@ -123,11 +144,12 @@ class TestMakeOptimizer:
     @pytest.mark.parametrize("decay_biases", [False, True])
     def test_options_reach_both_rules(self, decay_biases, make_optimizer):
         options = {"momentum": 0.7, "weight_decay": 0.002, "reduce_in": "float16", "decay_biases": decay_biases}
+        options |= {"layer_decays": {"conv1": 0.0}}
         paper, lars = make_optimizer(**options), make_optimizer(optimizer="lars", lars_trust=0.01, **options)
         assert (type(paper), type(lars)) == (optimizers.PaperMomentum, optimizers.Lars)
         for optimizer in (paper, lars):
             assert (optimizer.momentum, optimizer.weight_decay, optimizer.reduce_dtype) == (0.7, 0.002, "float16")
-            assert optimizer.decay_biases == decay_biases
+            assert (optimizer.decay_biases, optimizer.layer_decays) == (decay_biases, {"conv1": 0.0})
         assert lars.trust == 0.01
 
     @pytest.mark.parametrize("reduce_in", ["float32", "float16", "bfloat16"])
@@ -145,7 +167,6 @@ class TestMakeOptimizer:
         "changes, rates",
         [
             ({"schedule": "plateau"}, {0: 0.08, 49: 0.08}),
-            ({"schedule": "original"}, {0: 0.08, 49: 0.08}),
             ({"schedule": "constant"}, {0: 0.08, 49: 0.08}),
             ({"schedule": "cosine"}, {0: 0.08, 25: 0.04, 50: 0.0}),
             ({"schedule": "cosine", "scale_lr": "linear", "batch_size": 64}, {0: 0.04, 25: 0.02, 50: 0.0}),
@@ -235,7 +256,7 @@ class TestSetRates:
                 {"schedule": "cosine", "bias_rate": 3.0, "layer_rates": {"conv2": 0.5, "fc8/bias": 0.0}},
                 {"conv2/kernel": 0.5, "conv2/bias": 1.5, "fc8/bias": 0, "fc8/kernel": 1},
             ),
-            ({"schedule": "original"}, {"conv2/kernel": 1, "conv2/bias": 1}),
+            ({"schedule": "phases", "phase": ("1 weights=0.01 biases=0.02",)}, {"conv2/bias": 1}),  # set later
         ],
     )
     def test_multipliers_of_biases_and_layers(self, changes, expected, build_training, make_config):

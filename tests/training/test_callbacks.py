@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from alexnet_tf.model import build_alexnet, with_color_offset
-from alexnet_tf.training import callbacks, compilation, fit
+from alexnet_tf.training import callbacks, compilation, fit, phases
 from alexnet_tf.training.checkpoints import Start
 from alexnet_tf.training.optimizers import PaperMomentum
 
@@ -50,12 +50,15 @@ class TestDivideRateOnPlateau:
         assert plateau.state["divisions"] == 2
 
 
-def small_training(schedule_callbacks, optimizer, first_epoch, epochs):
-    """Trains the testing variant for epochs of one step; returns the weights' paths, and their values after each."""
+def small_training(lines, optimizer, first_epoch, epochs):
+    """Trains the testing variant for epochs of one step, with twice the rates of the phases; returns the weights'
+    paths, and their values after each epoch."""
     keras.utils.set_random_seed(0)
     model = build_alexnet("testing", 3, initializer="he_normal", input_scale=0.01)
     training_model = with_color_offset(model)
     compilation.compile_model(training_model, optimizer, jit=False)
+    optimizer.build(training_model.trainable_variables)
+    follow = callbacks.FollowPhases(optimizer, phases.parse_phases(lines), 1, first_epoch, factor=2.0)
     images = np.random.default_rng(0).integers(0, 256, (4, 56, 56, 3)).astype("uint8")
     labels = np.array([0, 1, 2, 0], "int32")
     batch = ({"image": images, "color_offset": np.zeros((4, 3), "float32")}, labels)
@@ -67,56 +70,67 @@ def small_training(schedule_callbacks, optimizer, first_epoch, epochs):
         validation_steps=lambda replicas: None,
     )
     record = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: history.append(model.get_weights()))
-    fit.fit(training_model, data, Start(first_epoch), epochs, [*schedule_callbacks, record])
+    fit.fit(training_model, data, Start(first_epoch), epochs, [follow, record])
     return [w.path for w in model.weights], history
 
 
 class TestMakeScheduleCallback:
     def test_plateau_has_the_patience_and_the_saved_state(self, make_config):
         optimizer = PaperMomentum(0.01)
-        callback = callbacks.make_schedule_callback(make_config(plateau_patience=7), optimizer, None)
+        callback = callbacks.make_schedule_callback(make_config(plateau_patience=7), optimizer, None, 1, 0)
         assert (callback.patience, callback.state["divisions"]) == (7, 0)
         state = {"best_top1": 0.5, "epochs_without_improvement": 1, "divisions": 2}
-        assert callbacks.make_schedule_callback(make_config(), optimizer, state).state == state
+        assert callbacks.make_schedule_callback(make_config(), optimizer, state, 1, 0).state == state
         assert float(optimizer.learning_rate) == pytest.approx(1e-4)
-
-    def test_original_begins_with_the_scaled_rate(self, make_config):
-        config = make_config(schedule="original", learning_rate=0.16, scale_lr="sqrt", batch_size=32)
-        callback = callbacks.make_schedule_callback(config, PaperMomentum(0.08), None)
-        assert callback.first_learning_rate == pytest.approx(0.08)
 
     @pytest.mark.parametrize("schedule", ["step", "cosine", "poly", "constant"])
     def test_other_schedules_have_no_callback(self, schedule, make_config):
         config = make_config(schedule=schedule, step_epochs=1 if schedule == "step" else None)
-        assert callbacks.make_schedule_callback(config, PaperMomentum(), None) is None
+        assert callbacks.make_schedule_callback(config, PaperMomentum(), None, 1, 0) is None
 
 
-class TestFollowOriginalSchedule:
-    def test_rates_are_set_in_whichever_epoch_the_run_begins(self):
-        for first_epoch, weights, bias, conv1, conv1_bias in (
-            (0, 0.01, 2, 1, 2),
-            (66, 1e-4, 200, 0.1, 200),
-            (78, 1e-5, 2000, 0, 0),
-        ):
-            optimizer = PaperMomentum(0.01)
-            schedule = callbacks.FollowOriginalSchedule(optimizer, 0.01)
-            paths, _ = small_training([schedule], optimizer, first_epoch, first_epoch + 1)
-            np.testing.assert_allclose(optimizer.learning_rate, weights, rtol=1e-6)
-            multipliers = dict(zip(paths[1:], np.asarray(optimizer.rate_multipliers), strict=True))
-            for path, expected in (
-                ("conv1/kernel_1", conv1),
-                ("conv1/bias_2", conv1_bias),
-                ("conv3/kernel_2", 1),
-                ("fc6/bias_1", bias),
-                ("fc8/bias", bias),
-            ):
-                np.testing.assert_allclose(multipliers[path], expected, rtol=1e-5, err_msg=path)
+LINES = ("1 weights=0.01 biases=0.02", "3 weights=0.001 biases=0.02 conv1/kernel=0.0001", "4 weights=0.001 conv1=0")
 
-    def test_conv1_is_frozen_from_epoch_72(self):
+
+class TestFollowPhases:
+    @pytest.mark.parametrize(
+        "first_epoch, weights, bias, conv1, conv1_bias",
+        [(0, 0.01, 2, 1, 2), (2, 1e-3, 20, 0.1, 20), (3, 1e-3, 1, 0, 0)],
+    )
+    def test_rates_are_set_in_whichever_epoch_the_run_begins(self, first_epoch, weights, bias, conv1, conv1_bias):
         optimizer = PaperMomentum(0.01)
-        paths, history = small_training([callbacks.FollowOriginalSchedule(optimizer, 0.01)], optimizer, 69, 73)
+        paths, _ = small_training(LINES, optimizer, first_epoch, first_epoch + 1)
+        np.testing.assert_allclose(optimizer.learning_rate, 2 * weights, rtol=1e-6)  # scaled
+        multipliers = dict(zip(paths[1:], np.asarray(optimizer.rate_multipliers), strict=True))
+        for path, expected in (
+            ("conv1/kernel_1", conv1),
+            ("conv1/bias_2", conv1_bias),
+            ("conv3/kernel_2", 1),
+            ("fc8/bias", bias),
+        ):
+            np.testing.assert_allclose(multipliers[path], expected, rtol=1e-5, err_msg=path)
+
+    def test_layer_with_rate_0_is_frozen_from_its_phase_on(self):
+        paths, history = small_training(LINES, PaperMomentum(0.01), 1, 5)
         conv1 = [[w for path, w in zip(paths, weights, strict=True) if "conv1" in path] for weights in history]
         changed = [not np.array_equal(a[0], b[0]) for a, b in itertools.pairwise(conv1)]
-        assert changed == [True, False, False]  # epochs 71, 72, 73
+        assert changed == [True, False, False]  # epochs 3, 4, 5
         fc8 = [weights[-1] for weights in history]
         assert all(not np.array_equal(a, b) for a, b in itertools.pairwise(fc8))
+
+    def test_phase_begins_within_an_epoch(self):
+        optimizer = PaperMomentum(0.01)
+        layer = keras.layers.Dense(2)
+        layer.build((None, 3))
+        optimizer.build(layer.trainable_variables)
+        schedule = phases.parse_phases(["1 weights=0.01", "2.5 weights=0.001"])
+        follow, rates = callbacks.FollowPhases(optimizer, schedule, steps_per_epoch=4, first_step=3), []
+        for batch in range(5):
+            follow.on_train_batch_begin(batch)
+            rates.append(float(optimizer.learning_rate))
+            follow.on_train_batch_end(batch)
+        np.testing.assert_allclose(rates, [0.01, 0.01, 0.01, 0.001, 0.001])  # steps 3 to 7; epoch 2.5 is step 6
+
+    def test_unknown_layer_is_refused_before_the_first_step(self):
+        with pytest.raises(ValueError, match=r"must be for .* a trainable layer"):
+            small_training(("1 weights=0.01", "9 weights=0.01 conv9=0"), PaperMomentum(0.01), 0, 1)

@@ -24,25 +24,39 @@ IGNORED = {
     **dict.fromkeys(("checkpoint_every_steps", "keep_best", "log_every", "profile_steps"), "not part of the result"),
 }
 
+PHASES = {"schedule": "phases", "phase": ("1 weights=0.01", "2 weights=0.001")}
+
 
 class TestChecks:
     @pytest.mark.parametrize(
         "changes, message",
         [
-            ({"new_head": True}, "`new_head` needs `init_from`"),
+            ({"new_head": True}, "`new_head` and `init_layers` need `init_from`"),
+            ({"init_layers": ("conv1",)}, "need `init_from`"),
             ({"label_smoothing": 1.0}, r"must be in \[0, 1\). Received: label_smoothing=1.0"),
             ({"label_smoothing": -0.1}, "label_smoothing=-0.1"),
             ({"learning_rate": -0.01}, "`learning_rate` must be above 0. Received: learning_rate=-0.01"),
             ({"input_scale": 0.0}, "`input_scale` must be above 0. Received: input_scale=0.0"),
             ({"profile_steps": (12, 10)}, "must be FIRST,LAST, counted from 1. Received: 12,10"),
             ({"profile_steps": (0, 10)}, "Received: 0,10"),
-            ({"schedule": "original", "bias_rate": 2}, "can't be given with schedule=original"),
-            ({"schedule": "original", "layer_rates": {"conv1": 2}}, "can't be given with schedule=original"),
+            ({"schedule": "phases"}, "need each other. Received: schedule=phases, phase="),
+            ({"phase": ("1 weights=0.01",)}, "need each other. Received: schedule=plateau"),
+            (PHASES | {"bias_rate": 2}, "can't be given with schedule=phases"),
+            (PHASES | {"layer_rates": {"conv1": 2}}, "can't be given with schedule=phases"),
+            (PHASES | {"learning_rate": 0.02}, "must be that of the first phase, 0.01. Received: 0.02"),
+            (PHASES | {"phase": ("2 weights=0.01",)}, r"begin with epoch 1 and be in order. Received: \[2.0\]"),
+            (PHASES | {"phase": ("1 weights=0.01", "1 weights=0.02")}, "be in order"),
+            (PHASES | {"phase": ("1 biases=0.01",)}, "needs rates above 0 for weights and biases"),
+            (PHASES | {"phase": ("1 weights=0.01 conv1=-1",)}, "needs rates above 0"),
+            (PHASES | {"phase": ("weights=0.01",)}, "must begin with an epoch"),
+            (PHASES | {"phase": ("1 weights",)}, "must be a list such as NAME=0.1"),
+            ({"crops": "center", "crop_scale": (0.1, 1)}, "crops=center are for crops of fixed size"),
+            ({"mean_at_crop": True, "mean_color": (1.0, 2.0, 3.0)}, "`mean_at_crop` needs a mean image"),
             ({"schedule": "cosine", "step_epochs": 2}, "Received: schedule=cosine, step_epochs=2"),
             ({"schedule": "step"}, "Received: schedule=step, step_epochs=None"),
             ({"warmup_steps": 2}, "`warmup_steps` needs schedule=cosine or poly. Received: schedule=plateau"),
             ({"crop_ratio": (1, 2)}, "`crop_ratio` needs `crop_scale`"),
-            ({"crop_scale": (0.1, 1), "last_crop_offset": True}, "`last_crop_offset` is for crops of fixed size"),
+            ({"crop_scale": (0.1, 1), "last_crop_offset": True}, "`last_crop_offset`, .* are for crops of fixed size"),
             ({"label_offset": 1}, "--label_offset can't be given without --data_dir=tfrecords:PATH. Received"),
             ({"fc_parallel": True, "strategy": "mirrored"}, "Received: strategy=mirrored, column_devices=None"),
             ({"fc_parallel": True, "strategy": "tpu:local"}, "Received: strategy=tpu:local, column_devices=None"),
@@ -66,11 +80,14 @@ class TestFlags:
     def test_every_kind_of_flag_reaches_its_field(self, read_config):
         config = read_config(
             *("--data_dir=data", "--run_dir=run", "--variant=testing", "--input_scale=0.5", "--freeze=conv1,fc7"),
-            *("--layer_rates=conv2=0.5,fc8/bias=2", "--profile_steps=2,3", "--crop_scale=0.08,1", "--decay_biases"),
+            *("--layer_decays=conv2=0.5", "--profile_steps=2,3", "--crop_scale=0.08,1", "--decay_biases"),
+            *("--mean_color=1,2,3.5", "--phase=1 weights=0.01 biases=0.02", "--phase=2 weights=0.01", "--noflip"),
+            "--schedule=phases",
         )
         assert (config.variant, config.input_scale, config.freeze) == ("testing", 0.5, ("conv1", "fc7"))
-        assert (config.layer_rates, config.profile_steps) == ({"conv2": 0.5, "fc8/bias": 2}, (2, 3))
-        assert (config.crop_scale, config.decay_biases) == ((0.08, 1.0), True)
+        assert (config.profile_steps, config.mean_color, config.flip) == ((2, 3), (1, 2, 3.5), False)
+        assert config.phase == ("1 weights=0.01 biases=0.02", "2 weights=0.01")
+        assert (config.crop_scale, config.decay_biases, config.layer_decays) == ((0.08, 1.0), True, {"conv2": 0.5})
 
     @pytest.mark.parametrize("kind", ["learning_rate", "freeze", "layer_rates", "crop_scale", "decay_biases"])
     def test_flags_as_text_give_the_same_configuration(self, kind, read_config, make_config):

@@ -94,6 +94,9 @@ class TestTraining:
             "color_noise_epochs": None,
             "images_per_crop": 1,
             "last_offset": False,
+            "center_crops": False,
+            "flip": True,
+            "mean_at_crop": False,
             "crop_scale": None,
             "crop_ratio": random_crops.RATIO,
             "start_epoch": 1,  # of 4 steps
@@ -107,6 +110,7 @@ class TestTraining:
         "options",
         [
             {"seed": 7, "color_noise": "eigenvalue", "color_noise_epochs": 0, "images_per_crop": 5},
+            {"flip": False, "mean_at_crop": True},
             {"crop_scale": (0.1, 1.0), "crop_ratio": (0.5, 2.0), "data_service": "host:1"},
         ],
     )
@@ -117,10 +121,8 @@ class TestTraining:
     def test_last_crop_offset_reaches_the_reader(self, reader_arguments):
         assert reader_arguments(last_crop_offset=True)["last_offset"]
 
-    @pytest.mark.parametrize("color_noise_epochs, expected", [(None, 66), (70, 70), (0, 0)])
-    def test_original_schedule_ends_the_color_noise(self, color_noise_epochs, expected, reader_arguments):
-        options = {"schedule": "original", "color_noise_epochs": color_noise_epochs}
-        assert reader_arguments(**options)["color_noise_epochs"] == expected
+    def test_center_crops_reach_the_reader(self, reader_arguments):
+        assert reader_arguments(crops="center")["center_crops"]
 
     def test_batches_are_those_of_the_step(self, open_data, small_data_dir):
         expected = reader.make_training_dataset(small_data_dir, 10, 56, start_epoch=1, start_step=1)

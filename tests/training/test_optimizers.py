@@ -87,6 +87,18 @@ class TestPaperMomentum:
         for variable, expected in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(variable, expected.detach(), rtol=1e-5, atol=1e-6)
 
+    def test_layers_have_their_own_decay(self):
+        layers = [keras.layers.Dense(2, name=name, kernel_initializer="ones") for name in ("a", "b")]
+        for layer in layers:
+            layer.build((None, 3))
+        optimizer = PaperMomentum(1.0, weight_decay=0.5, layer_decays={"a": 0.0, "b": 0.5})
+        variables = [variable for layer in layers for variable in layer.trainable_variables]
+        optimizer.apply([tf.zeros(variable.shape) for variable in variables], variables)
+        np.testing.assert_allclose(layers[0].kernel, 1)
+        np.testing.assert_allclose(layers[1].kernel, 0.75)
+        with pytest.raises(ValueError, match=r"must name trainable layers. Received: c"):
+            PaperMomentum(layer_decays={"c": 1.0}).build(variables)
+
     def test_resumes_from_saved_variables(self):
         gradient = tf.constant([[1.0, -2.0]])
         uninterrupted = keras.Variable([[1.0, 2.0]])
@@ -246,6 +258,13 @@ class TestLars:
             ends.append(np.asarray(variable))
         np.testing.assert_allclose(*ends, rtol=1e-6)
         np.testing.assert_allclose(ends[0], 1 - 0.001, rtol=1e-6)
+
+    def test_biases_have_a_local_rate_if_they_are_scaled(self):
+        for scale_biases, step in ((False, 3.0), (True, 0.001 * 2)):
+            bias = keras.Variable(np.full(4, 2.0, "float32"))
+            optimizer = Lars(1.0, 0.0, weight_decay=0.0, trust=0.001, scale_biases=scale_biases)
+            optimizer.apply([tf.fill([4], 3.0)], [bias])
+            np.testing.assert_allclose(bias, 2 - step, rtol=1e-6)
 
     def test_trust_is_positive_and_saved(self):
         assert Lars.from_config(Lars(trust=0.02).get_config()).trust == 0.02

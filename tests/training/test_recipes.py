@@ -15,6 +15,14 @@ RECIPES = pathlib.Path(train.__file__).parent / "recipes"
 
 # The fields that each recipe sets, and its learning rates by step, for the images of ImageNet or of its own data.
 PAPER = {"momentum": 0.9, "weight_decay": 0.0005, "learning_rate": 0.01, "epochs": 90}
+ORIGINAL = PAPER | {
+    "batch_size": 128,
+    "schedule": "phases",
+    "images_per_crop": 32,
+    "last_crop_offset": True,
+    "color_noise": "standard_deviation",
+}
+CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 UNIT_VARIANCE = {"variant": "paper", "initializer": "he_normal", "input_scale": 0.0125, "schedule": "cosine"}
 EVERY_RECIPE = {
     "paper": (
@@ -23,29 +31,63 @@ EVERY_RECIPE = {
         | {"initializer": "variant", "input_scale": 1, "color_noise": "standard_deviation"},
         {0: 0.01, 900_000: 0.01},
     ),
-    "original": (
-        PAPER
-        | {"variant": "original", "batch_size": 128, "schedule": "original"}
-        | {"images_per_crop": 32, "last_crop_offset": True, "color_noise": "standard_deviation"},
-        {0: 0.01, 900_000: 0.01},
-    ),
+    **{
+        name: (ORIGINAL | {"variant": variant, "epochs": epochs, "color_noise_epochs": noise}, {0: 0.01, 900_000: 0.01})
+        for name, variant, epochs, noise in (
+            ("original", "original", 90, 66),
+            ("original_2010", "original", 92, 67),
+            ("original_one_column", "original_one_column", 95, 65),
+            ("original_no_overlap", "original_no_overlap", 89, 89),
+            ("original_no_lrn", "original_no_lrn", 96, 68),
+            ("original_independent_columns", "original_independent_columns", 91, 65),
+            ("fall_2009", "original_six_conv", 28, 18),
+        )
+    },
+    **{
+        f"six_conv_{year}": (
+            ORIGINAL
+            | {"variant": variant, "learning_rate": 0.001, "init_from": init_from, "init_layers": init_layers}
+            | {"epochs": epochs, "color_noise_epochs": noise},
+            {0: 0.001},
+        )
+        for year, variant, init_from, init_layers, epochs, noise in (
+            (2009, "original_six_conv", "runs/original", CONVOLUTIONS, 6, 6),
+            (2011, "original_six_conv_2011", "runs/six_conv-2009", (*CONVOLUTIONS, "conv6"), 8, 8),
+            (2012, "original_six_conv", "runs/six_conv-2011", (*CONVOLUTIONS, "conv6", "fc6", "fc7"), 53, 37),
+        )
+    },
+    "cuda_convnet2": (ORIGINAL | {"variant": "cuda_convnet2"}, {0: 0.01}),
+    **{
+        name: (
+            {"variant": name, "batch_size": 128, "momentum": 0.9, "weight_decay": 0.004, "layer_decays": decays}
+            | {"schedule": "phases", "learning_rate": 0.001, "epochs": 520}
+            | {"last_crop_offset": True, "color_noise": "none"},
+            {0: 0.001},
+        )
+        for name, decays in (
+            ("cifar_13pct", {"conv1": 0, "conv2": 0}),
+            ("cifar_11pct", {"conv1": 0, "conv2": 0, "fc10": 2.5}),
+        )
+    },
     "caffe": (
         PAPER
         | {"variant": "caffe", "batch_size": 256, "schedule": "step", "step_epochs": 20, "bias_rate": 2}
-        | {"last_crop_offset": True, "color_noise": "none"},
+        | {"last_crop_offset": True, "mean_at_crop": True, "color_noise": "none"},
         {0: 0.01, 100_079: 0.01, 100_080: 0.001, 200_160: 1e-4, 400_320: 1e-6},
     ),
     "one_weird_trick": (
         {"variant": "one_weird_trick", "batch_size": 256, "schedule": "step", "step_epochs": 30, "epochs": 90}
         | {"learning_rate": 0.01, "momentum": 0.9, "weight_decay": 0.0001, "decay_biases": True, "color_noise": "none"}
-        | {"crop_scale": (0.08, 1.0), "crop_ratio": (0.75, 4 / 3)},
+        | {"crop_scale": (0.08, 1.0), "crop_ratio": (0.75, 4 / 3), "mean_color": (123.675, 116.28, 103.53)},
         {0: 0.01, 150_119: 0.01, 150_120: 0.001, 300_240: 1e-4},
     ),
     "large_batch": (
-        {"variant": "batch_norm", "batch_size": 32768, "optimizer": "lars", "lars_trust": 0.001, "momentum": 0.9}
-        | {"weight_decay": 0.0005, "learning_rate": 32, "warmup_steps": 400, "schedule": "poly", "epochs": 100}
-        | {"last_crop_offset": True, "color_noise": "none"},
-        {0: 0, 200: 16, 400: 32, 2150: 8, 3900: 0},  # 39 steps in an epoch
+        {"variant": "batch_norm_32k", "batch_size": 32768, "optimizer": "lars", "lars_trust": 0.001, "momentum": 0.9}
+        | {"weight_decay": 0.0005, "learning_rate": 32, "warmup_steps": 400, "schedule": "poly", "epochs": 103}
+        | {"lars_biases": True, "decay_biases": True, "warmup_rate": 1, "warmup_overlaps": True}
+        | {"last_crop_offset": True, "mean_at_crop": True, "color_noise": "none"},
+        # 39 steps in an epoch; 32 (1 - step / 4017)² after the warm-up
+        {0: 1, 200: 16.5, 399: 31.9225, 400: 25.9446, 2008: 8.00399, 4017: 0},
     ),
     "modern": (
         UNIT_VARIANCE
@@ -84,7 +126,8 @@ class TestRecipes:
         options, rates = EVERY_RECIPE[recipe]
         folders = (f"--data_dir={small_data_dir}", f"--run_dir={tmp_path / 'run'}")
         config = read_config(f"--flagfile={RECIPES / f'{recipe}.flags'}", *folders)
-        assert config == dataclasses.replace(read_config(*folders), **options)
+        # tests/training/test_originals.py compares the phases.
+        assert config == dataclasses.replace(read_config(*folders), **options, phase=config.phase)
         optimizer = build.make_optimizer(config, IMAGES.get(recipe, 1_281_167) // config.batch_size)
         for step, rate in rates.items():
             optimizer.iterations.assign(step)

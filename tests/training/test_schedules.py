@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from alexnet_tf.training import schedules
-from alexnet_tf.training.schedules import make_learning_rate, original_phase
+from alexnet_tf.training.schedules import make_learning_rate
 
 
 class TestMakeLearningRate:
@@ -25,21 +24,9 @@ class TestMakeLearningRate:
         assert np.all(np.diff(rates[10:]) <= 0)
         assert abs(rates[100]) < 1e-8
 
-
-class TestOriginalPhase:
-    def test_rates_are_those_of_the_notes(self):
-        rates = {}
-        for epoch in range(1, 91):
-            phase = original_phase(epoch - 1)
-            rates[epoch] = [
-                0.01 * rate for rate in (phase.weights, phase.biases, phase.conv1_weights, phase.conv1_biases)
-            ]
-        changes = [epoch for epoch in range(2, 91) if rates[epoch] != rates[epoch - 1]]
-        assert changes == [25, 51, 67, 72, 79]
-        np.testing.assert_allclose(rates[1], [0.01, 0.02, 0.01, 0.02])
-        np.testing.assert_allclose(rates[25], [1e-3, 0.02, 1e-3, 0.02])
-        np.testing.assert_allclose(rates[66], [1e-4, 0.02, 1e-4, 0.02])
-        np.testing.assert_allclose(rates[67], [1e-4, 0.02, 1e-5, 0.02])
-        np.testing.assert_allclose(rates[72], [1e-4, 0.02, 0, 0])
-        np.testing.assert_allclose(rates[90], [1e-5, 0.02, 0, 0])
-        assert schedules.ORIGINAL_COLOR_NOISE_EPOCHS == 66
+    def test_warm_up_begins_with_its_rate_and_may_overlap(self, make_config):
+        changes = {"schedule": "poly", "learning_rate": 0.2, "warmup_steps": 10, "warmup_rate": 0.1, "epochs": 10}
+        for overlaps, expected in ((False, [0.1, 0.15, 0.2, 0.05]), (True, [0.1, 0.15, 0.162, 0.2 * 0.45**2])):
+            schedule = make_learning_rate(make_config(**changes, warmup_overlaps=overlaps), 10)
+            rates = [float(schedule(step)) for step in (0, 5, 10, 55)]
+            np.testing.assert_allclose(rates, expected, rtol=1e-5)

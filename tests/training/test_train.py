@@ -56,8 +56,8 @@ class TestFailingTraining:
         assert "The network has learned nothing" in output and "recipes/demo.flags" in output
 
     @pytest.mark.slow
-    def test_original_schedule_sets_its_own_rates(self, train_here, tmp_path):
-        train_here(tmp_path / "run", epochs=1, schedule="original")
+    def test_phases_set_the_rates(self, train_here, tmp_path):
+        train_here(tmp_path / "run", epochs=1, schedule="phases", phase=("1 weights=0.01 biases=0.02",))
         with np.load(tmp_path / "run" / "checkpoints" / "00000004" / "training_state.npz") as arrays:
             (multipliers,) = [arrays[n] for n in arrays.files if n.endswith("rate_multipliers")]
         assert sorted(set(multipliers.tolist())) == [1, 2]
