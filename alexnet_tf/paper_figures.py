@@ -60,7 +60,11 @@ def define_flags():
     flags.DEFINE_integer("maps", 8, "Feature maps per layer for strongest and optimized.", lower_bound=1)
     flags.DEFINE_integer("images", 9, "Images per feature map for strongest.", lower_bound=1)
     flags.DEFINE_enum("split", "train", schema.SPLITS, "Split for strongest.")
-    flags.DEFINE_list("learning_rates", ["0.001", "0.002"], "Learning rates for relu_against_tanh, for both networks.")
+    flags.DEFINE_list(
+        "learning_rates",
+        ["0.001", "0.003", "0.0003", "0.01"],
+        "Learning rates for relu_against_tanh. Each network is trained with each; its best training is drawn.",
+    )
     flags.DEFINE_float("goal_error", 0.25, "Training error at which relu_against_tanh stops.")
     flags.DEFINE_integer("max_epochs", 60, "Maximum number of epochs for relu_against_tanh.", lower_bound=1)
     cli.define_overwrite()
