@@ -56,7 +56,7 @@ EVERY_RECIPE = {
             (2012, "original_six_conv", "runs/six_conv-2011", (*CONVOLUTIONS, "conv6", "fc6", "fc7"), 53, 37),
         )
     },
-    "cuda_convnet2": (ORIGINAL | {"variant": "cuda_convnet2"}, {0: 0.01}),
+    "cuda_convnet2": (ORIGINAL | {"variant": "cuda_convnet2", "images_per_crop": 1}, {0: 0.01}),
     **{
         name: (
             {"variant": name, "batch_size": 128, "momentum": 0.9, "weight_decay": 0.004, "layer_decays": decays}
