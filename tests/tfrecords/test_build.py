@@ -94,6 +94,13 @@ class TestFlags:
         equal = {name for name in cropped if cropped[name] == warped[name]}
         assert equal == {"turned.png", "large.png"} & set(cropped) != set()
 
+    def test_interpolation(self, built, photographs):
+        splits = stored(built("area", "--encoding=png", "--interpolation=area")).values()
+        (image,) = [split["large.png"] for split in splits if "large.png" in split]
+        expected = images.prepare_image(photographs / "b" / "large.png", 16, interpolation="area")
+        np.testing.assert_array_equal(Image.open(io.BytesIO(image)), expected)
+        assert not np.array_equal(expected, images.prepare_image(photographs / "b" / "large.png", 16))
+
     def test_max_pixels_skips_larger_images(self, built):
         folders = built("all"), built("small", "--max_pixels=5000", "--max_bad_fraction=0.9")
         every, small = ({name for split in stored(folder).values() for name in split} for folder in folders)
