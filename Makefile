@@ -68,10 +68,11 @@ bench: .venv/bench-installed
 
 # The empty files mark complete installations. An interrupted one starts again.
 .venv/installed: setup.py pyproject.toml $(CONSTRAINTS)
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, e.g.: make PYTHON=python3.12 " + " ".join(sys.argv[1:]))' demo
-	$(PYTHON) -m venv --clear .venv
-	$(INSTALL) .
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, e.g.: make PYTHON=python3.12 " + " ".join(sys.argv[1:]))' demo
+	@echo "Installing TensorFlow and this project into .venv: one to three minutes ..."
+	@$(PYTHON) -m venv --clear .venv
+	@$(INSTALL) .
+	@touch $@
 
 .venv/test-installed: .venv/installed
 	$(INSTALL) '.[test]'

@@ -19,6 +19,13 @@ from alexnet_tf import cli
 from alexnet_tf.files import write_json
 
 _FASHION_MNIST = "fashion_mnist"
+_STEPS = {
+    "tfrecords.build": "making TFRecords",
+    "train": "training, which takes minutes",
+    "evaluate": "measuring the error on ten views of each validation image, a minute",
+    "export": "exporting for TensorFlow Serving",
+    "predict": "classifying images with the exported model",
+}
 _RECIPES = pathlib.Path(__file__).parent / "recipes"
 
 
@@ -72,7 +79,8 @@ def _folders(source, transfer=False):
 def _run_program(module, *arguments):
     """Runs a program as a user would; returns the seconds it took."""
     name = {"tfrecords.build": "alexnet-tfrecords"}.get(module, f"alexnet-{module}")
-    print(f"\n$ {shlex.join([name, *map(str, arguments)])}", flush=True)
+    print(f"\nStep {[*_STEPS].index(module) + 1} of {len(_STEPS)}: {_STEPS[module]}")
+    print(f"$ {shlex.join([name, *map(str, arguments)])}", flush=True)
     start = time.perf_counter()
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3"} | os.environ  # some of TensorFlow's errors are none
     command = [sys.executable, "-m", f"alexnet_tf.{module}", *map(str, arguments)]
@@ -140,8 +148,7 @@ def _summarize(source, transfer, exported, seconds):
     }
     write_json(run_dir / "summary.json", summary)
     name = "Fashion-MNIST" if source == _FASHION_MNIST else source
-    page = f"--format=web --export_dir={run_dir / 'page'} --data_dir={data_dir} --serve=8000"
-    page = f".venv/bin/alexnet-export --model={run_dir} {page}"
+    page = "make page" if run_dir == pathlib.Path("runs/demo") else f"make page MODEL={run_dir} DATA={data_dir}"
     print(f"""
 Top-1 error on {evaluation["images"]:,} validation images of {name}:
 
@@ -154,7 +161,7 @@ Export:       {summary["export"]}
 Summary:      {run_dir / "summary.json"}
 
 Next steps:
-  {"make page" if run_dir == pathlib.Path("runs/demo") else page}     (the network at work, in a browser)
+  {page}     (the network at work, in a browser)
   .venv/bin/tensorboard --logdir={run_dir / "tensorboard"}
   .venv/bin/alexnet-predict --model={run_dir} YOUR_IMAGE.png
   .venv/bin/alexnet-train --flagfile={os.path.relpath(_recipe(True))} --data_dir=folder:YOUR_FOLDER --run_dir=runs/mine

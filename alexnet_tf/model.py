@@ -244,12 +244,7 @@ def open_model(path: str | pathlib.Path) -> keras.Model:
     if name:
         row = published.PUBLISHED[name]
         return build_alexnet(row.variant, weights=name, include_top=row.include_top)
-    path = hub.local_folder(path) or pathlib.Path(path)
-    file = path / "model.keras" if path.is_dir() else path
-    if not file.is_file() and (path / "config.json").is_file():
-        file = path  # unzipped, as Keras saves to the Hub
-    elif not file.is_file():
-        raise ValueError(f"No model found: {file} does not exist. Give a run folder or a .keras file.")
+    file = hub.find_model(path)
     if file.is_file():
         pretrained_files.check_not_lfs_pointer(file)
     try:

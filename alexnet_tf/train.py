@@ -20,6 +20,7 @@ from alexnet_tf import cli
 from alexnet_tf.distribution import local_workers, workers
 from alexnet_tf.tfrecords import schema
 from alexnet_tf.training.config import TrainConfig
+from alexnet_tf.weights import hub, published
 
 
 def main(arguments: list[str]) -> None:
@@ -64,7 +65,9 @@ def main(arguments: list[str]) -> None:
 
 
 def check_start(config: TrainConfig) -> None:
-    """Raises ValueError if the data set is missing, or workers are missing or must not be several."""
+    """Raises ValueError if the weights or the data set are missing, or workers are missing or must not be several."""
+    if config.init_from:
+        _check_weights(config)
     if config.fc_parallel and _num_workers(config) < 2:
         raise ValueError(
             "`fc_parallel` needs several workers: in TF_CONFIG, started by SLURM, or on this machine by "
@@ -77,6 +80,22 @@ def check_start(config: TrainConfig) -> None:
             "For several workers or a data service, `data_dir` must first be made by alexnet-tfrecords. "
             f"Received: data_dir={config.data_dir}"
         )
+
+
+def _check_weights(config):
+    """Downloads published weights unless they are in the cache. Raises ValueError if they are missing or don't fit."""
+    name = config.init_from
+    if name not in published.PUBLISHED:
+        hub.find_model(name)
+        return
+    row = published.PUBLISHED[name]
+    if row.variant != config.variant:
+        raise ValueError(
+            f"`init_from={name}` needs `variant={row.variant}`, whose weights they are. Received: {config.variant}"
+        )
+    if not row.include_top and not config.new_head:
+        raise ValueError(f"`init_from={name}` needs `new_head`: the weights are of the convolutions only.")
+    published.fetch(name)
 
 
 def _num_workers(config):
@@ -94,7 +113,17 @@ def train(config: TrainConfig, worker: workers.Worker) -> None:
     from alexnet_tf.model import count_parameters
     from alexnet_tf.networks import precision
     from alexnet_tf.tfrecords import data_service, verify
-    from alexnet_tf.training import build, callbacks, checkpoints, fit, health_checks, initial_kernels, inputs, run_dir
+    from alexnet_tf.training import (
+        build,
+        cached_features,
+        callbacks,
+        checkpoints,
+        fit,
+        health_checks,
+        initial_kernels,
+        inputs,
+        run_dir,
+    )
     from alexnet_tf.training.devices import choose_devices
     from alexnet_tf.training.tensorboard_logger import TensorBoardLogger
 
@@ -115,6 +144,10 @@ def train(config: TrainConfig, worker: workers.Worker) -> None:
     training = build.build_training(config, data, devices)
 
     with run_dir.opened(config.run_dir, data, writes=worker.is_chief):
+        batches = data
+        if config.cache_features:
+            batches = cached_features.open_features(config.run_dir, data, training.network)
+
         # Restore.
         if worker.is_chief:
             initial_kernels.save_initial_kernels(config.run_dir, training.network.get_layer("conv1").kernels)
@@ -149,7 +182,7 @@ def train(config: TrainConfig, worker: workers.Worker) -> None:
                 f"epochs, {devices.describe()}. top1 and top5 are accuracies: 1 minus the error."
             )
             in_order = [checks, schedule, best, logger, saver]
-            fit.fit(training.model, data, start, config.epochs, in_order, worker, input_clock)
+            fit.fit(training.model, batches, start, config.epochs, in_order, worker, input_clock)
             if logger:
                 logger.finish()
         # The chief may still be writing. The others wait, because it would report them as lost.

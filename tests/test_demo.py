@@ -92,13 +92,12 @@ class TestSteps:
 
     def test_only_missing_steps_are_run_and_the_summary_holds_their_results(self, run):
         assert run(0.25) == ["tfrecords.build", "train", "evaluate", "export", "predict"]
-        seconds = {"tfrecords": 2, "train": 20, "evaluate": 2, "export": 2, "predict": 2}
-        for expected in (["tfrecords.build", "train", "predict"], []):
-            summary = json.loads(pathlib.Path("runs/demo/summary.json").read_text())
-            assert summary["val_top1_error"] == 0.25
-            assert (summary["seconds_per_step"], summary["seconds"]) == (seconds, 28)
-            assert summary["export"] == "runs/demo/export/1"
-            assert not expected or run(0.5) == expected
+        summary = json.loads(pathlib.Path("runs/demo/summary.json").read_text())
+        assert summary["val_top1_error"] == 0.25
+        assert summary["seconds_per_step"] == {"tfrecords": 2, "train": 20, "evaluate": 2, "export": 2, "predict": 2}
+        assert summary["export"] == "runs/demo/export/1"
+        assert run(0.5) == ["tfrecords.build", "train", "predict"]
+        assert json.loads(pathlib.Path("runs/demo/summary.json").read_text()) == summary  # with the first start's times
 
     def test_table_has_both_ways_of_training(self, run, capsys):
         run(0.25)

@@ -11,7 +11,7 @@ from alexnet_tf import model
 from alexnet_tf.distribution import strategies
 from alexnet_tf.evaluation.predictions import class_ids
 from alexnet_tf.networks import descriptions, variants
-from alexnet_tf.training import compilation, fc_parallel, optimizers, schedules
+from alexnet_tf.training import cached_features, compilation, fc_parallel, optimizers, schedules
 from alexnet_tf.training.config import TrainConfig
 from alexnet_tf.training.devices import Devices
 from alexnet_tf.training.gradient_norms import GradientNorms
@@ -56,13 +56,18 @@ def build_training(config: TrainConfig, data: Data, devices: Devices) -> Trainin
     Raises:
         ValueError: if an option is out of range, or the model of `init_from` does not fit.
     """
+    if config.cache_features and devices.replicas > 1:
+        raise ValueError(f"`cache_features` needs a single device: strategy=one. Received: {devices.describe()}")
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
     with devices.strategy.scope():
         network = build_network(config, data, devices.column_devices)
         optimizer = make_optimizer(config, data.steps_per_epoch)
         model_class = strategies.DistributedModel if devices.replicas > 1 else keras.Model
-        training_model = model.with_color_offset(network, model_class)
+        if config.cache_features:
+            training_model = cached_features.trained_part(network)
+        else:
+            training_model = model.with_color_offset(network, model_class)
         if devices.fc_parallel:
             training_model, optimizer = fc_parallel.split(network, optimizer, devices.strategy, devices.worker)
         confusion_matrix = compilation.compile_model(

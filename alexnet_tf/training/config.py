@@ -126,6 +126,11 @@ class TrainConfig(cli.RecordFormat):
     )
     new_head: bool = option(False, "With --init_from: start with a new classifier, for other classes.")
     freeze: tuple[str, ...] = option((), "Layers that are not trained, e.g. conv1,conv2.")
+    cache_features: bool = option(
+        False,
+        "With --freeze of the first layers: compute their outputs once, from the center crops, and train only the "
+        "layers above. Epochs are many times as fast, without random crops, flips and color noise.",
+    )
     input_scale: float | None = option(
         None,
         "Factor of the centered pixels. Default: that of --init_from, or the variant's (1 in the paper). 0.0125 gives "
@@ -297,6 +302,8 @@ class TrainConfig(cli.RecordFormat):
                 "`fc_parallel` needs strategy=auto or multi_worker, and no column_devices. "
                 f"Received: strategy={self.strategy}, column_devices={','.join(self.column_devices) or None}"
             )
+        if self.cache_features and (self.fc_parallel or self.column_devices or self.data_service):
+            raise ValueError("`cache_features` can't be given with `fc_parallel`, `column_devices` or `data_service`.")
         cli.record_format(self, "data_dir")
 
     def _check_phases(self):

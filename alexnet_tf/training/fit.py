@@ -69,7 +69,12 @@ def fit(
     strategy, worker = training_model.distribute_strategy, worker or Worker()
     callbacks = [callback for callback in callbacks if callback is not None]
     steps_per_epoch, validation_steps = data.steps_per_epoch, data.validation_steps(strategy.num_replicas_in_sync)
-    validation_dataset = _distribute(strategy, worker, lambda share: data.validation(share).map(_without_noise))
+
+    def make_validation(share):
+        dataset = data.validation(share)
+        return dataset.map(_without_noise) if "color_offset" in training_model.input else dataset
+
+    validation_dataset = _distribute(strategy, worker, make_validation)
     if input_clock is not None:
         training_model.make_train_function()
         training_model.train_function = input_clock.wrap(training_model.train_function)

@@ -30,3 +30,24 @@ def local_folder(path: str | pathlib.Path) -> pathlib.Path | None:
         raise ValueError(
             f"hf://{address[1]} can't be downloaded: {reason} If you have its files, give their folder instead."
         ) from error
+
+
+def find_model(path: str | pathlib.Path) -> pathlib.Path:
+    """Finds the saved model that a path stands for.
+
+    Args:
+        path: a folder with model.keras, or with the files that Keras saves unzipped; a .keras or .h5 file; or an
+            address of the Hub.
+
+    Returns: the file, or the folder of an unzipped model.
+
+    Raises:
+        ValueError: if there is none, or it can't be downloaded.
+    """
+    path = local_folder(path) or pathlib.Path(path)
+    file = path / "model.keras" if path.is_dir() else path
+    if file.is_file():
+        return file
+    if (path / "config.json").is_file():
+        return path  # unzipped, as Keras saves to the Hub
+    raise ValueError(f"No model found: {file} does not exist. Give a run folder or a .keras file.")

@@ -62,23 +62,11 @@ def load_weights(model: keras.Model, variant: str, weights: str | pathlib.Path) 
             f"`image_px` must be {side} with `weights` and `include_top`: the size determines the inputs of the first "
             f"fully-connected layer. Received: image_px={model.input_shape[1]}"
         )
-    transfer.load_pretrained(pretrained_files.read_pretrained(_fetch(name)), model)
+    transfer.load_pretrained(pretrained_files.read_pretrained(published.fetch(name)), model)
     if row.mean_image:
         mean_image = caffe_files.read_mean(downloads.fetch(row.mean_image))
         if mean_image.shape[0] >= model.input_shape[1]:  # otherwise the mean color from `load_pretrained` remains
             model.get_layer("mean_image").set_mean_image(mean_image)
-
-
-def _fetch(name):
-    row = published.PUBLISHED[name]
-    try:
-        return downloads.fetch(row.file)
-    except ValueError as error:
-        alone = [other for other, each in published.PUBLISHED.items() if each.variant == row.variant and other != name]
-        alone = [other for other in alone if not published.PUBLISHED[other].include_top]
-        if not alone:
-            raise
-        raise ValueError(f"{error}. The convolutions alone are available: weights={alone[0]!r}, no top") from error
 
 
 def published_name(weights: str | pathlib.Path, variant: str | None = None, include_top: bool = True) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
+from alexnet_tf.weights import downloads
 from alexnet_tf.weights.downloads import File, PackagedFile, RemoteFile, digest
 
 _CAFFE_MEAN_IMAGE = RemoteFile(
@@ -143,6 +144,23 @@ RESIZED = {"crop": "the shorter side to 256 pixels", "warp": "both sides to 256 
 def list_weights() -> list[str]:
     """Returns the names for `build_alexnet(weights=)` and for every program's `--model`."""
     return list(PUBLISHED)
+
+
+def fetch(name: str) -> pathlib.Path:
+    """Downloads the file of published weights unless it is in the cache.
+
+    Raises:
+        ValueError: if it can't be downloaded; the error names the convolutions alone if they were published as well.
+    """
+    row = PUBLISHED[name]
+    try:
+        return downloads.fetch(row.file)
+    except ValueError as error:
+        alone = [other for other, each in PUBLISHED.items() if each.variant == row.variant and other != name]
+        alone = [other for other in alone if not PUBLISHED[other].include_top]
+        if not alone:
+            raise
+        raise ValueError(f"{error}. The convolutions alone are available: weights={alone[0]!r}, no top") from error
 
 
 def identify(path: str | pathlib.Path) -> tuple[str, File] | None:

@@ -109,9 +109,9 @@ EVERY_RECIPE = {
     "transfer": (
         {"variant": "one_weird_trick", "init_from": "torchvision_features", "new_head": True, "color_noise": "none"}
         | {"freeze": ("conv1", "conv2"), "layer_rates": {"conv3": 0.3, "conv4": 0.3, "conv5": 0.3}}
-        | {"batch_size": 32, "learning_rate": 0.01, "warmup_steps": 100, "schedule": "cosine", "epochs": 8}
+        | {"batch_size": 32, "learning_rate": 0.01, "schedule": "cosine", "epochs": 8}
         | {"precision": "auto"},
-        {0: 0, 50: 0.005, 100: 0.01, 744: 0},
+        {0: 0.01, 372: 0.005, 744: 0},
     ),
 }
 IMAGES = {"fashion_mnist": 60_000, "demo": 3000, "transfer": 3000}
