@@ -213,3 +213,18 @@ class TestFlags:
         imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
         assert "absl.flags" in imported
         assert not imported & {"tensorflow", "keras", "matplotlib", "numpy"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_images", "expected"),
+    [
+        ({}, 50_000, {"top1": 42.9, "top5": 19.8}),
+        ({"split": "train"}, 50_000, {}),
+        ({}, 49_999, {}),
+        ({"model": ["caffe", "caffenet"]}, 50_000, {}),
+        ({"expect": ["top1=5"]}, 50_000, {"top1": 5.0}),
+    ],
+)
+def test_published_errors_are_expected_on_imagenets_validation_images(changes, num_images, expected):
+    flag = types.SimpleNamespace(**{"model": ["caffe"], "split": "validation", "expect": []} | changes)
+    assert evaluate._expected(flag, num_images) == expected

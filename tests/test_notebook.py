@@ -197,8 +197,9 @@ class TestMakeDataset:
 
     def test_validation_images_and_ten_views(self, data_dir):
         assert sum(len(labels) for _, labels in alexnet_tf.make_dataset(data_dir, "validation", 300, 56)) == 1000
-        views, _ = next(iter(alexnet_tf.make_dataset(data_dir, "validation", 5, 56, views=10)))
-        assert views.shape == (5, 10, 56, 56, 3)
+        for split in ("train", "validation"):
+            views, _ = next(iter(alexnet_tf.make_dataset(data_dir, split, 5, 56, views=10)))
+            assert views.shape == (5, 10, 56, 56, 3)
 
 
 def _run_notebook(name, folder):

@@ -76,6 +76,7 @@ class TestLoadModelFor:
         ids = [f"n{3 * number:08}" for number in range(1000)]
         numbers = sorted(map(str, range(1000)))  # as folders are listed: 0, 1, 10, 100, ...
         assert predictions._class_columns(ids, numbers) == [int(number) for number in numbers]
+        assert predictions._class_columns(ids[::-1], numbers) == [999 - int(number) for number in numbers]
         assert predictions._class_columns(ids, numbers[:-1]) is None
 
     def test_other_resizing_is_reported(self, load, caplog):

@@ -70,11 +70,17 @@ class TestGroupedConv2D:
             kernel.assign(value)
         np.testing.assert_array_equal(output, with_bias(x))
 
-    def test_initial_weights_of_groups_differ(self):
-        layer = GroupedConv2D(8, 3, input_columns="all", kernel_initializer=keras.initializers.RandomNormal(seed=1))
-        layer.build((None, 8, 8, 3))
-        first, second = (np.asarray(kernel) for kernel in layer.kernels)
-        assert not np.array_equal(first, second)
+    def test_initial_weights_do_not_depend_on_the_groups(self):
+        uniform = keras.initializers.RandomUniform(-1, 1, seed=1)
+        one, two = (
+            GroupedConv2D(8, 3, 1, "valid", groups, "all", kernel_initializer=uniform, bias_initializer=uniform)
+            for groups in (1, 2)
+        )
+        for layer in (one, two):
+            layer.build((None, 8, 8, 3))
+        for whole, parts in ((one.kernels, two.kernels), (one.biases, two.biases)):
+            np.testing.assert_array_equal(np.concatenate(parts, axis=-1), whole[0])
+            assert not np.array_equal(*parts)
 
     @pytest.mark.parametrize(
         "arguments, message",

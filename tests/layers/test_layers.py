@@ -17,6 +17,7 @@ from alexnet_tf.layers import (
     LocalResponseNormalization,
     MeanImage,
     PaperDropout,
+    ReplicaDropout,
     WithinMapNormalization,
 )
 
@@ -60,6 +61,15 @@ class TestPaperDropout:
         np.testing.assert_array_equal(np.concatenate(outputs, axis=1), expected)
         assert not np.array_equal(expected[:, :5] == 0, expected[:, 5:] == 0)
         np.testing.assert_array_equal(np.concatenate(split([x[:, :5], x[:, 5:]]), 1), merged(x))
+
+
+class TestReplicaDropout:
+    def test_separate_tensors_are_dropped_only_in_training(self):
+        columns, layer = [np.ones((4, 50), "float32")] * 2, ReplicaDropout(0.5, seed=3)
+        first, second = (np.asarray(output) for output in layer(columns, training=True))
+        assert {*np.unique(first)} == {*np.unique(second)} == {0.0, 2.0}
+        assert not np.array_equal(first, second)
+        np.testing.assert_array_equal(layer(columns), columns)
 
 
 class TestMeanImage:

@@ -43,6 +43,11 @@ class TestLocalResponseNormalization:
         one_group = LocalResponseNormalization()
         assert not np.array_equal(one_group(x)[..., :4], one_group(changed)[..., :4])
 
+    def test_separate_tensors_equal_one_tensor(self):
+        x = activations((2, 3, 3, 8), scale=300)
+        layer = LocalResponseNormalization()
+        np.testing.assert_array_equal(np.concatenate(layer([x[..., :4], x[..., 4:]]), axis=-1), layer(x))
+
     @pytest.mark.parametrize("mode", MODES)
     @pytest.mark.parametrize("dtype, tolerance", [("float16", 2e-3), ("bfloat16", 2e-2)])
     def test_half_precision_computes_in_float32(self, mode, dtype, tolerance):

@@ -46,6 +46,10 @@ class TestColumns:
         columns = structure.output_columns(build_alexnet("testing", 10, initializer="zeros"))
         assert {name for name, count in columns.items() if count == 1} == {"mean_image", "fc8", "softmax"}
 
+    def test_batch_normalization_keeps_its_column(self):
+        columns = structure.output_columns(build_alexnet("batch_norm", 10, initializer="zeros", image_px=67))
+        assert columns["conv1"] == columns["bn1"] == columns["relu1"] == 2
+
     def test_own_classifier_belongs_to_no_column(self):
         columns = structure.output_columns(_nested())
         assert columns["pool5"] == columns["avg_pool"] == 2
@@ -58,8 +62,9 @@ class TestColumns:
 
 
 class TestClassifier:
-    def test_classifier_of_full_network(self):
-        model = build_alexnet("testing", 10, initializer="zeros")
+    @pytest.mark.parametrize("variant, image_px", [("testing", 56), ("caffe", 67)])  # both kinds of dropout
+    def test_classifier_of_full_network(self, variant, image_px):
+        model = build_alexnet(variant, 10, initializer="zeros", image_px=image_px)
         assert structure.class_layers(model) == ["fc8", "softmax"]
         assert structure.last_hidden_layer(model) == "relu7"
 

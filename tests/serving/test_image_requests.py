@@ -66,3 +66,18 @@ class TestReadFile:
         Image.new("RGB", (10, 10)).save(tmp_path / "photo", "GIF")
         with pytest.raises(OSError, match="at most 99 pixels"):
             image_requests.read_file(tmp_path / "photo")
+
+
+class TestFindAndBatch:
+    def test_hidden_files_and_folders_are_skipped(self, tmp_path):
+        for name in ("a/1.png", "a/.hidden.png", ".cache/2.png", "b.png"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        assert image_requests.find_files([tmp_path]) == [tmp_path / "a" / "1.png", tmp_path / "b.png"]
+
+    def test_large_files_are_sent_in_several_requests(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(image_requests, "_MAX_REQUEST_BYTES", 250)
+        for number, size in enumerate((100, 100, 100, 300, 10)):
+            (tmp_path / str(number)).write_bytes(bytes(size))
+        batches = image_requests.batch_files(sorted(tmp_path.iterdir()), 16)
+        assert [[path.name for path, _ in batch] for batch in batches] == [["0", "1"], ["2"], ["3"], ["4"]]

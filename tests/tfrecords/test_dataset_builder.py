@@ -114,6 +114,7 @@ class TestUnreadableImages:
         assert skipped.keys() == {str(image_folder / name) for name in bad}
         assert all(reason and " at 0x" not in reason for reason in skipped.values())  # no memory address
         assert sum(split.count for split in description.splits.values()) == 21
+        assert build_small(f"folder:{image_folder}", tmp_path / "data") == description  # is complete
         assert verify.verify_dataset(tmp_path / "data") == []
 
     @pytest.mark.parametrize("processes", [1, 2])

@@ -138,6 +138,12 @@ class TestLeftOutRecords:
         ]
         assert offsets.numpy()[1] == index[0][4]
 
+    def test_runs_end_with_their_file(self):
+        begins, ends = tf.constant([0, 100], tf.int64), tf.constant([100, 200], tf.int64)
+        found = records.Records(tf.constant(["a", "b"]), tf.constant([0, 1]), begins, ends)
+        paths, offsets, counts = found.runs(tf.range(2, dtype=tf.int64))
+        assert [*paths.numpy()] == [b"a", b"b"] and [*offsets.numpy()] == [0, 100] and [*counts.numpy()] == [1, 1]
+
     def test_started_at_any_step_the_batches_are_the_rest_of_all(self, tiny_data_dir, description, small_windows):
         complete = training_batches(tiny_data_dir, 8, description=description)
         for epoch, step in itertools.product(range(2), range(4)):

@@ -141,6 +141,12 @@ class TestPrepareImage:
         result = images.prepare_image(tf.io.encode_png(pixels * 16).numpy(), 30)
         np.testing.assert_array_equal(result, images.prepare_image(encoded(photo(), "PNG"), 30))
 
+    def test_transparency_of_16_bit_png(self):
+        pixels = np.zeros((1, 2, 4), "uint16")
+        pixels[0, :, 3] = 0x33FF, 0xFF33
+        result = images.prepare_image(tf.io.encode_png(np.repeat(pixels, 2, axis=0)).numpy(), 2)
+        assert result[0, :, 0].tolist() == [255 - 0x33, 0]
+
     @pytest.mark.parametrize("values", [[-1.0, 5.0], [0.0, float("nan")], [0.0, 1.5], [0.0, 7e4]], ids=str)
     def test_values_with_unknown_range(self, values):
         with pytest.raises(ValueError, match="pixels must be integers of 8 to 16 bits or floats from 0 to 1"):

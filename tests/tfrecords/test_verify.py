@@ -128,7 +128,7 @@ class TestDescribe:
     @pytest.mark.parametrize("classes", [2, 23])
     def test_largest_classes_come_first_and_the_middle_of_many_is_left_out(self, classes, tiny_data_dir, monkeypatch):
         description = schema.load_description(tiny_data_dir)
-        counts = tuple(range(10, 10 + classes))
+        counts = (*range(10, 9 + classes), 1000)
         splits = {
             name: dataclasses.replace(split, count_per_class=counts) for name, split in description.splits.items()
         }
@@ -140,6 +140,7 @@ class TestDescribe:
         expected = [f"| of {count}" for count in reversed(counts)]
         assert rows == (expected if classes == 2 else expected[:10] + expected[-10:])
         assert ("(The 10 largest and the 10 smallest of 23 classes.)" in text) == (classes == 23)
+        assert f"| 10, {505 if classes == 2 else 21}, 1,000 |" in text  # minimum, median, maximum
 
     @pytest.mark.slow
     def test_program_writes_the_pictures(self, copy):

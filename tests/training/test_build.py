@@ -205,13 +205,16 @@ class TestBuildTraining:
         targets = (1 - label_smoothing) * np.eye(2)[labels] + label_smoothing / 2
         np.testing.assert_allclose(loss, -np.mean(np.sum(targets * np.log(probabilities), axis=1)), rtol=1e-4)
 
-    def test_loss_has_balanced_class_weights(self, build_training, data):
+    @pytest.mark.parametrize("smoothing", [0.0, 0.2])
+    def test_loss_has_balanced_class_weights(self, smoothing, build_training, data):
         description = data.description
         split = dataclasses.replace(description.splits["train"], count_per_class=(40, 6))
         description = dataclasses.replace(description, splits=description.splits | {"train": split})
         unbalanced = dataclasses.replace(data, description=description)
-        loss, probabilities, labels = known_loss(build_training(unbalanced, class_weights="balanced", **HE))
-        losses = -np.log(probabilities[np.arange(4), labels])
+        changes = {"class_weights": "balanced", "label_smoothing": smoothing}
+        loss, probabilities, labels = known_loss(build_training(unbalanced, **changes, **HE))
+        targets = (1 - smoothing) * np.eye(2)[labels] + smoothing / 2
+        losses = -np.sum(targets * np.log(probabilities), axis=1)
         np.testing.assert_allclose(loss, np.mean(np.array([46 / 2 / 40, 46 / 2 / 6])[labels] * losses), rtol=1e-4)
 
     def test_optimizer_updates_and_measures_the_trainable_weights(self, build_training):

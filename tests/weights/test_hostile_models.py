@@ -159,17 +159,19 @@ class TestHostileFiles:
         monkeypatch.chdir(tmp_path)
         network = config(saved)
         layer = keras.layers.Lambda(lambda x: pathlib.Path("ran").touch() or x, name="relu1")
+        call = {"module": "os", "class_name": "system", "config": "touch ran", "registered_name": None}
         for replacement in (
             keras.saving.serialize_keras_object(layer),
-            {"module": "os", "class_name": "system", "config": "touch ran", "registered_name": None},
+            call,
             {"module": "subprocess", "class_name": "Popen", "config": {"args": ["touch", "ran"]}},
         ):
             changed = json.loads(json.dumps(network))
             (index,) = [i for i, each in enumerate(changed["config"]["layers"]) if each["name"] == "relu1"]
             changed["config"]["layers"][index] |= json.loads(json.dumps(replacement))
-            rewrite(saved, tmp_path / "code.keras", config__json=json.dumps(changed))
-            with pytest.raises(ValueError, match=r"code\.keras is not a complete Keras model"):
-                open_model(tmp_path / "code.keras")
+            for each in (changed, call):
+                rewrite(saved, tmp_path / "code.keras", config__json=json.dumps(each))
+                with pytest.raises(ValueError, match=r"code\.keras is not a complete Keras model"):
+                    open_model(tmp_path / "code.keras")
         assert not list(tmp_path.rglob("ran"))
 
 
