@@ -248,7 +248,7 @@ class TestLoadModel:
 
     def test_lone_file_keeps_the_description(self, tmp_path):
         model = build_alexnet("testing", 3)
-        settings = {"source": "folder:photos", "resize": "warp", "exif_orientation": True}
+        settings = {"source": "folder:photos", "resize": "warp", "exif_orientation": False}
         description = schema.DatasetDescription(("a", "b", "c"), 72, False, "jpeg", {}, settings)
         descriptions.set_description(model, description)
         model.save(tmp_path / "mine.keras")

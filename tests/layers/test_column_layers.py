@@ -46,6 +46,8 @@ class TestGroupedConv2D:
         explicit.set_weights(same.get_weights())
         np.testing.assert_allclose(same(x), explicit(x), rtol=1e-5, atol=1e-5)
         assert same.compute_output_shape((None, 7, None, 4)) == (None, 7, None, 8)
+        strided = GroupedConv2D(8, 5, strides=2, padding="same")
+        assert strided.compute_output_shape(x.shape) == strided(x).shape == (2, 4, 4, 8)
 
     @pytest.mark.parametrize("input_columns", ["own", "all"])
     def test_separate_tensors_equal_one_tensor(self, input_columns):
