@@ -274,10 +274,11 @@ class TestRefused:
             with pytest.raises(ValueError, match="must not contain"):
                 opener(tmp_path / name / "1")
 
-    @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_weights_that_are_not_finite(self, value, untrained, tmp_path):
+    @pytest.mark.parametrize("layer, value", [("fc8", np.nan), ("fc8", np.inf), ("conv1", np.nan)])
+    def test_weights_that_are_not_finite(self, layer, value, untrained, tmp_path):
         model = keras.models.clone_model(untrained[0])
-        model.get_layer("fc8").biases[0].assign(np.full(10, value))
+        bias = model.get_layer(layer).biases[0]
+        bias.assign(np.full(bias.shape, value))
         with pytest.raises(ValueError, match="outputs are not finite"):
             exporter.export_model(model, untrained[1], tmp_path / "served")
         assert not (tmp_path / "served").exists()

@@ -28,6 +28,7 @@ def build_shards(
 
     Raises:
         ValueError: if too many images are unreadable.
+        OSError: if processes can't be started.
     """
     skipped = {task.split: [] for task in tasks}
 
@@ -46,7 +47,12 @@ def build_shards(
         # Spawn, not fork: a fork of a process with TensorFlow's threads can hang.
         context = multiprocessing.get_context("spawn")
         processes = min(num_processes or available_cpus(), len(tasks))
-        with concurrent.futures.ProcessPoolExecutor(processes, context, _initialize_process, (source,)) as pool:
+        try:
+            pool = concurrent.futures.ProcessPoolExecutor(processes, context, _initialize_process, (source,))
+        except OSError as error:
+            reason = f"{error.strerror} in /dev/shm, which several processes need. --num_processes=1 needs none"
+            raise OSError(error.errno, reason) from error
+        with pool:
             futures = {pool.submit(shards.build_shard, task): task for task in tasks}
             try:
                 for future in concurrent.futures.as_completed(futures):

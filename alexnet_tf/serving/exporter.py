@@ -149,11 +149,11 @@ def export_model(
 
 
 def _check_probabilities(model: keras.Model) -> None:
-    """Raises ValueError if the model's outputs for random pixels are not finite or don't sum to 1."""
+    """Raises ValueError if the model's weights, or its outputs for random pixels, are not finite or don't sum to 1."""
     pixels = np.random.default_rng(0).integers(0, 256, (4, *model.input_shape[1:])).astype("float32")
     sums = np.asarray(model.predict_on_batch(pixels), "float32").sum(axis=-1)
-    if not np.isfinite(sums).all():
-        raise ValueError("The model's outputs are not finite (NaN or infinity): its training diverged.")
+    if not all(np.isfinite(each).all() for each in [sums, *model.get_weights()]):  # pooling on a CPU ignores NaN
+        raise ValueError("The model's weights or outputs are not finite (NaN or infinity): its training diverged.")
     if np.abs(sums - 1).max() > 0.01:
         raise ValueError(f"The model's outputs must be probabilities, from a softmax. Received: sums of {sums}")
 

@@ -1,5 +1,6 @@
 """The builder: equal settings give equal bytes, and interrupted builds resume."""
 
+import concurrent.futures
 import io
 import pathlib
 import signal
@@ -88,6 +89,14 @@ class TestContent:
                 f"folder:{image_folder}", tmp_path / str(processes), num_processes=processes, max_bad_fraction=0.5
             )
         assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+    def test_full_shared_memory_names_the_flag(self, image_folder, tmp_path, monkeypatch):
+        def no_space(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", no_space)
+        with pytest.raises(OSError, match=r"No space left on device in /dev/shm, .*--num_processes=1"):
+            build_small(f"folder:{image_folder}", tmp_path / "data", num_processes=2)
 
     def test_default_numbers_of_shards(self, tmp_path, monkeypatch):
         defaults = {"num_train_shards": None, "num_validation_shards": None}
