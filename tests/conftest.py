@@ -70,7 +70,7 @@ def tiny_data_dir(tmp_path_factory):
 def data_dir(tmp_path_factory):
     """The sample of Fashion-MNIST at 64 pixels."""
     folder = tmp_path_factory.mktemp("data") / "fashion"
-    programs.run_well("tfrecords.build", "--source=fashion_mnist", "--image_px=64", f"--data_dir={folder}")
+    dataset_builder.build_dataset("fashion_mnist", folder, image_px=64, num_processes=1)
     return folder
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from made_ilsvrc import DEVKIT, encode, image_of, make_ilsvrc, tar_of
-from programs import run_well
+from programs import call
 
 from alexnet_tf.tfrecords import dataset_builder, ilsvrc, reader, schema, sources, storage, verify
 
@@ -21,7 +21,7 @@ def archives(tmp_path_factory):
 def ilsvrc_data_dir(archives, tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "imagenet"
     flags = ["--image_px=64", "--num_train_shards=3", "--num_validation_shards=2", "--max_bad_fraction=0.1"]
-    run_well("tfrecords.build", f"--source=ilsvrc2012:{archives}", f"--data_dir={folder}", *flags, "--num_processes=2")
+    call("tfrecords.build", f"--source=ilsvrc2012:{archives}", f"--data_dir={folder}", *flags, "--num_processes=2")
     return folder
 
 

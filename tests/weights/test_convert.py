@@ -1,29 +1,18 @@
 """Converted weights against the original network, built in PyTorch; merged and split columns."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 import torch
 import torch_reference
 from made_foreign import LAYERS, make_layers, torchvision_state, write_caffemodel, write_npy
+from programs import call
 
 from alexnet_tf.layers import device_placement
 from alexnet_tf.model import build_alexnet, load_model
 from alexnet_tf.networks import rows
 from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.weights import pretrained_files, transfer
-
-ENVIRONMENT = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
-
-
-def run_convert(*flags):
-    command = [sys.executable, "-m", "alexnet_tf.convert", *map(str, flags)]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-
 
 def random_network(variant, classes=1000):
     """A PyTorch network with random weights, large enough that normalization changes the logits."""
@@ -66,9 +55,8 @@ class TestCaffe:
     def test_caffemodel_logits(self, caffe_network, columns, tmp_path):
         write_caffemodel(tmp_path / "net.caffemodel", caffe_network, old=columns is None)
         flags = [f"--input={tmp_path / 'net.caffemodel'}", f"--output_dir={tmp_path / 'run'}"]
-        result = run_convert(*flags, *([f"--columns={columns}"] if columns else []))
-        assert result.returncode == 0, result.stderr
-        assert ": caffe, 60,965,224 parameters, 1000 classes." in result.stdout
+        output = call("convert", *flags, *([f"--columns={columns}"] if columns else []))
+        assert ": caffe, 60,965,224 parameters, 1000 classes." in output
         model = load_model(tmp_path / "run")
         description = model.description
         assert description.class_names[:2] == ("n01440764 tench, Tinca tinca", "n01443537 goldfish, Carassius auratus")
@@ -79,21 +67,19 @@ class TestCaffe:
 
     @pytest.mark.slow
     @pytest.mark.long
-    def test_caffenet_logits(self, tmp_path):
+    def test_caffenet_logits(self, tmp_path, caplog):
         network = random_network("caffenet", 10)
         write_caffemodel(tmp_path / "net.caffemodel", network, "finetuned", pool_first=True)
         (tmp_path / "names.txt").write_text("\n".join("abcdefghij"))
         flags = [f"--input={tmp_path / 'net.caffemodel'}", f"--class_names={tmp_path / 'names.txt'}"]
-        result = run_convert(*flags, f"--output_dir={tmp_path / 'run'}")
-        assert result.returncode == 0, result.stderr
-        assert "computes something else" not in result.stderr
+        call("convert", *flags, f"--output_dir={tmp_path / 'run'}")
+        assert "compute something else" not in caplog.text
         pixels = images(227)
         expected = foreign_logits(network, np.float64(pixels) - [123, 117, 104])
         assert_logits_equal(logits(load_model(tmp_path / "run"), pixels), expected)
-        result = run_convert(*flags, f"--output_dir={tmp_path / 'other'}", "--variant=caffe")
-        assert result.returncode == 0, result.stderr
-        assert "holds weights of caffenet: they compute something else in caffe" in result.stderr
-        assert "norm1" in result.stderr  # and what differs
+        call("convert", *flags, f"--output_dir={tmp_path / 'other'}", "--variant=caffe")
+        assert "holds weights of caffenet: they compute something else in caffe" in caplog.text
+        assert "norm1" in caplog.text  # and what differs
 
     @pytest.mark.parametrize("python2", [False, True])
     def test_npy_logits(self, caffe_network, python2, tmp_path):
@@ -109,16 +95,14 @@ class TestCaffe:
     def test_other_number_of_classes_needs_class_names(self, tmp_path):
         write_caffemodel(tmp_path / "net.caffemodel", random_network("caffe", 10))
         flags = [f"--input={tmp_path / 'net.caffemodel'}", f"--output_dir={tmp_path / 'run'}"]
-        result = run_convert(*flags)
-        assert result.returncode != 0
-        assert "`class_names` must be given" in result.stderr
+        with pytest.raises(ValueError, match="`class_names` must be given"):
+            call("convert", *flags)
         assert not (tmp_path / "run").exists()
         (tmp_path / "names.txt").write_text("\n".join("abcdefghij"))
-        result = run_convert(*flags, f"--class_names={tmp_path / 'names.txt'}")
-        assert result.returncode == 0, result.stderr
+        call("convert", *flags, f"--class_names={tmp_path / 'names.txt'}")
         assert load_model(tmp_path / "run").description.class_names == tuple("abcdefghij")
-        result = run_convert(*flags, f"--class_names={tmp_path / 'names.txt'}")
-        assert "`output_dir` must not exist yet" in result.stderr
+        with pytest.raises(ValueError, match="`output_dir` must not exist yet"):
+            call("convert", *flags, f"--class_names={tmp_path / 'names.txt'}")
 
 
 class TestTorchvision:
@@ -128,8 +112,7 @@ class TestTorchvision:
         network = random_network("one_weird_trick")
         state = {name: value.float() for name, value in torchvision_state(network).items()}
         torch.save(state, tmp_path / "alexnet.pth", _use_new_zipfile_serialization=new_format)
-        result = run_convert(f"--input={tmp_path / 'alexnet.pth'}", f"--output_dir={tmp_path / 'run'}")
-        assert result.returncode == 0, result.stderr
+        call("convert", f"--input={tmp_path / 'alexnet.pth'}", f"--output_dir={tmp_path / 'run'}")
         model = load_model(tmp_path / "run")
         pixels = images(224)
         normalized = (np.float64(pixels) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
@@ -262,13 +245,11 @@ class TestOwnModels:
         model.save(tmp_path / f"model.{suffix}")
         (tmp_path / "names.txt").write_text("a\nb\nc\n")
         flags = [f"--input={tmp_path / f'model.{suffix}'}", f"--class_names={tmp_path / 'names.txt'}"]
-        result = run_convert(*flags, f"--output_dir={tmp_path / 'merged'}", "--columns=merged")
-        assert result.returncode == 0, result.stderr
+        call("convert", *flags, f"--output_dir={tmp_path / 'merged'}", "--columns=merged")
         merged = load_model(tmp_path / "merged")
         assert [len(layer.kernels) for layer in merged.layers if hasattr(layer, "kernels")] == [1, 2, 1, 2, 2, 1, 1, 1]
         assert_logits_equal(logits(merged, images(56)), logits(model, images(56)))
-        result = run_convert(f"--input={tmp_path / 'merged'}", f"--output_dir={tmp_path / 'split'}", "--columns=split")
-        assert result.returncode == 0, result.stderr
+        call("convert", f"--input={tmp_path / 'merged'}", f"--output_dir={tmp_path / 'split'}", "--columns=split")
         split = load_model(tmp_path / "split")
         description = split.description
         assert description.class_names == ("a", "b", "c")
@@ -277,9 +258,6 @@ class TestOwnModels:
 
     def test_another_variant_is_refused(self, tmp_path):
         build_alexnet("testing", 3).save(tmp_path / "model.keras")
-        result = run_convert(
-            f"--input={tmp_path / 'model.keras'}", "--variant=one_column", f"--output_dir={tmp_path / 'run'}"
-        )
-        assert result.returncode != 0
-        assert "does not fit --variant=one_column: " in result.stderr
-        assert "must be of shape" in result.stderr
+        flags = [f"--input={tmp_path / 'model.keras'}", "--variant=one_column", f"--output_dir={tmp_path / 'run'}"]
+        with pytest.raises(ValueError, match="does not fit --variant=one_column: .* must be of shape"):
+            call("convert", *flags)
