@@ -1,6 +1,7 @@
 """How every program starts and ends, and how its flags are defined.
 
-Nothing here imports TensorFlow: --help and mistakes in flags are answered at once.
+Nothing here imports TensorFlow, so that `--help` and flag errors do not wait for it. Programs define their flags in a
+function, not on import, so that two programs can be imported together.
 """
 
 import dataclasses
@@ -170,7 +171,7 @@ def option(
     choices: Sequence[str] | None = None,
     minimum: float | None = None,
     group: str | None = None,
-    **metadata: Any,
+    on_resume: str = "refuse",
 ) -> Any:
     """A field of a configuration, which `define_flags` turns into a flag.
 
@@ -180,9 +181,9 @@ def option(
         choices: the values that are allowed.
         minimum: the smallest number that is allowed.
         group: heading in --help of this flag and those after it.
-        metadata: further metadata of the field.
+        on_resume: what happens when a run is resumed with another value; see `training.config.TrainConfig`.
     """
-    metadata |= {"help": help, "choices": choices, "minimum": minimum, "group": group}
+    metadata = {"help": help, "choices": choices, "minimum": minimum, "group": group, "on_resume": on_resume}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -299,11 +300,6 @@ class RecordFormat:
 
 
 RECORD_FORMAT = tuple(field.name for field in dataclasses.fields(RecordFormat))
-
-
-def define_record_format() -> None:
-    """Defines the flags of `RecordFormat`."""
-    define_flags(RecordFormat)
 
 
 def record_format(flag: Any, argument: str) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ _MAX_IN_PANEL = 40
 
 
 def define_flags():
-    """Defines the flags. Not at import: two programs can then be imported together."""
+    """Defines the command-line flags."""
     flags.DEFINE_string(
         "server",
         "http://localhost:8501",

@@ -14,7 +14,7 @@ from alexnet_tf import cli
 
 
 def define_flags():
-    """Defines the flags. Not at import: then two programs could not be imported together."""
+    """Defines the command-line flags."""
     flags.DEFINE_string(
         "weights",
         "torchvision_features",

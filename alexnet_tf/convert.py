@@ -51,7 +51,7 @@ def define_flags():
 
 
 def main(arguments):
-    # Imported here, so that --help and mistakes in flags are answered at once.
+    # Imported here, so that --help and flag errors do not wait for TensorFlow.
     from alexnet_tf import model
     from alexnet_tf.networks import descriptions, layer_table
     from alexnet_tf.serving import model_card

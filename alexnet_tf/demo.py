@@ -30,7 +30,7 @@ _RECIPES = pathlib.Path(__file__).parent / "recipes"
 
 
 def define_flags():
-    """Defines the flags. Not at import: then two programs could not be imported together."""
+    """Defines the command-line flags."""
     flags.DEFINE_string(
         "source",
         _FASHION_MNIST,

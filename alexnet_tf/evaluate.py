@@ -24,7 +24,7 @@ _ILSVRC_IMAGES = 50_000  # validation images, which published errors refer to
 
 
 def define_flags():
-    """Defines the flags. Not at import, so that two programs can be imported together."""
+    """Defines the command-line flags."""
     flags.DEFINE_list(
         "model",
         None,

@@ -20,7 +20,7 @@ from alexnet_tf.serving import browser_runtime, formats
 
 
 def define_flags():
-    """Defines the flags. Not at import: two programs can then be imported together."""
+    """Defines the command-line flags."""
     flags.DEFINE_string(
         "model",
         None,
@@ -45,7 +45,7 @@ def main(arguments):
         browser_runtime.open_package(config.runtime)
     if flag.serve is not None:
         socket.create_server(("127.0.0.1", flag.serve)).close()
-    # Imported here, so that --help and mistakes in flags are answered at once.
+    # Imported here, so that --help and flag errors do not wait for TensorFlow.
     from alexnet_tf.model import load_model
     from alexnet_tf.serving import exporter
     from alexnet_tf.weights import pretrained

@@ -16,7 +16,7 @@ from alexnet_tf.evaluation import files
 
 
 def define_flags():
-    """Defines the flags. Not at import, so that two programs can be imported together."""
+    """Defines the command-line flags."""
     flags.DEFINE_string(
         "model",
         None,

@@ -15,7 +15,7 @@ from alexnet_tf import cli
 
 
 def define_flags():
-    """Defines the flags. Not at import, so that two programs can be imported together."""
+    """Defines the command-line flags."""
     flags.DEFINE_string("features", None, "Features to search: an .npz file from alexnet-features.", required=True)
     flags.DEFINE_string(
         "queries",

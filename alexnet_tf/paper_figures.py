@@ -34,7 +34,7 @@ _OF_A_DATA_SET = ("strongest", "panel", "neighbours", "relu_against_tanh")
 
 
 def define_flags():
-    """Defines the flags. Not at import, so that two programs can be imported together."""
+    """Defines the command-line flags."""
     described = "; ".join(f"{name}: {text}" for name, text in FIGURES.items())
     flags.DEFINE_multi_enum("figure", list(_OF_A_MODEL), list(FIGURES), f"Figure to draw; repeatable. {described}.")
     flags.DEFINE_string(

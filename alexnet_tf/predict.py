@@ -19,7 +19,7 @@ _MAX_IN_PANEL = 40
 
 
 def define_flags():
-    """Defines the flags. Not at import: two programs can then be imported together."""
+    """Defines the command-line flags."""
     flags.DEFINE_string(
         "model",
         None,
@@ -39,7 +39,7 @@ def main(arguments):
     for name in ("panel", "csv"):
         if flag[name].value:
             cli.check_outputs(name, [flag[name].value], flag.overwrite, arguments)
-    # Imported here, so that --help and mistakes in flags are answered at once.
+    # Imported here, so that --help and flag errors do not wait for TensorFlow.
     from alexnet_tf.evaluation import metrics
     from alexnet_tf.serving import classifier, image_requests
 

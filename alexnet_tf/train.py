@@ -138,7 +138,7 @@ def train(config: TrainConfig, worker: workers.Worker) -> None:
     settings = run_dir.settings(config, data, worker)
     run_dir.check(config, settings)
     if config.data_service:
-        data = dataclasses.replace(data, service_job=strategies.number_of_this_start(devices.strategy, worker))
+        data = dataclasses.replace(data, service_job=strategies.draw_launch_number(devices.strategy, worker))
 
     # Build.
     training = build.build_training(config, data, devices)

@@ -1,4 +1,4 @@
-"""Places the operations of columns, and their gradients, on devices; and what else the layers need of TensorFlow.
+"""Device placement of the columns' operations and their gradients, and other helpers that need TensorFlow.
 
 Only this file and unit_parallel_dense.py call TensorFlow. The other layers compute with keras.ops, on all of Keras's
 backends.

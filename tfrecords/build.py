@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 """Builds TFRecords of 256 x 256 images and their statistics. A second run resumes an interrupted one.
 
 Examples:
@@ -7,6 +8,9 @@ Examples:
     alexnet-tfrecords --data_dir=data/photos --verify
     alexnet-tfrecords --describe=data/photos
 """
+=======
+"""Builds TFRecords of square images and their statistics. A second run resumes an interrupted one."""
+>>>>>>> 4649601 (Plain English in what a new reader stumbled over)
 
 import dataclasses
 import sys
@@ -64,7 +68,7 @@ def define_flags() -> None:
         "tfrecords: only index the records, JPEGs or PNGs of any size. --data_dir then contains the index and "
         "statistics, and images are cropped and resized when they are read.",
     )
-    cli.define_record_format()
+    cli.define_flags(cli.RecordFormat)
 
 
 def main(beam_arguments: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Builds TFRecords of 256 x 256 images and their statistics. A second call resumes an interrupted one."""
+"""Builds TFRecords of square images and their statistics. A second call resumes an interrupted one."""
 
 import collections
 import dataclasses

@@ -120,7 +120,8 @@ def make_training_dataset(
             may come twice, and others not at all.
         data_service_job: name under which several workers share what the service reads. It must be the same on all
             workers, and a new one each time a run starts.
-        num_parallel_calls: number of images decoded in parallel; by default twice the number of cores.
+        num_parallel_calls: number of images decoded in parallel; by default twice the number of cores, with a data
+            service chosen by tf.data.
 
     Returns: a `tf.data.Dataset` of ({"image": uint8 (batch, crop_px, crop_px, 3), "color_offset": float32 (batch, 3)},
     int32 labels (batch,)), where `batch` is the batch size of one replica. With `mean_at_crop` images are float32.

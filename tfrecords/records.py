@@ -171,8 +171,10 @@ class Records:
 def parse_record(record: tf.Tensor, description: schema.DatasetDescription) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Parses a record, string scalar: a serialized tf.train.Example.
 
-    Returns: (encoded image, string scalar; its rows and columns, int32 (2,), for an "original" image those to which it
-    is resized; label, int32 scalar).
+    Returns: (encoded, size, label):
+        encoded: string scalar, the encoded image.
+        size: int32 (2,), its rows and columns; for an "original" image, those after resizing.
+        label: int32 scalar.
 
     Raises:
         tf.errors.InvalidArgumentError: if a feature is missing, or the label is not that of a class.

@@ -20,7 +20,7 @@ from alexnet_tf import cli
 
 
 def define_flags() -> None:
-    """Defines the flags. Not at import: then two programs could not be imported together."""
+    """Defines the command-line flags."""
     flags.DEFINE_integer("port", 0, "Port of the dispatcher; 0 for any free port.", lower_bound=0)
     flags.DEFINE_string("dispatcher", None, "HOST:PORT of a running dispatcher; by default the program starts one.")
     flags.DEFINE_string(

@@ -186,8 +186,8 @@ def check_workers_agree(strategy: tf.distribute.Strategy, worker: Worker, values
         )
 
 
-def number_of_this_start(strategy: tf.distribute.Strategy, worker: Worker) -> int:
-    """A random number, equal on all workers and different in each start of a run.
+def draw_launch_number(strategy: tf.distribute.Strategy, worker: Worker) -> int:
+    """Draws a random number that is equal on all workers and different in each launch.
 
     Args:
         strategy: the distribution strategy of the run.

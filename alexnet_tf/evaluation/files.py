@@ -3,6 +3,8 @@
 import pathlib
 from collections.abc import Sequence
 
+from alexnet_tf import cli
+
 REPORT = ("evaluation.json", "evaluation.md", "confusion_matrix.png", "calibration.png")
 KERNELS = "conv1_kernels.png"
 EXPECTED = {  # names in --expect to views and errors
@@ -19,20 +21,13 @@ def parse_expected(items: Sequence[str]) -> dict[str, float]:
     Raises:
         ValueError: if an item is not of that form, or a name occurs twice.
     """
-    expected = {}
-    for item in items:
-        name, _, value = item.partition("=")
-        try:
-            percent = float(value)
-        except ValueError:
-            percent = -1.0
+    expected = cli.parse_numbers_by_name("expect", items)
+    for name, percent in expected.items():
         if name not in EXPECTED or not 0 <= percent <= 100:
             raise ValueError(
                 f"`expect` must be errors in percent by name, such as top1=43.45. The names are {', '.join(EXPECTED)}. "
-                f"Received: {item!r}"
+                f"Received: {name}={percent:g}"
             )
-        expected[name] = percent
-    check_unique("expect", [item.partition("=")[0] for item in items])
     return expected
 
 

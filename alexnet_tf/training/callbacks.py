@@ -146,7 +146,7 @@ def make_schedule_callback(
 
 
 class BestEpoch(keras.callbacks.Callback):
-    """Remembers the epoch with the lowest validation error, and stops training when that is too long ago.
+    """Remembers the epoch with the lowest validation error, and stops training after epochs without improvement.
 
     Args:
         early_stopping_epochs: number of epochs without improvement after which training stops, or None.
@@ -187,9 +187,9 @@ class Stopped(Exception):
 class SaveCheckpoints(keras.callbacks.Callback):
     """Saves a checkpoint every `checkpoint_every_steps` steps, after every epoch, and when a signal requests to stop.
 
-    A machine that is switched off sends SIGTERM some seconds before; Ctrl-C is SIGINT. Then `Stopped` is raised: after
-    the current step, on all workers after the same one; within a validation, which is repeated on resume; before the
-    first step, at once. The object handles both signals as soon as it is made.
+    On SIGTERM or SIGINT (Ctrl-C), training stops with `Stopped` after the current step, which is the same on all
+    workers, or immediately if no step has begun. A validation in progress is repeated on resume. The signal handlers
+    are installed by the constructor.
 
     Args:
         config: the run's configuration.

@@ -4,7 +4,7 @@ A run's folder holds
 
     model.keras          the newest model: pixels in, probabilities out
     best.keras           with --keep_best, the model of the epoch with the lowest validation error
-    config.json          the settings it was trained with
+    config.json          the settings that affect the result
     dataset.json         the data it was trained on, with the class names
     checkpoints/00000150/model.keras, training_state.npz, progress.json, config.json, SHA256SUMS
     checkpoints/00000300/...
@@ -165,7 +165,7 @@ def restore(
                 values = _matching(values, state)
             model.load_weights(folder / _MODEL)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            logging.warning("The checkpoint %s can't be read (%s): trying the previous one.", folder, error)
+            logging.warning("The checkpoint %s can't be used (%s). Trying the previous one.", folder, error)
             problems.append(error)
             continue
         for name, value in values.items():
@@ -179,7 +179,7 @@ def restore(
         return Start(step, True, progress.get("validation_due", False), progress.get("plateau"), progress.get("best"))
     if problems:
         raise ValueError(
-            f"None of the checkpoints in {pathlib.Path(run_dir) / CHECKPOINTS} can be read. The newest: "
+            f"None of the checkpoints in {pathlib.Path(run_dir) / CHECKPOINTS} can be used. The newest: "
             f"{problems[0]}. Choose another --run_dir to start from the beginning."
         )
     return Start()
@@ -197,7 +197,7 @@ def newest_settings(run_dir: str | pathlib.Path) -> dict[str, Any]:
 
 
 def complete_checkpoints(run_dir: str | pathlib.Path) -> list[pathlib.Path]:
-    """The folders of complete checkpoints, the newest last; those whose progress.json is damaged come first.
+    """Lists the folders of checkpoints, the newest last. Those whose progress.json is damaged come first.
 
     They are ordered by the numbers in progress.json, which don't depend on clocks and copies. (The newer one has the
     lower step if a run was resumed with a larger batch.)
@@ -208,7 +208,7 @@ def complete_checkpoints(run_dir: str | pathlib.Path) -> list[pathlib.Path]:
 
 
 def _newest_first(run_dir) -> Iterator[pathlib.Path]:
-    """The checkpoints in the order in which they are tried: first, with a warning, those of which nothing is known."""
+    """Yields checkpoints, newest first. Those with a damaged progress.json come before, so that they are reported."""
     folders = complete_checkpoints(run_dir)
     return reversed(sorted(folders, key=lambda path: _number(path) == 0))
 

@@ -207,7 +207,10 @@ class TrainConfig(cli.RecordFormat):
         group="Devices",
     )
     num_local_workers: int = option(
-        1, "Number of workers to start on this machine, to try out multi_worker.", minimum=1, on_resume="ignore"
+        1,
+        "Number of worker processes to start on this machine, for example to test --strategy=multi_worker.",
+        minimum=1,
+        on_resume="ignore",
     )
     fc_parallel: bool = option(
         False,
@@ -223,7 +226,7 @@ class TrainConfig(cli.RecordFormat):
     )
     reduce_in: str = option(
         "float32",
-        "Type in which the replicas' gradients are summed. Half precision halves the communication.",
+        "Data type for summing gradients across replicas. Half precision halves the communication.",
         choices=("float32", "float16", "bfloat16"),
         on_resume="warn",
     )
@@ -255,7 +258,7 @@ class TrainConfig(cli.RecordFormat):
     )
     checkpoint_every_steps: int = option(
         1000,
-        "Number of steps between checkpoints. There is another after each epoch.",
+        "Number of steps between checkpoints within an epoch. There is always one after each epoch.",
         minimum=1,
         on_resume="ignore",
         group="Checkpoints and logs",
@@ -341,7 +344,7 @@ class TrainConfig(cli.RecordFormat):
         """What happens if a field differs when a run is resumed: "refuse", "never", "warn" or "ignore"."""
         if name == "epochs" and self.schedule in ("cosine", "poly"):
             return "refuse"  # the learning rate depends on it
-        return self.__dataclass_fields__[name].metadata.get("on_resume", "refuse")
+        return self.__dataclass_fields__[name].metadata["on_resume"]
 
     def compared(self) -> dict[str, Any]:
         """The fields on which the result depends, which are compared when a run is resumed."""

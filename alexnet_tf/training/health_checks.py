@@ -22,12 +22,12 @@ class TrainingHealthChecks(keras.callbacks.Callback):
     """Raises FloatingPointError in the step in which the loss is not finite, before anything is saved.
 
     Warns, with advice, if the loss stays at chance level, or if no step ends for minutes. At chance level a network
-    predicts all classes with equal probability or with their frequencies, or something in between.
+    predicts all classes with equal probability, or with their frequencies.
 
     Args:
         config: the run's configuration, for the advice.
         count_per_class: number of training images of each class.
-        patience_seconds: a step that takes longer is a warning.
+        patience_seconds: a warning is logged if a step takes longer.
     """
 
     def __init__(self, config: TrainConfig, count_per_class: Sequence[int], patience_seconds: float = 120):

@@ -24,7 +24,7 @@ class Data:
         description: the data set's content, without skipped records.
         statistics: of the training images' pixels.
         skipped: the damaged records that are not read.
-        service_job: name of this start of the run at the data service.
+        service_job: tf.data service job name, shared by all workers and unique to each launch.
     """
 
     config: TrainConfig

@@ -196,7 +196,7 @@ class PaperMomentum(keras.optimizers.Optimizer):
             )
 
     def local_rate(self, gradient, variable):
-        """Another factor of a variable's rate, for subclasses."""
+        """Returns an additional learning rate factor for a variable: 1 unless a subclass overrides this."""
         return ops.ones((), variable.dtype)
 
     def get_config(self):

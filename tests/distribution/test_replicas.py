@@ -16,12 +16,6 @@ REPLICA_TRAINING = pathlib.Path(__file__).with_name("replica_training.py")
 EXAMPLE = pathlib.Path(__file__).parents[2] / "docs" / "distributed_keras.py"
 
 
-@pytest.fixture(autouse=True)
-def no_cluster(monkeypatch):
-    for name in ("TF_CONFIG", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"):
-        monkeypatch.delenv(name, raising=False)
-
-
 def train_replicas(data_dir, output, name, as_workers, num_workers=1, *others):
     command = [sys.executable, REPLICA_TRAINING, data_dir, output, name, as_workers, *others]
     assert local_workers.run_workers([str(part) for part in command], num_workers, max_restarts=0) == 0

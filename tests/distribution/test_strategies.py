@@ -9,12 +9,6 @@ from alexnet_tf.distribution import strategies, workers
 from alexnet_tf.tfrecords import reader, schema
 
 
-@pytest.fixture(autouse=True)
-def no_cluster(monkeypatch):
-    for name in ("TF_CONFIG", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"):
-        monkeypatch.delenv(name, raising=False)
-
-
 def tf_config(cluster, task_type, index):
     return json.dumps({"cluster": cluster, "task": {"type": task_type, "index": index}, "environment": "cloud"})
 

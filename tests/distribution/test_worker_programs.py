@@ -18,12 +18,6 @@ sys.exit(local_workers.run_workers([sys.executable, "-c", *sys.argv[1:]], 2, 0))
 """
 
 
-@pytest.fixture(autouse=True)
-def no_cluster(monkeypatch):
-    for name in ("TF_CONFIG", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"):
-        monkeypatch.delenv(name, raising=False)
-
-
 def test_only_the_chief_writes_and_its_metrics_are_global(data_dir, tmp_path):
     flags = train_flags(data_dir, tmp_path / "run", "--epochs=1", "--num_local_workers=2")
     output = run_well("train", *flags)

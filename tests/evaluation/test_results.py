@@ -123,11 +123,14 @@ class TestFiles:
     @pytest.mark.parametrize(
         "items, message",
         [
-            (["top3=4"], "names are top1, top5, ten_view_top1, ten_view_top5. Received: 'top3=4'"),
+            (["top3=4"], "names are top1, top5, ten_view_top1, ten_view_top5. Received: top3=4"),
             (["top1=x"], "Received: 'top1=x'"),
             (["top1=nan"], "Received: 'top1=nan'"),
-            (["top1=101"], "Received: 'top1=101'"),
-            (["top1=5", "top5=4", "top1=90"], "`expect` must not name anything twice. Received: top1,top5,top1"),
+            (["top1=101"], "Received: top1=101"),
+            (
+                ["top1=5", "top5=4", "top1=90"],
+                "`expect` must have each name only once. Received: top1=5,top5=4,top1=90",
+            ),
         ],
     )
     def test_wrong_expected_errors(self, items, message):

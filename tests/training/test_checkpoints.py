@@ -122,7 +122,7 @@ class TestDamage:
             content[len(content) // 2] ^= 1
             path.write_bytes(content if damage == "bit" else b"")
         assert restore(run_dir) == (30, 30)
-        assert "00000060 can't be read" in caplog.text
+        assert "00000060 can't be used" in caplog.text
 
     @pytest.mark.slow
     def test_flipped_bits_are_never_restored(self, run_dir):

@@ -14,6 +14,7 @@ from alexnet_tf.networks import rows
 from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.weights import pretrained_files, transfer
 
+
 def random_network(variant, classes=1000):
     """A PyTorch network with random weights, large enough that normalization changes the logits."""
     torch.manual_seed(0)
@@ -259,5 +260,5 @@ class TestOwnModels:
     def test_another_variant_is_refused(self, tmp_path):
         build_alexnet("testing", 3).save(tmp_path / "model.keras")
         flags = [f"--input={tmp_path / 'model.keras'}", "--variant=one_column", f"--output_dir={tmp_path / 'run'}"]
-        with pytest.raises(ValueError, match="does not fit --variant=one_column: .* must be of shape"):
+        with pytest.raises(ValueError, match=r"does not fit --variant=one_column: .* must be of shape"):
             call("convert", *flags)
