@@ -37,7 +37,7 @@ setuptools.setup(
     # installed a top-level `layers` would be shadowed by any user's own layers.py.
     packages=[
         "alexnet_tf",
-        *(f"alexnet_tf.{room}" for room in setuptools.find_packages("alexnet_tf")),
+        *(f"alexnet_tf.{folder}" for folder in setuptools.find_packages("alexnet_tf")),
     ],
     package_data={
         "alexnet_tf": ["py.typed", "recipes/*.flags"],

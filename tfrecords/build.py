@@ -1,5 +1,4 @@
-<<<<<<< HEAD
-"""Builds TFRecords of 256 x 256 images and their statistics. A second run resumes an interrupted one.
+"""Builds TFRecords of square images and their statistics. A second run resumes an interrupted one.
 
 Examples:
 
@@ -8,9 +7,6 @@ Examples:
     alexnet-tfrecords --data_dir=data/photos --verify
     alexnet-tfrecords --describe=data/photos
 """
-=======
-"""Builds TFRecords of square images and their statistics. A second run resumes an interrupted one."""
->>>>>>> 4649601 (Plain English in what a new reader stumbled over)
 
 import dataclasses
 import sys

@@ -23,7 +23,8 @@ class Conv:
             every column.
         std: standard deviation of the normal distribution of the initial weights. None: weights and biases are uniform
             within ±1 / √fan-in, PyTorch's default.
-        bias: initial value of the biases. None: no biases, unless `std` is None too.
+        bias: initial value of the biases; None for a layer without biases. Not used if `std` is None: the layer then has
+            biases.
     """
 
     name: str
