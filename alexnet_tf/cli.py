@@ -171,6 +171,7 @@ def option(
     choices: Sequence[str] | None = None,
     minimum: float | None = None,
     group: str | None = None,
+    repeated: bool = False,
     on_resume: str = "refuse",
 ) -> Any:
     """A field of a configuration, which `define_flags` turns into a flag.
@@ -181,9 +182,11 @@ def option(
         choices: the values that are allowed.
         minimum: the smallest number that is allowed.
         group: heading in --help of this flag and those after it.
+        repeated: whether the flag of a tuple is given once for each item.
         on_resume: what happens when a run is resumed with another value; see `training.config.TrainConfig`.
     """
-    metadata = {"help": help, "choices": choices, "minimum": minimum, "group": group, "on_resume": on_resume}
+    metadata = {"help": help, "choices": choices, "minimum": minimum, "group": group, "repeated": repeated}
+    metadata["on_resume"] = on_resume
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -193,7 +196,7 @@ def define_flags(config: type) -> None:
     """Defines a flag for each field of a dataclass of `option`s. The flag's type follows from the field's annotation:
 
     * `bool`, `int`, `float` and `str`, also with `| None`: a flag of that type;
-    * `tuple[str, ...]`: A,B,C, or with the metadata `repeated` a flag that is given once for each item;
+    * `tuple[str, ...]`: A,B,C, or with `repeated` a flag that is given once for each item;
     * `tuple[int, int]` or `tuple[float, float]`: FIRST,LAST; tuples of three numbers likewise;
     * `Mapping[str, float]`: NAME=NUMBER,NAME=NUMBER.
     """
@@ -214,7 +217,7 @@ def define_flags(config: type) -> None:
             define = flags.DEFINE_bool if kind is bool else flags.DEFINE_string
             define(field.name, default, help, required=required)
         else:
-            define = flags.DEFINE_multi_string if limits.get("repeated") else flags.DEFINE_list
+            define = flags.DEFINE_multi_string if limits["repeated"] else flags.DEFINE_list
             define(field.name, default or [], help, required=required)
 
 
@@ -272,54 +275,6 @@ def _parse_tuple(argument, kinds, items):
         raise ValueError(
             f"`{argument}` must be {len(kinds)} numbers such as {example}. Received: {','.join(items)}"
         ) from error
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RecordFormat:
-    """The format of third-party TFRecords, for the programs that read them."""
-
-    label_offset: int | None = option(
-        None,
-        "tfrecords: label of the first class; default 0. TensorFlow's first ImageNet scripts and the Model Garden use "
-        "1, because their 0 is the background.",
-        group="Third-party TFRecords",
-        on_resume="ignore",
-    )
-    image_key: str | None = option(
-        None, "tfrecords: feature with the image; default image/encoded or image.", on_resume="ignore"
-    )
-    label_key: str | None = option(
-        None, "tfrecords: feature with the label; default image/class/label or label.", on_resume="ignore"
-    )
-    class_names: str | None = option(
-        None,
-        "tfrecords: file with one class name per line, in the order of the labels. Default: the names from TensorFlow "
-        "Datasets, from image/class/text in the records, or the labels.",
-        on_resume="ignore",
-    )
-
-
-RECORD_FORMAT = tuple(field.name for field in dataclasses.fields(RecordFormat))
-
-
-def record_format(flag: Any, argument: str) -> Mapping[str, Any]:
-    """The values of these flags that were given: a dict, empty if none was.
-
-    Args:
-        flag: the values of all flags, as attributes.
-        argument: name of the flag that names the source.
-
-    Raises:
-        ValueError: if one is given for a source that is not "tfrecords:PATH".
-    """
-    source = getattr(flag, argument)
-    given = {name: getattr(flag, name) for name in RECORD_FORMAT if getattr(flag, name) is not None}
-    if given and not source.startswith("tfrecords:"):
-        raise ValueError(
-            f"--{', --'.join(given)} can't be given without --{argument}=tfrecords:PATH. "
-            f"Received: --{argument}={source}"
-        )
-    return given
 
 
 def define_overwrite():

@@ -17,10 +17,10 @@ from typing import Any
 from absl import flags
 
 from alexnet_tf import cli
-from alexnet_tf.tfrecords import sources, storage
+from alexnet_tf.tfrecords import record_format, sources, storage
 from alexnet_tf.tfrecords.build_config import BuildConfig
 
-_IN_PLACE_FLAGS = ("source", "data_dir", "in_place", "image_px", "keep_aspect", "seed", *cli.RECORD_FORMAT, "debug")
+_IN_PLACE_FLAGS = ("source", "data_dir", "in_place", "image_px", "keep_aspect", "seed", *record_format.NAMES, "debug")
 
 
 def define_flags() -> None:
@@ -64,12 +64,12 @@ def define_flags() -> None:
         "tfrecords: only index the records, JPEGs or PNGs of any size. --data_dir then contains the index and "
         "statistics, and images are cropped and resized when they are read.",
     )
-    cli.define_flags(cli.RecordFormat)
+    cli.define_flags(record_format.RecordFormat)
 
 
 def main(beam_arguments: list[str]) -> None:
     flag = flags.FLAGS
-    record_format = _check_flags(flag, beam_arguments)
+    given_format = _check_flags(flag, beam_arguments)
     # Import TensorFlow only after the flags are checked.
     from alexnet_tf.tfrecords import dataset_builder, describe, in_place, verify
 
@@ -85,7 +85,7 @@ def main(beam_arguments: list[str]) -> None:
         sys.exit(1 if problems else 0)
     start_seconds = time.perf_counter()
     config = cli.read_flags(BuildConfig)
-    arguments: dict[str, Any] = {"source": flag.source, "data_dir": flag.data_dir, "record_format": record_format}
+    arguments: dict[str, Any] = {"source": flag.source, "data_dir": flag.data_dir, "record_format": given_format}
     if flag.in_place:
         description = in_place.index_in_place(
             **arguments, image_px=config.image_px, keep_aspect=config.keep_aspect, seed=config.seed
@@ -124,7 +124,7 @@ def _check_flags(flag: flags.FlagValues, beam_arguments: list[str]) -> Mapping[s
     if not flag.source:
         return {}
     sources.parse_source(flag.source)
-    return cli.record_format(flag, "source")
+    return record_format.given_format(flag, "source")
 
 
 def run() -> None:

@@ -23,7 +23,7 @@ class Conv:
             every column.
         std: standard deviation of the normal distribution of the initial weights. None: weights and biases are uniform
             within ±1 / √fan-in, PyTorch's default.
-        bias: initial value of the biases; None for a layer without biases. Not used if `std` is None: the layer then has
+        bias: initial value of the biases; None for a layer without biases. Not used if `std` is None: there are
             biases.
     """
 

@@ -5,16 +5,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from alexnet_tf import cli
 from alexnet_tf.cli import option
 from alexnet_tf.networks import variants
+from alexnet_tf.tfrecords import record_format
 from alexnet_tf.training.phases import parse_phases
 
 PAPER_BATCH_SIZE = 128  # section 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig(cli.RecordFormat):
+class TrainConfig(record_format.RecordFormat):
     """All settings of a run. Each field is a flag of alexnet-train, whose help describes it.
 
     The metadata `on_resume` says what happens when a run is resumed with another value: "refuse" (the default), unless
@@ -307,7 +307,7 @@ class TrainConfig(cli.RecordFormat):
             )
         if self.cache_features and (self.fc_parallel or self.column_devices or self.data_service):
             raise ValueError("`cache_features` can't be given with `fc_parallel`, `column_devices` or `data_service`.")
-        cli.record_format(self, "data_dir")
+        record_format.given_format(self, "data_dir")
 
     def _check_phases(self):
         if (self.schedule == "phases") != bool(self.phase):

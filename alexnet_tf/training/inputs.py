@@ -8,9 +8,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from alexnet_tf import cli
 from alexnet_tf.networks import variants
-from alexnet_tf.tfrecords import crops, dataset_builder, in_place, random_crops, reader, schema, statistics, verify
+from alexnet_tf.tfrecords import (
+    crops,
+    dataset_builder,
+    in_place,
+    random_crops,
+    reader,
+    record_format,
+    schema,
+    statistics,
+    verify,
+)
 from alexnet_tf.training.config import TrainConfig
 
 
@@ -156,8 +165,8 @@ def _make_data(config):
     folder = pathlib.Path(config.run_dir) / "data"
     print(f"Making {folder}, which alexnet-evaluate takes as --data_dir. alexnet-tfrecords makes one for several runs.")
     if config.data_dir.startswith("tfrecords:"):
-        record_format = cli.record_format(config, "data_dir")
-        in_place.index_in_place(config.data_dir, folder, image_px=image_px, record_format=record_format)
+        given_format = record_format.given_format(config, "data_dir")
+        in_place.index_in_place(config.data_dir, folder, image_px=image_px, record_format=given_format)
     else:
         dataset_builder.build_dataset(config.data_dir, folder, image_px=image_px)
     return folder
