@@ -34,8 +34,8 @@ def exact_search(
     Raises:
         ValueError: if the vectors differ in length, there are fewer than `count`, or there is no such metric.
 
-    Source: section 6.1 uses Euclidean distance. Deviation: of features of 430 photographs of five kinds of flowers
-    (pool5, published weights), the nearest by cosine was of the same class for 65%, by Euclidean distance for 53%.
+    Source: section 6.1 uses Euclidean distance. Deviation: for 430 photographs of five kinds of flowers, the nearest of
+    3,887 others (pool5, published weights) was of the same class for 63% by cosine and 53% by Euclidean distance.
     """
     if metric not in METRICS:
         raise ValueError(f"`metric` must be one of {', '.join(METRICS)}. Received: metric={metric!r}")

@@ -92,7 +92,8 @@ def occlude(
     lows, highs = np.maximum(centers - square_px // 2, 0), centers - square_px // 2 + square_px
     covered = np.repeat(image[None], len(centers), axis=0)  # one row of positions
     answers = []
-    for top, bottom in tqdm(list(zip(lows, highs, strict=True)), "covering the image", unit=" rows"):
+    quiet = not keras.config.is_interactive_logging_enabled()
+    for top, bottom in tqdm(list(zip(lows, highs, strict=True)), "covering the image", unit=" rows", disable=quiet):
         covered[:] = image
         for picture, left, right in zip(covered, lows, highs, strict=True):
             picture[top:bottom, left:right] = _GRAY

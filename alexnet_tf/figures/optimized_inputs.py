@@ -84,7 +84,8 @@ def optimize_inputs(
         velocity.assign(_MOMENTUM * velocity + (1 - _MOMENTUM) * direction)
         spectrum.assign((1 - _STEP) * spectrum + _STEP * velocity)
 
-    for _ in tqdm(range(steps), f"optimizing inputs of {layer}", unit=" steps"):
+    quiet = not keras.config.is_interactive_logging_enabled()
+    for _ in tqdm(range(steps), f"optimizing inputs of {layer}", unit=" steps", disable=quiet):
         step(tf.constant(_random_transformation(random, size, field.size / _SHIFTS_PER_FIELD), tf.float32))
     images = np.round(_pixels(spectrum).numpy())
     return images.astype("uint8"), activations(tf.constant(images, tf.float32)).numpy()

@@ -127,7 +127,8 @@ def draw_strongest_images(
     dataset = reader.make_evaluation_dataset(data_dir, _BATCH_SIZE, side, description=description, split=split)
     with verify.naming_damaged_shards(data_dir, description):
         num_batches = -(-description.splits[split].count // _BATCH_SIZE)
-        batches = tqdm(dataset.as_numpy_iterator(), "searching images", num_batches, unit=" batches")
+        quiet = not keras.config.is_interactive_logging_enabled()
+        batches = tqdm(dataset.as_numpy_iterator(), "searching images", num_batches, unit=" batches", disable=quiet)
         found = find_strongest_images(model, layers, (images for images, _ in batches), count)
     pictures = {}
     for layer, strongest in found.items():
