@@ -235,7 +235,7 @@ class TestLesson:
 
     @pytest.mark.slow
     @pytest.mark.long
-    def test_tutorial_runs(self, tmp_path):
+    def test_tutorial_runs(self, published_features, tmp_path):
         printed = _run_notebook("tutorial.ipynb", tmp_path)
         center, ten = _percentages(printed, "top-1 error")
         assert center < 45 and ten < 45  # chance is 90
