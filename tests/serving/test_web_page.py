@@ -553,7 +553,7 @@ class TestExamples:
         examples = json.loads((tmp_path / "page" / "page.json").read_text())["examples"]
         assert [each["title"] for each in examples] == ["cat", "even", "odd"]
         with Image.open(tmp_path / "page" / examples[0]["url"]) as cat:
-            assert cat.size == (256, 256) and cat.getpixel((128, 128))[0] > 250
+            assert cat.size == (64, 64) and cat.getpixel((32, 32))[0] > 250
 
     @pytest.mark.parametrize(
         "given, message", [("missing", "must be a folder of images"), (".", "is for --format=web")]
