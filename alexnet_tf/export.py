@@ -52,6 +52,8 @@ def main(arguments):
 
     model = load_model(flag.model)
     run = None if pretrained.published_name(flag.model) else pathlib.Path(flag.model)
+    how = f"as {config.format} in {config.precision}"
+    print(f"Exporting {model.name} {how}. The full network takes about a minute.", flush=True)
     folder = exporter.export_model(
         model, model.description, flag.export_dir, config, run=run.parent if run and run.is_file() else run
     )
