@@ -55,6 +55,15 @@ def test_weights_are_found_by_their_name(published_features):
     assert len(LPIPS().get_weights()) == len(LPIPS(published_features).get_weights()) == 15
 
 
+def test_hidden_files_and_files_without_a_counterpart_are_skipped(tmp_path, capsys):
+    for name in ("a/x.png", "a/.hidden", "a/only.png", "b/x.png", "b/.hidden"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert compare.find_pairs([str(a), str(b)]) == {"x.png": (a / "x.png", b / "x.png")}
+    assert capsys.readouterr().out == f"Skipped: {a / 'only.png'} has no counterpart in {b}\n"
+
+
 class TestBadInput:
     @pytest.fixture(autouse=True)
     def no_weights(self, monkeypatch):
