@@ -336,6 +336,18 @@ class TestModelCard:
         page = model_card.as_markdown(card | {"format": "savedmodel", "precision": "float32"})
         assert "Validation after epoch 3 of training: top-1 50.00 %" in page
 
+    @pytest.mark.parametrize("name", ["config.json", "evaluation.json", "training.json"])
+    @pytest.mark.parametrize(
+        "content", ["", "[1]", '{"models": 1}', "[" * 100_000], ids=["empty", "list", "other", "deep"]
+    )
+    def test_damaged_file_of_the_run_is_refused(self, name, content, untrained, tmp_path):
+        (tmp_path / "model.keras").touch()
+        (tmp_path / name).write_text(content)
+        if (name, content) == ("config.json", '{"models": 1}'):
+            return  # settings of any name are listed
+        with pytest.raises(ValueError, match=r"config.json, evaluation.json or training.json in .* is damaged"):
+            model_card.collect(*untrained, tmp_path, "served", 1)
+
     @pytest.mark.parametrize("name, run", [("caffe", None), ("run", "run"), ("run/model.keras", "run")])
     def test_published_weights_have_no_run_folder(self, name, run, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

@@ -68,7 +68,17 @@ def collect(
         evaluated: the network that the run evaluated, if `model` was converted from it.
 
     Returns: a dict for JSON.
+
+    Raises:
+        ValueError: if a file of the run is damaged.
     """
+    try:
+        recipe, metrics = _recipe(run), _metrics(run, evaluated or model)
+        _recipe_lines(recipe), _error_lines(metrics)  # raise if something is missing
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"config.json, evaluation.json or training.json in {run} is damaged: {error!r}. Move it away."
+        ) from error
     variant = model.name.removeprefix("alexnet_")
     row = variants.VARIANTS.get(variant)
     classes, crop_px = len(description.class_names), model.input_shape[1]  # no classes without the top
@@ -94,8 +104,8 @@ def collect(
             "preprocessing": f"{_RESIZED[description.resize]}, resized to {description.image_px} pixels with "
             f"antialiasing; center crop of {crop_px} pixels; the network's first layer subtracts the mean image",
         },
-        "recipe": _recipe(run),
-        "metrics": _metrics(run, evaluated or model),
+        "recipe": recipe,
+        "metrics": metrics,
         "packages": {package: importlib.metadata.version(package) for package in ("alexnet-tf", "tensorflow", "keras")},
     }
 

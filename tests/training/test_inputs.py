@@ -20,6 +20,17 @@ def numbers(images):
     return images[:, 0, 0, 2].tolist()
 
 
+@pytest.mark.parametrize("counts", [(40, 6), (40, 0, 6)])
+def test_balanced_class_weights_of_all_images_have_the_mean_1(counts, open_data):
+    data = open_data(class_weights="balanced")
+    split = dataclasses.replace(data.description.splits["train"], count_per_class=counts)
+    description = dataclasses.replace(data.description, splits={"train": split})
+    weights = dataclasses.replace(data, description=description).class_weights
+    expected = [46 / np.count_nonzero(counts) / count if count else 0 for count in counts]
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)
+    assert np.average(weights, weights=counts) == pytest.approx(1)
+
+
 class TestOpenData:
     def test_sizes_and_settings_are_those_of_the_data_and_the_batch(self, open_data):
         data = open_data()

@@ -103,6 +103,7 @@ class TestReadOnnx:
             ("LRN", {"bias": 2.0, "alpha": 5e-4}, r"'s alpha is 0\.0005, not 0\.0001; .*'s k is 2, not 1"),
             ("Conv", {"pads": [1, 1, 1, 1]}, r"conv1's padding is 1, not 0; conv2's padding is 1, not 2"),
             ("Conv", {"strides": [2, 1]}, r"conv1's strides is 1, 2, not 4"),
+            ("Conv", {"auto_pad": "SAME_UPPER"}, r"conv1's padding is nan, not 0; conv2's padding is nan, not 2"),
             ("Tanh", {}, r"'s function is tanh, not relu"),
             ("AveragePool", {"kernel_shape": [3, 3], "strides": [2, 2]}, r"'s function is 1, not 0"),
         ],
