@@ -35,6 +35,8 @@ setuptools.setup(
     python_requires=">=3.11",
     # alexnet_tf/layers and alexnet_tf/tfrecords are links to the folders at the top of the repository: a wheel that
     # installed a top-level `layers` would be shadowed by any user's own layers.py.
+    # An editable installation is then a plain path, which pyright and editors follow, instead of an import hook.
+    options={"editable_wheel": {"mode": "compat"}},
     packages=[
         "alexnet_tf",
         *(f"alexnet_tf.{folder}" for folder in setuptools.find_packages("alexnet_tf")),
@@ -80,6 +82,7 @@ setuptools.setup(
             "import-linter>=2.5",
             "ipykernel>=6.29",
             "jax>=0.10",
+            "keras-hub>=0.32",
             "kubernetes-validate>=1.33",
             "nbclient>=0.10",
             "nncf>=3.0",

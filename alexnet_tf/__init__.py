@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # what _MODULES says, for type checkers and editors
     from alexnet_tf.layers import LocalResponseNormalization as LocalResponseNormalization
     from alexnet_tf.layers import MeanImage as MeanImage
     from alexnet_tf.layers import PaperDropout as PaperDropout
+    from alexnet_tf.layers import Preprocess as Preprocess
     from alexnet_tf.layers import ReplicaDropout as ReplicaDropout
     from alexnet_tf.layers import WithinMapNormalization as WithinMapNormalization
     from alexnet_tf.lpips import LPIPS as LPIPS
@@ -27,12 +28,11 @@ if TYPE_CHECKING:  # what _MODULES says, for type checkers and editors
     from alexnet_tf.model import with_color_offset as with_color_offset
     from alexnet_tf.networks.structure import features as features
     from alexnet_tf.networks.variants import VARIANTS as VARIANTS
-    from alexnet_tf.networks.variants import list_variants as list_variants
     from alexnet_tf.notebook import decode_predictions as decode_predictions
     from alexnet_tf.notebook import preprocess as preprocess
     from alexnet_tf.tfrecords.keras_dataset import make_dataset as make_dataset
     from alexnet_tf.training.optimizers import PaperMomentum as PaperMomentum
-    from alexnet_tf.weights.published import list_weights as list_weights
+    from alexnet_tf.weights.published import list_models as list_models
 
 __version__ = "0.1.0"  # setup.py reads it here
 
@@ -44,8 +44,7 @@ os.environ.setdefault("GCS_READAHEAD_BUFFER_SIZE_BYTES", str(2**20))
 
 _MODULES = {
     "VARIANTS": "networks.variants",
-    "list_variants": "networks.variants",
-    "list_weights": "weights.published",
+    "list_models": "weights.published",
     "build_alexnet": "model",
     "with_color_offset": "model",
     "load_model": "model",
@@ -63,6 +62,7 @@ _MODULES = {
     "LocalResponseNormalization": "layers",
     "MeanImage": "layers",
     "PaperDropout": "layers",
+    "Preprocess": "layers",
     "ReplicaDropout": "layers",
     "WithinMapNormalization": "layers",
 }

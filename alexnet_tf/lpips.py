@@ -55,6 +55,13 @@ class LPIPS(keras.Model):
     Source: Zhang, Isola, Efros, Shechtman, Wang: The Unreasonable Effectiveness of Deep Features as a Perceptual
     Metric, CVPR 2018; github.com/richzhang/PerceptualSimilarity.
     Deviation: where all features of a position are 0, the gradient is 0 instead of NaN.
+
+    Example:
+
+    >>> distance = alexnet_tf.LPIPS(weights=None)  # without weights, all distances are 0
+    >>> images, others = np.zeros((2, 64, 64, 3), "uint8"), np.full((2, 64, 64, 3), 255, "uint8")
+    >>> distance(images, others).shape
+    TensorShape([2])
     """
 
     def __init__(

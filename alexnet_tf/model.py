@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -12,13 +11,10 @@ import keras
 import numpy as np
 from absl import logging
 
-from alexnet_tf.layers import MeanImage, device_placement
-from alexnet_tf.networks import descriptions, keras_layers, precision, rows, structure
-from alexnet_tf.networks.variants import VARIANTS
+from alexnet_tf.layers import MeanImage
+from alexnet_tf.networks import arguments, descriptions, keras_layers, precision, structure
 from alexnet_tf.tfrecords import schema
 from alexnet_tf.weights import hub, keras_files, pretrained, pretrained_files, published, transfer
-
-_POOLINGS = {None: None, "avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
 
 _IMAGE_PX = 256  # section 2; the side to which images are resized if no dataset.json says otherwise
 
@@ -38,8 +34,10 @@ def build_alexnet(
     image_px: int | None = None,
     classifier_activation: str | None = "softmax",
     name: str | None = None,
+    dtype: str | keras.DTypePolicy | None = None,
     classes: int | None = None,
-    input_shape: Sequence[int] | None = None,
+    input_shape: Sequence[int | None] | None = None,
+    input_tensor: keras.KerasTensor | None = None,
 ) -> keras.Model:
     """Builds an AlexNet.
 
@@ -61,7 +59,8 @@ def build_alexnet(
             layers' outputs are then lists of one tensor for each column. Devices are not saved.
         weights: None for initial weights; the name of published weights, a key of `weights.published.PUBLISHED`;
             "imagenet" for those that were published for this variant; or a file: a saved model, .keras or its folder,
-            or a file for `weights.pretrained.load_weights`. They include the mean image.
+            or a file for `weights.pretrained.load_weights`. They include the mean image. If they are for another number
+            of classes, fc8 keeps its initial weights, with a warning.
         include_top: whether the network has its fully-connected layers. Without them its output is the last feature
             maps, before dropout.
         pooling: without `include_top`, None for feature maps, or "avg" or "max" for their average or maximum,
@@ -70,113 +69,74 @@ def build_alexnet(
             fully-connected layer: with another size, only weights below it fit.
         classifier_activation: "softmax", or None for logits.
         name: name of the model; by default it contains the variant.
-        classes, input_shape: `num_classes`, and (image_px, image_px, 3), by their names in `keras.applications`.
+        dtype: a Keras dtype or dtype policy, such as "mixed_bfloat16"; None for `keras.config.dtype_policy()`.
+        classes, input_shape: `num_classes`, and (height, width, 3), by their names in `keras.applications`. Without
+            `include_top`, images may be rectangular, or of any size: (None, None, 3). A mean image that does not cover
+            them is reduced to its mean color.
+        input_tensor: None, or a `keras.Input` or a layer's output, RGB pixels, to which the network is applied.
 
     Returns:
-        A functional `keras.Model` from RGB pixels, float32 or uint8 (batch, image_px, image_px, 3) from 0 to 255, to
-        class probabilities, float32 (batch, num_classes). Its mean image is zero unless `weights` or
+        A functional `keras.Model` from RGB pixels, float32 or uint8 (batch, height, width, 3) from 0 to 255, to class
+        probabilities, float32 (batch, num_classes). Its mean image is zero unless `weights` or
         `model.get_layer("mean_image").set_mean_image(...)` sets it. With published weights it knows their classes and
         preprocessing, as a model from `load_model`.
 
     Raises:
         ValueError: if the variant does not exist, `num_classes` is below 2, the devices do not exist or do not match
-            the columns, the images are too small, or the weights are not available or do not fit.
+            the columns, sizes differ or are too small, or the weights are not available or do not fit.
 
     Source: section 3.5 and figure 2; the table of variants has a source for each number.
+
+    Example:
+
+    >>> model = alexnet_tf.build_alexnet("paper", num_classes=10)
+    >>> model.output_shape
+    (None, 10)
+    >>> size = (None, None, 3)  # unknown
+    >>> base = alexnet_tf.build_alexnet("one_weird_trick", include_top=False, pooling="avg", input_shape=size)
+    >>> base.predict(np.zeros((1, 128, 160, 3), "uint8"), verbose=0).shape
+    (1, 256)
     """
-    num_classes, image_px = _translate_keras_arguments(num_classes, classes, image_px, input_shape)
-    _check_arguments(variant, num_classes, include_top, pooling, classifier_activation, column_devices)
-    row = VARIANTS[variant] if image_px is None else VARIANTS[variant].replace(image_px=image_px)
-    shapes = _shapes(row, num_classes, include_top, classifier_activation)
-    if weights is not None:
-        initializer = "zeros"  # drawing 61 million random numbers, to be replaced, takes a second
+    row = arguments.check_variant(variant)
+    num_classes = arguments.num_classes(num_classes, classes)
+    arguments.check_output(include_top, pooling, classifier_activation, column_devices)
+    size = arguments.image_size(row, image_px, input_shape, input_tensor, include_top)
+    shapes = arguments.layer_shapes(row, size, num_classes, include_top, classifier_activation)
     merged = row.columns_merged if merge_columns is None else merge_columns
     if column_devices is not None:
-        _check_devices(variant, row, merged, column_devices)
-    x = image = keras.Input((row.image_px, row.image_px, 3), name="image")
-    x = MeanImage(
-        scale=row.input_scale if input_scale is None else input_scale,
-        noise_divisor=row.noise_divisor,
-        name="mean_image",
-    )(x)
-    for shape in shapes:
-        x = keras_layers.make_layer(shape, row.columns, merged, initializer, column_devices, initial_biases)(x)
-    if pooling:
-        x = _POOLINGS[pooling](name=f"{pooling}_pool")(x)
-    model = keras.Model(image, x, name=name or f"alexnet_{variant}")
+        arguments.check_devices(variant, row, merged, column_devices)
+    with precision.policy_scope(dtype):
+        image = keras.Input((*size, 3), name="image") if input_tensor is None else input_tensor
+        scale = row.input_scale if input_scale is None else input_scale
+        x = MeanImage(scale=scale, noise_divisor=row.noise_divisor, name="mean_image")(image)
+        for shape in shapes:
+            # Drawing 61 million random numbers, to be replaced, takes a second. Only a new classifier needs its own.
+            replaced = weights is not None and shape.row not in row.layers[-1:]
+            first_values = "zeros" if replaced else initializer
+            layer = keras_layers.make_layer(shape, row.columns, merged, first_values, column_devices, initial_biases)
+            x = layer(x)
+        if pooling:
+            x = arguments.POOLINGS[pooling](name=f"{pooling}_pool")(x)
+    source = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)[0]
+    model = keras.Model(source, x, name=name or f"alexnet_{variant}")
     if weights is not None:
         _load_weights(model, variant, weights)
     return model
-
-
-def _translate_keras_arguments(num_classes, classes, image_px, input_shape):
-    """Returns (num_classes, image_px) from this project's names and those of `keras.applications`."""
-    if input_shape is not None:
-        if len(input_shape) != 3 or input_shape[0] != input_shape[1] or input_shape[2] != 3:
-            raise ValueError(f"`input_shape` must be (side, side, 3). Received: input_shape={tuple(input_shape)}")
-        if image_px not in (None, input_shape[0]):
-            raise ValueError(
-                f"`image_px` must be the side in `input_shape`. Received: image_px={image_px}, {input_shape=}"
-            )
-        image_px = input_shape[0]
-    if None not in (num_classes, classes) and num_classes != classes:
-        raise ValueError(f"`num_classes` and `classes` must be equal. Received: {num_classes=}, {classes=}")
-    given = num_classes if classes is None else classes
-    return 1000 if given is None else given, image_px
 
 
 def _load_weights(model, variant, weights):
     path = pathlib.Path(weights)
     name = pretrained.published_name(weights, variant, structure.classifier(model) is not None)
     if name is None and (path.is_dir() or path.suffix == ".keras"):
-        transfer.copy_weights(open_model(path), model)
+        source = open_model(path)
+        head = structure.classifier(source)
+        transfer.copy_weights(source, model, transfer.has_other_classes(head.units if head else None, model))
+        known = _read_description(path, source)
     else:
         pretrained.load_weights(model, variant, weights)
-    if name is not None:
-        descriptions.set_description(model, pretrained.description(name))
-
-
-def _check_arguments(variant, num_classes, include_top, pooling, classifier_activation, column_devices):
-    if variant not in VARIANTS:
-        raise ValueError(f"`variant` must be one of {sorted(VARIANTS)}. Received: variant={variant!r}")
-    if num_classes < 2:
-        raise ValueError(f"`num_classes` must be at least 2. Received: num_classes={num_classes}")
-    if classifier_activation not in ("softmax", None):
-        raise ValueError(f'`classifier_activation` must be "softmax" or None. Received: {classifier_activation!r}')
-    if pooling not in _POOLINGS or (pooling and (include_top or column_devices)):
-        raise ValueError(
-            f"`pooling` must be one of {list(_POOLINGS)}, and None with `include_top` or `column_devices`. "
-            f"Received: pooling={pooling!r}"
-        )
-
-
-def _check_devices(variant, row, merged, column_devices):
-    if merged or row.columns != len(column_devices) or row.select(rows.BatchNorm):
-        raise ValueError(
-            "`column_devices` must name one device for each of several separate columns. "
-            f"{variant} has {1 if merged else row.columns}. Received: column_devices={column_devices}"
-        )
-    device_placement.check_devices_exist(column_devices)
-
-
-def _shapes(row, num_classes, include_top, classifier_activation):
-    """Returns the shapes of the network's layers."""
-    shapes = list(rows.trace(row, num_classes))
-    if not include_top:
-        shapes = list(itertools.takewhile(lambda shape: not isinstance(shape.row, rows.Dense), shapes))
-        while isinstance(shapes[-1].row, rows.Dropout):  # one_weird_trick's belongs to fc6
-            shapes.pop()
-    elif classifier_activation is None:
-        shapes.pop()
-    for shape in shapes:
-        if min(shape.output_shape) < 1:
-            before = (each for each in shapes[: shapes.index(shape)] if each.output_shape != each.input_shape)
-            sides = ", ".join(f"{each.name} {each.output_shape[0]}" for each in before)
-            raise ValueError(
-                f"`image_px` is too small: the sides of the feature maps are {sides}, and {shape.name} has none. "
-                f"Received: image_px={row.image_px}"
-            )
-    return shapes
+        known = pretrained.description(name) if name else None
+    if known is not None:
+        descriptions.set_description(model, known)
 
 
 def variant_name(model: keras.Model) -> str:
@@ -217,13 +177,18 @@ def with_color_offset(model: keras.Model, model_class: type[keras.Model] = keras
         weights.
 
     Source: section 4.1.
+
+    Example:
+
+    >>> model = alexnet_tf.with_color_offset(alexnet_tf.build_alexnet("testing", 10))
+    >>> sorted(model.input)
+    ['color_offset', 'image']
     """
     image = keras.Input(model.input_shape[1:], name="image")
     color_offset = keras.Input((3,), name="color_offset")
-    mean_image, *others = model.layers[1:]
-    x = mean_image(image, color_offset)
-    for layer in others:
-        x = layer(x)
+    x = image
+    for layer in model.operations[1:]:  # the layers, and what precedes them if there was an `input_tensor`
+        x = layer(x, color_offset) if isinstance(layer, MeanImage) else layer(x)
     return model_class({"image": image, "color_offset": color_offset}, x, name=model.name)
 
 
@@ -273,6 +238,15 @@ def load_model(path: str | pathlib.Path) -> keras.Model:
 
     Raises:
         ValueError: as from `open_model`, and if the description has another number of classes than the model.
+
+    Example:
+
+    >>> alexnet_tf.build_alexnet("testing", 3).save("mine.keras")
+    >>> model = alexnet_tf.load_model("mine.keras")
+    >>> model.predict(np.zeros((2, 56, 56, 3), "uint8"), verbose=0).shape
+    (2, 3)
+    >>> model.description.class_names
+    ('0', '1', '2')
     """
     path = hub.local_folder(path) or path
     model: Any = open_model(path)
@@ -280,7 +254,7 @@ def load_model(path: str | pathlib.Path) -> keras.Model:
     description = pretrained.description(name) if name else _read_description(pathlib.Path(path), model)
     if description is None:
         logging.warning("No %s found next to %s: classes are named by index.", schema.DATASET_FILE, path)
-        names, image_px = tuple(map(str, range(model.output_shape[-1]))), max(_IMAGE_PX, model.input_shape[1])
+        names, image_px = tuple(map(str, range(model.output_shape[-1]))), max(_IMAGE_PX, model.input_shape[1] or 0)
         settings = {"exif_orientation": True}
         model.description = schema.DatasetDescription(names, image_px, False, "jpeg", splits={}, settings=settings)
     else:
@@ -297,7 +271,7 @@ def _read_description(path: pathlib.Path, model: keras.Model) -> schema.DatasetD
     if not (folder / schema.DATASET_FILE).exists():
         return descriptions.find_description(model)
     description = schema.load_description(folder)
-    if classes != len(description.class_names):
+    if structure.classifier(model) is not None and classes != len(description.class_names):
         raise ValueError(
             f"{path} has {classes} classes, but the {schema.DATASET_FILE} next to it has "
             f"{len(description.class_names)}."

@@ -8,6 +8,7 @@ from alexnet_tf.layers.local_response_normalization import LocalResponseNormaliz
 from alexnet_tf.layers.locally_connected_2d import LocallyConnected2D
 from alexnet_tf.layers.mean_image import MeanImage
 from alexnet_tf.layers.paper_dropout import PaperDropout, ReplicaDropout
+from alexnet_tf.layers.preprocess import Preprocess
 from alexnet_tf.layers.within_map_normalization import WithinMapNormalization
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "LocallyConnected2D",
     "MeanImage",
     "PaperDropout",
+    "Preprocess",
     "ReplicaDropout",
     "WithinMapNormalization",
 ]

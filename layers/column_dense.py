@@ -38,6 +38,14 @@ class ColumnDense(ColumnLayer):
             each.
 
     Source: section 3.5 and figure 2: fc6 and fc7, 2048 units in each column.
+
+    Example:
+
+    >>> layer = alexnet_tf.ColumnDense(4096, groups=2)
+    >>> layer(np.zeros((1, 6, 6, 8), "float32")).shape
+    TensorShape([1, 4096])
+    >>> tuple(layer.kernel_1.shape)
+    (288, 2048)
     """
 
     def __init__(self, units: int, groups: int = 2, input_columns: str = "all", **kwargs: Any):

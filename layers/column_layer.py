@@ -135,6 +135,20 @@ class ColumnLayer(keras.layers.Layer):
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
         }
 
+    def quantize(self, mode: str | None = None, **options: Any) -> None:
+        """Raises ValueError: `keras.Model.quantize` would skip the layer with a warning."""
+        raise ValueError(
+            f"{type(self).__name__} can't be quantized in place. Export the network in int8 instead: alexnet-export "
+            f"--format=openvino (or onnx, litert) --precision=int8. Received: {self.name}, mode={mode!r}"
+        )
+
+    def enable_lora(self, rank: int, **options: Any) -> None:
+        """Raises ValueError: kernels in columns have no LoRA."""
+        raise ValueError(
+            f"{type(self).__name__} has no LoRA. Set `layer.trainable = False` on the layers that are not to be "
+            f"fine-tuned instead. Received: {self.name}, rank={rank}"
+        )
+
     def _per_group(self, argument: str, count: int) -> int:
         """Returns each group's share of the filters or units.
 

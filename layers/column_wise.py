@@ -27,6 +27,12 @@ class ColumnWise(keras.layers.Layer):
         ValueError: if `layer` has weights or state.
 
     Source: section 3.2: each GPU normalizes and pools the feature maps of its own column.
+
+    Example:
+
+    >>> layer = alexnet_tf.ColumnWise(keras.layers.MaxPooling2D(3, 2))
+    >>> [column.shape for column in layer([np.zeros((1, 55, 55, 48), "float32")] * 2)]
+    [TensorShape([1, 27, 27, 48]), TensorShape([1, 27, 27, 48])]
     """
 
     def __init__(self, layer: keras.layers.Layer, devices: Sequence[str] | None = None, **kwargs: Any):

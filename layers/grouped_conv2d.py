@@ -35,6 +35,14 @@ class GroupedConv2D(ColumnLayer):
         ValueError: if an argument is invalid, or the filters or the channels can't be split into groups.
 
     Source: section 3.2 and figure 2.
+
+    Example:
+
+    >>> layer = alexnet_tf.GroupedConv2D(256, kernel_size=5, padding="same", groups=2)
+    >>> layer(np.zeros((1, 27, 27, 96), "float32")).shape
+    TensorShape([1, 27, 27, 256])
+    >>> tuple(layer.kernel_1.shape)
+    (5, 5, 48, 128)
     """
 
     def __init__(

@@ -35,6 +35,11 @@ class LocalResponseNormalization(keras.layers.Layer):
         ValueError: if n is even or below 1, or the feature maps can't be split into groups.
 
     Source: section 3.3.
+
+    Example:
+
+    >>> alexnet_tf.LocalResponseNormalization()(np.ones((1, 55, 55, 96), "float32")).shape
+    TensorShape([1, 55, 55, 96])
     """
 
     def __init__(

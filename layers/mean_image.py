@@ -37,6 +37,14 @@ class MeanImage(keras.layers.Layer):
     Deviation: the paper subtracts the mean from the 256 x 256 image and crops afterwards. Here the center of the mean
     image is subtracted from every crop, as in the original program. (`reader.make_training_dataset(mean_at_crop=True)`
     corrects training images for the position of their crop.)
+
+    Example:
+
+    >>> layer = alexnet_tf.MeanImage(scale=1 / 80)
+    >>> layer.build((None, 224, 224, 3))
+    >>> layer.set_mean_image(np.full((256, 256, 3), 120.0))
+    >>> float(layer(np.full((1, 224, 224, 3), 200, "uint8"))[0, 0, 0, 0])
+    1.0
     """
 
     def __init__(
@@ -53,34 +61,33 @@ class MeanImage(keras.layers.Layer):
         self.training_data = training_data
 
     def build(self, images_shape: Sequence[Any], color_offset_shape: Sequence[Any] | None = None) -> None:
+        size = images_shape[1:3]
+        shape = (*((1, 1) if None in size else size), images_shape[3])  # a color, if the size is unknown
         self.mean = self.add_weight(
-            name="mean", shape=images_shape[1:], initializer="zeros", trainable=False, dtype="float32", autocast=False
+            name="mean", shape=shape, initializer="zeros", trainable=False, dtype="float32", autocast=False
         )
 
     def set_mean_image(self, mean_image: np.ndarray) -> None:
         """Sets the mean image of a built layer.
 
         Args:
-            mean_image: float array (height, width, 3), at least as large as the layer's images; its center is used.
+            mean_image: float array (height, width, 3). Its center is used if it is at least as large as the layer's
+                images; otherwise, or if their size is unknown, its mean color.
 
         Raises:
-            ValueError: if it is smaller or has a different number of channels.
+            ValueError: if it has another number of dimensions or channels.
         """
         height, width, channels = self.mean.shape
         mean_image = np.asarray(mean_image, "float32")
-        if (
-            mean_image.ndim != 3
-            or mean_image.shape[2] != channels
-            or mean_image.shape[0] < height
-            or mean_image.shape[1] < width
-        ):
+        if mean_image.ndim != 3 or mean_image.shape[2] != channels:
             raise ValueError(
-                f"`mean_image` must be at least {height} x {width} x {channels}. "
-                f"Received: mean_image.shape={mean_image.shape}"
+                f"`mean_image` must be (height, width, {channels}). Received: mean_image.shape={mean_image.shape}"
             )
-        top = (mean_image.shape[0] - height) // 2
-        left = (mean_image.shape[1] - width) // 2
-        self.mean.assign(mean_image[top : top + height, left : left + width])
+        top, left = (mean_image.shape[0] - height) // 2, (mean_image.shape[1] - width) // 2
+        if min(top, left) < 0 or (height, width) == (1, 1):
+            self.mean.assign(np.broadcast_to(mean_image.mean((0, 1)), self.mean.shape))
+        else:
+            self.mean.assign(mean_image[top : top + height, left : left + width])
 
     def call(self, images: Tensor, color_offset: Tensor | None = None, training: bool = False) -> Tensor:
         x = ops.cast(images, "float32") - self.mean

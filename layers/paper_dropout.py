@@ -36,6 +36,11 @@ class PaperDropout(keras.layers.Layer):
             split into groups.
 
     Source: section 4.2.
+
+    Example:
+
+    >>> float(alexnet_tf.PaperDropout(0.5)(np.ones((1, 4), "float32"))[0, 0])  # at test time
+    0.5
     """
 
     def __init__(
@@ -111,6 +116,11 @@ class ReplicaDropout(keras.layers.Layer):
 
     Raises:
         ValueError: if `rate` is outside [0, 1).
+
+    Example:
+
+    >>> float(alexnet_tf.ReplicaDropout(0.5)(np.ones((1, 4), "float32"))[0, 0])  # at test time
+    1.0
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any):

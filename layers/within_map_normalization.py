@@ -28,6 +28,11 @@ class WithinMapNormalization(keras.layers.Layer):
         ValueError: if n is even or below 1.
 
     Source: not in the paper; the layers `rnorm` of the original program's net 145.
+
+    Example:
+
+    >>> alexnet_tf.WithinMapNormalization()(np.ones((1, 55, 55, 96), "float32")).shape
+    TensorShape([1, 55, 55, 96])
     """
 
     def __init__(self, k: float = 1.0, n: int = 5, alpha: float = 1e-3, beta: float = 0.75, **kwargs: Any):

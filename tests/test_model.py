@@ -119,6 +119,18 @@ class TestBuildAlexnet:
             build_alexnet("testing", 1)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A file of the network `testing` for 3 classes with a mean image, which knows its classes."""
+    path = tmp_path_factory.mktemp("trained") / "model.keras"
+    model = build_alexnet("testing", 3, initializer="he_normal", input_scale=0.01)
+    model.get_layer("mean_image").set_mean_image(np.random.default_rng(0).uniform(0, 255, (56, 56, 3)))
+    settings = {"source": "folder:photos", "resize": "warp", "exif_orientation": True}
+    descriptions.set_description(model, schema.DatasetDescription(("a", "b", "c"), 72, False, "jpeg", {}, settings))
+    model.save(path)
+    return path
+
+
 class TestKerasApplicationsArguments:
     def test_include_top_false(self):
         whole = build_alexnet("testing", 10)
@@ -157,6 +169,45 @@ class TestKerasApplicationsArguments:
         model = build_alexnet("testing", classes=3, input_shape=(64, 64, 3))
         assert (model.input_shape, model.output_shape) == ((None, 64, 64, 3), (None, 3))
 
+    @pytest.mark.parametrize("size", [(56, 80), (None, None), (None, 70)])
+    def test_rectangular_and_unknown_sizes_without_top(self, size, trained):
+        known = build_alexnet("testing", include_top=False, weights=trained, image_px=80)
+        base = build_alexnet("testing", include_top=False, weights=trained, input_shape=(*size, 3))
+        assert base.input_shape == (None, *size, 3)
+        color = np.mean(load_model(trained).get_layer("mean_image").mean, axis=(0, 1))
+        pixels = np.random.default_rng(0).integers(0, 256, (2, 80, 80, 3)).astype("uint8")
+        if size == (None, None):
+            np.testing.assert_allclose(base.get_layer("mean_image").mean[0, 0], color, rtol=1e-5)
+            np.testing.assert_allclose(base(pixels), known(pixels), atol=1e-5)
+        pixels = pixels[:, : size[0], : size[1]]
+        assert base(pixels).shape[1:] == keras.Model(base.input, base.output).compute_output_shape(pixels.shape)[1:]
+
+    def test_input_tensor(self, trained):
+        image = keras.Input((56, 56, 3), dtype="uint8")
+        flipped = keras.ops.flip(image, 2)
+        model = build_alexnet("testing", 3, input_tensor=flipped, weights=trained)
+        pixels = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3)).astype("uint8")
+        expected = load_model(trained)(pixels[:, :, ::-1])
+        np.testing.assert_allclose(model(pixels), expected, rtol=1e-5)
+        noisy = with_color_offset(model)({"image": pixels, "color_offset": np.zeros((2, 3))})
+        np.testing.assert_allclose(noisy, expected, rtol=1e-5)
+
+    @pytest.mark.parametrize("dtype, computes", [("mixed_bfloat16", "bfloat16"), ("float64", "float64")])
+    def test_dtype(self, dtype, computes):
+        model = build_alexnet("testing", 3, dtype=dtype)
+        assert model.get_layer("conv1").compute_dtype == computes
+        assert model.output.dtype == ("float64" if dtype == "float64" else "float32")
+        assert keras.config.dtype_policy().name == "float32"
+        with pytest.raises(ValueError, match="Valid policies include"):
+            build_alexnet("testing", 3, dtype="float33")
+
+    def test_float16_on_a_cpu_warns(self, caplog):
+        with caplog.at_level("WARNING", "absl"):
+            build_alexnet("testing", 3, dtype="float32")
+            assert not caplog.text
+            build_alexnet("testing", 3, dtype="mixed_float16")
+        assert "mixed_float16 is slow without a GPU" in caplog.text
+
     def test_image_px_determines_the_inputs_of_fc6(self):
         model = build_alexnet("testing", 3, image_px=88, name="mine")
         sides, channels = model.get_layer("pool5").output.shape[1:3], model.get_layer("pool5").output.shape[3]
@@ -171,8 +222,14 @@ class TestKerasApplicationsArguments:
             ({"pooling": "sum", "include_top": False}, r"Received: pooling='sum'"),
             ({"classifier_activation": "sigmoid"}, r'must be "softmax" or None'),
             ({"num_classes": 3, "classes": 4}, r"must be equal\. Received: num_classes=3, classes=4"),
-            ({"input_shape": (56, 64, 3)}, r"`input_shape` must be \(side, side, 3\)\. Received: .*\(56, 64, 3\)"),
-            ({"input_shape": (56, 56, 3), "image_px": 64}, "image_px=64, input_shape="),
+            (
+                {"input_shape": (56, 64, 3)},
+                r"unless `include_top` is False: .* input_shape of \(56, 64, 3",
+            ),
+            ({"input_shape": (None, None, 3)}, r"squares of a known size .*Received: input_shape of \(None, None, 3\)"),
+            ({"input_shape": (56, 56, 1)}, r"`input_shape` must have the shape \(height, width, 3\)\. Received"),
+            ({"input_shape": (56, 56, 3), "image_px": 64}, "must have the same shape.*image_px of .64, 64, 3"),
+            ({"input_tensor": np.zeros((1, 56, 56, 3))}, "must be symbolic.* Received: input_tensor=ndarray"),
         ],
     )
     def test_invalid_arguments(self, arguments, message):
@@ -183,6 +240,50 @@ class TestKerasApplicationsArguments:
     def test_features_end_before_dropout(self, variant):
         base = build_alexnet(variant, include_top=False, initializer="zeros")
         assert base.layers[-1].name == {"one_weird_trick": "pool5", "original": "relu5"}[variant]
+
+
+class TestWeightsOfAnotherNetwork:
+    @pytest.mark.parametrize("form", [".keras", ".weights.h5"])
+    def test_other_number_of_classes_loads_all_but_fc8_and_says_so(self, form, trained, tmp_path, caplog):
+        source = load_model(trained)
+        (source.save if form == ".keras" else source.save_weights)(tmp_path / f"net{form}")
+        with caplog.at_level("WARNING", "absl"):
+            model = build_alexnet("testing", 5, weights=tmp_path / f"net{form}", input_scale=0.01)
+        assert "fc8 keeps its initial weights" in caplog.text
+        for weight, expected in zip(model.weights[:-2], source.weights[:-2], strict=True):
+            np.testing.assert_array_equal(weight, expected)
+        kernel, bias = model.get_layer("fc8").get_weights()
+        assert kernel.shape == (32, 5) and np.std(kernel) > 0 and not bias.any()
+        if form == ".keras":
+            assert model.description.class_names == ("0", "1", "2", "3", "4") and model.description.resize == "warp"
+
+    def test_saved_network_in_another_size_without_top(self, trained):
+        source = load_model(trained)
+        mean = np.array(source.get_layer("mean_image").mean)
+        smaller = build_alexnet("testing", include_top=False, weights=trained, image_px=48)
+        np.testing.assert_array_equal(smaller.get_layer("mean_image").mean, mean[4:52, 4:52])
+        larger = build_alexnet("testing", include_top=False, weights=trained, image_px=72)
+        np.testing.assert_allclose(larger.get_layer("mean_image").mean[9, 9], mean.mean((0, 1)), rtol=1e-5)
+
+    @pytest.mark.parametrize("form", [".keras", ".weights.h5"])
+    def test_file_with_features_only(self, form, trained, tmp_path):
+        base = build_alexnet("testing", include_top=False, weights=trained)
+        (base.save if form == ".keras" else base.save_weights)(tmp_path / f"base{form}")
+        again = build_alexnet("testing", include_top=False, weights=tmp_path / f"base{form}")
+        for weight, expected in zip(again.get_weights(), base.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, expected)
+        with pytest.raises(ValueError, match="fc6"):
+            build_alexnet("testing", 3, weights=tmp_path / f"base{form}")
+
+
+class TestRefusedMethods:
+    def test_quantize_in_place(self, trained):
+        with pytest.raises(ValueError, match=r"can't be quantized in place.*--precision=int8.*conv1, mode='int8'"):
+            load_model(trained).quantize("int8")
+
+    def test_lora(self, trained):
+        with pytest.raises(ValueError, match=r"has no LoRA.*trainable = False.*fc6, rank=4"):
+            load_model(trained).get_layer("fc6").enable_lora(4)
 
 
 class TestWithColorOffset:

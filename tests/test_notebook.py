@@ -1,6 +1,7 @@
 """The public names of `alexnet_tf`, and the tutorial."""
 
 import ast
+import functools
 import importlib.util
 import pathlib
 import re
@@ -44,11 +45,12 @@ class TestNames:
         for name, (expected, *others) in alexnet_tf.activations(untrained[0], images, ["relu7", "conv1"]).items():
             np.testing.assert_allclose(found[name], np.concatenate([expected, *others], -1), rtol=1e-5, atol=1e-6)
 
-    def test_lists_of_variants_and_weights(self):
-        assert (
-            alexnet_tf.list_variants()[:2] == ["paper", "original"] and "one_weird_trick" in alexnet_tf.list_variants()
-        )
-        assert alexnet_tf.list_weights()[:3] == ["torchvision", "caffe", "caffenet"]
+    def test_list_of_models(self):
+        trained = alexnet_tf.list_models(pretrained=True)
+        assert trained[:3] == [("one_weird_trick", "torchvision"), ("caffe", "caffe"), ("caffenet", "caffenet")]
+        every = alexnet_tf.list_models()
+        assert set(trained) < set(every) and {variant for variant, _ in every} == set(alexnet_tf.VARIANTS)
+        assert ("paper", None) in every
 
     def test_missing_name(self):
         with pytest.raises(AttributeError, match="has no attribute 'build_vgg'"):
@@ -127,6 +129,33 @@ class TestPreprocess:
         np.testing.assert_array_equal(alexnet_tf.preprocess(turned, model)[0], expected)
         np.testing.assert_array_equal(self.crop(pixels, model=model, resize="crop"), self.crop(pixels))
 
+    @pytest.mark.parametrize("resize", ["crop", "warp"])
+    def test_in_a_pipeline_and_in_a_model_pixels_differ_by_at_most_1(self, resize):
+        pixels = np.asarray(photo(91, 60))
+        expected = self.crop(pixels, resize=resize).astype(int)
+        for given in (pixels, encoded(Image.fromarray(pixels), "PNG"), np.float32(pixels)):
+            dataset = tf.data.Dataset.from_tensors(given).map(functools.partial(self.crop, resize=resize))
+            (found,) = dataset.batch(1)
+            assert found.dtype == "uint8" and found.shape == expected.shape
+            assert np.abs(np.int32(found) - expected).max() <= 1
+        layer = alexnet_tf.Preprocess(28, 32, resize=resize)
+        any_size = keras.Input((None, None, 3))
+        for outputs in (layer(any_size), self.crop(any_size, resize=resize)):
+            model = keras.models.clone_model(keras.Model(any_size, outputs))
+            assert model.output_shape == (None, 28, 28, 3)
+            assert np.abs(model.predict(pixels[None], verbose=0) - expected).max() <= 1
+
+    def test_map_preprocess_prepares_images_for_predict(self, untrained):
+        model, images = untrained[0], np.stack([np.asarray(photo(80, 70))] * 2)
+        prepared = tf.data.Dataset.from_tensor_slices(images).map(lambda x: alexnet_tf.preprocess(x, model)).batch(2)
+        expected = model.predict(alexnet_tf.preprocess(images, model), verbose=0)
+        np.testing.assert_allclose(model.predict(prepared, verbose=0), expected, atol=1e-3)
+
+    def test_network_for_rectangles(self):
+        model = alexnet_tf.build_alexnet("testing", include_top=False, input_shape=(56, 80, 3))
+        with pytest.raises(ValueError, match=r"`model` must take squares\. Received: 56 x 80"):
+            alexnet_tf.preprocess(self.PIXELS, model)
+
     @pytest.mark.parametrize("pixels", [np.eye(80, dtype="uint8"), np.eye(80, dtype="int64"), np.zeros((80, 80))])
     def test_dark_images(self, pixels):
         assert self.crop(pixels).max() <= 1
@@ -169,8 +198,10 @@ class TestDecodePredictions:
 
     def test_imagenets_classes_are_the_default(self):
         probabilities = np.eye(1000, dtype="float32")[[0, 134]]
-        best = [of_image[0] for of_image in alexnet_tf.decode_predictions(probabilities, top=1)]
-        assert best == [("n01440764 tench, Tinca tinca", 1), ("n02012849 crane", 1)]
+        decoded = alexnet_tf.decode_predictions(probabilities, top=1)
+        assert decoded == [[("n01440764", "tench, Tinca tinca", 1)], [("n02012849", "crane", 1)]]
+        (class_id, name, probability), *others = alexnet_tf.decode_predictions(probabilities, 3)[0]
+        assert (class_id, name, probability, len(others)) == ("n01440764", "tench, Tinca tinca", 1, 2)
 
     def test_network_and_its_clone_know_their_classes(self, untrained):
         model, description = untrained

@@ -138,16 +138,18 @@ def test_sdist_builds_the_wheel_of_the_checkout(tmp_path):
 
 
 @pytest.mark.slow
-def test_editable_installation_imports_each_module_once(tmp_path):
+def test_editable_installation_imports_each_module_once_and_pyright_finds_it(tmp_path):
     sources = copy_sources(tmp_path / "sources")
     environment = make_environment(tmp_path / "environment")
     install(environment, "--editable", sources)
     python = environment / "bin" / "python"
     file = run_in(users_folder(tmp_path / "users"), python, "-c", IMPORT_ALL)
     assert file.startswith(str(sources))
-    (tmp_path / "empty").mkdir()
-    script = "from importlib.util import find_spec; assert not find_spec('layers') and not find_spec('tfrecords')"
-    run_in(tmp_path / "empty", python, "-c", script)
+    script = tmp_path / "users" / "script.py"
+    script.write_text("import alexnet_tf\nalexnet_tf.build_alexnet('paper').no_such_name(alexnet_tf.nothing)\n")
+    command = [sys.executable, "-m", "pyright", "--pythonpath", python, script]
+    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
+    assert '"nothing" is not' in printed and "could not be resolved" not in printed, printed
 
 
 @pytest.mark.slow

@@ -35,6 +35,13 @@ def make_dataset(
         ValueError: if an argument is out of range, or the data set is missing or damaged.
 
     Source: section 4.1. (alexnet-train adds the noise on the device, which is faster.)
+
+    Example:
+
+    >>> dataset = alexnet_tf.make_dataset("data/photos", "train", batch_size=8, crop_px=32)
+    >>> images, labels = next(iter(dataset))
+    >>> images.shape, labels.shape
+    (TensorShape([8, 32, 32, 3]), TensorShape([8]))
     """
     if split == "train" and views == 1:
         dataset = reader.make_training_dataset(data_dir, batch_size, crop_px, seed=seed)

@@ -121,6 +121,12 @@ class DistributedModel(keras.Model):
     Attributes:
         stop_requested: this worker's own `tf.Variable`, above 0 when it requests to stop, or None.
         stop_agreed: whether any worker requested to stop in the last step. All workers know it after the same step.
+
+    Example:
+
+    >>> with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+    ...     network = alexnet_tf.build_alexnet("testing", 10)
+    ...     model = alexnet_tf.with_color_offset(network, alexnet_tf.DistributedModel)
     """
 
     stop_requested: tf.Variable | None = None

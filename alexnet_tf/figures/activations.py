@@ -38,6 +38,13 @@ def activations(
         ValueError: if the model has no such layer.
 
     Source: figure 2.
+
+    Example:
+
+    >>> model = alexnet_tf.build_alexnet("testing", 10)
+    >>> found = alexnet_tf.activations(model, np.zeros((2, 56, 56, 3), "uint8"), ["conv1"])
+    >>> [column.shape for column in found["conv1"]]
+    [(2, 27, 27, 4), (2, 27, 27, 4)]
     """
     known = [layer.name for layer in structure.network_layers(model)]
     structure.check_layers(model, layers or ())

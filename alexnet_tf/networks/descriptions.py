@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -17,8 +18,9 @@ def set_description(network: Any, description: schema.DatasetDescription) -> Non
 
     Args:
         network: from `model.build_alexnet`.
-        description: of its training data.
+        description: of its training data. If the network has another number of classes, they are named by index.
     """
+    description = dataclasses.replace(description, class_names=_names(network, description.class_names))
     structure.mean_image(network).training_data = {
         "class_names": list(description.class_names),
         "image_px": description.image_px,
@@ -43,7 +45,12 @@ def find_description(network: keras.Model) -> schema.DatasetDescription | None:
     if not kept:
         return None
     settings = {name: kept[name] for name in ("source", "exif_orientation", "resize")}
-    names = tuple(kept["class_names"])
-    if structure.classifier(network) is not None and network.output_shape[-1] != len(names):
-        names = tuple(map(str, range(network.output_shape[-1])))
+    names = _names(network, tuple(kept["class_names"]))
     return schema.DatasetDescription(names, kept["image_px"], False, "jpeg", splits={}, settings=settings)
+
+
+def _names(network, names):
+    """The class names of a network, by index if the given ones are not as many."""
+    if structure.classifier(network) is not None and network.output_shape[-1] != len(names):
+        return tuple(map(str, range(network.output_shape[-1])))
+    return names

@@ -4,14 +4,16 @@ bfloat16 is float32 with 8 bits of mantissa instead of 24: half the bytes, and a
 and GPUs with units for it. A CPU without such units takes 25 times as long as in float32.
 """
 
+import contextlib
 import functools
 import itertools
 import pathlib
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
+from absl import logging
 
 from alexnet_tf.layers import ColumnWise
 from alexnet_tf.networks import structure
@@ -118,6 +120,29 @@ def choose(precision: str) -> str:
     elif not fast:
         print(f"Precision {precision} will be slow here: {reason}.")
     return precision
+
+
+@contextlib.contextmanager
+def policy_scope(dtype: str | keras.DTypePolicy | None) -> Iterator[None]:
+    """Makes a dtype policy Keras's default for the layers that are made in the scope; None keeps the default.
+
+    It warns of float16 without a GPU.
+
+    Raises:
+        ValueError: if Keras has no such dtype policy.
+    """
+    before = keras.config.dtype_policy()
+    if dtype is not None:
+        keras.config.set_dtype_policy(dtype)
+    try:
+        policy = keras.config.dtype_policy()
+        if policy.compute_dtype == "float16" and keras.backend.backend() == "tensorflow" and not gpu_capabilities():
+            logging.warning(
+                "%s is slow without a GPU. Use float32, or mixed_bfloat16 with bfloat16 units.", policy.name
+            )
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def computed_where_fast(model: keras.Model) -> keras.Model:

@@ -220,6 +220,14 @@ def features(model: keras.Model, names: Sequence[str], output: str | None = None
 
     Raises:
         ValueError: if there is no such layer.
+
+    Example:
+
+    >>> model = alexnet_tf.build_alexnet("testing", 10)
+    >>> extractor = alexnet_tf.features(model, ["conv1", "relu7"])
+    >>> outputs = extractor.predict(np.zeros((2, 56, 56, 3), "uint8"), verbose=0)
+    >>> outputs["relu7"].shape
+    (2, 32)
     """
     check_layers(model, names)
     flat, outputs = flatten(model), {}
@@ -305,7 +313,7 @@ def input_window(layer: keras.layers.Layer) -> Window:
         return Window(1, 1, 0)
     if inner.padding == "same":
         inputs = layer.input[0] if isinstance(layer.input, list) else layer.input  # of one column
-        side = inputs.shape[1]
+        side = inputs.shape[1] or stride  # unknown: as for multiples of the stride
         return Window(size, stride, max((-(-side // stride) - 1) * stride + size - side, 0) // 2)
     return Window(size, stride, 0 if inner.padding == "valid" else int(inner.padding[0][0]))
 

@@ -315,8 +315,3 @@ VARIANTS: dict[str, Variant] = {
     ),
 }
 # fmt: on
-
-
-def list_variants() -> list[str]:
-    """Returns the names of the networks that `build_alexnet` builds."""
-    return list(VARIANTS)

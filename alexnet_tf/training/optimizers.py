@@ -51,6 +51,11 @@ class PaperMomentum(keras.optimizers.Optimizer):
         ValueError: if `momentum` is outside [0, 1), `weight_decay` is negative, or `reduce_dtype` is unknown.
 
     Source: section 5.
+
+    Example:
+
+    >>> model = alexnet_tf.build_alexnet("testing", 10)
+    >>> model.compile(alexnet_tf.PaperMomentum(learning_rate=0.01), "sparse_categorical_crossentropy")
     """
 
     def __init__(

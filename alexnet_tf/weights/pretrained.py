@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pathlib
+import re
 
 import keras
+from absl import logging
 
 from alexnet_tf import layers
+from alexnet_tf.networks import structure
 from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.tfrecords import ilsvrc, schema
 from alexnet_tf.weights import caffe_files, downloads, keras_files, pretrained_files, published, transfer
@@ -32,16 +35,13 @@ def load_weights(model: keras.Model, variant: str, weights: str | pathlib.Path) 
             known = ", ".join(published.PUBLISHED)
             raise ValueError(f"`weights` must be one of {known}, imagenet, or a file. Received: {weights}")
         if path.name.endswith(".weights.h5"):
-            try:
-                keras_files.check_sizes(path)
-                model.load_weights(path)
-            except Exception as error:  # a damaged file raises one of a dozen classes
-                raise ValueError(f"{path} does not hold weights of {model.name}: {error}") from error
+            _load_keras_weights(model, path)
             return
         source = pretrained_files.read_pretrained(path)
         if source.variant not in (None, variant):  # None: the file does not say
             raise ValueError(f"{path} belongs to variant {source.variant!r}. Received: variant={variant!r}")
-        transfer.load_pretrained(source, model)
+        new_head = "fc8" in source.weights and transfer.has_other_classes(source.num_classes, model)
+        transfer.load_pretrained(source, model, new_head)
         return
     row = published.PUBLISHED[name]
     if include_top and not row.include_top:
@@ -51,22 +51,32 @@ def load_weights(model: keras.Model, variant: str, weights: str | pathlib.Path) 
         )
     if row.variant != variant:
         raise ValueError(f"`weights={name!r}` belong to variant {row.variant!r}. Received: variant={variant!r}")
-    classes, side = len(ilsvrc.read_classes()), VARIANTS[variant].image_px
-    if model.layers[-1].name in ("fc8", "softmax") and model.output_shape[-1] != classes:
-        raise ValueError(
-            f"`weights={name!r}` have {classes} classes: `num_classes` must be {classes}, or `include_top` False. "
-            f"Received: num_classes={model.output_shape[-1]}"
-        )
-    if model.input_shape[1] != side and include_top:
+    side = VARIANTS[variant].image_px
+    if structure.mean_image(model).input.shape[1] != side and include_top:
         raise ValueError(
             f"`image_px` must be {side} with `weights` and `include_top`: the size determines the inputs of the first "
-            f"fully-connected layer. Received: image_px={model.input_shape[1]}"
+            f"fully-connected layer. Received: image_px={structure.mean_image(model).input.shape[1]}"
         )
-    transfer.load_pretrained(pretrained_files.read_pretrained(published.fetch(name)), model)
+    new_head = transfer.has_other_classes(len(ilsvrc.read_classes()) if row.include_top else None, model)
+    transfer.load_pretrained(pretrained_files.read_pretrained(published.fetch(name)), model, new_head)
     if row.mean_image:
-        mean_image = caffe_files.read_mean(downloads.fetch(row.mean_image))
-        if mean_image.shape[0] >= model.input_shape[1]:  # otherwise the mean color from `load_pretrained` remains
-            model.get_layer("mean_image").set_mean_image(mean_image)
+        structure.mean_image(model).set_mean_image(caffe_files.read_mean(downloads.fetch(row.mean_image)))
+
+
+def _load_keras_weights(model, path):
+    """Loads a .weights.h5 file; the classifier keeps its initial weights if only it differs."""
+    head = structure.classifier(model)
+    before = head.get_weights() if head else []
+    try:
+        keras_files.check_sizes(path)
+        model.load_weights(path)
+    except Exception as error:  # a damaged file raises one of a dozen classes
+        # Keras raises this after it has set all other weights.
+        only_head = head and re.search(rf"of 1 objects.*name={head.name},.*shape", str(error), re.DOTALL)
+        if not only_head:
+            raise ValueError(f"{path} does not hold weights of {model.name}: {error}") from error
+        head.set_weights(before)
+        logging.warning("%s has another number of classes: %s keeps its initial weights.", path, head.name)
 
 
 def published_name(weights: str | pathlib.Path, variant: str | None = None, include_top: bool = True) -> str | None:

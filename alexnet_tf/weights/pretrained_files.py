@@ -185,7 +185,10 @@ def _read_torchvision(path):
     # torch.nn.DataParallel puts "module." before the names of the part that it wraps.
     arrays = {name.replace("module.", ""): array for name, array in read(path).items()}
     layers = {}
+    has_top = any(name.startswith("classifier.") for name in arrays)
     for theirs, ours in _TORCHVISION_NAMES.items():
+        if theirs.startswith("classifier.") and not has_top:
+            continue  # convolutions only
         try:
             layers[ours] = (arrays[f"{theirs}.weight"], arrays[f"{theirs}.bias"])
         except KeyError as error:

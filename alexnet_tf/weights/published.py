@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
+from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.weights import downloads
 from alexnet_tf.weights.downloads import File, PackagedFile, RemoteFile, digest
 
@@ -141,9 +142,24 @@ PUBLISHED = {
 RESIZED = {"crop": "the shorter side to 256 pixels", "warp": "both sides to 256 pixels"}
 
 
-def list_weights() -> list[str]:
-    """Returns the names for `build_alexnet(weights=)` and for every program's `--model`."""
-    return list(PUBLISHED)
+def list_models(pretrained: bool = False) -> list[tuple[str, str | None]]:
+    """Lists the networks, and the published weights for each.
+
+    Args:
+        pretrained: whether to list only networks with weights.
+
+    Returns: pairs (variant, weights) for `build_alexnet(variant, weights=weights)`; weights is None for a network's
+        initial weights.
+
+    Example:
+
+    >>> alexnet_tf.list_models(pretrained=True)[:2]
+    [('one_weird_trick', 'torchvision'), ('caffe', 'caffe')]
+    >>> alexnet_tf.list_models()[:2]
+    [('paper', None), ('original', None)]
+    """
+    trained: list[tuple[str, str | None]] = [(row.variant, name) for name, row in PUBLISHED.items()]
+    return trained if pretrained else [(variant, None) for variant in VARIANTS] + trained
 
 
 def fetch(name: str) -> pathlib.Path:

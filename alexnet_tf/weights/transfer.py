@@ -11,6 +11,7 @@ import tempfile
 
 import keras
 import numpy as np
+from absl import logging
 
 from alexnet_tf import layers
 from alexnet_tf.networks import structure
@@ -43,22 +44,39 @@ def copy_weights(
     for name, values in weights.items():
         if "kernel" in values and name in {layer.name for layer in target.layers}:
             values["kernel"] = values["kernel"] * (_dropout_factor(source, name) / _dropout_factor(target, name))
-    _set_weights(target, weights, source.get_layer("mean_image").scale, new_head, names)
+    _set_weights(target, weights, structure.mean_image(source).scale, new_head, names)
 
 
-def load_pretrained(network: PretrainedWeights, target: keras.Model) -> None:
+def has_other_classes(units: int | None, target: keras.Model) -> bool:
+    """Tells whether weights are for another number of classes than a network, and warns if so: it keeps its own head.
+
+    Args:
+        units: number of classes of the weights; None if they have no classifier.
+        target: from `model.build_alexnet`.
+    """
+    head = structure.classifier(target)
+    if units is None or head is None or units == head.units:
+        return False
+    logging.warning(
+        "The weights have %d classes, the network has %d: %s keeps its initial weights, all other layers are loaded.",
+        *(units, head.units, head.name),
+    )
+    return True
+
+
+def load_pretrained(network: PretrainedWeights, target: keras.Model, new_head: bool = False) -> None:
     """Copies weights that were read from another program's file into a model.
 
     Args:
         network: from `pretrained_files.read_pretrained`.
         target: from `model.build_alexnet`, with merged or split columns.
+        new_head: whether the classifier keeps its own initial weights.
 
     Raises:
         ValueError: if a layer is missing, its shapes are not the target's, or its weights are not finite.
     """
     weights = {name: {"kernel": kernel, "bias": bias} for name, (kernel, bias) in network.weights.items()}
-    mean = target.get_layer("mean_image").mean
-    weights["mean_image"] = {"mean": np.broadcast_to(np.asarray(network.mean_color, "float32"), mean.shape)}
+    weights["mean_image"] = {"mean": np.float32(network.mean_color).reshape(1, 1, 3)}
     first_dense = next((layer for layer in target.layers if isinstance(layer, layers.ColumnDense)), None)
     values = weights.get(first_dense.name) if first_dense else None
     if network.maps_first and values:
@@ -67,7 +85,7 @@ def load_pretrained(network: PretrainedWeights, target: keras.Model) -> None:
         rows, columns, maps = structure.output_shape(below)
         kernel = values["kernel"].reshape(maps, rows, columns, -1).transpose(1, 2, 0, 3)
         values["kernel"] = kernel.reshape(rows * columns * maps, -1)
-    _set_weights(target, weights, network.input_scale, new_head=False)
+    _set_weights(target, weights, network.input_scale, new_head)
 
 
 def _set_weights(target: keras.Model, weights: dict, input_scale, new_head: bool, names=()) -> None:
@@ -79,18 +97,25 @@ def _set_weights(target: keras.Model, weights: dict, input_scale, new_head: bool
     if names:
         structure.check_layers(target, names)
         copied = [layer for layer in copied if layer.name in names]
-    ratio = np.ones(3) * input_scale / target.get_layer("mean_image").scale
+    ratio = np.ones(3) * input_scale / structure.mean_image(target).scale
+    first = next(layer for layer in target.layers if structure.has_kernel(layer))
     for layer in copied:
         if layer.name not in weights:
-            raise ValueError(f"{layer.name} is missing. There are {', '.join(sorted(weights))}.")
+            hint = " Convolutions alone need `include_top=False`." if isinstance(layer, layers.ColumnDense) else ""
+            raise ValueError(f"{layer.name} is missing. There are {', '.join(sorted(weights))}.{hint}")
         values, expected = dict(weights[layer.name]), merged_weights(layer)
         if values.keys() != expected.keys():
             raise ValueError(f"{layer.name} must have {sorted(expected)}. Received: {sorted(values)}")
+        is_mean_image = isinstance(layer, layers.MeanImage)
         for name, value in values.items():
-            _check_shape(layer, name, value.shape)
+            if not is_mean_image:
+                _check_shape(layer, name, value.shape)
             if not np.all(np.isfinite(value)):
                 raise ValueError(f"{layer.name}'s {name} must be finite. Received: NaN or infinity")
-        if layer.name == target.layers[2].name:  # the first convolution
+        if is_mean_image:
+            layer.set_mean_image(values["mean"])  # which may have another size
+            continue
+        if layer is first:
             values["kernel"] = values["kernel"] * ratio.astype("float32")[:, None]
         for name, variables in column_variables(layer).items():
             for variable, part in zip(variables, np.split(values[name], len(variables), axis=-1), strict=True):

@@ -118,11 +118,20 @@ class TestMeanImage:
         assert output.dtype == tf.bfloat16
         np.testing.assert_array_equal(np.float32(output), 0.5)
 
-    @pytest.mark.parametrize("shape", [(3, 4, 3), (4, 4, 1), (4, 4)])
-    def test_small_mean_image_raises(self, shape):
+    @pytest.mark.parametrize("size", [(4, 8), (8, 4), (None, None), (None, 4)])
+    def test_mean_color_of_a_mean_image_that_is_smaller_than_the_images(self, size):
+        layer = MeanImage()
+        layer.build((None, *size, 3))
+        mean_image = np.random.default_rng(0).uniform(0, 255, (6, 6, 3))
+        layer.set_mean_image(mean_image)
+        pixels = np.zeros((1, *(side or 4 for side in size), 3))
+        np.testing.assert_allclose(layer(pixels)[0, 0, 0], -mean_image.mean((0, 1)), rtol=1e-6)
+
+    @pytest.mark.parametrize("shape", [(4, 4, 1), (4, 4)])
+    def test_mean_image_without_three_colors_raises(self, shape):
         layer = MeanImage()
         layer.build((None, 4, 4, 3))
-        with pytest.raises(ValueError, match=r"at least 4 x 4 x 3.*Received"):
+        with pytest.raises(ValueError, match=r"must be \(height, width, 3\).*Received"):
             layer.set_mean_image(np.zeros(shape))
 
 

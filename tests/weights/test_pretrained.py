@@ -18,7 +18,7 @@ from programs import in_background
 
 from alexnet_tf.model import build_alexnet, load_model
 from alexnet_tf.networks import structure
-from alexnet_tf.weights import downloads, pretrained, pretrained_files, published, transfer
+from alexnet_tf.weights import downloads, pretrained, published, transfer
 
 BVLC = pathlib.Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / "light_bvlc_alexnet.onnx"
 
@@ -86,6 +86,11 @@ def test_imagenet_weights(publish):
         (same,) = [each for each in model.weights if each.path == weight.path]
         assert layer == "mean_image" or np.array_equal(weight, same), name
 
+    tuned = build_alexnet("one_weird_trick", 7, weights="imagenet")  # fc8 is new
+    np.testing.assert_array_equal(tuned.get_layer("fc7").get_weights()[0], model.get_layer("fc7").get_weights()[0])
+    assert tuned.get_layer("fc8").get_weights()[0].shape == (4096, 7)
+    assert np.std(tuned.get_layer("fc8").get_weights()[0]) > 0
+
     opened = load_model("torchvision")
     description = opened.description
     np.testing.assert_array_equal(opened.get_layer("fc8").get_weights()[0], model.get_layer("fc8").get_weights()[0])
@@ -107,9 +112,9 @@ class TestMeanImage:
         assert {float(np.ptp(weight)) for weight in model.trainable_weights} == {0.0}  # as in the graph
 
     def test_larger_images_use_the_mean_color(self, publish):
-        self.publish_bvlc(publish, np.zeros((3, 256, 256)))
+        self.publish_bvlc(publish, np.broadcast_to(np.float32([1, 2, 3])[:, None, None], (3, 256, 256)))
         model = build_alexnet("caffe", weights="bvlcalexnet", include_top=False, image_px=257)
-        expected = np.broadcast_to(np.float32(pretrained_files.CAFFE_MEAN_COLOR), (257, 257, 3))
+        expected = np.broadcast_to(np.float32([3, 2, 1]), (257, 257, 3))
         np.testing.assert_array_equal(model.get_layer("mean_image").mean, expected)
 
 
@@ -124,6 +129,18 @@ class TestFiles:
         write_caffemodel(tmp_path / "net.caffemodel", layers)  # its order says that it is Caffe's
         with pytest.raises(ValueError, match=r"belongs to variant 'caffe'\. Received: variant='testing'"):
             build_alexnet("testing", 3, weights=tmp_path / "net.caffemodel")
+
+    def test_state_dict_with_features_only(self, tmp_path):
+        network = save_random_torchvision(tmp_path / "net.pth")
+        state = torchvision_state(network)
+        torch.save({name: x for name, x in state.items() if name.startswith("features.")}, tmp_path / "features.pth")
+        arguments = {"include_top": False, "image_px": 64}
+        model = build_alexnet("one_weird_trick", weights=tmp_path / "features.pth", **arguments)
+        complete = build_alexnet("one_weird_trick", weights=tmp_path / "net.pth", **arguments)
+        for weight, expected in zip(model.get_weights(), complete.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, expected)
+        with pytest.raises(ValueError, match=r"fc6 is missing.*`include_top=False`"):
+            build_alexnet("one_weird_trick", weights=tmp_path / "features.pth")
 
     @pytest.mark.parametrize("form", ["model.keras", ".", "model.weights.h5"])
     def test_own_weights(self, form, tmp_path):
@@ -183,10 +200,6 @@ class TestRefusals:
     def test_variant_without_published_weights(self):
         with pytest.raises(ValueError, match=r"published for caffe, caffenet, one_weird_trick\. Received: .*paper"):
             build_alexnet("paper", weights="imagenet")
-
-    def test_other_number_of_classes(self):
-        with pytest.raises(ValueError, match=r"`num_classes` must be 1000, or `include_top` False\. Received: .*=7"):
-            build_alexnet("one_weird_trick", 7, weights="imagenet")
 
     def test_other_image_size(self, publish):
         with pytest.raises(ValueError, match="`image_px` must be 224 with `weights` and `include_top`"):
