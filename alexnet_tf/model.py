@@ -158,12 +158,6 @@ def weights_checksum(model: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def layer_output(model: keras.Model, name: str) -> keras.KerasTensor:
-    """The output of a layer as one tensor: outputs of separate columns are concatenated."""
-    output = model.get_layer(name).output
-    return keras.layers.Concatenate()(output) if isinstance(output, list) else output
-
-
 def with_color_offset(model: keras.Model, model_class: type[keras.Model] = keras.Model) -> keras.Model:
     """Makes a model with the same layers and weights that accepts color noise as well.
 

@@ -5,9 +5,12 @@ import pathlib
 import numpy as np
 
 
-def check_crop_px(crop_px: int, image_px: int) -> None:
-    """Raises ValueError if a crop of `crop_px` pixels doesn't fit into an image of `image_px` pixels."""
-    if not 1 <= crop_px <= image_px:
+def check_crop_px(crop_px: int | None, image_px: int) -> None:
+    """Raises ValueError if a crop of `crop_px` pixels doesn't fit into an image of `image_px` pixels.
+
+    It is None for a network that takes images of any size.
+    """
+    if crop_px is None or not 1 <= crop_px <= image_px:
         raise ValueError(f"`crop_px` must be from 1 to the image side, {image_px}. Received: crop_px={crop_px}")
 
 

@@ -7,7 +7,8 @@ from google.protobuf import text_format
 from PIL import Image
 from tensorboard.plugins import projector as tensorboard_projector
 
-from alexnet_tf.model import build_alexnet, layer_output
+from alexnet_tf.model import build_alexnet
+from alexnet_tf.networks import structure
 from alexnet_tf.training import projector
 
 
@@ -23,7 +24,7 @@ def test_files_hold_the_first_images_with_their_features_and_classes(tmp_path):
     (embedding,) = config.embeddings
     vectors = np.loadtxt(tmp_path / embedding.tensor_path, delimiter="\t")
     # fc8's input: at test time dropout multiplies by one half.
-    hidden = keras.Model(model.input, layer_output(model, "relu7"))(images[:6])
+    hidden = structure.features(model, ["relu7"])(images[:6])["relu7"]
     np.testing.assert_allclose(vectors, 0.5 * np.asarray(hidden), rtol=1e-3, atol=1e-6)
     names = np.array(["a", "two lines", "c d"])
     predicted = names[np.asarray(model(images[:6])).argmax(axis=1)]
