@@ -76,7 +76,7 @@ def load_pretrained(network: PretrainedWeights, target: keras.Model, new_head: b
         ValueError: if a layer is missing, its shapes are not the target's, or its weights are not finite.
     """
     weights = {name: {"kernel": kernel, "bias": bias} for name, (kernel, bias) in network.weights.items()}
-    weights["mean_image"] = {"mean": np.float32(network.mean_color).reshape(1, 1, 3)}
+    weights["mean_image"] = {"mean": np.asarray(network.mean_color, "float32").reshape(1, 1, 3)}
     first_dense = next((layer for layer in target.layers if isinstance(layer, layers.ColumnDense)), None)
     values = weights.get(first_dense.name) if first_dense else None
     if network.maps_first and values:
