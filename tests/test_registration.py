@@ -102,7 +102,7 @@ def test_saved_models_open_after_importing_the_package_alone(first, saved, compi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", ["alexnet_tf, keras", "keras, alexnet_tf"])
+@pytest.mark.parametrize("first", ["alexnet_tf, keras", pytest.param("keras, alexnet_tf", marks=pytest.mark.long)])
 def test_saved_model_opens_on_jax_where_tensorflow_is_missing(first, saved):
     script = (
         f"import sys; sys.modules['tensorflow'] = None; import {first};"

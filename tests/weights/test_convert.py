@@ -165,7 +165,13 @@ class TestLoadForeign:
 class TestCopyWeights:
     @pytest.mark.parametrize(
         "variant",
-        ["paper", *(pytest.param(name, marks=pytest.mark.slow) for name in ("independent_columns", "batch_norm"))],
+        [
+            "paper",
+            *(
+                pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long])
+                for name in ("independent_columns", "batch_norm")
+            ),
+        ],
     )
     def test_merged_and_split_columns_have_equal_logits(self, variant):
         split = build_alexnet(variant, 10, initializer="he_normal", input_scale=0.0125, merge_columns=False)
