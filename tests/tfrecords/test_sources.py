@@ -40,6 +40,13 @@ class TestFashionMnist:
             assert len({image.tobytes() for _, image, _ in entries}) > 9.9 * count
             assert all(image.shape == (28, 28) and image.dtype == np.uint8 for _, image, _ in entries)
 
+    def test_checksum_depends_on_images_and_labels(self, tmp_path):
+        folders = [write_fashion_mnist(tmp_path / name, suffix="") for name in ("same", "equal", "images", "labels")]
+        (folders[2] / "train-images-idx3-ubyte").write_bytes(idx(np.ones((6, 28, 28))))
+        (folders[3] / "train-labels-idx1-ubyte").write_bytes(idx(np.ones(6)))
+        same, equal, *others = (sources.open_source(f"fashion_mnist:{folder}").checksum() for folder in folders)
+        assert same == equal and len({same, *others}) == 3
+
     @pytest.mark.parametrize("suffix", [".gz", ""])
     def test_pickled_source_reads_any_range(self, tmp_path, suffix):
         source = sources.open_source(f"fashion_mnist:{write_fashion_mnist(tmp_path / 'set', suffix=suffix)}")
