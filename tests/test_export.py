@@ -264,6 +264,13 @@ class TestNetworkWithoutTop:
         with pytest.raises(ValueError, match="A web page needs a classifier"):
             call("export", f"--model={model}", f"--export_dir={tmp_path}", "--format=web")
 
+    def test_weights_that_are_not_finite(self, model, tmp_path):
+        opened = load_model(model)
+        bias = opened.get_layer("conv5").biases[0]
+        bias.assign(np.full(bias.shape, np.nan))
+        with pytest.raises(ValueError, match="not finite"):
+            exporter.export_model(opened, opened.description, tmp_path)
+
 
 class TestRefused:
     @pytest.mark.parametrize("name", ["s[2024]", "a*b", "what?"])

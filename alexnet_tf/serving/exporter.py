@@ -107,11 +107,10 @@ def export_model(
     if config.format == "savedmodel":
         formats.check_path(base_dir)
     has_top = structure.classifier(model) is not None
-    if has_top:
-        _check_probabilities(model)
-    elif config.format == "web":
+    _check_outputs(model, has_top)
+    if not has_top and config.format == "web":
         raise ValueError(f"A web page needs a classifier. Received: {model.name}, a network without its top")
-    else:
+    if not has_top:
         description = dataclasses.replace(description, class_names=())
     model = precisions.in_float32(structure.flatten(model))  # float32 runs on any processor
     training, validation = None, None
@@ -148,13 +147,13 @@ def export_model(
     return target
 
 
-def _check_probabilities(model: keras.Model) -> None:
-    """Raises ValueError if the model's weights, or its outputs for random pixels, are not finite or don't sum to 1."""
+def _check_outputs(model: keras.Model, has_top: bool) -> None:
+    """Raises ValueError if weights, or outputs for random pixels, are not finite or, with a top, don't sum to 1."""
     pixels = np.random.default_rng(0).integers(0, 256, (4, *model.input_shape[1:])).astype("float32")
     sums = np.asarray(model.predict_on_batch(pixels), "float32").sum(axis=-1)
     if not all(np.isfinite(each).all() for each in [sums, *model.get_weights()]):  # pooling on a CPU ignores NaN
         raise ValueError("The model's weights or outputs are not finite (NaN or infinity): its training diverged.")
-    if np.abs(sums - 1).max() > 0.01:
+    if has_top and np.abs(sums - 1).max() > 0.01:
         raise ValueError(f"The model's outputs must be probabilities, from a softmax. Received: sums of {sums}")
 
 
