@@ -46,10 +46,10 @@ def trainings() -> dict[str, dict]:
         "all of the paper": {"variant": small},
         "initial biases 0": {"variant": no_biases},
         "weight decay 0": {"variant": small, "weight_decay": 0.0},
-        "no crops, no flips": {"variant": small, "augment": False},
+        "no crops or flips": {"variant": small, "augment": False},
         "no dropout": {"variant": small.without(rows.Dropout)},
-        "section 3.3, with LRN": {"variant": cifar, **CIFAR},
-        "section 3.3, without LRN": {"variant": cifar.without(rows.LRN), **CIFAR},
+        "section 3.3 with LRN": {"variant": cifar, **CIFAR},
+        "section 3.3 without LRN": {"variant": cifar.without(rows.LRN), **CIFAR},
     }
 
 
