@@ -119,7 +119,7 @@ def _make_tasks(
 ) -> list[shards.ShardTask]:
     tasks = []
     for split, count in counts.items():
-        num_shards = config.num_shards(split) if split in schema.SPLITS else _default_shards(split, count)
+        num_shards = config.num_shards(split) or _default_shards(split, count)
         if not 1 <= num_shards <= count:
             raise ValueError(
                 f"`num_{split}_shards` must be from 1 to {count}, the number of {split} images. Received: {num_shards}"

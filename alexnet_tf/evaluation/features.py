@@ -191,8 +191,10 @@ def load_matching(
         ValueError: if the file is damaged, or holds features of other images or of a data set that is not given.
     """
     features = Features.load(path)
-    if features.split and description is None:
+    if not features.split:
+        return features
+    if description is None:
         raise ValueError(f"`data_dir` must be the data set with the {features.split} images of {path}. Received: None")
-    if features.split and features.images != predictions.checksum(description, features.split):
+    if features.images != predictions.checksum(description, features.split):
         raise ValueError(f"{path} must hold features of the images in {data_dir}. Received: features of other images")
     return features

@@ -91,8 +91,13 @@ def save(
     """
     neighbors = np.asarray(names, str)[indices]
     if path.suffix == ".npz":
-        arrays = {"indices": indices, "distances": distances, "queries": np.asarray(query_names, str)}
-        write_atomically(path, lambda file: np.savez_compressed(file, neighbors=neighbors, **arrays))
+        queries = np.asarray(query_names, str)
+        write_atomically(
+            path,
+            lambda file: np.savez_compressed(
+                file, indices=indices, distances=distances, queries=queries, neighbors=neighbors
+            ),
+        )
         return
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -1,6 +1,7 @@
 """Synthetic inputs that activate units most, found by gradient ascent from noise."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -68,7 +69,8 @@ def optimize_inputs(
     before = min(max(field.start + field.step * middle[0], 0), side - size) if middle else 0
     margins = [[0, 0], *[[before, side - size - before]] * 2, [0, 0]]
     random = np.random.default_rng(seed)
-    spectrum = tf.Variable(random.normal(0, _INITIAL_NOISE, (2, len(chosen), 3, size, size // 2 + 1)), dtype=tf.float32)
+    noise = random.normal(0, _INITIAL_NOISE, (2, len(chosen), 3, size, size // 2 + 1))
+    spectrum = tf.Variable(tf.constant(noise, tf.float32))
     velocity = tf.Variable(tf.zeros_like(spectrum))
 
     def activations(images):
@@ -78,7 +80,7 @@ def optimize_inputs(
     def step(transformation):
         with tf.GradientTape() as tape:
             total = tf.reduce_sum(activations(_transform(_pixels(spectrum), transformation)))
-        gradient = tape.gradient(total, spectrum)
+        gradient: Any = tape.gradient(total, spectrum)
         length = tf.sqrt(tf.reduce_mean(tf.square(gradient), axis=(0, 2, 3, 4), keepdims=True))
         direction = tf.math.divide_no_nan(gradient, length)
         velocity.assign(_MOMENTUM * velocity + (1 - _MOMENTUM) * direction)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -112,7 +113,7 @@ def make_layer(
     return layer if devices is None else ColumnWise(layer, devices, name=row.name)
 
 
-def _initial_weights(shape, initializer, initial_biases):
+def _initial_weights(shape, initializer, initial_biases) -> dict[str, Any]:
     """Returns the initializers of a layer with weights, as keyword arguments."""
     if initializer is not None:
         kernels, biases = initializer, "zeros"
