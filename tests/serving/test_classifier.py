@@ -1,5 +1,6 @@
 """Classification by saved and exported networks."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from programs import ENVIRONMENT, image_files
 
 from alexnet_tf.identification import describe_file
 from alexnet_tf.model import build_alexnet
-from alexnet_tf.serving import classifier, image_requests
+from alexnet_tf.serving import classifier, formats, image_requests, preprocessing
+from alexnet_tf.tfrecords import images
 
 
 class TestOpenClassifier:
@@ -56,6 +58,25 @@ class TestOpenClassifier:
         for open_export in (classifier.open_classifier, describe_file):
             with pytest.raises(ValueError, match="is not a model card from alexnet-export"):
                 open_export(tmp_path)
+
+    @pytest.mark.parametrize("resize", ["crop", "warp"])
+    def test_pixels_for_an_export_are_resized_as_its_card_says(self, resize, tmp_path, monkeypatch):
+        card = {"data": {"image_px": 64, "exif_orientation": True, "resize": resize}, "network": {"image_px": 56}}
+        (tmp_path / "assets").mkdir()
+        (tmp_path / "assets" / "labels.txt").write_text("a\nb\n")
+        (tmp_path / "assets" / "model_card.json").write_text(json.dumps(card))
+        received = []
+
+        def predict(pixels):
+            received.append(pixels[0])
+            return np.float32([[0.25, 0.75]])
+
+        monkeypatch.setattr(formats, "open_predictor", lambda folder: predict)
+        pixels = np.random.default_rng(0).integers(0, 256, (40, 90, 3)).astype("uint8")
+        encoded = images.encode_image(pixels, "png", 0)
+        assert classifier.open_classifier(tmp_path)(encoded)[0] == ["b", "a"]
+        expected = preprocessing.decode_square(tf.constant(encoded), 64, resize=resize)[4:60, 4:60]
+        np.testing.assert_array_equal(received[0], expected)
 
     @pytest.mark.slow
     def test_exported_network_is_opened_without_keras(self, export_dir, tmp_path):

@@ -134,3 +134,11 @@ class TestFollowPhases:
     def test_unknown_layer_is_refused_before_the_first_step(self):
         with pytest.raises(ValueError, match=r"must be for .* a trainable layer"):
             small_training(("1 weights=0.01", "9 weights=0.01 conv9=0"), PaperMomentum(0.01), 0, 1)
+
+
+def test_best_epoch_is_the_first_of_equal_ones():
+    best = callbacks.BestEpoch(early_stopping_epochs=2)
+    best.set_model(types.SimpleNamespace(stop_training=False))
+    for epoch in range(3):
+        best.on_epoch_end(epoch, {"val_top1": 0.5})
+    assert best.state == {"epoch": 1, "top1": 0.5} and best.model.stop_training
