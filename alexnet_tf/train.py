@@ -177,7 +177,7 @@ def train(config: TrainConfig, worker: workers.Worker) -> None:
         with verify.naming_damaged_shards(data.folder, data.description):
             logger = TensorBoardLogger(config, training, data, start.step, input_clock) if worker.is_chief else None
             print(
-                f"Training {config.variant}: {count_parameters(training.network):,} parameters, {data.classes} "
+                f"Training {config.variant}: {count_parameters(training.network):,} parameters, {data.num_classes} "
                 f"classes, {data.training_images:,} images, {data.steps_per_epoch} steps per epoch, {config.epochs} "
                 f"epochs, {devices.describe()}. top1 and top5 are accuracies: 1 minus the error."
             )

@@ -97,7 +97,7 @@ def build_network(config: TrainConfig, data: Data, column_devices: list[str] | N
         input_scale = source.get_layer("mean_image").scale
     network = model.build_alexnet(
         config.variant,
-        data.classes,
+        data.num_classes,
         initializer=None if config.initializer == "variant" else config.initializer,
         initial_biases=config.initial_biases,
         input_scale=input_scale,

@@ -66,10 +66,10 @@ class CachedFeatures:
     def validation_steps(self, replicas: int) -> int:
         return self.data.validation_steps(replicas)
 
-    def training(self, first_step: int, share: reader.Share) -> tf.data.Dataset:
+    def training(self, initial_step: int, share: reader.Share) -> tf.data.Dataset:
         """The training batches from a step on, endlessly, in another order in each epoch."""
         config, count = self.data.config, len(self.splits["train"].labels)
-        first_epoch, skipped = divmod(first_step, self.steps_per_epoch)
+        first_epoch, skipped = divmod(initial_step, self.steps_per_epoch)
 
         def choose_rows():
             for epoch in itertools.count(first_epoch):

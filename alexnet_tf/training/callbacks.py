@@ -86,7 +86,7 @@ class FollowPhases(keras.callbacks.Callback):
         optimizer: the built `optimizers.PaperMomentum` that trains.
         schedule: the phases.
         steps_per_epoch: number of steps in an epoch.
-        first_step: number of completed steps.
+        initial_step: number of completed steps.
         factor: factor of all rates.
 
     Raises:
@@ -98,14 +98,14 @@ class FollowPhases(keras.callbacks.Callback):
         optimizer: PaperMomentum,
         schedule: Sequence[phases.Phase],
         steps_per_epoch: int,
-        first_step: int = 0,
+        initial_step: int = 0,
         factor: float = 1.0,
     ):
         super().__init__()
         self.optimizer = optimizer
         self.schedule = schedule
         self.steps_per_epoch = steps_per_epoch
-        self.step = first_step
+        self.step = initial_step
         self.factor = factor
         self.phase: phases.Phase | None = None
         for phase in schedule:  # raises now instead of in a later epoch
@@ -195,7 +195,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         config: the run's configuration.
         training: what is trained.
         settings: the settings of the run, for config.json.
-        first_step: number of completed steps. (The optimizer does not count steps whose gradients overflowed.)
+        initial_step: number of completed steps. (The optimizer does not count steps whose gradients overflowed.)
         best: remembers the best epoch.
         schedule: the callback of the schedule, or None. Both must come before this one in the list of callbacks, so
             that an epoch's checkpoint has their state after the epoch's validation.
@@ -207,7 +207,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         config: TrainConfig,
         training: "Training",
         settings: dict[str, Any],
-        first_step: int,
+        initial_step: int,
         best: BestEpoch,
         schedule: DivideRateOnPlateau | FollowPhases | None = None,
         writes: bool = True,
@@ -216,7 +216,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.config = config
         self.training = training
         self.settings = settings
-        self.step = first_step
+        self.step = initial_step
         self.best = best
         self.schedule = schedule
         self.writes = writes

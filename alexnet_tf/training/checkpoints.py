@@ -62,8 +62,8 @@ class Start:
 
 def save(
     run_dir: str | pathlib.Path,
+    network: "keras.Model",
     model: "keras.Model",
-    training_model: "keras.Model",
     progress: Mapping[str, Any],
     settings: Mapping[str, Any],
 ) -> None:
@@ -71,8 +71,8 @@ def save(
 
     Args:
         run_dir: the run's folder.
-        model: the model that takes only pixels.
-        training_model: the compiled model that trains the same layers.
+        network: the model that takes only pixels.
+        model: the compiled model that trains the same layers.
         progress: what `restore` returns as `Start`: "step" and optionally "validation_due", "plateau" and "best"; and
             "is_best" if the model is to become the run's `best.keras`.
         settings: the settings of the run, for config.json.
@@ -81,7 +81,7 @@ def save(
         FloatingPointError: if a weight is not finite. The loss shows that only one step later, which is too late.
         OSError: if the checkpoint can't be written, for example because the disk is full. The previous one stays.
     """
-    for weight in model.weights:
+    for weight in network.weights:
         if not np.all(np.isfinite(weight)):
             raise FloatingPointError(
                 f"After step {progress['step']} {weight.path} is not finite, so no checkpoint is saved. The newest "
@@ -89,7 +89,7 @@ def save(
             )
     folder = pathlib.Path(run_dir) / CHECKPOINTS
     try:
-        complete = _save(folder, model, training_model, progress, settings)
+        complete = _save(folder, network, model, progress, settings)
     except OSError as error:
         for unfinished in folder.glob(".tmp-*"):
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -101,14 +101,14 @@ def save(
     _publish(complete)
 
 
-def _save(folder, model, training_model, progress, settings) -> pathlib.Path:
+def _save(folder, network, model, progress, settings) -> pathlib.Path:
     folder.mkdir(parents=True, exist_ok=True)
     for unfinished in folder.glob(".tmp-*"):
         shutil.rmtree(unfinished)
     complete = folder / f"{progress['step']:08d}"
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
-    model.save(temporary / _MODEL)
-    np.savez(temporary / _STATE, **{name: v.numpy() for name, v in _state(training_model).items()})
+    network.save(temporary / _MODEL)
+    np.savez(temporary / _STATE, **{name: v.numpy() for name, v in _state(model).items()})
     number = 1 + max(map(_number, complete_checkpoints(folder.parent)), default=0)
     (temporary / _PROGRESS).write_text(json.dumps(dict(progress) | {_NUMBER: number}, indent=2))
     (temporary / _CONFIG).write_text(json.dumps(settings, indent=2))
@@ -129,8 +129,8 @@ def _save(folder, model, training_model, progress, settings) -> pathlib.Path:
 
 def restore(
     run_dir: str | pathlib.Path,
+    network: "keras.Model",
     model: "keras.Model",
-    training_model: "keras.Model",
     settings: Mapping[str, Any],
     publish: bool = True,
     allow_changed: bool = False,
@@ -139,7 +139,7 @@ def restore(
 
     Args:
         run_dir: the run's folder.
-        model, training_model: as in `save`.
+        network, model: as in `save`.
         settings: the settings of the run now. If their steps per epoch are not the checkpoint's, the run resumes after
             the same fraction of its epochs.
         publish: whether to make its model the run's `model.keras`. Only one worker should.
@@ -156,14 +156,14 @@ def restore(
             progress, before = (json.loads((folder / name).read_text()) for name in (_PROGRESS, _CONFIG))
             with np.load(folder / _STATE, allow_pickle=False) as arrays:
                 values = {name: arrays[name] for name in arrays.files}
-            state = _state(training_model)
+            state = _state(model)
             if values.keys() != state.keys():
                 differing = f"its variables are not this run's: {sorted(values.keys() ^ state.keys())[:4]}"
                 if not allow_changed:
                     raise ValueError(differing)
                 logging.warning("%s: %s, ... The other variables keep their initial values.", folder, differing)
                 values = _matching(values, state)
-            model.load_weights(folder / _MODEL)
+            network.load_weights(folder / _MODEL)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             logging.warning("The checkpoint %s can't be used (%s). Trying the previous one.", folder, error)
             problems.append(error)
@@ -175,7 +175,7 @@ def restore(
         step, steps_before, steps_now = progress["step"], before["steps_per_epoch"], settings["steps_per_epoch"]
         if steps_before != steps_now:
             step = step * steps_now // steps_before
-            training_model.optimizer.iterations.assign(step)
+            model.optimizer.iterations.assign(step)
         return Start(step, True, progress.get("validation_due", False), progress.get("plateau"), progress.get("best"))
     if problems:
         raise ValueError(
@@ -236,16 +236,16 @@ def _checksum(path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _state(training_model) -> dict[str, Any]:
+def _state(model) -> dict[str, Any]:
     """What training needs besides the weights: optimizer variables and the state of random generators, by name."""
     generators = [
         variable
-        for layer in training_model.layers
+        for layer in model.layers
         for variable in layer.variables
         if not any(variable is weight for weight in layer.weights)
     ]
     # A number distinguishes variables of the same name. ("/" in an .npz name would make folders in the archive.)
-    variables = enumerate([*training_model.optimizer.variables, *generators])
+    variables = enumerate([*model.optimizer.variables, *generators])
     return {f"{index:03d} {variable.path.replace('/', '.')}": variable for index, variable in variables}
 
 

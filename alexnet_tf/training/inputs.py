@@ -49,7 +49,7 @@ class Data:
         return variants.VARIANTS[self.config.variant].image_px
 
     @property
-    def classes(self) -> int:
+    def num_classes(self) -> int:
         return len(self.description.class_names)
 
     @property
@@ -76,15 +76,15 @@ class Data:
         """Number of batches of each replica in a validation."""
         return reader.evaluation_steps(self.description, self.config.batch_size, all_replicas=replicas)
 
-    def training(self, first_step: int, share: reader.Share) -> tf.data.Dataset:
+    def training(self, initial_step: int, share: reader.Share) -> tf.data.Dataset:
         """A worker's training batches from a step on, endlessly, as `reader.make_training_dataset` describes them.
 
         Args:
-            first_step: counted from the beginning of the run.
+            initial_step: counted from the beginning of the run.
             share: the worker's share.
         """
         config = self.config
-        epoch, step = divmod(first_step, self.steps_per_epoch)
+        epoch, step = divmod(initial_step, self.steps_per_epoch)
         return reader.make_training_dataset(
             self.folder,
             config.batch_size,
@@ -104,7 +104,7 @@ class Data:
             start_step=step,
             share=share,
             data_service=config.data_service,
-            data_service_job=f"{self.service_job} {first_step}",
+            data_service_job=f"{self.service_job} {initial_step}",
         )
 
     def validation(self, share: reader.Share) -> tf.data.Dataset:
@@ -127,7 +127,7 @@ class Data:
         return {f"data.{name}": value for name, value in description.settings.items() if name != "source"} | {
             "data.checksum": f"{zlib.crc32(repr((description.class_names, shards)).encode()):08x}",
             "source": description.settings["source"],
-            "classes": self.classes,
+            "classes": self.num_classes,
             "steps_per_epoch": self.steps_per_epoch,
             "records_left_out": skipped,
         }

@@ -68,16 +68,16 @@ class TensorBoardLogger(keras.callbacks.Callback):
             `tensorboard` there.
         training: what is trained.
         data: the run's images.
-        first_step: number of completed steps.
+        initial_step: number of completed steps.
         input_clock: measures the wait for batches.
     """
 
-    def __init__(self, config: TrainConfig, training: Training, data: Data, first_step: int, input_clock: InputClock):
+    def __init__(self, config: TrainConfig, training: Training, data: Data, initial_step: int, input_clock: InputClock):
         super().__init__()
         self.config = config
         self.training = training
         self.data = data
-        self.step = first_step
+        self.step = initial_step
         self.input_clock = input_clock
         self.folder = pathlib.Path(config.run_dir) / "tensorboard"
         self.train_writer = tf.summary.create_file_writer(str(self.folder / "train"))

@@ -120,8 +120,8 @@ class Received:
         paths = [variable.path for variable in self.optimizer._trainable_variables]
         return dict(zip(paths, np.asarray(self.optimizer.rate_multipliers).tolist(), strict=True))
 
-    def first_batch(self, first_step=0):
-        inputs, _ = next(iter(self.data.training(first_step, reader.Share())))
+    def first_batch(self, initial_step=0):
+        inputs, _ = next(iter(self.data.training(initial_step, reader.Share())))
         return inputs["image"].numpy(), inputs["color_offset"].numpy()
 
 

@@ -124,7 +124,7 @@ class TestFollowPhases:
         layer.build((None, 3))
         optimizer.build(layer.trainable_variables)
         schedule = phases.parse_phases(["1 weights=0.01", "2.5 weights=0.001"])
-        follow, rates = callbacks.FollowPhases(optimizer, schedule, steps_per_epoch=4, first_step=3), []
+        follow, rates = callbacks.FollowPhases(optimizer, schedule, steps_per_epoch=4, initial_step=3), []
         for batch in range(5):
             follow.on_train_batch_begin(batch)
             rates.append(float(optimizer.learning_rate))

@@ -34,7 +34,7 @@ def test_balanced_class_weights_of_all_images_have_the_mean_1(counts, open_data)
 class TestOpenData:
     def test_sizes_and_settings_are_those_of_the_data_and_the_batch(self, open_data):
         data = open_data()
-        assert (data.classes, data.training_images, data.image_px) == (2, 46, 56)
+        assert (data.num_classes, data.training_images, data.image_px) == (2, 46, 56)
         assert {name: value for name, value in data.settings.items() if not name.startswith("data.")} == {
             "source": data.description.settings["source"],
             "classes": 2,
