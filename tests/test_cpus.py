@@ -59,11 +59,11 @@ def test_builder_starts_a_process_for_each_available_cpu(tmp_path, monkeypatch):
 
     def executor(processes, *_):
         started.append(processes)
-        raise InterruptedError
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(pool, "available_cpus", lambda: 3)
     monkeypatch.setattr(pool.concurrent.futures, "ProcessPoolExecutor", executor)
     for number, expected in ((None, 3), (5, 5)):
-        with pytest.raises(InterruptedError):
+        with pytest.raises(KeyboardInterrupt):
             dataset_builder.build_dataset("fashion_mnist", tmp_path, image_px=16, num_processes=number)
         assert started.pop() == expected

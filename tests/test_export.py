@@ -361,7 +361,9 @@ class TestModelCard:
         pathlib.Path("run").mkdir()
         pathlib.Path("run/model.keras").touch()
         received = []
-        monkeypatch.setattr("alexnet_tf.model.load_model", lambda path: types.SimpleNamespace(description=None))
+        monkeypatch.setattr(
+            "alexnet_tf.model.load_model", lambda path: types.SimpleNamespace(name="alexnet", description=None)
+        )
         monkeypatch.setattr(exporter, "export_model", lambda *_, run: received.append(run) or tmp_path)
         call("export", f"--model={name}", f"--export_dir={tmp_path}")
         assert received == [run and pathlib.Path(run)]

@@ -94,7 +94,7 @@ def test_wheel_runs_beside_a_layers_module_of_the_users_own(tmp_path):
         command = [environment / "bin" / f"alexnet-{name}", "--help"]
         variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         result = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
-        assert "USAGE" in result.stdout, result.stderr
+        assert "--[no]debug" in result.stdout, result.stderr
     script = (
         "import alexnet_tf.layers, pathlib; from alexnet_tf.tfrecords import sources;"
         "print(alexnet_tf.layers.__file__, sources.open_source('fashion_mnist').count('train'));"

@@ -138,7 +138,9 @@ def test_object_stores_are_refused_with_the_way_to_mount_them(program, flags, na
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program, argument", [("train", "data_dir"), ("tfrecords.build", "source")])
+@pytest.mark.parametrize(
+    "program, argument", [("train", "data_dir"), pytest.param("tfrecords.build", "source", marks=pytest.mark.long)]
+)
 def test_records_in_an_object_store_are_left_to_tensorflow_which_names_its_file_systems(program, argument, tmp_path):
     folder = "run_dir" if program == "train" else "data_dir"
     result = run(program, f"--{argument}=tfrecords:s3://bucket/records", f"--{folder}={tmp_path / 'made'}")

@@ -87,6 +87,7 @@ def test_ctrl_c_stops_all_workers(data_dir, tmp_path):
     assert steps_saved(tmp_path / "run") > 25
 
 
+@pytest.mark.long
 def test_workers_end_with_the_process_that_started_them(data_dir, tmp_path):
     process = start(command("multi_worker", data_dir, tmp_path / "run"))
     wait_for_step(process, tmp_path / "run", 11)

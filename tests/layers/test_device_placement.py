@@ -156,7 +156,7 @@ class TestSameWeights:
         "variant, form, onednn",
         [
             ("testing", "same form", "1"),
-            pytest.param("testing", "one tensor", "0", marks=pytest.mark.slow),
+            pytest.param("testing", "one tensor", "0", marks=[pytest.mark.slow, pytest.mark.long]),
             pytest.param("paper", "same form", "1", marks=[pytest.mark.slow, pytest.mark.long]),
             pytest.param("paper", "one tensor", "0", marks=[pytest.mark.slow, pytest.mark.long]),
             *(

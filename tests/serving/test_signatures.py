@@ -113,7 +113,9 @@ class TestSignatures:
         hidden = keras.layers.Flatten(name="relu7")(image)
         outputs = keras.layers.Identity(name="softmax")(BatchSize(name="fc8")(hidden))
         description = schema.DatasetDescription(("a", "b"), 10, False, "png", splits={}, settings={})
-        monkeypatch.setattr(structure, "last_hidden_layer", lambda model: "relu7")  # this network has no classifier
+        # This network has no layers of the project.
+        monkeypatch.setattr(structure, "last_hidden_layer", lambda model: "relu7")
+        monkeypatch.setattr(structure, "classifier", lambda model: "fc8")
         functions = signatures.make_signatures(keras.Model(image, outputs), description)
         images = tf.constant([as_file(photo(), "PNG")] * 40)
         assert functions["serving_default"](images)["probabilities"].numpy().max() == 40
@@ -345,6 +347,7 @@ print(*answer(contents[1:]), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         assert valid == ["True"] * len(contents)
         assert megabytes < 1000
 
+    @pytest.mark.long
     def test_images_above_the_limit_take_no_memory(self, export_dir, tmp_path):
         contents = [flat_png(12_000, 12_000), as_file(Image.new("RGB", (12_000, 12_000)), "JPEG")]
         valid, megabytes = self.peak(export_dir, tmp_path, contents)

@@ -119,6 +119,7 @@ class TestService:
         assert pathlib.Path(tmp_path / "run" / "model.keras").exists()
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_workers_end_with_the_service(self):
         with data_service() as (process, _):
             workers = workers_of(process)

@@ -19,7 +19,7 @@ def read_all(source, split):
 
 
 class TestOpenSource:
-    @pytest.mark.parametrize("name", ["", "mnist", "folder", "folder:", "tfds:", "imagenet:/data"])
+    @pytest.mark.parametrize("name", ["", "mnist", "folder", "folder:", "tfds:", "flowers:/data"])
     def test_unknown_name_lists_the_sources(self, name):
         with pytest.raises(ValueError, match=rf"ilsvrc2010:PATH\. Received: '{name}'"):
             sources.open_source(name)

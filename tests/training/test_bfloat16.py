@@ -75,6 +75,7 @@ class TestResume:
             start(tmp_path / "run", precision="auto")
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_resumed_run_is_bit_identical(self, train_here, tmp_path):
         options = {"precision": "mixed_bfloat16", "initializer": "he_normal", "input_scale": 0.0125}
         train_here(tmp_path / "whole", epochs=2, **options)

@@ -130,7 +130,7 @@ class TestDamage:
         for name in sorted(FILES):
             path = run_dir / "checkpoints" / "00000060" / name
             content = path.read_bytes()
-            for _ in range(10):
+            for _ in range(5):
                 damaged = bytearray(content)
                 damaged[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
                 path.write_bytes(damaged)

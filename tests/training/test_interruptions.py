@@ -191,6 +191,7 @@ class TestStop:
 
 class TestDisk:
     @pytest.mark.slow
+    @pytest.mark.long
     def test_full_disk_stops_the_run_and_keeps_the_last_checkpoint(self, data_dir, uninterrupted, tmp_path):
         disk = tmp_path / "disk"
         disk.mkdir()

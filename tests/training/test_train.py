@@ -92,6 +92,7 @@ class TestBestEpoch:
         assert "Lowest validation error: 40.00%, in epoch 2." in capsys.readouterr().out
         assert not (tmp_path / "two" / "best.keras").exists()
 
+    @pytest.mark.long
     def test_training_stops_without_improvement_also_when_resumed(self, train_here, tmp_path, capsys):
         train_here(tmp_path / "run", epochs=3, early_stopping_epochs=3)
         for _ in range(2):  # resumed, and complete
