@@ -74,7 +74,8 @@ def collect(
     """
     try:
         recipe, metrics = _recipe(run), _metrics(run, evaluated or model)
-        _recipe_lines(recipe), _error_lines(metrics)  # raise if something is missing
+        _recipe_lines(recipe)  # raises if something is missing
+        _error_lines(metrics)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"config.json, evaluation.json or training.json in {run} is damaged: {error!r}. Move it away."
