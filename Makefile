@@ -47,7 +47,7 @@ runs/demo/model.keras:
 	$(MAKE) demo
 
 test: .venv/test-installed
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not long"
 
 # Everything except tests that take minutes.
 test-ci: .venv/test-installed

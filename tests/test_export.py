@@ -212,6 +212,7 @@ class TestNestedNetwork:
     @pytest.mark.parametrize(
         "precision, tolerance", [("float32", 1e-6), pytest.param("bfloat16", 0.02, marks=pytest.mark.long)]
     )
+    @pytest.mark.slow
     def test_network_in_a_sequential_model_is_exported(self, precision, tolerance, tmp_path):
         base = build_alexnet("testing", include_top=False, pooling="avg", initializer="he_normal", input_scale=0.0125)
         model = keras.Sequential([base, keras.layers.Dense(3, activation="softmax")])

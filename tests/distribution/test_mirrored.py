@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
 from programs import ENVIRONMENT
 
 TWO_DEVICES = """
@@ -23,6 +24,7 @@ def run_on_two_devices(script):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_masks_differ_between_replicas_and_follow_from_the_seed():
     run_on_two_devices("""
         def masks(make, strategy):
@@ -74,6 +76,7 @@ def test_reduced_gradients_are_half_precision_and_updates_are_not():
     """)
 
 
+@pytest.mark.slow
 def test_overflow_on_one_replica_skips_the_step_on_all():
     run_on_two_devices("""
         strategy = strategies.make_strategy("mirrored")

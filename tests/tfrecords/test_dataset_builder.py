@@ -82,6 +82,7 @@ class TestContent:
         for png, raw in zip(*batches.values(), strict=True):
             np.testing.assert_array_equal(raw, png)
 
+    @pytest.mark.slow
     def test_number_of_processes_does_not_change_bytes(self, image_folder, tmp_path):
         (image_folder / "a" / "0.jpg").write_bytes(b"text")  # the reason in dataset.json must not differ either
         for processes in (1, 2):

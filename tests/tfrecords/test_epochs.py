@@ -98,6 +98,7 @@ class TestWorkers:
         for num_workers in (2, 3, 4):
             assert_equal_batches(self.read(tiny_data_dir, num_workers, 7), expected)
 
+    @pytest.mark.slow
     def test_resume_with_another_number_of_workers_is_bit_identical(self, tiny_data_dir):
         expected = self.read(tiny_data_dir, 2, 6)
         for step, num_workers in zip(range(1, 6), (1, 3, 2, 4, 6), strict=True):
@@ -144,6 +145,7 @@ class TestLeftOutRecords:
         paths, offsets, counts = found.runs(tf.range(2, dtype=tf.int64))
         assert [*paths.numpy()] == [b"a", b"b"] and [*offsets.numpy()] == [0, 100] and [*counts.numpy()] == [1, 1]
 
+    @pytest.mark.slow
     def test_started_at_any_step_the_batches_are_the_rest_of_all(self, tiny_data_dir, description, small_windows):
         complete = training_batches(tiny_data_dir, 8, description=description)
         for epoch, step in itertools.product(range(2), range(4)):

@@ -57,6 +57,7 @@ def test_training_begins_at_any_step_of_the_same_order(cached):
         np.testing.assert_array_equal(found[0], expected[0])
 
 
+@pytest.mark.slow
 def test_resumed_run_is_bit_identical_and_does_not_compute_the_features_again(
     train_here, tmp_path, monkeypatch, capsys
 ):

@@ -166,6 +166,7 @@ class TestPaperMomentum:
         for ours, expected in zip(loaded.get_weights(), model.get_weights(), strict=True):
             np.testing.assert_array_equal(ours, expected)
 
+    @pytest.mark.slow
     def test_multipliers_work_with_a_mirrored_strategy(self):
         # In a new process, because TensorFlow fixes the number of logical devices when it starts.
         program = textwrap.dedent("""

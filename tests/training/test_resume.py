@@ -311,6 +311,7 @@ class TestRefusals:
 
 
 class TestSources:
+    @pytest.mark.slow
     def test_folder_of_images_becomes_a_data_set_in_the_run_once(self, start, small_data_dir, tmp_path, capsys):
         source = {"data_dir": f"folder:{small_data_dir.parent / 'images'}", "schedule": "cosine"}
         received = start(tmp_path / "run", **source)
@@ -323,6 +324,7 @@ class TestSources:
         start(tmp_path / "run", **source)
         assert "nothing to build" in capsys.readouterr().out
 
+    @pytest.mark.slow
     def test_third_party_records_are_indexed_in_the_run_and_stay(self, start, tmp_path, capsys):
         for split, count in (("train", 46), ("validation", 10)):
             content = encoded(Image.new("RGB", (90, 70), "red"), "JPEG")

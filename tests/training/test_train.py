@@ -77,6 +77,7 @@ class TestBestEpoch:
             lambda self, epoch, logs: on_epoch_end(self, epoch, {"val_top1": TestBestEpoch.ACCURACIES[epoch]}),
         )
 
+    @pytest.mark.slow
     def test_best_epoch_is_kept(self, train_here, tmp_path, capsys):
         train_here(tmp_path / "two", epochs=2)
         train_here(tmp_path / "run", epochs=4, keep_best=True)
@@ -111,6 +112,7 @@ class TestDamagedRecords:
         with pytest.raises(ValueError, match=f"The data set is damaged. {shard}, record .*--on_bad_record=skip"):
             train_here(tmp_path / "run", data_dir=str(damaged_data_dir), epochs=1)
 
+    @pytest.mark.slow
     def test_skip_trains_without_it_and_requires_that_later(
         self, damaged_data_dir, small_data_dir, train_here, tmp_path
     ):
