@@ -1,11 +1,11 @@
 """Synthetic inputs that activate units most, found by gradient ascent from noise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 from tqdm import tqdm
 
 from alexnet_tf.figures import image_grids
@@ -17,6 +17,7 @@ _COLORS = np.sqrt([[0.2175], [0.0188], [0.0045]]) * np.array(
     [[-0.5675, -0.5808, -0.5836], [0.7192, -0.0045, -0.6948], [0.4009, -0.8140, 0.4203]]
 )
 _STEP, _MOMENTUM, _INITIAL_NOISE = 0.05, 0.9, 0.01
+_SHORTEST_GRADIENT = 1e-30  # a gradient of zero is not divided by zero
 _CONTRAST = 1.2  # standard deviation of an image's first color before the sigmoid
 _MAX_ROTATION = np.deg2rad(5)
 _MAX_SCALING = 0.1
@@ -49,7 +50,8 @@ def optimize_inputs(
         background.
 
     Raises:
-        ValueError: if the layer or a feature map does not exist.
+        ValueError: if the layer or a feature map does not exist, or if Keras's backend is none of TensorFlow, JAX and
+            PyTorch.
 
     Source: C. Olah, A. Mordvintsev and L. Schubert, "Feature Visualization", 2017, and their program Lucid.
     Deviation: Lucid uses Adam, whose steps are equal for all amplitudes. With the published weights, this gave more
@@ -63,37 +65,59 @@ def optimize_inputs(
         raise ValueError(f"`feature_maps` must be from 0 to {output.shape[-1] - 1}. Received: {list(feature_maps)}")
     middle = tuple(length // 2 for length in output.shape[1:-1])
     units = keras.Model(extractor.input, output[(slice(None), *middle)])
-    own = tf.stack([tf.range(len(chosen)), tf.constant(chosen, tf.int32)], axis=1)
     field, side = structure.receptive_field(model, layer), model.input_shape[1]
     size = min(field.size, side)
     before = min(max(field.start + field.step * middle[0], 0), side - size) if middle else 0
     margins = [[0, 0], *[[before, side - size - before]] * 2, [0, 0]]
     random = np.random.default_rng(seed)
-    noise = random.normal(0, _INITIAL_NOISE, (2, len(chosen), 3, size, size // 2 + 1))
-    spectrum = tf.Variable(tf.constant(noise, tf.float32))
-    velocity = tf.Variable(tf.zeros_like(spectrum))
+    spectrum = random.normal(0, _INITIAL_NOISE, (2, len(chosen), 3, size, size // 2 + 1)).astype("float32")
+    velocity = np.zeros_like(spectrum)
+    own = np.eye(output.shape[-1], dtype="float32")[chosen]
 
     def activations(images):
-        return tf.gather_nd(units(tf.pad(images - _GRAY, margins) + _GRAY, training=False), own)
+        return ops.sum(ops.multiply(units(ops.pad(images - _GRAY, margins) + _GRAY, training=False), own), axis=-1)
 
-    @tf.function
-    def step(transformation):
-        with tf.GradientTape() as tape:
-            total = tf.reduce_sum(activations(_transform(_pixels(spectrum), transformation)))
-        gradient: Any = tape.gradient(total, spectrum)
-        length = tf.sqrt(tf.reduce_mean(tf.square(gradient), axis=(0, 2, 3, 4), keepdims=True))
-        direction = tf.math.divide_no_nan(gradient, length)
-        velocity.assign(_MOMENTUM * velocity + (1 - _MOMENTUM) * direction)
-        spectrum.assign((1 - _STEP) * spectrum + _STEP * velocity)
+    def total(spectrum, transformation):
+        return ops.sum(activations(_transform(_pixels(spectrum), transformation)))
 
+    gradient_of_total = _gradient_function(total)
     quiet = not keras.config.is_interactive_logging_enabled()
     for _ in tqdm(range(steps), f"optimizing inputs of {layer}", unit=" steps", disable=quiet):
-        step(tf.constant(_random_transformation(random, size, field.size / _SHIFTS_PER_FIELD), tf.float32))
-    images = np.round(_pixels(spectrum).numpy())
-    return images.astype("uint8"), activations(tf.constant(images, tf.float32)).numpy()
+        transformation = _random_transformation(random, size, field.size / _SHIFTS_PER_FIELD)
+        gradient = gradient_of_total(spectrum, transformation)
+        length = np.sqrt(np.mean(np.square(gradient), axis=(0, 2, 3, 4), keepdims=True))
+        velocity = _MOMENTUM * velocity + (1 - _MOMENTUM) * gradient / np.maximum(length, _SHORTEST_GRADIENT)
+        spectrum = (1 - _STEP) * spectrum + _STEP * velocity
+    images = np.round(ops.convert_to_numpy(_pixels(ops.convert_to_tensor(spectrum))))
+    return images.astype("uint8"), ops.convert_to_numpy(activations(ops.convert_to_tensor(images)))
 
 
-def _pixels(spectrum: tf.Tensor) -> tf.Tensor:
+def _gradient_function(function: Callable[[Any, Any], Any]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Makes a function that returns the gradient of a scalar function with respect to its first argument."""
+    if (backend := keras.backend.backend()) == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function(autograph=False)
+        def gradient(variable, constant):
+            with tf.GradientTape() as tape:
+                tape.watch(variable)
+                value = function(variable, constant)
+            return tape.gradient(value, variable)
+    elif backend == "jax":
+        import jax
+
+        gradient = jax.jit(jax.grad(function))
+    elif backend == "torch":
+        import torch
+
+        def gradient(variable, constant):
+            return torch.autograd.grad(function(variable.requires_grad_(), constant), variable)[0]
+    else:
+        raise ValueError(f"Optimized inputs need Keras's TensorFlow, JAX or PyTorch backend. Received: {backend!r}")
+    return lambda *inputs: ops.convert_to_numpy(gradient(*(ops.convert_to_tensor(each, "float32") for each in inputs)))
+
+
+def _pixels(spectrum: Any) -> Any:
     """Images from 0 to 255 from the amplitudes of their frequencies and principal colors.
 
     Args:
@@ -102,13 +126,15 @@ def _pixels(spectrum: tf.Tensor) -> tf.Tensor:
 
     Returns: float32 (n, side, side, 3).
     """
-    side = int(spectrum.shape[-2])  # pyright: ignore[reportArgumentType]
+    side = spectrum.shape[-2]
     frequencies = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
     amplitudes = 1 / np.maximum(frequencies, 1 / side)
-    amplitudes *= _CONTRAST / np.sqrt(2 * np.mean(amplitudes**2)) * side  # contrast of noise with variance 1
-    colors = tf.signal.irfft2d(tf.complex(*tf.unstack(spectrum * amplitudes.astype("float32"))), [side, side])
-    rgb = tf.einsum("ncxy,cd->nxyd", colors, tf.constant(_COLORS / np.abs(_COLORS).max(), tf.float32))
-    return 255 * tf.sigmoid(rgb)
+    amplitudes *= _CONTRAST / np.sqrt(2 * np.mean(amplitudes**2))  # contrast of noise with variance 1
+    real, imaginary = ops.unstack(ops.swapaxes(ops.multiply(spectrum, amplitudes.astype("float32")), -1, -2))
+    real, imaginary = ops.fft((real, -imaginary))  # its conjugate is the inverse transform
+    colors = ops.irfft((ops.swapaxes(real, -1, -2), -ops.swapaxes(imaginary, -1, -2)), side)
+    rgb = ops.tensordot(colors, (_COLORS / np.abs(_COLORS).max()).astype("float32"), axes=[[1], [0]])
+    return 255 * ops.sigmoid(rgb)
 
 
 def _random_transformation(random: np.random.Generator, side: int, max_shift_px: float) -> np.ndarray:
@@ -121,16 +147,10 @@ def _random_transformation(random: np.random.Generator, side: int, max_shift_px:
     return np.array([*matrix[0], offset[0], *matrix[1], offset[1], 0, 0])
 
 
-def _transform(images: tf.Tensor, transformation: tf.Tensor) -> tf.Tensor:
+def _transform(images: Any, transformation: Any) -> Any:
     """Transforms images (n, side, side, 3) by an affine transformation (8,), mirrored at the edges."""
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=transformation[None],
-        output_shape=tf.shape(images)[1:3],
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="REFLECT",
-    )
+    transformations = ops.tile(transformation[None], (images.shape[0], 1))  # JAX requires one for each image
+    return ops.image.affine_transform(images, transformations, fill_mode="reflect", data_format="channels_last")
 
 
 def draw_optimized_inputs(

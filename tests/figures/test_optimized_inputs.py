@@ -1,13 +1,30 @@
 """Synthetic inputs activate their units more than photographs and noise do."""
 
+import importlib.util
+import subprocess
+import sys
+import textwrap
+
 import keras
 import numpy as np
+import programs
 import pytest
 
 from alexnet_tf.figures import activations, optimized_inputs
 from alexnet_tf.model import build_alexnet
 from alexnet_tf.networks import structure
 from alexnet_tf.tfrecords import reader, schema
+
+SCRIPT = """
+    import sys
+    import keras, numpy as np
+    from alexnet_tf.figures import optimized_inputs
+
+    assert keras.backend.backend() == sys.argv[1]
+    model = keras.models.load_model(sys.argv[2])
+    results = [optimized_inputs.optimize_inputs(model, "conv1", [0, 3], steps) for steps in (0, 12)]
+    np.savez(sys.argv[3], images=[images for images, _ in results], values=[values for _, values in results])
+"""
 
 
 def _middle(model, images, layer):
@@ -76,3 +93,28 @@ class TestOptimizeInputs:
     def test_missing_layers_and_maps(self, layer, maps, message):
         with pytest.raises(ValueError, match=message):
             optimized_inputs.optimize_inputs(build_alexnet("testing", 10, initializer="zeros"), layer, maps)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("backend", ["jax", "torch"])
+    def test_other_backends_find_the_same_images(self, backend, tmp_path):
+        if importlib.util.find_spec(backend) is None:
+            pytest.skip(f"{backend} is not installed")
+        model = build_alexnet("testing", 10, initializer="zeros", input_scale=0.01)
+        kernel = model.get_layer("conv1").kernels[0]
+        kernel.assign(np.random.default_rng(0).normal(scale=0.1, size=kernel.shape))
+        model.save(tmp_path / "model.keras")
+        files = [str(tmp_path / name) for name in ("model.keras", "results.npz")]
+        environment = programs.ENVIRONMENT | {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
+        command = [sys.executable, "-c", textwrap.dedent(SCRIPT), backend, *files]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        results = np.load(files[1])
+        (noise, on_gray), (expected, activated) = (
+            optimized_inputs.optimize_inputs(model, "conv1", [0, 3], steps) for steps in (0, 12)
+        )
+        np.testing.assert_allclose(results["images"][0], noise, atol=1)  # before the first step, almost gray
+        np.testing.assert_allclose(results["values"][0], on_gray, rtol=0.01)
+        difference = results["images"][1].astype(float) - expected
+        assert np.std(difference) < 0.2 * np.std(expected)
+        np.testing.assert_allclose(results["values"][1], activated, rtol=0.05)
+        assert (results["values"][1] > on_gray + 1).all()
