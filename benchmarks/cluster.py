@@ -31,16 +31,10 @@ def define_flags():
 
 
 def make_photos(folder, photos, links):
-    for number in range(photos):
-        path = folder / "train" / "ab"[number % 2] / f"{number}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(reading.make_photo(number))
+    reading.write_photos(folder / "val", 8)
+    for path in reading.write_photos(folder / "train", photos):
         for link in range(1, links):
-            path.with_name(f"{number}-{link}.jpg").hardlink_to(path)
-        if number < 8:
-            held_out = folder / "val" / "ab"[number % 2] / path.name
-            held_out.parent.mkdir(parents=True, exist_ok=True)
-            held_out.hardlink_to(path)
+            path.with_name(f"{path.stem}-{link}.jpg").hardlink_to(path)
 
 
 @contextlib.contextmanager

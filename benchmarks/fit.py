@@ -63,10 +63,7 @@ def main(argv):
 
     with tempfile.TemporaryDirectory() as folder:
         photos = pathlib.Path(folder) / "photos"
-        for number in range(_PHOTOS):
-            path = photos / "ab"[number % 2] / f"{number}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(reading.make_photo(number))
+        reading.write_photos(photos, _PHOTOS)
         dataset_builder.build_dataset(f"folder:{photos}", f"{folder}/data", num_processes=1)
         read = reader.make_training_dataset(f"{folder}/data", batch_size, contestants.IMAGE_PX)
 

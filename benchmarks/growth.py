@@ -59,13 +59,9 @@ def by_images(counts, rounds):
     cost = {"building": {count: [] for count in counts}, "one epoch": {count: [] for count in counts}}
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        photos = [reading.make_photo(number) for number in range(min(256, max(counts)))]
         for count in counts:
-            for split, images in (("train", count), ("validation", _VALIDATION_IMAGES)):
-                for number in range(images):
-                    path = folder / f"photos{count}" / split / "ab"[number % 2] / f"{number}.jpg"
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(photos[number % len(photos)])
+            reading.write_photos(folder / f"photos{count}" / "train", count)
+            reading.write_photos(folder / f"photos{count}" / "validation", _VALIDATION_IMAGES)
         for turn in range(rounds):
             for count in counts:
                 data = f"--data_dir={folder / f'data{count}-{turn}'}"

@@ -5,8 +5,8 @@
 
 Makes synthetic photographs (noise with the spectrum of natural images, 500 x 375 pixels), builds data sets in each
 encoding, and indexes the 256 pixel JPEGs and the photographs themselves to be read in place. Then times all candidates
-in turn, each in its own process, which is idle while another is timed: on one core, then on all cores. Prints a
-Markdown table with medians over the rounds.
+in turn, each in its own process, which is idle while another is timed: on one core, then on all cores. Prints
+Markdown tables; speeds of reading are medians over the rounds.
 """
 
 import concurrent.futures
@@ -61,6 +61,15 @@ def make_photo(seed):
     return buffer.getvalue()
 
 
+def write_photos(folder, count):
+    """Writes photographs of two classes, "a" and "b"; returns their paths."""
+    paths = [folder / "ab"[number % 2] / f"{number}.jpg" for number in range(count)]
+    for number, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(make_photo(number))
+    return paths
+
+
 def encoded_images(work_dir):
     """Reads the JPEGs of a data set."""
     import tensorflow as tf
@@ -77,32 +86,17 @@ def photographs(work_dir):
     return [path.read_bytes() for path in sorted((work_dir / "photos").glob("*/*"))]
 
 
-def ours(data_set, num_parallel_calls=None, **arguments):
+def ours(data_set, **arguments):
     def candidate(work_dir, cores):
         from alexnet_tf.tfrecords import reader
 
-        arguments["num_parallel_calls"] = num_parallel_calls or 2 * cores
-        for _, labels in reader.make_training_dataset(work_dir / data_set, BATCH, CROP_PX, **arguments):
+        dataset = reader.make_training_dataset(
+            work_dir / data_set, BATCH, CROP_PX, num_parallel_calls=2 * cores, **arguments
+        )
+        for _, labels in dataset:
             yield len(labels)
 
     return candidate
-
-
-def float32_out(work_dir, cores):
-    """This pipeline, but it applies mean and noise itself instead of on the device."""
-    import tensorflow as tf
-
-    from alexnet_tf.tfrecords import reader
-    from alexnet_tf.tfrecords import statistics as pixel_statistics
-
-    mean = pixel_statistics.Statistics.load(work_dir / "jpeg95").mean_image[16:240, 16:240]
-
-    def apply(inputs, labels):
-        return tf.cast(inputs["image"], tf.float32) - mean + inputs["color_offset"][:, None, None, :], labels
-
-    dataset = reader.make_training_dataset(work_dir / "jpeg95", BATCH, CROP_PX, num_parallel_calls=2 * cores)
-    for _, labels in dataset.map(apply, num_parallel_calls=2 * cores).prefetch(2):
-        yield len(labels)
 
 
 def bare_tf(work_dir, cores):
@@ -154,29 +148,6 @@ def random_resized(image):
     return np.asarray(box.resize((CROP_PX, CROP_PX), Image.Resampling.BILINEAR))
 
 
-def memory_copy(work_dir, cores):
-    """Only copies the bytes of the crops from the page cache into batches."""
-    from alexnet_tf.tfrecords import records, schema
-
-    description = schema.load_description(work_dir / "raw")
-    shards = description.splits["train"].shards
-    opened = [os.open(work_dir / "raw" / shard.name, os.O_RDONLY) for shard in shards]
-    offsets = records.load_index(work_dir / "raw", description)["train"]
-    places = [(file, int(offset)) for file, of_shard in zip(opened, offsets, strict=True) for offset in of_shard]
-
-    def copy(first):
-        batch = np.empty((BATCH, CROP_PX * CROP_PX * 3), "uint8")
-        for image, (file, offset) in zip(batch, itertools.islice(itertools.cycle(places), first, None), strict=False):
-            os.preadv(file, [image.data], offset)
-        return len(batch)
-
-    with concurrent.futures.ThreadPoolExecutor(cores) as pool:
-        futures = [pool.submit(copy, 0) for _ in range(2 * cores)]
-        for number in itertools.count():
-            yield futures.pop(0).result()
-            futures.append(pool.submit(copy, BATCH * (number % 8)))
-
-
 def torch_loader(decoder, full_size=False):
     """PyTorch's DataLoader with one worker per core, which shuffles, decodes, crops, flips, draws noise and batches."""
 
@@ -222,15 +193,11 @@ CANDIDATES = {
     "bare libjpeg-turbo (simplejpeg)": bare_libjpeg,
     "PyTorch DataLoader, PIL": torch_loader("PIL"),
     "PyTorch DataLoader, simplejpeg": torch_loader("simplejpeg"),
-    "this pipeline, AUTOTUNE": ours("jpeg95", -1),
-    "this pipeline, float32 out": float32_out,
     "this pipeline, jpeg of quality 85": ours("jpeg85"),
     "this pipeline, png": ours("png"),
     "this pipeline, raw": ours("raw"),
-    "memory copy of the raw crops": memory_copy,
     "this pipeline, jpeg with --keep_aspect": ours("aspect"),
     "in place, jpeg of 256 pixels": ours("jpeg95_in_place"),
-    "in place, full size": ours("photos_in_place"),
     "in place, full size, random resized crops": ours("photos_in_place", crop_scale=(0.08, 1)),
     "PyTorch DataLoader, PIL, random resized crops": torch_loader("PIL", full_size=True),
     "PyTorch DataLoader, simplejpeg, random resized crops": torch_loader("simplejpeg", full_size=True),
@@ -251,59 +218,35 @@ def time_candidate(flag):
 
 def build_data_sets(work_dir, photos):
     """Makes photographs and data sets. Returns the lines of a table of their sizes and the builder's speed."""
-    import tensorflow as tf
+    from alexnet_tf.tfrecords import dataset_builder, images
 
-    from alexnet_tf.tfrecords import dataset_builder, decoding, images
-
-    for number in range(photos):
-        path = work_dir / "photos" / "ab"[number % 2] / f"{number}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(make_photo(number))
-    paths = sorted((work_dir / "photos").glob("*/*"))
+    paths = write_photos(work_dir / "photos", photos)
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     lines = [
-        "| stored as | bytes per image | error: rms, largest | built on one core, images/s | relative to Pillow |",
-        "|---|---|---|---|---|",
+        "| stored as | bytes per image | built on one core, images/s | relative to Pillow |",
+        "|---|---|---|---|",
     ]
     for name, settings in DATA_SETS.items():
-        stored_as = settings.get("encoding", "jpeg"), settings.get("quality", 95)
         begin = time.perf_counter()
         for path in paths:
             image = images.prepare_image(path, 256, settings.get("keep_aspect", False))
-            images.encode_image(image, *stored_as)
+            images.encode_image(image, settings.get("encoding", "jpeg"), settings.get("quality", 95))
         bare = photos / (time.perf_counter() - begin)
         begin = time.perf_counter()
         description = dataset_builder.build_dataset(
             f"folder:{work_dir / 'photos'}", work_dir / name, num_processes=1, **settings
         )
         rate = photos / (time.perf_counter() - begin)
-        squares = [images.prepare_image(path, 256) for path in paths[:64]]
-        encoded = tf.constant([images.encode_image(each, *stored_as) for each in squares])
-        stored = np.stack(
-            [decoding.decode_image(each, stored_as[0], tf.constant([256, 256])).numpy() for each in encoded]
-        )
-        error = np.abs(np.int32(stored) - np.int32(np.stack(squares)))
         size = sum(shard.bytes for split in description.splits.values() for shard in split.shards) / photos
-        lines.append(
-            f"| {name} | {size:,.0f} | {np.sqrt(np.mean(error**2)):.1f}, {error.max()} | {rate:,.0f} "
-            f"| {rate / bare:.2f} |"
-        )
+        lines.append(f"| {name} | {size:,.0f} | {rate:,.0f} | {rate / bare:.2f} |")
     os.sched_setaffinity(0, cores)
-    lines += index_in_place(work_dir)
-    begin = time.perf_counter()
-    arguments = [f"--source=folder:{work_dir / 'photos'}", f"--data_dir={work_dir / 'by_processes'}"]
-    subprocess.run([sys.executable, "-m", "alexnet_tf.tfrecords.build", *arguments], check=True, capture_output=True)
-    seconds = time.perf_counter() - begin
-    lines += [
-        "",
-        f"The complete program on {len(cores)} cores, jpeg95: {seconds:.1f} s, the start of its processes included.",
-    ]
+    index_in_place(work_dir)
     return lines
 
 
 def index_in_place(work_dir):
-    """Writes the photographs as third-party records, and indexes them and the 256 pixel JPEGs. Returns the speed."""
+    """Writes the photographs as third-party records, and indexes them and the 256 pixel JPEGs."""
     import tensorflow as tf
 
     from alexnet_tf.tfrecords import in_place
@@ -320,13 +263,8 @@ def index_in_place(work_dir):
                 }
                 example = tf.train.Example(features=tf.train.Features(feature=features))
                 writer.write(example.SerializeToString())
-    lines = [""]
     for records, index in (("jpeg95", "jpeg95_in_place"), ("third_party", "photos_in_place")):
-        begin = time.perf_counter()
         in_place.index_in_place(f"tfrecords:{work_dir / records}", work_dir / index)
-        rate = len(contents) / (time.perf_counter() - begin)
-        lines.append(f"{records} indexed in place: {rate:,.0f} images/s, mean image included.")
-    return lines
 
 
 def main(argv):
