@@ -75,7 +75,7 @@ class LPIPS(keras.Model):
         shapes = list(rows.trace(_NETWORK, num_classes=1000))
         last = [shape.name for shape in shapes].index(_COMPARED[-1])
         self.stages = [
-            keras_layers.make_layer(shape, num_columns=1, merged=True, initializer="zeros", devices=None)
+            keras_layers.make_layer(shape, num_columns=1, merged=True, devices=None, initializer="zeros")
             for shape in shapes[: last + 1]
         ]
         self.heads = []

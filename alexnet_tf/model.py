@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from alexnet_tf.layers import MeanImage
-from alexnet_tf.networks import arguments, descriptions, keras_layers, precision, structure
+from alexnet_tf.networks import arguments, descriptions, keras_layers, precision, structure, variants
 from alexnet_tf.tfrecords import schema
 from alexnet_tf.weights import hub, keras_files, pretrained, pretrained_files, published, transfer
 
@@ -97,23 +97,23 @@ def build_alexnet(
     >>> base.predict(np.zeros((1, 128, 160, 3), "uint8"), verbose=0).shape
     (1, 256)
     """
-    row = arguments.check_variant(variant)
+    spec = variants.find_variant(variant)
     num_classes = arguments.num_classes(num_classes, classes)
     arguments.check_output(include_top, pooling, classifier_activation, column_devices)
-    size = arguments.image_size(row, image_px, input_shape, input_tensor, include_top)
-    shapes = arguments.layer_shapes(row, size, num_classes, include_top, classifier_activation)
-    merged = row.columns_merged if merge_columns is None else merge_columns
+    size = arguments.image_size(spec, image_px, input_shape, input_tensor, include_top)
+    shapes = arguments.layer_shapes(spec, size, num_classes, include_top, classifier_activation)
+    merged = spec.columns_merged if merge_columns is None else merge_columns
     if column_devices is not None:
-        arguments.check_devices(variant, row, merged, column_devices)
+        arguments.check_devices(variant, spec, merged, column_devices)
     with precision.policy_scope(dtype):
         image = keras.Input((*size, 3), name="image") if input_tensor is None else input_tensor
-        scale = row.input_scale if input_scale is None else input_scale
-        x = MeanImage(scale=scale, noise_divisor=row.noise_divisor, name="mean_image")(image)
+        scale = spec.input_scale if input_scale is None else input_scale
+        x = MeanImage(scale=scale, noise_divisor=spec.noise_divisor, name="mean_image")(image)
         for shape in shapes:
             # Drawing 61 million random numbers, to be replaced, takes a second. Only a new classifier needs its own.
-            replaced = weights is not None and shape.row not in row.layers[-1:]
+            replaced = weights is not None and shape.row not in spec.layers[-1:]
             first_values = "zeros" if replaced else initializer
-            layer = keras_layers.make_layer(shape, row.columns, merged, first_values, column_devices, initial_biases)
+            layer = keras_layers.make_layer(shape, spec.columns, merged, column_devices, first_values, initial_biases)
             x = layer(x)
         if pooling:
             x = arguments.POOLINGS[pooling](name=f"{pooling}_pool")(x)
@@ -201,8 +201,8 @@ def open_model(path: str | pathlib.Path) -> keras.Model:
     """
     name = pretrained.published_name(path)
     if name:
-        row = published.PUBLISHED[name]
-        return build_alexnet(row.variant, weights=name, include_top=row.include_top)
+        known = published.PUBLISHED[name]
+        return build_alexnet(known.variant, weights=name, include_top=known.include_top)
     file = hub.find_model(path)
     if file.is_file():
         pretrained_files.check_not_lfs_pointer(file)

@@ -144,10 +144,7 @@ def _find_description(model: "keras.Model | None") -> schema.DatasetDescription 
         return getattr(model, "description", None)
     from alexnet_tf.networks import descriptions  # imports Keras
 
-    try:
-        return descriptions.find_description(model)
-    except ValueError:  # not a network of this project
-        return None
+    return descriptions.find_description(model)
 
 
 def decode_predictions(

@@ -7,13 +7,13 @@
 Times training and inference in float32 (as TF32), bfloat16 and float16 for several batch sizes: this project on
 TensorFlow, with and without XLA, and on Keras's JAX and PyTorch backends; PyTorch eager and compiled, channels last,
 with autocast. Each runs in a process of its own, one after another, since two programs can't share a GPU's memory well;
-the sequence is repeated. Then trains fashion_mnist.flags to completion and reports accuracy and time.
+the sequence is repeated.
 
-Contestants whose framework (TensorFlow, JAX or PyTorch) is not installed are skipped; Fashion-MNIST needs TensorFlow.
-Without it: `pip install --no-deps --editable .` and `pip install keras`, and a JAX or PyTorch that supports the GPU.
+Contestants whose framework (TensorFlow, JAX or PyTorch) is not installed are skipped. Without TensorFlow:
+`pip install --no-deps --editable .` and `pip install keras`, and a JAX or PyTorch that supports the GPU.
 
 In addition to images/s the table has the utilization of the GPU's arithmetic throughput (`--peak_tflops`, for each
-dtype, from the vendor's table) and, as a share of `--peak_gbs`, an estimate of the minimum memory traffic of a step.
+dtype, from the vendor's table).
 
 So far it has run only with --quick, on CPUs: no GPU was available when it was written.
 """
@@ -22,11 +22,9 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import pathlib
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
 import contestants
@@ -42,15 +40,10 @@ CONTESTANTS = {
     "PyTorch compiled": "torch",
 }
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-_PARAMETERS = 60_965_224
-# Values that the layers of `paper` output per image, including pooling and normalization.
-_ACTIVATIONS = (
-    2 * 55 * 55 * 96 + 27 * 27 * 96 + 2 * 27 * 27 * 256 + 13 * 13 * (2 * 256 + 2 * 384) + 6 * 6 * 256 + 2 * 4096
-)
 
 
 def define_flags():
-    flags.DEFINE_boolean("quick", False, "Two images, one round, float32 and no run of Fashion-MNIST.")
+    flags.DEFINE_boolean("quick", False, "Two images, one round and float32.")
     flags.DEFINE_list("batch_sizes", ["128", "256", "512", "1024", "2048", "4096"], "Images per step.")
     flags.DEFINE_list("contestants", list(CONTESTANTS), "The contestants to time, if installed.")
     flags.DEFINE_list("precisions", list(PRECISIONS), "Keras dtype policies.")
@@ -58,10 +51,6 @@ def define_flags():
     flags.DEFINE_integer("steps", 20, "Timed calls per round.")
     flags.DEFINE_list(
         "peak_tflops", ["494", "989", "989"], "The GPU's dense TFLOP/s for each dtype; default: H100 or H200."
-    )
-    flags.DEFINE_float("peak_gbs", 4800, "The GPU's memory bandwidth in GB/s; default: H200.")
-    flags.DEFINE_string(
-        "fashion_mnist", "installed", "Fashion-MNIST, as in --source=fashion_mnist:...; if empty, the run is skipped."
     )
     flags.DEFINE_string("contestant", None, "The settings of this process, as JSON. Set by this program.")
 
@@ -122,55 +111,25 @@ def time_contestant(name, precision, batch_sizes, steps, device):
                 print(json.dumps([mode, batch_size, None]), flush=True)
 
 
-def min_bytes_moved(mode, batch_size, bytes_each):
-    """Returns the minimum number of bytes moved: weights, gradients and momenta once each way, activations written and
-    read once in each direction."""
-    passes = 4 if mode == "train" else 2
-    weights = 5 * 4 if mode == "train" else bytes_each  # weight and momentum read and written, gradient read
-    return _PARAMETERS * weights + passes * _ACTIVATIONS * batch_size * bytes_each
-
-
-def table(results, peak_tflops, peak_gbs):
+def table(results, peak_tflops):
     """Returns the table as lines of Markdown, one per dtype, contestant and case."""
-    lines = [
-        "| dtype | mode | batch | contestant | images/s | / PyTorch's best | share of TFLOP/s | min. share of GB/s |"
-    ]
-    lines += ["|---" * 8 + "|"]
+    lines = ["| dtype | mode | batch | contestant | images/s | / PyTorch's best | share of TFLOP/s |", "|---" * 7 + "|"]
     for (precision, mode, batch_size, name), rounds in sorted(results.items()):
         times = [seconds for seconds in rounds if seconds]
         if not times:
-            lines.append(f"| {precision} | {mode} | {batch_size} | {name} | did not run | | | |")
+            lines.append(f"| {precision} | {mode} | {batch_size} | {name} | did not run | | |")
             continue
         seconds = statistics.median(times)
         rivals = [results.get((precision, mode, batch_size, n), []) for n in CONTESTANTS if n.startswith("PyTorch")]
         best = min((statistics.median([s for s in r if s]) for r in rivals if any(r)), default=None)
         gflop = contestants.TRAINING_GFLOP if mode == "train" else contestants.INFERENCE_GFLOP
         arithmetic = gflop * batch_size / seconds / 1000 / peak_tflops[precision]
-        moved = min_bytes_moved(mode, batch_size, 4 if precision == "float32" else 2) / seconds / 1e9 / peak_gbs
         ratio = f"{best / seconds:.2f}" if best else ""
         lines.append(
             f"| {precision} | {mode} | {batch_size} | {name} | {batch_size / seconds:,.1f} | {ratio} | "
-            f"{arithmetic:.1%} | {moved:.1%} |"
+            f"{arithmetic:.1%} |"
         )
     return lines
-
-
-def train_fashion_mnist(source):
-    """Trains fashion_mnist.flags from scratch; returns a line with accuracy and time."""
-    recipe = pathlib.Path(__file__).parent.parent / "alexnet_tf" / "recipes" / "fashion_mnist.flags"
-    with tempfile.TemporaryDirectory() as folder:
-
-        def run(module, *arguments):
-            begin = time.perf_counter()
-            subprocess.run([sys.executable, "-m", f"alexnet_tf.{module}", *arguments], check=True)
-            return time.perf_counter() - begin
-
-        run("tfrecords.build", f"--source=fashion_mnist:{source}", f"--data_dir={folder}/data")
-        seconds = run("train", f"--flagfile={recipe}", f"--data_dir={folder}/data", f"--run_dir={folder}/run")
-        run("evaluate", f"--model={folder}/run", f"--data_dir={folder}/data")
-        errors = json.loads(pathlib.Path(folder, "run", "evaluation.json").read_text())
-    center, ten = (errors[view]["top1_error"] for view in ("center_crop", "ten_views"))
-    return f"fashion_mnist.flags: accuracy {1 - center:.2%} (center crop), {1 - ten:.2%} (ten views), {seconds:,.0f} s."
 
 
 def main(argv):
@@ -180,7 +139,7 @@ def main(argv):
         time_contestant(**json.loads(flag.contestant))
         return
     device, batch_sizes, precisions = "cuda", [int(size) for size in flag.batch_sizes], flag.precisions
-    rounds, steps, source = flag.rounds, flag.steps, flag.fashion_mnist
+    rounds, steps = flag.rounds, flag.steps
     # By default JAX uses three quarters of the GPU's memory, the others all of it.
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_CLIENT_MEM_FRACTION": "0.95"}
     for name, allowed in (("contestants", CONTESTANTS), ("precisions", PRECISIONS)):
@@ -192,10 +151,8 @@ def main(argv):
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("keras", *sorted(installed)))
     for name in sorted(set(CONTESTANTS.values()) - installed):
         versions += f"; {name} is not installed"
-    if "tensorflow" not in installed:
-        source = ""
     if flag.quick:
-        device, batch_sizes, precisions, rounds, steps, source = "cpu", [2], ["float32"], 1, 1, ""
+        device, batch_sizes, precisions, rounds, steps = "cpu", [2], ["float32"], 1, 1
         environment |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
     results = {}
     for _ in range(rounds):
@@ -214,8 +171,7 @@ def main(argv):
                     if line.startswith("["):
                         mode, batch_size, seconds = json.loads(line)
                         results[precision, mode, batch_size, name].append(seconds)
-    lines = [train_fashion_mnist(source), ""] if source else []
-    lines += table(results, dict(zip(PRECISIONS, map(float, flag.peak_tflops), strict=True)), flag.peak_gbs)
+    lines = table(results, dict(zip(PRECISIONS, map(float, flag.peak_tflops), strict=True)))
     print("\n".join(["", f"{device}; {versions}", "", *lines]))
 
 

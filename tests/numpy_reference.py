@@ -73,8 +73,6 @@ def conv2d_gradients(output_gradient, images, kernel, stride, padding):
 
 def _column_inputs(images, columns, input_columns):
     """Returns, for each column, the channels of images (B, H, W, C) that it is connected to."""
-    if input_columns not in ("own", "all"):
-        raise ValueError(f"`input_columns` must be 'own' or 'all'. Received: input_columns={input_columns!r}")
     return np.split(images, columns, axis=-1) if input_columns == "own" else [images] * columns
 
 
@@ -100,7 +98,6 @@ def grouped_conv2d_gradients(output_gradient, images, kernels, stride, padding, 
 
 
 def relu(x):
-    """Returns max(x, 0), in the shape of x."""
     return np.maximum(x, 0.0)
 
 
@@ -130,8 +127,6 @@ def max_pool_gradient(output_gradient, images, size, stride):
 
 def _neighbors(maps, n, columns):
     """Returns the symmetric (maps, maps) matrix that is 1 where two maps normalize each other, else 0."""
-    if maps % columns:
-        raise ValueError(f"`columns` must divide the number of maps, {maps}. Received: columns={columns}")
     index = np.arange(maps)
     block = index // (maps // columns)
     near = np.abs(index[:, None] - index) <= n // 2
@@ -197,26 +192,19 @@ def softmax_cross_entropy(logits, labels):
     return -(one_hot * log_softmax).sum(axis=-1).mean(), (np.exp(log_softmax) - one_hot) / len(logits)
 
 
-def paper_alexnet(images, weights, labels=None):
+def paper_alexnet(images, weights, labels):
     """The paper's network at test time: no unit is dropped, and fc6 and fc7 are multiplied by 0.5.
 
     Args:
-        images: (B, 224, 224, 3), the mean image already subtracted.
-        weights: dict of name -> (list of kernels, list of biases), one of each per column, as `KERNEL_SHAPES`
+        images: float64 (B, 224, 224, 3), the mean image already subtracted.
+        weights: dict of name -> (list of kernels, list of biases), float64, one of each per column, as `KERNEL_SHAPES`
             has them (fc8: lists of one). fc6 takes pool5 flattened in the order (row, column, map).
-        labels: (B,) integers in [0, 1000), or None.
+        labels: (B,) integers in [0, 1000).
 
-    Returns:
-        The logits (B, 1000); with labels, (logits, mean loss, gradients in the structure of weights).
+    Returns: the logits (B, 1000), the mean loss, and the gradients in the structure of weights.
     """
-    if images.shape[1:] != (224, 224, 3):
-        raise ValueError(f"`images` must be (B, 224, 224, 3). Received: shape={images.shape}")
-    images = np.asarray(images, float)
-    weights = {key: [[np.asarray(a, float) for a in part] for part in pair] for key, pair in weights.items()}
     for name, (count, shape) in KERNEL_SHAPES.items():
-        received = [[a.shape for a in part] for part in weights[name]]
-        if received != [[shape] * count, [shape[-1:]] * count]:
-            raise ValueError(f"`weights` must hold {count} of {shape} in {name}. Received: shapes={received}")
+        assert [[a.shape for a in part] for part in weights[name]] == [[shape] * count, [shape[-1:]] * count], name
 
     conv1 = relu(grouped_conv2d(images, *weights["conv1"], *CONVOLUTIONS["conv1"]))  # 55 x 55 x 96
     norm1 = local_response_normalization(conv1, **NORMALIZATION)
@@ -232,8 +220,6 @@ def paper_alexnet(images, weights, labels=None):
     fc6 = DROPOUT_TEST_SCALE * relu(dense(flat5, *weights["fc6"]))  # 4096
     fc7 = DROPOUT_TEST_SCALE * relu(dense(fc6, *weights["fc7"]))  # 4096
     fc8 = dense(fc7, *weights["fc8"])  # 1000
-    if labels is None:
-        return fc8
 
     layers = {name: (weights[name][0], *CONVOLUTIONS.get(name, ())) for name in weights}
     gradients = {}

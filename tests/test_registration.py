@@ -32,7 +32,8 @@ def test_import_is_light_and_keeps_the_finders_in_order():
         "assert sys.meta_path[2:] == others;"  # one finder waits for Keras, one for TensorFlow
         "assert importlib.util.find_spec('keras').name == 'keras' and 'keras' not in sys.modules;"
         "assert importlib.util.find_spec('keras_that_is_not_there') is None;"
-        "assert sys.meta_path[2:] == others"
+        "assert sys.meta_path[2:] == others;"
+        "assert alexnet_tf.VARIANTS['paper'] and 'tensorflow' not in sys.modules"
     )
     run_python(script)
 

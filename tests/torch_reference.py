@@ -8,6 +8,7 @@ compares copies their own in.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -30,12 +31,10 @@ class AcrossMaps(nn.Module):
     """
 
     def __init__(self, k: float, alpha: float, columns: int, n: int = 5, beta: float = 0.75) -> None:
-        """Store the constants; there is nothing to learn."""
         super().__init__()
         self.k, self.alpha, self.columns, self.n, self.beta = k, alpha, columns, n, beta
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalize maps (batch, channels, rows, columns)."""
         outputs = []
         for own in x.chunk(self.columns, dim=1):
             maps, reach = own.shape[1], self.n // 2
@@ -46,15 +45,13 @@ class AcrossMaps(nn.Module):
 
 
 class WithinMap(nn.Module):
-    """Normalization inside one map: a / (1 + (scale / size^2) * sum of a^2 over size x size)^beta."""
+    """Normalization inside one map: a / (1 + (scale / size^2) * sum of a^2 over size x size)^beta; zeros outside."""
 
     def __init__(self, scale: float = 1e-3, size: int = 5, beta: float = 0.75) -> None:
-        """Store the constants; there is nothing to learn."""
         super().__init__()
         self.scale, self.size, self.beta = scale, size, beta
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalize maps (batch, channels, rows, columns); what lies outside the map counts as zero."""
         (rows, columns), reach = x.shape[2:], self.size // 2
         squares = functional.pad(x * x, (reach, reach, reach, reach))
         # A square neighborhood is a sum over rows of sums over columns, which saves most of the additions.
@@ -67,13 +64,13 @@ class Local(nn.Module):
     """A 3 x 3 convolution with padding 1 whose kernels and biases differ from position to position."""
 
     def __init__(self, maps: int, filters: int, side: int) -> None:
-        """Make weights (inputs, filters, positions), with the inputs map by map, and biases."""
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(9 * maps, filters, side * side))
+        self.weight = nn.Parameter(
+            torch.empty(9 * maps, filters, side * side)
+        )  # (inputs map by map, filters, positions)
         self.bias = nn.Parameter(torch.empty(filters, side * side))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolve maps (batch, channels, side, side)."""
         patches = functional.unfold(x, 3, padding=1)
         sums = torch.einsum("bip,ifp->bfp", patches, self.weight) + self.bias
         return sums.unflatten(2, x.shape[2:])
@@ -83,12 +80,10 @@ class PaperDropout(nn.Module):
     """The 2012 dropout: in training a unit is kept as it is or zeroed; at test every output is halved."""
 
     def __init__(self, p: float = 0.5) -> None:
-        """Store the chance that a unit is zeroed."""
         super().__init__()
         self.p = p
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Zero units at random in training mode; multiply by the chance of being kept otherwise."""
         if self.training:
             return x * torch.empty_like(x).bernoulli_(1 - self.p)
         return x * (1 - self.p)
@@ -114,11 +109,10 @@ class Variant:
     pool_size: int = 3
     # Size and stride of pool1, if not as those of the others.
     first_pool: tuple[int, int] | None = None
-    pool_ceil: bool = False
+    pool_ceil: tuple[str, ...] = ()
     units: tuple[int, int] = (4096, 4096)
     # Whether fc6 and fc7 are split in two, each half seeing its own column only.
     split_fc: bool = False
-    tanh: bool = False
     rescaled_dropout: bool = False
     # Kernels of the locally-connected layers local3, local4.
     local: tuple[int, ...] = ()
@@ -133,6 +127,7 @@ def _without(*names: str, order: str = ORDER) -> str:
 # 227 pixels need no padding; the maps of both columns lie in one blob, and the normalization sees them all.
 _CAFFE = Variant(order=_without("pad1"), side=227, lrn_k=1.0, lrn_alpha=1e-4 / 5, lrn_columns=1, rescaled_dropout=True)
 
+_ALL_POOLS = ("pool1", "pool2", "pool3", "pool5")
 # The maps' sides are 32, 16, 8 and 4: each pooling takes partial windows at the bottom and right too.
 _FOUR_LAYER = Variant(
     order="conv1 relu1 pool1 conv2 relu2 pool2 conv3 relu3 pool3 flatten fc4",
@@ -142,7 +137,7 @@ _FOUR_LAYER = Variant(
     strides=(1, 1, 1),
     groups=(1, 1, 1),
     padding=(2, 2, 2),
-    pool_ceil=True,
+    pool_ceil=_ALL_POOLS,
 )
 
 # conv1 has no neuron, pool1 has; a second normalization within each map; LRN's alpha is divided by n.
@@ -152,7 +147,7 @@ _ORIGINAL = Variant(
     .replace("relu5 pool5", "pool5 relu5"),
     lrn_alpha=1e-4 / 5,
 )
-_ORIGINAL_SIX = dataclasses.replace(_ORIGINAL, order=_ORIGINAL.order.replace("relu5 ", "relu5 conv6 relu6c "))
+_ORIGINAL_SIX = dataclasses.replace(_ORIGINAL, order=_ORIGINAL.order.replace("relu5 ", "relu5 conv6 relu_conv6 "))
 _CUDA_CONVNET2 = dataclasses.replace(
     _ORIGINAL,
     order=_without("within2", order=_ORIGINAL.order),
@@ -160,7 +155,7 @@ _CUDA_CONVNET2 = dataclasses.replace(
     groups=(1, 1, 1, 1, 1),
     lrn_columns=1,
 )
-_NO_OVERLAP = {"padding": (0, 1, 1, 1, 0), "pool_size": 2, "pool_ceil": True}
+_NO_OVERLAP = {"padding": (0, 1, 1, 1, 0), "pool_size": 2, "pool_ceil": _ALL_POOLS}
 _ONE_COLUMN = {"kernels": (48, 128, 192, 192, 256), "groups": (1, 1, 1, 1, 1), "lrn_columns": 1}
 _INDEPENDENT = {"kernels": (96, 320, 384, 384, 256), "groups": (1, 2, 2, 2, 2), "units": (8192, 4096), "split_fc": True}
 # Crops of 24 pixels: sides 24, 12, 6.
@@ -172,7 +167,7 @@ _CIFAR = Variant(
     strides=(1, 1),
     groups=(1, 1),
     padding=(2, 2),
-    pool_ceil=True,
+    pool_ceil=_ALL_POOLS,
     local=(32, 32),
 )
 
@@ -202,7 +197,7 @@ _VARIANTS = {
         local=(64, 32),
     ),
     "caffe": _CAFFE,
-    "caffe_224": dataclasses.replace(_CAFFE, side=224, order=_CAFFE.order.replace("pool5", "pool5ceil")),
+    "caffe_224": dataclasses.replace(_CAFFE, side=224, pool_ceil=("pool5",)),
     "caffenet": dataclasses.replace(
         _CAFFE, order=_CAFFE.order.replace("norm1 pool1", "pool1 norm1").replace("norm2 pool2", "pool2 norm2")
     ),
@@ -232,9 +227,9 @@ _VARIANTS = {
     "no_overlap": Variant(**_NO_OVERLAP),
     "one_column": Variant(**_ONE_COLUMN),
     "independent_columns": Variant(**_INDEPENDENT),
-    "tanh": Variant(tanh=True),
+    "tanh": Variant(order=ORDER.replace("relu", "tanh")),
     "no_dropout": Variant(order=_without("drop6", "drop7")),
-    "six_conv": Variant(order=ORDER.replace("pool5", "pool5 conv6 relu6c")),
+    "six_conv": Variant(order=ORDER.replace("pool5", "pool5 conv6 relu_conv6")),
     # The pool after a missing convolution stays, so the map sizes stay.
     # The first pooling takes over the stride of conv1, and conv2 sees the three colors.
     "no_conv1": Variant(
@@ -247,7 +242,7 @@ _VARIANTS = {
     "no_fc6": Variant(order=_without("fc6", "relu6", "drop6")),
     "no_fc7": Variant(order=_without("fc7", "relu7", "drop7")),
     "four_layer": _FOUR_LAYER,
-    "four_layer_tanh": dataclasses.replace(_FOUR_LAYER, order=_FOUR_LAYER.order.replace("relu", "tanh"), tanh=True),
+    "four_layer_tanh": dataclasses.replace(_FOUR_LAYER, order=_FOUR_LAYER.order.replace("relu", "tanh")),
 }
 
 NAMES = tuple(_VARIANTS)
@@ -277,7 +272,7 @@ class AlexNet(nn.Module):
                 )
                 maps, side = variant.kernels[index], (side + 2 * padding - size) // stride + 1
             elif name.startswith("pool"):
-                ceil = variant.pool_ceil or name.endswith("ceil")
+                ceil = name in variant.pool_ceil
                 size, stride = variant.first_pool if variant.first_pool and name == "pool1" else (variant.pool_size, 2)
                 layer = nn.MaxPool2d(size, stride, ceil_mode=ceil)
                 side = (side - size + ceil) // stride + 1
@@ -309,25 +304,28 @@ class AlexNet(nn.Module):
             elif name.startswith("drop"):
                 layer = nn.Dropout(0.5) if variant.rescaled_dropout else PaperDropout()
             else:
-                layer = nn.Tanh() if variant.tanh else nn.ReLU()
+                layer = nn.Tanh() if name.startswith("tanh") else nn.ReLU()
             self.add_module(name, layer)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the logits (batch, classes) of images (batch, 3, side, side)."""
-        for layer in self.children():
+    def outputs(self, x: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the name and the output of each layer for images (batch, 3, side, side)."""
+        for name, layer in self.named_children():
             if isinstance(layer, nn.ModuleList):
                 # Flattening goes channel by channel, so the first half of the vector is the first column.
                 halves = zip(layer, x.chunk(2, dim=1), strict=True)
                 x = torch.cat([linear(half) for linear, half in halves], dim=1)
             else:
                 x = layer(x)
-        return x
+            yield name, x
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits (batch, classes) of images (batch, 3, side, side)."""
+        *_, (_, logits) = self.outputs(x)
+        return logits
 
 
-def build(name: str, num_classes: int) -> nn.Module:
+def build(name: str, num_classes: int) -> AlexNet:
     """Build the variant of that name (one of `NAMES`) for that many classes."""
-    if name not in _VARIANTS:
-        raise ValueError(f"unknown variant {name!r}; known: {', '.join(NAMES)}")
     return AlexNet(_VARIANTS[name], num_classes)
 
 

@@ -60,9 +60,9 @@ def save_architecture(path: str | pathlib.Path, variant: str, num_classes: int =
 
 
 def _draw(variant: str, num_classes: int) -> Figure:
-    row = VARIANTS[variant]
-    num_columns = 1 if row.columns_merged else row.columns
-    *shapes, _ = rows.trace(row, num_classes)
+    spec = VARIANTS[variant]
+    num_columns = 1 if spec.columns_merged else spec.columns
+    *shapes, _ = rows.trace(spec, num_classes)
     layers = [shape for shape in shapes if isinstance(shape.row, rows.Conv | rows.Local | rows.Dense)]
     boxes = [1, *[num_columns] * (len(layers) - 1), 1]  # the classifier is one for all columns
     centers = columns.box_centers(boxes, _STEP, _DISTANCE)
@@ -74,15 +74,15 @@ def _draw(variant: str, num_classes: int) -> Figure:
     axes.set_axis_off()
     axes.set_aspect("equal")
     axes.set(xlim=(-1.4, right), ylim=(-3.2, top))
-    axes.set_title(f"{variant}: {row.title}", fontsize=12)
+    axes.set_title(f"{variant}: {spec.title}", fontsize=12)
 
-    below = _volume((row.image_px, row.image_px, 3), row.image_px)
-    _draw_volume(axes, *centers[0][0], below, f"image\n{row.image_px} x {row.image_px} x 3", _NO_COLUMN)
+    below = _volume((spec.image_px, spec.image_px, 3), spec.image_px)
+    _draw_volume(axes, *centers[0][0], below, f"image\n{spec.image_px} x {spec.image_px} x 3", _NO_COLUMN)
     for position, shape in enumerate(layers, 1):
         here = centers[position]
         *side, maps = shape.output_shape
         size = (*side, maps // len(here))
-        volume = _volume(size, row.image_px)
+        volume = _volume(size, spec.image_px)
         starts = [(x + (below.width + below.depth) / 2, y) for x, y in centers[position - 1]]
         ends = [(x - (volume.width + volume.depth) / 2, y) for x, y in here]
         connections = rows.connections(len(starts), len(ends), shape.row.input_columns)  # pyright: ignore[reportAttributeAccessIssue] # no other layers

@@ -9,7 +9,7 @@ from keras import ops
 from tqdm import tqdm
 
 from alexnet_tf.figures import image_grids
-from alexnet_tf.networks import structure
+from alexnet_tf.networks import receptive_fields, structure
 
 # Principal components of the RGB values of ImageNet's pixels, one per row, each times its standard deviation.
 # Source: section 4.1 defines them; the numbers were published with soumith/imagenet-multiGPU.torch.
@@ -65,7 +65,7 @@ def optimize_inputs(
         raise ValueError(f"`feature_maps` must be from 0 to {output.shape[-1] - 1}. Received: {list(feature_maps)}")
     middle = tuple(length // 2 for length in output.shape[1:-1])
     units = keras.Model(extractor.input, output[(slice(None), *middle)])
-    field, side = structure.receptive_field(model, layer), model.input_shape[1]
+    field, side = receptive_fields.receptive_field(model, layer), model.input_shape[1]
     size = min(field.size, side)
     before = min(max(field.start + field.step * middle[0], 0), side - size) if middle else 0
     margins = [[0, 0], *[[before, side - size - before]] * 2, [0, 0]]

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from alexnet_tf.figures import image_grids
-from alexnet_tf.networks import structure
+from alexnet_tf.networks import receptive_fields, structure
 from alexnet_tf.tfrecords import crops, reader, schema, verify
 
 _BATCH_SIZE = 128
@@ -74,12 +74,12 @@ def find_strongest_images(
     return result
 
 
-def crop_receptive_field(image: np.ndarray, field: structure.ReceptiveField, row: int, column: int) -> np.ndarray:
+def crop_receptive_field(image: np.ndarray, field: receptive_fields.Window, row: int, column: int) -> np.ndarray:
     """Crops an image to the receptive field of a unit, moved into the image if a part of it is outside.
 
     Args:
         image: uint8 (side, side, 3), the network's input.
-        field: receptive field of the unit's layer, from `structure.receptive_field`.
+        field: receptive field of the unit's layer, from `receptive_fields.receptive_field`.
         row, column: the unit's position in its feature map.
 
     Returns: uint8 (size, size, 3); the whole image if it is smaller.
@@ -89,7 +89,7 @@ def crop_receptive_field(image: np.ndarray, field: structure.ReceptiveField, row
     return image[top : top + size, left : left + size]
 
 
-def _is_flat(image: np.ndarray, field: structure.ReceptiveField, row: int, column: int) -> bool:
+def _is_flat(image: np.ndarray, field: receptive_fields.Window, row: int, column: int) -> bool:
     """Whether the part of a receptive field that is inside the image has one color."""
     size, step, start = field
     top, left = (start + position * step for position in (row, column))
@@ -147,7 +147,7 @@ def _spread(length: int, count: int) -> np.ndarray:
 
 def _draw(model, layer, candidates, strongest, images, num_feature_maps, class_names):
     """Draws the feature maps of one layer. `images` are those of `strongest`: (feature maps, count, side, side, 3)."""
-    field = structure.receptive_field(model, layer)
+    field = receptive_fields.receptive_field(model, layer)
     rows, flat = [], []
     for of_map, values, *positions in zip(images, strongest.values, strongest.rows, strongest.columns, strict=True):
         units = list(zip(of_map, *positions, strict=True))

@@ -8,20 +8,8 @@ import keras
 
 from alexnet_tf.layers import device_placement
 from alexnet_tf.networks import rows
-from alexnet_tf.networks.variants import VARIANTS
 
 POOLINGS = {None: None, "avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
-
-
-def check_variant(variant: str) -> rows.Variant:
-    """Returns the row of a variant.
-
-    Raises:
-        ValueError: if there is no such variant.
-    """
-    if variant not in VARIANTS:
-        raise ValueError(f"`variant` must be one of {sorted(VARIANTS)}. Received: variant={variant!r}")
-    return VARIANTS[variant]
 
 
 def num_classes(given: int | None, classes: int | None) -> int:
@@ -40,7 +28,7 @@ def num_classes(given: int | None, classes: int | None) -> int:
 
 
 def image_size(
-    row: rows.Variant, image_px: int | None, input_shape, input_tensor, include_top: bool
+    spec: rows.Variant, image_px: int | None, input_shape, input_tensor, include_top: bool
 ) -> tuple[int | None, int | None]:
     """Returns the height and width of the images, in pixels; None where `input_shape` or `input_tensor` leaves it open.
 
@@ -66,7 +54,7 @@ def image_size(
     if len(set(given.values())) > 1:
         names = " and ".join(f"`{name}`" for name in given)
         raise ValueError(f"{names} must have the same shape. Received: {received}")
-    height, width, _ = next(iter(given.values()), (row.image_px, row.image_px, 3))
+    height, width, _ = next(iter(given.values()), (spec.image_px, spec.image_px, 3))
     if include_top and (height is None or height != width):
         raise ValueError(
             "Images must be squares of a known size unless `include_top` is False: the size determines the inputs of "
@@ -86,27 +74,26 @@ def check_output(include_top, pooling, classifier_activation, column_devices) ->
         )
 
 
-def check_devices(variant: str, row: rows.Variant, merged: bool, column_devices) -> None:
+def check_devices(variant: str, spec: rows.Variant, merged: bool, column_devices) -> None:
     """Raises ValueError unless `column_devices` names an existing device for each of several separate columns."""
-    if merged or row.columns != len(column_devices) or row.select(rows.BatchNorm):
+    if merged or spec.columns != len(column_devices) or spec.select(rows.BatchNorm):
         raise ValueError(
             "`column_devices` must name one device for each of several separate columns. "
-            f"{variant} has {1 if merged else row.columns}. Received: column_devices={column_devices}"
+            f"{variant} has {1 if merged else spec.columns}. Received: column_devices={column_devices}"
         )
     device_placement.check_devices_exist(column_devices)
 
 
 def layer_shapes(
-    row: rows.Variant, size: tuple[int | None, int | None], classes: int, include_top: bool, activation: str | None
+    spec: rows.Variant, size: tuple[int | None, int | None], classes: int, include_top: bool, activation: str | None
 ) -> list[rows.LayerShape]:
     """Returns the shapes of the network's layers, for squares of the shorter known side of the images.
 
     Raises:
         ValueError: if the images are too small for a layer.
     """
-    sides = [side for side in size if side is not None] or [row.image_px]
-    row = row.replace(image_px=min(sides))
-    shapes = list(rows.trace(row, classes))
+    image_px = min([side for side in size if side is not None] or [spec.image_px])
+    shapes = list(rows.trace(spec.replace(image_px=image_px), classes))
     if not include_top:
         shapes = list(itertools.takewhile(lambda shape: not isinstance(shape.row, rows.Dense), shapes))
         while isinstance(shapes[-1].row, rows.Dropout):  # one_weird_trick's belongs to fc6
@@ -119,6 +106,6 @@ def layer_shapes(
             listed = ", ".join(f"{each.name} {each.output_shape[0]}" for each in before)
             raise ValueError(
                 f"`image_px` is too small: the sides of the feature maps are {listed}, and {shape.name} has none. "
-                f"Received: image_px={row.image_px}"
+                f"Received: {image_px=}"
             )
     return shapes

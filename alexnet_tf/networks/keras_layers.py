@@ -24,8 +24,8 @@ def make_layer(
     shape: rows.LayerShape,
     num_columns: int,
     merged: bool,
-    initializer: str | keras.initializers.Initializer | None,
     devices: Sequence[str] | None,
+    initializer: str | keras.initializers.Initializer | None,
     initial_biases: float | None = None,
 ) -> keras.layers.Layer:
     """Makes the Keras layer of a row.
@@ -34,56 +34,16 @@ def make_layer(
         shape: the row and its shapes.
         num_columns: number of columns of the network.
         merged: whether a layer that is connected to every column is one layer for all columns.
-        initializer: see `model.build_alexnet`.
         devices: None, or a device for each column; then each column is a separate tensor from conv1 to the classifier.
-        initial_biases: see `model.build_alexnet`.
-
-    Raises:
-        ValueError: if the row has an unknown class.
+        initializer, initial_biases: see `model.build_alexnet`.
     """
-    row, placed = shape.row, {"devices": devices, "output_per_group": devices is not None}
-    # At least float32: the 8 bits of bfloat16 are too few for 1000 probabilities.
-    output_dtype = keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")
+    row = shape.row
     match row:
-        case rows.Conv():
-            return GroupedConv2D(
-                row.filters,
-                row.kernel_size,
-                strides=row.strides,
-                padding=row.padding,
-                groups=1 if merged and row.input_columns == "all" else num_columns,
-                input_columns=row.input_columns,
-                use_bias=rows.has_biases(row),
-                **_initial_weights(shape, initializer, initial_biases),
-                **placed,
-                name=row.name,
-            )
-        case rows.Local():
-            return LocallyConnected2D(
-                row.filters,
-                row.kernel_size,
-                **_initial_weights(shape, initializer, initial_biases),
-                name=row.name,
-            )
-        case rows.Dense(units=None):  # the classifier has no columns; as in the original program, gpu=0 computes it
-            return ColumnDense(
-                shape.output_shape[-1],
-                groups=1,
-                input_columns=row.input_columns,
-                devices=devices and devices[:1],
-                **_initial_weights(shape, initializer, initial_biases),
-                dtype=output_dtype,
-                name=row.name,
-            )
-        case rows.Dense():
-            return ColumnDense(
-                shape.output_shape[-1],
-                groups=1 if merged and row.input_columns == "all" else num_columns,
-                input_columns=row.input_columns,
-                **_initial_weights(shape, initializer, initial_biases),
-                **placed,
-                name=row.name,
-            )
+        case None:
+            return keras.layers.Softmax(dtype=_output_dtype(), name=shape.name)
+        case rows.Conv() | rows.Local() | rows.Dense():
+            weights = _initial_weights(shape, initializer, initial_biases)
+            return _make_layer_with_kernel(shape, num_columns, merged, devices, weights)
         case rows.Dropout(rescaled=True):
             return ReplicaDropout(row.rate, name=row.name)
         case rows.Dropout():
@@ -92,8 +52,6 @@ def make_layer(
             return keras.layers.BatchNormalization(
                 momentum=row.momentum, epsilon=row.epsilon, center=row.scaled, scale=row.scaled, name=row.name
             )
-        case None:
-            return keras.layers.Softmax(dtype=output_dtype, name=shape.name)
         case rows.LRN():
             groups = num_columns if row.input_columns == "own" and devices is None else 1
             constants = (row.k, row.n, row.alpha, row.beta, row.alpha_divided_by_n)
@@ -108,9 +66,32 @@ def make_layer(
             layer = keras.layers.ReLU(name=row.name)
         case rows.Activation():
             layer = keras.layers.Activation(row.function, name=row.name)
-        case _:
-            raise ValueError(f"A variant's layers must be rows of `alexnet_tf.networks.rows`. Received: {row!r}")
     return layer if devices is None else ColumnWise(layer, devices, name=row.name)
+
+
+def _make_layer_with_kernel(shape, num_columns, merged, devices, weights) -> keras.layers.Layer:
+    row = shape.row
+    common = weights | {"input_columns": row.input_columns, "use_bias": row.bias is not None, "name": row.name}
+    columns = {
+        "groups": 1 if merged and row.input_columns == "all" else num_columns,
+        "devices": devices,
+        "output_per_group": devices is not None,
+    }
+    match row:
+        case rows.Conv():
+            return GroupedConv2D(row.filters, row.kernel_size, row.strides, row.padding, **columns, **common)
+        case rows.Local():
+            return LocallyConnected2D(row.filters, row.kernel_size, **common)
+        case rows.Dense(units=None):  # the classifier has no columns; as in the original program, gpu=0 computes it
+            classes, device = shape.output_shape[-1], devices and devices[:1]
+            return ColumnDense(classes, groups=1, devices=device, dtype=_output_dtype(), **common)
+        case _:
+            return ColumnDense(row.units, **columns, **common)
+
+
+def _output_dtype() -> str:
+    """At least float32: the 8 bits of bfloat16 are too few for 1000 probabilities."""
+    return keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")
 
 
 def _initial_weights(shape, initializer, initial_biases) -> dict[str, Any]:

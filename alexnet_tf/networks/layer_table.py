@@ -10,7 +10,7 @@ from typing import Any
 
 from alexnet_tf.networks import rows
 from alexnet_tf.networks.rows import LayerShape, Variant
-from alexnet_tf.networks.variants import VARIANTS
+from alexnet_tf.networks.variants import VARIANTS, find_variant
 
 COLUMNS = (
     "layer",
@@ -31,17 +31,17 @@ def table(variant: str, num_classes: int = 1000) -> list[tuple[str, ...]]:
 
     Devices 1 and 2 are the paper's two GPUs.
     """
-    row = VARIANTS[variant]
-    shapes = list(rows.trace(row, num_classes))
-    on_both = "1, 2" if row.columns > 1 and not row.columns_merged else "1"
-    image = (row.image_px, row.image_px, 3)
+    spec = VARIANTS[variant]
+    shapes = list(rows.trace(spec, num_classes))
+    on_both = "1, 2" if spec.columns > 1 and not spec.columns_merged else "1"
+    image = (spec.image_px, spec.image_px, 3)
     lines = [
         _line("image", image, on_both),
-        _line("mean_image", image, on_both, settings=_mean_image_settings(row)),
+        _line("mean_image", image, on_both, settings=_mean_image_settings(spec)),
     ]
     for shape in shapes:
         device = "1" if shape in shapes[-2:] else on_both  # the classifier and its softmax
-        cells = _cells(shape, row)
+        cells = _cells(shape, spec)
         if shape is shapes[0]:
             cells["input"] = "the image"
         lines.append(_line(shape.name, shape.output_shape, device, **cells))
@@ -54,35 +54,31 @@ def _line(name: str, output_shape: tuple[int, ...], device: str, **cells: str) -
     return tuple(line[column] for column in COLUMNS)
 
 
-def _cells(shape: LayerShape, variant: Variant) -> dict[str, str]:
+def _cells(shape: LayerShape, spec: Variant) -> dict[str, str]:
     """Returns the cells of a layer by the names of their columns."""
     row = shape.row
     match row:
         case rows.Conv():
-            return _weights(shape, variant) | {
-                "kernel": _square(row.kernel_size),
-                "stride": str(row.strides),
-                "padding": _padding(row),
-            }
+            window = {"kernel": _square(row.kernel_size), "stride": str(row.strides), "padding": _padding(row)}
+            return window | _weights(shape, spec)
         case rows.Local():
-            padding = {"kernel": _square(row.kernel_size), "stride": "1", "padding": str(row.kernel_size // 2)}
-            return _weights(shape, variant) | padding
+            window = {"kernel": _square(row.kernel_size), "stride": "1", "padding": str(row.kernel_size // 2)}
+            return window | _weights(shape, spec)
         case rows.Dense():
-            return _weights(shape, variant)
+            return _weights(shape, spec)
         case rows.LRN():
             divided = " / n" if row.alpha_divided_by_n else ""
             return {
-                "input": _input(variant, row.input_columns),
+                "input": _input(spec, row.input_columns),
                 "settings": f"LRN: k {row.k:g}, n {row.n}, alpha {row.alpha:g}{divided}, beta {row.beta:g}",
             }
         case rows.WithinMapNorm():
             settings = f"k {row.k:g}, alpha {row.alpha:g} / n², beta {row.beta:g}"
             return {"kernel": _square(row.n), "settings": settings}
         case rows.BatchNorm():
-            settings = (
-                f"momentum {row.momentum:g}, epsilon {row.epsilon:g}{'' if row.scaled else ', no scale or shift'}"
-            )
-            return {"parameters": f"{shape.parameters:,}", "settings": settings}
+            settings = f"momentum {row.momentum:g}, epsilon {row.epsilon:g}"
+            unscaled = "" if row.scaled else ", no scale or shift"
+            return {"parameters": f"{shape.parameters:,}", "settings": settings + unscaled}
         case rows.MaxPool():
             edge = "0" if row.padding == "valid" else "right and bottom edge"
             return {"kernel": _square(row.pool_size), "stride": str(row.strides), "padding": edge}
@@ -93,20 +89,19 @@ def _cells(shape: LayerShape, variant: Variant) -> dict[str, str]:
     return {}
 
 
-def _weights(shape: LayerShape, variant: Variant) -> dict[str, str]:
-    row = shape.row
-    assert isinstance(row, rows.Conv | rows.Dense | rows.Local)
+def _weights(shape: LayerShape, spec: Variant) -> dict[str, str]:
+    row: Any = shape.row
     settings = f"std {row.std}, {'no bias' if row.bias is None else f'bias {row.bias:g}'}"
     return {
-        "input": _input(variant, row.input_columns),
+        "input": _input(spec, row.input_columns),
         "parameters": f"{shape.parameters:,}",
         "multiply-adds": f"{shape.multiply_adds:,}",
         "settings": "weights and biases uniform in ±1/√inputs" if row.std is None else settings,
     }
 
 
-def _input(variant: Variant, input_columns: str) -> str:
-    return "all" if variant.columns == 1 else {"own": "own column", "all": "both columns"}[input_columns]
+def _input(spec: Variant, input_columns: str) -> str:
+    return "all" if spec.columns == 1 else {"own": "own column", "all": "both columns"}[input_columns]
 
 
 def _square(side: int) -> str:
@@ -122,23 +117,24 @@ def _padding(row: rows.Conv) -> str:
     return str(top) if top == bottom == left == right else f"top {top}, bottom {bottom}, left {left}, right {right}"
 
 
-def _mean_image_settings(row: Variant) -> str:
+def _mean_image_settings(spec: Variant) -> str:
     scale = ""
-    if isinstance(row.input_scale, tuple):
-        scale = ", / (" + ", ".join(f"{1 / value:.5g}" for value in row.input_scale) + ")"
-    elif row.input_scale != 1:
-        scale = f", / {1 / row.input_scale:g}"
-    noise = "" if row.noise_divisor == 1 else f", / {row.noise_divisor:g} with color noise"
-    return f"- { ({'image': 'mean image', 'color': 'mean color'}[row.mean]) }{scale}{noise}"
+    if isinstance(spec.input_scale, tuple):
+        scale = ", / (" + ", ".join(f"{1 / value:.5g}" for value in spec.input_scale) + ")"
+    elif spec.input_scale != 1:
+        scale = f", / {1 / spec.input_scale:g}"
+    noise = "" if spec.noise_divisor == 1 else f", / {spec.noise_divisor:g} with color noise"
+    return f"- mean {spec.mean}{scale}{noise}"
 
 
 def totals(variant: str, num_classes: int = 1000) -> list[str]:
     """Returns sentences about a variant as a whole, compared with the paper."""
-    shapes = list(rows.trace(VARIANTS[variant], num_classes))
+    spec = VARIANTS[variant]
+    shapes = list(rows.trace(spec, num_classes))
     neurons = sum(math.prod(shape.output_shape) for shape in shapes if shape.multiply_adds)
     lines = [
-        f"{variant}: {VARIANTS[variant].title}.",
-        f"Source: {VARIANTS[variant].source}.",
+        f"{variant}: {spec.title}.",
+        f"Source: {spec.source}.",
         f"Parameters: {sum(shape.parameters for shape in shapes):,}. The paper says 60 million.",
         f"Neurons: {neurons:,}. The paper says 650,000.",
         f"Multiply-adds for one image: {sum(shape.multiply_adds for shape in shapes):,}.",
@@ -164,11 +160,11 @@ def difference(variant: str, against: str, num_classes: int = 1000) -> list[tupl
 def overview() -> list[tuple[str, ...]]:
     """Returns one line per variant: name, title, image side, kernels, parameters and millions of multiply-adds."""
     lines = []
-    for name, row in VARIANTS.items():
-        shapes = list(rows.trace(row, 1000))
+    for name, spec in VARIANTS.items():
+        shapes = list(rows.trace(spec, 1000))
         parameters, work = sum(s.parameters for s in shapes), sum(s.multiply_adds for s in shapes)
-        kernels = "-".join(str(conv.filters) for conv in row.layers if isinstance(conv, rows.Conv | rows.Local))
-        lines.append((name, row.title, str(row.image_px), kernels, f"{parameters:,}", f"{work / 1e6:.1f} M"))
+        kernels = "-".join(str(conv.filters) for conv in spec.layers if isinstance(conv, rows.Conv | rows.Local))
+        lines.append((name, spec.title, str(spec.image_px), kernels, f"{parameters:,}", f"{work / 1e6:.1f} M"))
     return lines
 
 
@@ -186,15 +182,13 @@ def describe(
     Raises:
         ValueError: if a variant does not exist, or `against` is given without `variant`.
     """
-    for name, value in (("variant", variant), ("against", against)):
-        if value is not None and value not in VARIANTS:
-            raise ValueError(f"`{name}` must be one of {sorted(VARIANTS)}. Received: {name}={value!r}")
     if variant is None:
         if against is not None:
             raise ValueError(f"`against` needs a `variant` to compare. Received: against={against!r}")
-        return _format(
-            ("variant", "what it is", "image", "kernels", "parameters", "multiply-adds"), overview(), markdown
-        )
+        head = ("variant", "what it is", "image", "kernels", "parameters", "multiply-adds")
+        return _format(head, overview(), markdown)
+    find_variant(variant)
+    find_variant(against or variant, "against")
     sentences = ("\n\n" if markdown else "\n").join(totals(variant, num_classes))
     if against is None:
         return f"{_format(COLUMNS, table(variant, num_classes), markdown)}\n{sentences}\n"

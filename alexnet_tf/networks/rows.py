@@ -21,10 +21,9 @@ class Conv:
         padding: "valid", "same", or zeros as ((top, bottom), (left, right)).
         input_columns: "own": kernels are connected only to the feature maps of their own column; "all": to those of
             every column.
-        std: standard deviation of the normal distribution of the initial weights. None: weights and biases are uniform
-            within ±1 / √fan-in, PyTorch's default.
-        bias: initial value of the biases; None for a layer without biases. Not used if `std` is None: there are
-            biases.
+        bias: initial value of the biases; None for a layer without biases.
+        std: standard deviation of the normal distribution of the initial weights; None if weights and biases are
+            uniform within ±1 / √fan-in, PyTorch's default.
     """
 
     name: str
@@ -163,14 +162,14 @@ class Variant:
 
     def without(self, *which: type | str) -> Variant:
         """Returns the variant without some layers, given as classes such as `LRN` or by name."""
-        removed = {layer.name for each in which for layer in self.select(each)}
-        return self.replace(layers=tuple(layer for layer in self.layers if layer.name not in removed))
+        removed = [row for each in which for row in self.select(each)]
+        return self.replace(layers=tuple(row for row in self.layers if row not in removed))
 
     def with_layers(self, which: type | str, **changes) -> Variant:
         """Returns the variant with changed layers: all of a class, or those named in a string such as "conv2 conv4"."""
-        changed = {layer.name for layer in self.select(which)}
-        rows = (dataclasses.replace(row, **changes) if row.name in changed else row for row in self.layers)
-        return self.replace(layers=tuple(rows))
+        changed = self.select(which)
+        layers = (dataclasses.replace(row, **changes) if row in changed else row for row in self.layers)
+        return self.replace(layers=tuple(layers))
 
     def insert(self, *layers: Layer, after: str) -> Variant:
         """Returns the variant with more layers after the one of that name."""
@@ -244,11 +243,12 @@ def trace(variant: Variant, num_classes: int) -> collections.abc.Iterator[LayerS
             case MaxPool():
                 output = (*(_pool_side(side, row) for side in sides), channels)
         weights = fan_in * output[-1]
-        if isinstance(row, Conv | Dense):
-            parameters = weights + (output[-1] if has_biases(row) else 0)
-        elif isinstance(row, Local):
-            parameters = (weights + output[-1]) * math.prod(sides)
-        yield LayerShape(row, row.name, shape, output, fan_in, parameters, weights * math.prod(output[:-1]))
+        positions = math.prod(output[:-1])
+        if isinstance(row, Conv | Local | Dense):
+            parameters = weights + (0 if row.bias is None else output[-1])
+        if isinstance(row, Local):
+            parameters *= positions
+        yield LayerShape(row, row.name, shape, output, fan_in, parameters, weights * positions)
         shape = output
     yield LayerShape(None, "softmax", shape, shape)
 
@@ -277,11 +277,6 @@ def connections(below: int, here: int, input_columns: str) -> list[tuple[int, in
     """
     everywhere = input_columns == "all" or below != here
     return [(lower, upper) for upper in range(here) for lower in range(below) if everywhere or lower == upper]
-
-
-def has_biases(row: Conv | Dense) -> bool:
-    """Whether a layer has biases. With `std` None, PyTorch's default initialization, it always has."""
-    return row.bias is not None or row.std is None
 
 
 def _conv_side(side: int, row: Conv, axis: int) -> int:

@@ -1,4 +1,4 @@
-"""What a Keras network consists of: its layers, columns, classifier and receptive fields.
+"""What a Keras network consists of: its layers, columns and classifier.
 
 Every function accepts networks from `build_alexnet`, with all columns in one tensor or each on its own device, and
 models that contain such a network: `keras.Sequential([base, keras.layers.Dense(10)])`.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -31,29 +31,6 @@ _KEEP_COLUMNS = (
     layers.ReplicaDropout,
     layers.WithinMapNormalization,
 )
-
-
-class ReceptiveField(NamedTuple):
-    """The pixels that a unit depends on, in each of the two directions.
-
-    The unit in row r of a feature map depends on `size` rows of pixels, from row `start` + r * `step` on; some of them
-    may lie outside of the image. A unit of a fully-connected layer depends on the whole image.
-    """
-
-    size: int
-    step: int
-    start: int
-
-
-class Window(NamedTuple):
-    """The inputs of a unit of a convolution or a pooling, in each of the two directions.
-
-    The unit in row r reads `size` rows, from row r * `stride` - `zeros_before` on.
-    """
-
-    size: int
-    stride: int
-    zeros_before: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,12 +163,11 @@ def last_hidden_layer(model: keras.Model) -> str:
     Raises:
         ValueError: if the network has no classifier.
     """
-    found, last = network_layers(model), classifier(model)
-    if last is None:
-        raise ValueError(f"{model.name} has no classifier. Received layers: {', '.join(each.name for each in found)}")
+    check_classifier(model)
     dropouts = (layers.PaperDropout, layers.ReplicaDropout, keras.layers.Dropout)
-    below = found[: [each.name for each in found].index(last.name)]
-    return next(layer.name for layer in reversed(below) if not isinstance(layer, dropouts))
+    names = class_layers(model)
+    below = [each for each in network_layers(model) if each.name not in names and not isinstance(each, dropouts)]
+    return below[-1].name
 
 
 def last_features(model: keras.Model) -> str:
@@ -278,44 +254,6 @@ def stages(model: keras.Model) -> list[Stage]:
         elif found and isinstance(column_layer(layer), _ACTIVATIONS):
             found[-1] = dataclasses.replace(found[-1], activation=layer.name)
     return found
-
-
-def receptive_field(model: keras.Model, name: str) -> ReceptiveField:
-    """The pixels that a unit of a layer depends on.
-
-    Raises:
-        ValueError: if there is no such layer.
-    """
-    check_layers(model, [name])
-    size, step, start = 1, 1, 0
-    for layer in network_layers(model):
-        output = layer.output[0] if isinstance(layer.output, list) else layer.output  # of one column
-        if len(output.shape) != 4:
-            return ReceptiveField(model.input_shape[1], 1, 0)
-        window, stride, zeros_before = input_window(layer)
-        start -= zeros_before * step
-        size += (window - 1) * step
-        step *= stride
-        if layer.name == name:
-            break
-    return ReceptiveField(size, step, start)
-
-
-def input_window(layer: keras.layers.Layer) -> Window:
-    """The inputs of a layer's unit; one position for layers that are neither convolutions nor poolings."""
-    inner = column_layer(layer)
-    if isinstance(inner, layers.GroupedConv2D | layers.LocallyConnected2D):
-        size, stride = inner.kernel_size, inner.strides
-    elif isinstance(inner, keras.layers.MaxPooling2D | keras.layers.Conv2D):
-        size = (inner.pool_size if isinstance(inner, keras.layers.MaxPooling2D) else inner.kernel_size)[0]
-        stride = inner.strides[0]
-    else:
-        return Window(1, 1, 0)
-    if inner.padding == "same":
-        inputs = layer.input[0] if isinstance(layer.input, list) else layer.input  # of one column
-        side = inputs.shape[1] or stride  # unknown: as for multiples of the stride
-        return Window(size, stride, max((-(-side // stride) - 1) * stride + size - side, 0) // 2)
-    return Window(size, stride, 0 if inner.padding == "valid" else int(inner.padding[0][0]))
 
 
 def column_layer(layer: keras.layers.Layer) -> keras.layers.Layer:

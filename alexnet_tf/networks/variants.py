@@ -21,28 +21,39 @@ from alexnet_tf.networks.rows import (
 )
 
 
-def _with_tanh(row: Variant) -> Variant:
-    rows = (
-        Activation(layer.name.replace("relu", "tanh"), "tanh") if isinstance(layer, Activation) else layer
-        for layer in row.layers
+def _with_tanh(variant: Variant) -> Variant:
+    tanh = (
+        Activation(row.name.replace("relu", "tanh"), "tanh") if isinstance(row, Activation) else row
+        for row in variant.layers
     )
-    return row.replace(layers=tuple(rows))
+    return variant.replace(layers=tuple(tanh))
 
 
-def _with_one_column(row: Variant) -> Variant:
-    one = row.replace(columns=1).with_layers("conv1", filters=48).with_layers("conv2", filters=128)
+def _with_one_column(variant: Variant) -> Variant:
+    one = variant.replace(columns=1).with_layers("conv1", filters=48).with_layers("conv2", filters=128)
     return one.with_layers("conv3 conv4", filters=192)  # conv5, fc6 and fc7 are not halved
 
 
-def _without_overlap(row: Variant) -> Variant:
+def _without_overlap(variant: Variant) -> Variant:
     # The original's pooling takes the ceiling. Maps of 28, 26, 13, 11 and 6 pixels follow from its paddings.
-    pooled = row.with_layers(MaxPool, pool_size=2, padding="same")
+    pooled = variant.with_layers(MaxPool, pool_size=2, padding="same")
     return pooled.with_layers("conv2", padding=((1, 1), (1, 1))).with_layers("conv5", padding="valid")
 
 
-def _with_independent_columns(row: Variant) -> Variant:
-    wider = row.with_layers("conv2", filters=320).with_layers("fc6", units=8192)
+def _with_independent_columns(variant: Variant) -> Variant:
+    wider = variant.with_layers("conv2", filters=320).with_layers("fc6", units=8192)
     return wider.with_layers("conv3 fc6 fc7", input_columns="own")
+
+
+def find_variant(name: str, argument: str = "variant") -> Variant:
+    """Returns the variant of that name, which was given as an argument.
+
+    Raises:
+        ValueError: if there is no such variant.
+    """
+    if name not in VARIANTS:
+        raise ValueError(f"`{argument}` must be one of {sorted(VARIANTS)}. Received: {argument}={name!r}")
+    return VARIANTS[name]
 
 
 # fmt: off
@@ -179,8 +190,8 @@ VARIANTS: dict[str, Variant] = {
         .with_layers("conv1", filters=64, padding=((2, 2), (2, 2)))
         .with_layers("conv2", filters=192)
         .with_layers("conv4", filters=256)
-        .with_layers(Conv, std=None, bias=None)                                   # PyTorch's default
-        .with_layers(Dense, std=None, bias=None)
+        .with_layers(Conv, std=None)                                              # PyTorch's default
+        .with_layers(Dense, std=None)
         .insert(Dropout("drop5"), after="pool5")
         .with_layers(Dropout, rescaled=True)
     ),

@@ -13,7 +13,7 @@ from alexnet_tf.figures import strongest_images
 from alexnet_tf.files import write_json
 from alexnet_tf.layers import GroupedConv2D, LocalResponseNormalization
 from alexnet_tf.model import count_parameters, variant_name
-from alexnet_tf.networks import structure
+from alexnet_tf.networks import receptive_fields, structure
 from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.serving import browser_runtime, conversion
 from alexnet_tf.serving.formats import ExportConfig
@@ -118,7 +118,7 @@ def _describe_stage(model, stage):
         "connections": stage.connections,
         "joins_columns": stage.joins_columns,
         "steps": _describe_steps(model, stage),
-        "field": structure.receptive_field(model, stage.activation)._asdict(),
+        "field": receptive_fields.receptive_field(model, stage.activation)._asdict(),
     }
 
 
@@ -144,7 +144,7 @@ def _shape(layer):
 def _describe_kernel(stage, below):
     step = {"title": stage.layer.name, "input": _shape(below)} | _shape(stage.layer)
     if isinstance(stage.layer, GroupedConv2D):
-        return step | {"kind": "convolution", **structure.input_window(stage.layer)._asdict()}
+        return step | {"kind": "convolution", **receptive_fields.input_window(stage.layer)._asdict()}
     return step | {"kind": "sum", "inputs": int(np.prod(structure.merged_weights(stage.layer)["kernel"].shape[:-1]))}
 
 
@@ -152,7 +152,7 @@ def _describe_step(below, layer):
     """The step of a layer without a kernel; None if it changes the maps' shape otherwise than by max-pooling."""
     step, inner = _shape(layer), structure.column_layer(layer)
     if isinstance(inner, keras.layers.MaxPooling2D):
-        return step | {"kind": "pooling", **structure.input_window(layer)._asdict()}
+        return step | {"kind": "pooling", **receptive_fields.input_window(layer)._asdict()}
     if structure.output_shape(layer) != structure.output_shape(below):
         return None
     if isinstance(inner, keras.layers.ReLU | keras.layers.Activation | keras.layers.Softmax):
@@ -224,7 +224,7 @@ def _write_strongest(folder, model, layers, images, labels):
             name, cells, cell_px = "images", strongest.indices, min(_PATCH_PX, images.shape[1])
             thumbnails = thumbnails or _write_sprite(folder / "strongest" / "images.jpg", images, cell_px)
         else:
-            field = structure.ReceptiveField(**described["field"])
+            field = receptive_fields.Window(**described["field"])
             places = zip(strongest.indices.ravel(), strongest.rows.ravel(), strongest.columns.ravel(), strict=True)
             patches = [strongest_images.crop_receptive_field(images[index], field, *place) for index, *place in places]
             name, cells, cell_px = described["name"], np.arange(len(patches)), min(_PATCH_PX, field.size)

@@ -10,9 +10,9 @@ import numpy as np
 import programs
 import pytest
 
-from alexnet_tf.figures import activations, optimized_inputs
+from alexnet_tf.figures import optimized_inputs
 from alexnet_tf.model import build_alexnet
-from alexnet_tf.networks import structure
+from alexnet_tf.networks import receptive_fields, structure
 from alexnet_tf.tfrecords import reader, schema
 
 SCRIPT = """
@@ -36,7 +36,7 @@ def _middle(model, images, layer):
 class TestOptimizeInputs:
     def test_kernels_of_conv1_are_recovered(self):
         model = build_alexnet("testing", 10, initializer="zeros", input_scale=0.01)
-        size = structure.receptive_field(model, "conv1")[0]
+        size = receptive_fields.receptive_field(model, "conv1")[0]
         middle, x, y = (size - 1) / 2, *np.mgrid[:size, :size]
         waves = [np.sin(2 * np.pi * (x - middle) / 4), np.sin(2 * np.pi * (y - middle) / 4)]  # as fast as the stride
         kernel = np.zeros(model.get_layer("conv1").kernels[0].shape, "float32")
@@ -47,8 +47,8 @@ class TestOptimizeInputs:
         images, values = optimized_inputs.optimize_inputs(model, "conv1", [0, 1, 2], steps=60)
         assert images.shape == (3, size, size, 3) and images.dtype == np.uint8
         on_gray = np.full((3, 56, 56, 3), 127.5, "float32")
-        field, position = structure.receptive_field(model, "conv1"), activations.activations(model, on_gray, ["conv1"])
-        first = field.start + field.step * (position["conv1"][0].shape[1] // 2)
+        field, maps = receptive_fields.receptive_field(model, "conv1"), model.get_layer("conv1").output.shape[1]
+        first = field.start + field.step * (maps // 2)
         on_gray[:, first : first + size, first : first + size] = images
         np.testing.assert_allclose(values, np.diag(_middle(model, on_gray, "conv1")[:, :3]), rtol=1e-4)
         for index in range(3):

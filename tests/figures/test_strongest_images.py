@@ -6,7 +6,7 @@ import pytest
 
 from alexnet_tf.figures import image_grids, strongest_images
 from alexnet_tf.model import build_alexnet
-from alexnet_tf.networks.structure import ReceptiveField
+from alexnet_tf.networks.receptive_fields import Window
 from alexnet_tf.tfrecords import schema
 
 
@@ -47,13 +47,11 @@ class TestFindStrongestImages:
 class TestCropReceptiveField:
     def test_field_outside_of_the_image_is_moved_into_it(self):
         image = np.random.default_rng(0).integers(0, 100, (20, 20, 3)).astype("uint8")
-        inside = strongest_images.crop_receptive_field(image, ReceptiveField(5, 2, 0), 3, 4)
+        inside = strongest_images.crop_receptive_field(image, Window(5, 2, 0), 3, 4)
         np.testing.assert_array_equal(inside, image[6:11, 8:13])
-        corner = strongest_images.crop_receptive_field(image, ReceptiveField(5, 2, -2), 0, 9)
+        corner = strongest_images.crop_receptive_field(image, Window(5, 2, -2), 0, 9)
         np.testing.assert_array_equal(corner, image[:5, 15:])
-        np.testing.assert_array_equal(
-            strongest_images.crop_receptive_field(image, ReceptiveField(25, 2, -2), 1, 1), image
-        )
+        np.testing.assert_array_equal(strongest_images.crop_receptive_field(image, Window(25, 2, -2), 1, 1), image)
 
 
 class TestDrawStrongestImages:

@@ -1,8 +1,4 @@
-"""The layers with columns against float64 NumPy, and the device of each column."""
-
-import subprocess
-import sys
-import textwrap
+"""The layers with columns against float64 NumPy."""
 
 import keras
 import numpy as np
@@ -103,51 +99,6 @@ class TestGroupedConv2D:
     def test_invalid_channels_raise(self, shape):
         with pytest.raises(ValueError, match="input_shape="):
             GroupedConv2D(8, 3).build(shape)
-
-    @pytest.mark.slow
-    @pytest.mark.parametrize("layer", ["GroupedConv2D(8, 3, devices=devices)", "ColumnDense(8, devices=devices)"])
-    def test_operations_of_a_group_run_on_its_device(self, layer):
-        # In a separate process: the number of logical devices is fixed when TensorFlow starts.
-        program = textwrap.dedent(f"""
-            import tensorflow as tf
-            from tensorflow.core.protobuf import config_pb2
-            tf.config.set_logical_device_configuration(
-                tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 3
-            )
-            from alexnet_tf.layers import ColumnDense, GroupedConv2D
-            devices = ["CPU:1", "CPU:2"]
-            layer = {layer}
-            x = tf.random.normal((2, 6, 6, 4)) if "Conv" in {layer!r} else tf.random.normal((2, 6))
-            layer(x)
-            for variable in layer.variables:
-                print("variable", variable.name, variable.value.device[-1])
-            @tf.function
-            def step(x):
-                with tf.GradientTape() as tape:
-                    tape.watch(x)
-                    loss = tf.reduce_sum(layer(x) ** 2)
-                return tape.gradient(loss, [x, *(v.value for v in layer.trainable_variables)])
-            options = config_pb2.RunOptions(output_partition_graphs=True)
-            metadata = config_pb2.RunMetadata()
-            concrete = step.get_concrete_function(x)
-            from tensorflow.python.eager import context
-            context.enable_run_metadata()
-            concrete(x)
-            for graph in context.export_run_metadata().partition_graphs:
-                for node in graph.node:
-                    if "Conv2D" in node.op or "MatMul" in node.op:
-                        print("op", node.op, node.device[-1])
-        """)
-        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        lines = [line.split() for line in result.stdout.splitlines()]
-        variables = {(name, device) for kind, name, device in lines if kind == "variable"}
-        assert variables == {("kernel_1", "1"), ("bias_1", "1"), ("kernel_2", "2"), ("bias_2", "2")}
-        operations = [(name, device) for kind, name, device in lines if kind == "op"]
-        on_first = sorted(name for name, device in operations if device == "1")
-        on_second = sorted(name for name, device in operations if device == "2")
-        assert len(on_first) >= 3, operations  # forward, gradient of the input, gradient of the kernel
-        assert on_first == on_second
-        assert len(on_first) + len(on_second) == len(operations)
 
 
 class TestColumnDense:

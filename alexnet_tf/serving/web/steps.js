@@ -13,9 +13,9 @@ function fromFloat16(bits) {
 }
 
 /** The positions that a unit of a convolution or pooling reads, row by row; null outside the maps. */
-function windowOf({ size, stride, zeros_before: before }, position, side) {
+function windowOf({ size, step, start }, position, side) {
   return Array.from({ length: size ** 2 }, (_, at) => {
-    const row = position.row * stride - before + floor(at / size), column = position.column * stride - before + (at % size);
+    const row = position.row * step + start + floor(at / size), column = position.column * step + start + (at % size);
     return min(row, column) >= 0 && max(row, column) < side ? { row, column } : null;
   });
 }
@@ -63,8 +63,8 @@ function follow(layer, map, unit) {
     positions[i - 1] = steps[i].kind === "pooling" ? pooling(steps[i], steps[i - 1], map, positions[i]).where : positions[i];
   }
   for (let i = here + 1; i < steps.length; i++) {
-    const { kind, size, stride, zeros_before: before, side } = steps[i];
-    const inWindow = (at) => min(side - 1, max(0, Math.ceil((at + before - size + 1) / stride)));
+    const { kind, size, step, start, side } = steps[i];
+    const inWindow = (at) => min(side - 1, max(0, Math.ceil((at - start - size + 1) / step)));
     const { row, column } = positions[i - 1];
     positions[i] = kind === "pooling" ? { row: inWindow(row), column: inWindow(column) } : positions[i - 1];
   }
