@@ -242,9 +242,3 @@ def paper_alexnet(images, weights, labels):
     d_conv1 = relu_gradient(local_response_normalization_gradient(d_norm1, conv1, **NORMALIZATION), conv1)
     _, *gradients["conv1"] = grouped_conv2d_gradients(d_conv1, images, *layers["conv1"])
     return fc8, loss, {name: tuple(gradients[name]) for name in weights}
-
-
-def momentum_step(weight, velocity, gradient, learning_rate, momentum=0.9, weight_decay=0.0005):
-    """Returns the next (weight, velocity), in their shapes. Source of the rule and its numbers: [paper] 5."""
-    velocity = momentum * velocity - weight_decay * learning_rate * weight - learning_rate * gradient
-    return weight + velocity, velocity

@@ -11,8 +11,13 @@ from alexnet_tf.layers import ColumnDense, ColumnWise, GroupedConv2D
 
 
 class TestGroupedConv2D:
-    @pytest.mark.parametrize("mode", MODES)
-    @pytest.mark.parametrize("groups, input_columns", [(1, "own"), (2, "own"), (2, "all"), (3, "own")])
+    @pytest.mark.parametrize(
+        "mode, groups, input_columns",
+        [
+            *(("eager", *case) for case in [(1, "own"), (2, "own"), (2, "all"), (3, "own")]),
+            *((mode, 2, input_columns) for mode in ("graph", "xla") for input_columns in ("own", "all")),
+        ],
+    )
     @pytest.mark.parametrize("strides, padding", [(1, ((1, 1), (1, 1))), (2, ((0, 3), (0, 2)))])
     def test_forward_and_gradients_equal_float64(self, mode, groups, input_columns, strides, padding):
         x = activations((2, 9, 8, 6), scale=1)
@@ -102,8 +107,7 @@ class TestGroupedConv2D:
 
 
 class TestColumnDense:
-    @pytest.mark.parametrize("mode", MODES)
-    @pytest.mark.parametrize("groups", [1, 2, 4])
+    @pytest.mark.parametrize("mode, groups", [("eager", 1), ("eager", 4), *((mode, 2) for mode in MODES)])
     def test_forward_and_gradients_equal_float64(self, mode, groups):
         x = activations((3, 5), scale=1)
         layer = ColumnDense(8, groups=groups, bias_initializer="normal")

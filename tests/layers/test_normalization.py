@@ -10,12 +10,12 @@ from alexnet_tf.layers import LocalResponseNormalization, WithinMapNormalization
 
 
 class TestLocalResponseNormalization:
-    @pytest.mark.parametrize("mode", MODES)
     @pytest.mark.parametrize(
-        "maps, arguments",
+        "mode, maps, arguments",
         [
-            *((maps, (2.0, 5, 1e-4, 0.75, groups)) for maps, groups in [(1, 1), (3, 1), (7, 1), (96, 2), (12, 3)]),
-            (9, (1.0, 3, 0.01, 0.6, 1)),
+            *(("eager", maps, (2.0, 5, 1e-4, 0.75, groups)) for maps, groups in [(1, 1), (3, 1), (7, 1), (12, 3)]),
+            *((mode, 96, (2.0, 5, 1e-4, 0.75, 2)) for mode in MODES),
+            *((mode, 9, (1.0, 3, 0.01, 0.6, 1)) for mode in MODES),
         ],
     )
     def test_forward_and_gradient_equal_float64(self, mode, maps, arguments):
@@ -75,8 +75,13 @@ class TestLocalResponseNormalization:
 
 
 class TestWithinMapNormalization:
-    @pytest.mark.parametrize("mode", MODES)
-    @pytest.mark.parametrize("shape, n", [((2, 7, 6, 3), 5), ((1, 2, 3, 1), 5), ((2, 4, 4, 2), 3), ((1, 3, 3, 2), 1)])
+    @pytest.mark.parametrize(
+        "mode, shape, n",
+        [
+            *(("eager", shape, n) for shape, n in [((1, 2, 3, 1), 5), ((2, 4, 4, 2), 3), ((1, 3, 3, 2), 1)]),
+            *((mode, (2, 7, 6, 3), 5) for mode in MODES),
+        ],
+    )
     def test_forward_and_gradient_equal_float64(self, mode, shape, n):
         x = activations(shape)
         output, (gradient,) = call(WithinMapNormalization(n=n), tf.constant(x), mode)
@@ -89,11 +94,11 @@ class TestWithinMapNormalization:
     def test_reference_gradient_equals_finite_differences(self):
         x, upstream, step = np.float64(activations((1, 4, 3, 2))), np.sin(np.arange(24.0)).reshape(1, 4, 3, 2), 1e-4
         gradient = reference.within_map_normalization_gradient(upstream, x, 1.0, 3, 1e-3, 0.75)
-        for place in np.ndindex(x.shape):
+        for position in np.ndindex(x.shape):
             change = np.zeros_like(x)
-            change[place] = step
+            change[position] = step
             outputs = [reference.within_map_normalization(x + s * change, 1.0, 3, 1e-3, 0.75) for s in (1, -1)]
-            assert abs(np.sum(upstream * (outputs[0] - outputs[1])) / (2 * step) - gradient[place]) < 1e-7
+            assert abs(np.sum(upstream * (outputs[0] - outputs[1])) / (2 * step) - gradient[position]) < 1e-7
 
     def test_maps_do_not_affect_each_other(self):
         x = activations((1, 4, 4, 2), scale=300)
