@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch_reference
 from programs import ENVIRONMENT
-from torch_reference import torch_parameters
 
 from alexnet_tf.model import build_alexnet
 
@@ -45,11 +45,8 @@ def test_plain_keras_and_pytorch_networks_compute_the_same_function():
     np.testing.assert_allclose(keras_network(scaled, training=False), expected, rtol=1e-3, atol=1e-6)
 
     network = contestants.torch_network().eval()
+    torch_reference.copy_to_torch(ours, network)
     with torch.no_grad():
-        for variable, parameter, convert in torch_parameters(ours, network):
-            # `convert` maps their layout to ours. Applied to indices, it gives where each of our values is in theirs.
-            indices = convert(np.arange(parameter.numel()).reshape(parameter.shape)).reshape(-1)
-            parameter.view(-1)[torch.tensor(indices)] = torch.tensor(variable.numpy().reshape(-1))
         logits = network(torch.from_numpy(scaled.transpose(0, 3, 1, 2).copy()))
     probabilities = torch.softmax(logits, dim=1).numpy()
     np.testing.assert_allclose(probabilities, expected, rtol=1e-3, atol=1e-6)

@@ -240,7 +240,6 @@ def _percentages(text, start):
     return [float(number) for number in re.findall(r"([\d.]+)%", line)]
 
 
-@pytest.mark.skipif(not (ROOT / "docs").exists(), reason="a Bazel sandbox holds no docs")
 class TestLesson:
     @pytest.mark.parametrize("name", ["tutorial.ipynb", "tutorial_solutions.ipynb"])
     def test_names_used_from_the_package_exist(self, name):

@@ -352,6 +352,15 @@ def torch_parameters(model, network):
                     yield layer.biases[column], own.bias, lambda array, ps=parts, p=part: np.split(array, ps)[p]
 
 
+def copy_to_torch(model, network):
+    """Copies the weights of a Keras model to the PyTorch network."""
+    with torch.no_grad():
+        for variable, parameter, convert in torch_parameters(model, network):
+            # `convert` maps their layout to ours. Applied to indices, it gives where each of our values is in theirs.
+            indices = convert(np.arange(parameter.numel()).reshape(parameter.shape)).reshape(-1)
+            parameter.view(-1)[torch.tensor(indices)] = torch.tensor(variable.numpy().reshape(-1))
+
+
 def local_kernel(array, maps):
     """From (maps * 9, filters, positions) to (9 * maps, positions * filters)."""
     array = array.reshape(maps, 9, *array.shape[1:]).transpose(1, 0, 3, 2)

@@ -106,10 +106,7 @@ def test_hundred_steps_of_the_paper(float64):
     pixels = random.integers(64, 192, (4, 28, 28, 3)).repeat(8, axis=1).repeat(8, axis=2).astype("uint8")
     labels = np.array([0, 3, 3, 9], "int32")
     first = {id(weight): np.array(weight) for weight in model.weights}
-    with torch.no_grad():
-        for layer in model.layers[2:]:
-            if layer.weights:
-                copy_to_torch(layer, getattr(network, layer.name))
+    torch_reference.copy_to_torch(model, network)
     velocities = {parameter: torch.zeros_like(parameter) for parameter in network.parameters()}
     centered = torch.tensor(np.float64(pixels).transpose(0, 3, 1, 2) / 64)
     losses = []
@@ -137,17 +134,3 @@ def test_hundred_steps_of_the_paper(float64):
         # Stricter than the weights, most of which hardly move: their change in training.
         error = relative_error(ours - first[id(variable)], expected - first[id(variable)])
         assert error < 1e-3, f"{variable.path}: {error:.2e}"
-
-
-def copy_to_torch(layer, theirs):
-    """Copies the weights of a Keras layer to a PyTorch layer: the inverse of `torch_parameters`."""
-    kernel = np.concatenate([np.asarray(k) for k in layer.kernels], axis=-1)
-    bias = np.concatenate([np.asarray(b) for b in layer.biases])
-    if kernel.ndim == 4:
-        kernel = kernel.transpose(3, 2, 0, 1)
-    elif len(layer.input.shape) == 4:
-        kernel = kernel.reshape(*layer.input.shape[1:], -1).transpose(3, 2, 0, 1).reshape(kernel.shape[::-1])
-    else:
-        kernel = kernel.T
-    theirs.weight.copy_(torch.tensor(np.ascontiguousarray(kernel)))
-    theirs.bias.copy_(torch.tensor(bias))
