@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-import torch_reference
 from programs import ENVIRONMENT
+from torch_weights import copy_to_torch
 
 from alexnet_tf.model import build_alexnet
 
@@ -45,7 +45,7 @@ def test_plain_keras_and_pytorch_networks_compute_the_same_function():
     np.testing.assert_allclose(keras_network(scaled, training=False), expected, rtol=1e-3, atol=1e-6)
 
     network = contestants.torch_network().eval()
-    torch_reference.copy_to_torch(ours, network)
+    copy_to_torch(ours, network)
     with torch.no_grad():
         logits = network(torch.from_numpy(scaled.transpose(0, 3, 1, 2).copy()))
     probabilities = torch.softmax(logits, dim=1).numpy()

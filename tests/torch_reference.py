@@ -5,13 +5,9 @@ scaled, and returns logits. It works in float64 after `.double()`. Weights are P
 compares copies their own in.
 """
 
-from __future__ import annotations
-
-import dataclasses
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-import keras
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -89,7 +85,7 @@ class PaperDropout(nn.Module):
         return x * (1 - self.p)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Variant:
     """What sets one network apart; the defaults are the paper's two columns."""
 
@@ -128,16 +124,13 @@ def _without(*names: str, order: str = ORDER) -> str:
 _CAFFE = Variant(order=_without("pad1"), side=227, lrn_k=1.0, lrn_alpha=1e-4 / 5, lrn_columns=1, rescaled_dropout=True)
 
 _ALL_POOLS = ("pool1", "pool2", "pool3", "pool5")
+_SMALL = {"sizes": (5, 5, 5), "strides": (1, 1, 1), "groups": (1, 1, 1), "padding": (2, 2, 2), "pool_ceil": _ALL_POOLS}
 # The maps' sides are 32, 16, 8 and 4: each pooling takes partial windows at the bottom and right too.
 _FOUR_LAYER = Variant(
     order="conv1 relu1 pool1 conv2 relu2 pool2 conv3 relu3 pool3 flatten fc4",
     side=32,
     kernels=(32, 32, 64),
-    sizes=(5, 5, 5),
-    strides=(1, 1, 1),
-    groups=(1, 1, 1),
-    padding=(2, 2, 2),
-    pool_ceil=_ALL_POOLS,
+    **_SMALL,
 )
 
 # conv1 has no neuron, pool1 has; a second normalization within each map; LRN's alpha is divided by n.
@@ -147,8 +140,8 @@ _ORIGINAL = Variant(
     .replace("relu5 pool5", "pool5 relu5"),
     lrn_alpha=1e-4 / 5,
 )
-_ORIGINAL_SIX = dataclasses.replace(_ORIGINAL, order=_ORIGINAL.order.replace("relu5 ", "relu5 conv6 relu_conv6 "))
-_CUDA_CONVNET2 = dataclasses.replace(
+_ORIGINAL_SIX = replace(_ORIGINAL, order=_ORIGINAL.order.replace("relu5 ", "relu5 conv6 relu_conv6 "))
+_CUDA_CONVNET2 = replace(
     _ORIGINAL,
     order=_without("within2", order=_ORIGINAL.order),
     kernels=(64, 192, 384, 256, 256),
@@ -163,31 +156,23 @@ _CIFAR = Variant(
     order="conv1 relu1 pool1 conv2 relu2 pool2 local3 relu3 local4 relu4 flatten fc10",
     side=24,
     kernels=(64, 64),
-    sizes=(5, 5),
-    strides=(1, 1),
-    groups=(1, 1),
-    padding=(2, 2),
-    pool_ceil=_ALL_POOLS,
     local=(32, 32),
+    **_SMALL,
 )
 
 _VARIANTS = {
     "paper": Variant(),
     "original": _ORIGINAL,
-    "original_no_lrn": dataclasses.replace(
-        _ORIGINAL, order=_without("norm1", "norm2", "within2", order=_ORIGINAL.order)
-    ),
-    "original_no_overlap": dataclasses.replace(_ORIGINAL, **_NO_OVERLAP),
-    "original_one_column": dataclasses.replace(_ORIGINAL, **_ONE_COLUMN),
-    "original_independent_columns": dataclasses.replace(_ORIGINAL, **_INDEPENDENT),
+    "original_no_lrn": replace(_ORIGINAL, order=_without("norm1", "norm2", "within2", order=_ORIGINAL.order)),
+    "original_no_overlap": replace(_ORIGINAL, **_NO_OVERLAP),
+    "original_one_column": replace(_ORIGINAL, **_ONE_COLUMN),
+    "original_independent_columns": replace(_ORIGINAL, **_INDEPENDENT),
     "original_six_conv": _ORIGINAL_SIX,
-    "original_six_conv_2011": dataclasses.replace(
-        _ORIGINAL_SIX, order=_ORIGINAL_SIX.order.replace("fc8", "fc_linear fc8")
-    ),
+    "original_six_conv_2011": replace(_ORIGINAL_SIX, order=_ORIGINAL_SIX.order.replace("fc8", "fc_linear fc8")),
     "cuda_convnet2": _CUDA_CONVNET2,
-    "krizhevsky_2014": dataclasses.replace(_CUDA_CONVNET2, kernels=(64, 192, 384, 384, 256)),
+    "krizhevsky_2014": replace(_CUDA_CONVNET2, kernels=(64, 192, 384, 384, 256)),
     "cifar_13pct": _CIFAR,
-    "cifar_11pct": dataclasses.replace(
+    "cifar_11pct": replace(
         _CIFAR,
         order=_CIFAR.order.replace("pool1", "pool1 norm1").replace("relu2", "relu2 norm2"),
         lrn_k=1.0,
@@ -197,26 +182,26 @@ _VARIANTS = {
         local=(64, 32),
     ),
     "caffe": _CAFFE,
-    "caffe_224": dataclasses.replace(_CAFFE, side=224, pool_ceil=("pool5",)),
-    "caffenet": dataclasses.replace(
+    "caffe_224": replace(_CAFFE, side=224, pool_ceil=("pool5",)),
+    "caffenet": replace(
         _CAFFE, order=_CAFFE.order.replace("norm1 pool1", "pool1 norm1").replace("norm2 pool2", "pool2 norm2")
     ),
     "one_weird_trick": Variant(
-        order="conv1 relu1 pool1 conv2 relu2 pool2 conv3 relu3 conv4 relu4 conv5 relu5 pool5 "
-        "flatten drop6 fc6 relu6 drop7 fc7 relu7 fc8",
+        order="conv1 relu1 pool1 conv2 relu2 pool2 conv3 relu3 conv4 relu4 conv5 relu5 pool5 drop5 "
+        "flatten fc6 relu6 drop6 fc7 relu7 fc8",
         kernels=(64, 192, 384, 256, 256),
         groups=(1, 1, 1, 1, 1),
         padding=(2, 2, 1, 1, 1),
         rescaled_dropout=True,
     ),
-    "batch_norm": dataclasses.replace(
+    "batch_norm": replace(
         _CAFFE,
         order="conv1 bn1 relu1 pool1 conv2 bn2 relu2 pool2 conv3 bn3 relu3 conv4 bn4 relu4 conv5 bn5 relu5 pool5 "
         "flatten fc6 relu6 drop6 fc7 relu7 drop7 fc8",
         # The shift of the batch normalization makes these biases idle; conv5 nevertheless keeps its own.
         no_bias=("conv1", "conv2", "conv3", "conv4"),
     ),
-    "batch_norm_32k": dataclasses.replace(
+    "batch_norm_32k": replace(
         _CAFFE,
         order="conv1 relu1 pool1 bn2 conv2 relu2 pool2 bn3 conv3 relu3 bn4 conv4 relu4 bn5 conv5 relu5 pool5 "
         "flatten fc6 relu6 drop6 fc7 relu7 drop7 fc8",
@@ -242,7 +227,7 @@ _VARIANTS = {
     "no_fc6": Variant(order=_without("fc6", "relu6", "drop6")),
     "no_fc7": Variant(order=_without("fc7", "relu7", "drop7")),
     "four_layer": _FOUR_LAYER,
-    "four_layer_tanh": dataclasses.replace(_FOUR_LAYER, order=_FOUR_LAYER.order.replace("relu", "tanh")),
+    "four_layer_tanh": replace(_FOUR_LAYER, order=_FOUR_LAYER.order.replace("relu", "tanh")),
 }
 
 NAMES = tuple(_VARIANTS)
@@ -327,57 +312,3 @@ class AlexNet(nn.Module):
 def build(name: str, num_classes: int) -> AlexNet:
     """Build the variant of that name (one of `NAMES`) for that many classes."""
     return AlexNet(_VARIANTS[name], num_classes)
-
-
-def torch_parameters(model, network):
-    """Yields, for each variable of the Keras model that learns, (variable, the PyTorch parameter that it is part of,
-    a function from an array of the parameter's shape to one of the variable's)."""
-    for layer in model.layers:
-        theirs = getattr(network, layer.name, None)
-        if isinstance(layer, keras.layers.BatchNormalization):
-            if layer.gamma is None:
-                continue
-            yield layer.gamma, theirs.weight, lambda array: array
-            yield layer.beta, theirs.bias, lambda array: array
-        elif isinstance(theirs, Local):
-            maps = layer.input.shape[-1]
-            yield layer.kernels[0], theirs.weight, lambda array, maps=maps: local_kernel(array, maps)
-            yield layer.biases[0], theirs.bias, lambda array: array.T.reshape(-1)
-        elif hasattr(layer, "kernels"):
-            for column, kernel in enumerate(layer.kernels):
-                own = theirs[column] if isinstance(theirs, torch.nn.ModuleList) else theirs
-                parts, part = (1, 0) if own is not theirs else (len(layer.kernels), column)
-                yield kernel, own.weight, kernel_part(layer, parts, part)
-                if layer.biases:
-                    yield layer.biases[column], own.bias, lambda array, ps=parts, p=part: np.split(array, ps)[p]
-
-
-def copy_to_torch(model, network):
-    """Copies the weights of a Keras model to the PyTorch network."""
-    with torch.no_grad():
-        for variable, parameter, convert in torch_parameters(model, network):
-            # `convert` maps their layout to ours. Applied to indices, it gives where each of our values is in theirs.
-            indices = convert(np.arange(parameter.numel()).reshape(parameter.shape)).reshape(-1)
-            parameter.view(-1)[torch.tensor(indices)] = torch.tensor(variable.numpy().reshape(-1))
-
-
-def local_kernel(array, maps):
-    """From (maps * 9, filters, positions) to (9 * maps, positions * filters)."""
-    array = array.reshape(maps, 9, *array.shape[1:]).transpose(1, 0, 3, 2)
-    return array.reshape(9 * maps, -1)
-
-
-def kernel_part(layer, parts, part):
-    """From PyTorch's kernels, (kernels, channels, rows, columns) or (units, inputs), to a column's here."""
-
-    def convert(array):
-        array = np.split(array, parts)[part]
-        if array.ndim == 4:
-            return array.transpose(2, 3, 1, 0)
-        if len(layer.input.shape) == 4:  # PyTorch flattens maps first
-            _, rows, columns, maps = layer.input.shape
-            maps //= layer.groups if layer.input_columns == "own" else 1
-            return array.reshape(-1, maps, rows, columns).transpose(2, 3, 1, 0).reshape(array.shape[::-1])
-        return array.T
-
-    return convert

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 import torch
 import torch_reference
-from torch_reference import torch_parameters
+from torch_weights import copy_to_torch, torch_parameters
 
 from alexnet_tf.model import build_alexnet, with_color_offset
 from alexnet_tf.networks.variants import VARIANTS
@@ -106,7 +106,7 @@ def test_hundred_steps_of_the_paper(float64):
     pixels = random.integers(64, 192, (4, 28, 28, 3)).repeat(8, axis=1).repeat(8, axis=2).astype("uint8")
     labels = np.array([0, 3, 3, 9], "int32")
     first = {id(weight): np.array(weight) for weight in model.weights}
-    torch_reference.copy_to_torch(model, network)
+    copy_to_torch(model, network)
     velocities = {parameter: torch.zeros_like(parameter) for parameter in network.parameters()}
     centered = torch.tensor(np.float64(pixels).transpose(0, 3, 1, 2) / 64)
     losses = []
