@@ -78,66 +78,6 @@ def this_project(precision="float32", jit="auto"):
     return make_call
 
 
-def this_project_on_another_backend(precision="float32"):
-    """This project's network and update rule on the backend KERAS_BACKEND, as `fit` runs them: "jax" compiles the step
-    with XLA, "torch" runs it eagerly."""
-    import keras
-
-    from alexnet_tf import model
-    from alexnet_tf.training import optimizers
-
-    keras.config.set_dtype_policy(precision)
-    alexnet = model.build_alexnet("paper", CLASSES)
-    trained = model.with_color_offset(alexnet)
-    metrics = [keras.metrics.SparseCategoricalAccuracy(), keras.metrics.SparseTopKCategoricalAccuracy(5)]
-    trained.compile(optimizers.PaperMomentum(RATE, MOMENTUM, DECAY), "sparse_categorical_crossentropy", metrics=metrics)
-    call = _jax_call if keras.backend.backend() == "jax" else _torch_call
-
-    def make_call(mode, batch_size):
-        pixels, labels = (keras.ops.convert_to_tensor(array) for array in random_batch(batch_size))
-        if mode == "infer":
-            return call(alexnet, mode, pixels, None)
-        inputs = {"image": pixels, "color_offset": keras.ops.zeros((batch_size, 3))}
-        first = {name: keras.ops.convert_to_numpy(tensor[:1]) for name, tensor in inputs.items()}
-        trained.train_on_batch(first, np.zeros(1, "int32"))  # creates the variables of the optimizer and the metrics
-        return call(trained, mode, inputs, labels)
-
-    return make_call
-
-
-def _jax_call(model, mode, inputs, labels):
-    import jax
-
-    weights = model.trainable_variables, model.non_trainable_variables
-    if mode == "infer":
-        values = [[variable.value for variable in variables] for variables in weights]
-        infer = jax.jit(lambda values, pixels: model.stateless_call(*values, pixels, training=False)[0])
-        return lambda: np.asarray(infer(values, inputs))
-    # Copies, since a step overwrites its arguments.
-    state = tuple(
-        [jax.numpy.copy(variable.value) for variable in variables]
-        for variables in (*weights, model.optimizer.variables, model.metrics_variables)
-    )
-    step = jax.jit(model.train_step, donate_argnums=0)
-
-    def train():
-        nonlocal state
-        logs, state = step(state, (inputs, labels))
-        return logs
-
-    return train
-
-
-def _torch_call(model, mode, inputs, labels):
-    import torch
-
-    def infer():
-        with torch.inference_mode():
-            return model(inputs, training=False).cpu().numpy()
-
-    return infer if mode == "infer" else lambda: model.train_step((inputs, labels))
-
-
 def plain_keras_network():
     """The same network in Keras's own layers and TensorFlow's own LRN, as users write it: dropout rescales."""
     import keras
