@@ -86,7 +86,7 @@ SLOW_FIRST_IMPORTS = [
     "first",
     [
         "alexnet_tf, keras",
-        "keras, alexnet_tf",
+        pytest.param("keras, alexnet_tf", marks=pytest.mark.slow),
         *(pytest.param(first, marks=[pytest.mark.slow, pytest.mark.long]) for first in SLOW_FIRST_IMPORTS),
     ],
 )

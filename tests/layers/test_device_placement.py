@@ -51,7 +51,8 @@ def run_script(script, *arguments, environment=None):
     return result.stdout
 
 
-@pytest.mark.parametrize("variant", ["testing", pytest.param("paper", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["testing", pytest.param("paper", marks=pytest.mark.long)])
 def test_devices_exchange_only_the_papers_tensors(variant):
     output = run_script(
         """
@@ -128,7 +129,7 @@ def layer_of(name):
 
 
 EQUALITY = """
-    name, steps, count = sys.argv[1], 20, 8
+    name, steps, count = sys.argv[1], 5, 8
     inputs, labels = batch(name, count)
     data = tf.data.Dataset.from_tensors((inputs, labels)).repeat()
     pinned = build(name, ["CPU:1", "CPU:2"])
@@ -150,6 +151,7 @@ EQUALITY = """
 """
 
 
+@pytest.mark.slow
 class TestSameWeights:
     # oneDNN's gradient of max-pooling rounds differently for 96 maps in one tensor than for 48 in each of two.
     @pytest.mark.parametrize(
@@ -157,7 +159,7 @@ class TestSameWeights:
         [
             ("testing", "same form", "1"),
             *(
-                pytest.param(*case, marks=[pytest.mark.slow, pytest.mark.long])
+                pytest.param(*case, marks=pytest.mark.long)
                 for case in (
                     ("testing", "one tensor", "0"),
                     ("paper", "same form", "1"),
@@ -167,7 +169,7 @@ class TestSameWeights:
             ),
         ],
     )
-    def test_twenty_steps_are_bit_identical_without_devices(self, variant, form, onednn, tmp_path):
+    def test_steps_are_bit_identical_without_devices(self, variant, form, onednn, tmp_path):
         environment = {"TF_ENABLE_ONEDNN_OPTS": onednn}
         output = run_script(EQUALITY, variant, form, tmp_path / "model.keras", environment=environment)
         result = dict(line.split() for line in output.splitlines() if line.startswith(("difference", "moved")))
