@@ -6,9 +6,7 @@ and GPUs with units for it. A CPU without such units takes 25 times as long as i
 
 import contextlib
 import functools
-import itertools
 import pathlib
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -18,32 +16,24 @@ from absl import logging
 from alexnet_tf.layers import ColumnWise
 from alexnet_tf.networks import structure
 
-# The names in /proc/cpuinfo on x86 and ARM, and from sysctl on macOS.
-_UNITS = ("amx_bf16", "avx512_bf16", "bf16", "hw.optional.arm.feat_bf16")
+_UNITS = ("amx_bf16", "avx512_bf16", "bf16")  # their names in /proc/cpuinfo on x86 and ARM
 _MIN_SPEEDUP = 1.2  # of a matrix product; less does not pay for the conversions between the types
 _FIRST_CAPABILITY = (8, 0)  # NVIDIA GPUs have bfloat16 from this compute capability on
 
 
 def read_cpuinfo() -> str:
-    """Reads the description of the processor: /proc/cpuinfo, or sysctl on macOS; "" if there is neither."""
+    """Reads the description of the processor; "" if the system has none."""
     path = pathlib.Path("/proc/cpuinfo")
-    if path.exists():
-        return path.read_text()
-    try:
-        return subprocess.run(["sysctl", "machdep.cpu", "hw.optional"], capture_output=True, text=True).stdout
-    except OSError:
-        return ""
+    return path.read_text() if path.exists() else ""
 
 
 def bfloat16_units(cpuinfo: str) -> list[str]:
     """Finds the names of the processor's units for bfloat16 in the text from `read_cpuinfo`."""
-    words = cpuinfo.lower().replace(":", " ").split()
-    absent = {name for name, value in itertools.pairwise(words) if value == "0"}  # sysctl lists those as well
-    return [name for name in _UNITS if name in words and name not in absent]
+    return [name for name in _UNITS if name in cpuinfo.split()]
 
 
-def product_rates(side: int = 1024, runs: int = 3) -> dict[str, float]:
-    """Measures TensorFlow's matrix product on the CPU: GFLOP/s in "float32" and "bfloat16", the best of some runs."""
+def product_rates(side: int = 1024) -> dict[str, float]:
+    """Measures TensorFlow's matrix product on the CPU: GFLOP/s in "float32" and "bfloat16", the best of three runs."""
     import tensorflow as tf
 
     rates = {}
@@ -51,7 +41,7 @@ def product_rates(side: int = 1024, runs: int = 3) -> dict[str, float]:
         with tf.device("CPU:0"):
             matrix = tf.ones((side, side), dtype)
             seconds = []
-            for _ in range(runs + 1):
+            for _ in range(4):  # the first is slower
                 begin = time.perf_counter()
                 tf.linalg.matmul(matrix, matrix)[0, 0].numpy()
                 seconds.append(time.perf_counter() - begin)
@@ -67,9 +57,7 @@ def gpu_capabilities() -> list[tuple[int, int] | None]:
     return [tf.config.experimental.get_device_details(gpu).get("compute_capability") for gpu in gpus]
 
 
-def is_bfloat16_fast(
-    cpuinfo: str, capabilities: Sequence[tuple[int, int] | None], rates: Callable[[], dict[str, float]] = product_rates
-) -> tuple[bool, str]:
+def is_bfloat16_fast(cpuinfo: str, capabilities: Sequence[tuple[int, int] | None]) -> tuple[bool, str]:
     """Tells whether a machine computes faster in bfloat16 than in float32, and why. Its GPUs decide if it has any.
 
     Not every build of TensorFlow uses the units of a processor. If it has them, a product is timed in both types, which
@@ -78,7 +66,6 @@ def is_bfloat16_fast(
     Args:
         cpuinfo: from `read_cpuinfo`.
         capabilities: from `gpu_capabilities`.
-        rates: a function such as `product_rates`.
 
     Returns: (whether it is faster, a clause with the reason).
     """
@@ -90,7 +77,7 @@ def is_bfloat16_fast(
     units = bfloat16_units(cpuinfo)
     if not units:
         return False, f"the processor has none of {', '.join(_UNITS[:2])}"
-    measured = rates()
+    measured = product_rates()
     fast = measured["bfloat16"] > _MIN_SPEEDUP * measured["float32"]
     return fast, (
         f"the processor has {', '.join(units)}; a matrix product runs at {measured['bfloat16']:,.0f} GFLOP/s in "

@@ -1,6 +1,5 @@
 """The choice of bfloat16, and conversion between precisions."""
 
-import keras
 import numpy as np
 import pytest
 
@@ -12,15 +11,9 @@ CPUINFO = {
     "model name\t: AMD EPYC 9R14\nflags\t\t: fpu avx2 avx512f avx512_bf16 vaes\n": ["avx512_bf16"],
     "flags\t\t: fpu sse4_2 avx2 fma avx512f avx512_vnni": [],
     "Features\t: fp asimd sve i8mm bf16 dgh\n": ["bf16"],
-    "hw.optional.arm.FEAT_BF16: 1\nhw.optional.arm.FEAT_I8MM: 1\n": ["hw.optional.arm.feat_bf16"],
-    "hw.optional.arm.FEAT_BF16: 0\nhw.optional.arm.FEAT_FP16: 1\n": [],
     "": [],
 }
 AMX = next(iter(CPUINFO))
-
-
-def rates(bfloat16):
-    return lambda: {"float32": 100.0, "bfloat16": bfloat16}
 
 
 def not_measured():
@@ -39,17 +32,12 @@ def machine(monkeypatch):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def mixed():
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        return build_alexnet("testing", 10, initializer="he_normal", input_scale=0.0125)
-    finally:
-        keras.config.set_dtype_policy("float32")
+    return build_alexnet("testing", 10, initializer="he_normal", input_scale=0.0125, dtype="mixed_bfloat16")
 
 
-def images(count=3):
-    return np.random.default_rng(0).integers(0, 256, (count, 56, 56, 3)).astype("uint8")
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 56, 56, 3)).astype("uint8")
 
 
 class TestChoice:
@@ -58,23 +46,26 @@ class TestChoice:
         assert precision.bfloat16_units(cpuinfo) == units
 
     @pytest.mark.parametrize("bfloat16, fast", [(600.0, True), (200.0, True), (110.0, False), (4.0, False)])
-    def test_processor_with_units_is_timed(self, bfloat16, fast):
-        assert precision.is_bfloat16_fast(AMX, [], rates(bfloat16)) == (
+    def test_processor_with_units_is_timed(self, bfloat16, fast, monkeypatch):
+        monkeypatch.setattr(precision, "product_rates", lambda: {"float32": 100.0, "bfloat16": bfloat16})
+        assert precision.is_bfloat16_fast(AMX, []) == (
             fast,
             "the processor has amx_bf16, avx512_bf16; a matrix product runs at "
             f"{bfloat16:.0f} GFLOP/s in bfloat16, 100 in float32",
         )
 
-    def test_processor_without_units_is_not_timed(self):
-        fast, reason = precision.is_bfloat16_fast("flags : avx2 fma", [], not_measured)
+    def test_processor_without_units_is_not_timed(self, monkeypatch):
+        monkeypatch.setattr(precision, "product_rates", not_measured)
+        fast, reason = precision.is_bfloat16_fast("flags : avx2 fma", [])
         assert not fast and reason == "the processor has none of amx_bf16, avx512_bf16"
 
     @pytest.mark.parametrize(
         "capabilities, fast",
         [([(8, 0)], True), ([(9, 0), (8, 6)], True), ([(7, 5)], False), ([(9, 0), (6, 0)], False), ([None], False)],
     )
-    def test_gpus_decide(self, capabilities, fast):
-        assert precision.is_bfloat16_fast(AMX, capabilities, not_measured)[0] == fast
+    def test_gpus_decide(self, capabilities, fast, monkeypatch):
+        monkeypatch.setattr(precision, "product_rates", not_measured)
+        assert precision.is_bfloat16_fast(AMX, capabilities)[0] == fast
 
     @pytest.mark.parametrize("fast, chosen", [(True, "mixed_bfloat16"), (False, "float32")])
     def test_auto_prints_its_choice(self, fast, chosen, machine, capsys):
@@ -106,7 +97,7 @@ class TestOtherPrecision:
         assert {layer.compute_dtype for layer in opened.layers if layer.name.startswith("conv")} == {dtype}
         for weight, expected in zip(opened.get_weights(), mixed.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, expected)
-        np.testing.assert_allclose(opened(images()), mixed(images()), atol=0.02)
+        np.testing.assert_allclose(opened(IMAGES), mixed(IMAGES), atol=0.02)
 
     def test_float32_network_is_returned(self):
         model = build_alexnet("testing", 10)
@@ -124,7 +115,7 @@ class TestOtherPrecision:
 
     def test_stored_in_bfloat16_probabilities(self, mixed):
         whole = precision.in_float32(mixed)
-        stored = precision.stored_in_bfloat16(whole)(images()).numpy()
+        stored = precision.stored_in_bfloat16(whole)(IMAGES).numpy()
         assert stored.dtype == np.float32
-        np.testing.assert_allclose(stored, whole(images()), atol=0.02)
+        np.testing.assert_allclose(stored, whole(IMAGES), atol=0.02)
         np.testing.assert_allclose(stored.sum(axis=1), 1, atol=1e-6)
