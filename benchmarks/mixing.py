@@ -8,7 +8,7 @@ Prints a Markdown table: the mean number of classes in a batch of 128 images, re
 
 import io
 import pathlib
-import tarfile
+import sys
 import tempfile
 
 import numpy as np
@@ -19,6 +19,10 @@ from absl import app, flags
 from PIL import Image
 
 from alexnet_tf.tfrecords import dataset_builder, in_place, reader, records, schema
+
+sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))
+import made_ilsvrc
+import made_records
 
 IMAGE_PX = 8
 
@@ -47,25 +51,17 @@ def write_folder(folder, images):
 
 def write_archives(folder, images):
     """Writes files like ILSVRC-2012's: a tar with a tar per class, one of validation images, and the devkit."""
-
-    def add(archive, name, content):
-        member = tarfile.TarInfo(name)
-        member.size = len(content)
-        archive.addfile(member, io.BytesIO(content))
-
     folder.mkdir()
     labels = sorted({label for _, label in images["train"]})
-    with tarfile.open(folder / "ILSVRC2012_img_train.tar", "w") as train:
-        for label in labels:
-            buffer = io.BytesIO()
-            with tarfile.open(fileobj=buffer, mode="w") as of_class:
-                for number, (image, of_image) in enumerate(images["train"]):
-                    if of_image == label:
-                        add(of_class, f"n{label:08d}_{number}.JPEG", image)
-            add(train, f"n{label:08d}.tar", buffer.getvalue())
-    with tarfile.open(folder / "ILSVRC2012_img_val.tar", "w") as validation:
-        for number, (image, _) in enumerate(images["validation"], 1):
-            add(validation, f"ILSVRC2012_val_{number:08d}.JPEG", image)
+    train = {f"n{label:08d}": {} for label in labels}
+    for number, (image, label) in enumerate(images["train"]):
+        train[f"n{label:08d}"][f"n{label:08d}_{number}.JPEG"] = image
+    train = {f"{name}.tar": made_ilsvrc.tar_of(files) for name, files in train.items()}
+    validation = {
+        f"ILSVRC2012_val_{number:08d}.JPEG": image for number, (image, _) in enumerate(images["validation"], 1)
+    }
+    for split, files in (("train", train), ("val", validation)):
+        (folder / f"ILSVRC2012_img_{split}.tar").write_bytes(made_ilsvrc.tar_of(files))
     devkit = folder / "ILSVRC2012_devkit_t12"
     devkit.mkdir()
     kind = [("ILSVRC2012_ID", "i4"), ("WNID", "O"), ("words", "O"), ("num_children", "i4")]
@@ -77,16 +73,10 @@ def write_archives(folder, images):
 
 
 def write_records(folder, images, files=8):
-    folder.mkdir()
     for split in schema.SPLITS:
         for file in range(files):
             part = images[split][len(images[split]) * file // files : len(images[split]) * (file + 1) // files]
-            with tf.io.TFRecordWriter(str(folder / f"{split}-{file:05d}-of-{files:05d}")) as writer:
-                for image, label in part:
-                    example = tf.train.Example()
-                    example.features.feature[schema.ENCODED].bytes_list.value.append(image)
-                    example.features.feature[schema.LABEL].int64_list.value.append(label)
-                    writer.write(example.SerializeToString())
+            made_records.write_records(folder / f"{split}-{file:05d}-of-{files:05d}", part)
     return f"tfrecords:{folder}"
 
 

@@ -247,22 +247,16 @@ def build_data_sets(work_dir, photos):
 
 def index_in_place(work_dir):
     """Writes the photographs as third-party records, and indexes them and the 256 pixel JPEGs."""
-    import tensorflow as tf
-
     from alexnet_tf.tfrecords import in_place
 
-    contents, folder = photographs(work_dir), work_dir / "third_party"
-    folder.mkdir()
+    sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))
+    import made_records
+
+    contents = photographs(work_dir)
     for number in range(16):
-        split = "train" if number else "validation"
-        with tf.io.TFRecordWriter(str(folder / f"{split}-{number:05d}-of-00016")) as writer:
-            for label, content in enumerate(contents[number::16]):
-                features = {
-                    "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[content])),
-                    "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label % 2])),
-                }
-                example = tf.train.Example(features=tf.train.Features(feature=features))
-                writer.write(example.SerializeToString())
+        path = work_dir / "third_party" / f"{'train' if number else 'validation'}-{number:05d}-of-00016"
+        labelled = [(content, label % 2) for label, content in enumerate(contents[number::16])]
+        made_records.write_records(path, labelled, "image", "label")
     for records, index in (("jpeg95", "jpeg95_in_place"), ("third_party", "photos_in_place")):
         in_place.index_in_place(f"tfrecords:{work_dir / records}", work_dir / index)
 
