@@ -253,10 +253,11 @@ def index_in_place(work_dir):
     import made_records
 
     contents = photographs(work_dir)
-    for number in range(16):
-        path = work_dir / "third_party" / f"{'train' if number else 'validation'}-{number:05d}-of-00016"
-        labelled = [(content, label % 2) for label, content in enumerate(contents[number::16])]
-        made_records.write_records(path, labelled, "image", "label")
+    for split, first, files in (("validation", 0, 1), ("train", 1, 15)):
+        for number in range(files):
+            part = [(content, label % 2) for label, content in enumerate(contents[first + number :: 16])]
+            path = work_dir / "third_party" / f"{split}-{number:05d}-of-{files:05d}"
+            made_records.write_records(path, part, "image", "label")
     for records, index in (("jpeg95", "jpeg95_in_place"), ("third_party", "photos_in_place")):
         in_place.index_in_place(f"tfrecords:{work_dir / records}", work_dir / index)
 
