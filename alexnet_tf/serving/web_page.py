@@ -201,8 +201,11 @@ def _write_example_files(folder, source, description):
     examples = []
     for path in sorted(pathlib.Path(source).iterdir()):
         if path.suffix.lower() in _IMAGE_SUFFIXES:
-            square = image_files.prepare_image(path, description.image_px)
-            url = f"examples/{path.stem}.png"
+            upright = bool(description.exif_orientation)
+            square = image_files.prepare_image(
+                path, description.image_px, exif_orientation=upright, resize=description.resize
+            )
+            url = f"examples/file-{len(examples) + 1}.png"  # names may be those of other examples, or contain a "?"
             (folder / url).write_bytes(image_files.encode_image(square, "png", 0))
             examples.append({"url": url, "title": path.stem})
     return examples

@@ -1,5 +1,6 @@
 """The page of `alexnet-export --format=web`, as Chromium shows it."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -554,6 +555,22 @@ class TestExamples:
         assert [each["title"] for each in examples] == ["cat", "even", "odd"]
         with Image.open(tmp_path / "page" / examples[0]["url"]) as cat:
             assert cat.size == (64, 64) and cat.getpixel((32, 32))[0] > 250
+
+    def test_files_of_any_name_are_prepared_as_for_training(self, untrained, tmp_path):
+        (tmp_path / "page" / "examples").mkdir(parents=True)
+        (tmp_path / "photos").mkdir()
+        for name, color in (("1?#.jpg", "red"), ("1?#.png", "blue")):
+            wide = Image.new("RGB", (128, 64), "white")
+            wide.paste(color, (0, 0, 32, 64))
+            wide.save(tmp_path / "photos" / name)
+        description = untrained[1]
+        warped = dataclasses.replace(description, settings=description.settings | {"resize": "warp"})
+        examples = web_page._write_example_files(tmp_path / "page", tmp_path / "photos", warped)
+        assert [each["url"] for each in examples] == ["examples/file-1.png", "examples/file-2.png"]
+        for each, channel in zip(examples, (0, 2), strict=True):
+            with Image.open(tmp_path / "page" / each["url"]) as prepared:
+                pixels = np.asarray(prepared)[32]
+            assert pixels[:14, channel].min() > 240 > 15 > pixels[:14, 1].max() and pixels[18:].min() > 240
 
     @pytest.mark.parametrize(
         "given, message", [("missing", "must be a folder of images"), (".", "is for --format=web")]
