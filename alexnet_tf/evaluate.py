@@ -163,11 +163,11 @@ def _report(flag, models, records_skipped):
     if compared:
         result["expected"] = compared
     output_dir = pathlib.Path(flag.output_dir or files.run_folder(flag.model[0]))
-    report.write(output_dir, result, models)
     if len(flag.model) == 1 and not files.is_saved(flag.model[0]):
         initial = initial_kernels.load_initial_kernels(flag.model[0])
         picture = kernels.draw_kernels(kernels.first_kernels(load_model(flag.model[0])), initial)
         plots.save_png(output_dir / files.KERNELS, picture)
+    report.write(output_dir, result, models)
     print(f"\n{report.as_text(result)}")
     if compared:
         print(report.comparison(compared))

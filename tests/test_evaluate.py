@@ -14,7 +14,7 @@ from programs import ENVIRONMENT, call, run, run_well
 
 from alexnet_tf import evaluate
 from alexnet_tf.evaluation import predictions
-from alexnet_tf.figures import kernels
+from alexnet_tf.figures import kernels, plots
 from alexnet_tf.model import load_model, weights_checksum
 from alexnet_tf.tfrecords import reader
 from alexnet_tf.training import initial_kernels
@@ -154,6 +154,16 @@ class TestUntrainedModels:
         assert "center_crop" in result and "ten_views" not in result
         assert of_model["weights"] == weights_checksum(load_model(tmp_path / "trained"))
         assert result["images"] == 1000
+
+    @pytest.mark.parametrize("name", ["calibration.png", "conv1_kernels.png"])
+    def test_evaluation_json_is_written_last(self, name, evaluate_models, tmp_path, monkeypatch):
+        save_png = plots.save_png
+        monkeypatch.setattr(
+            plots, "save_png", lambda path, image: 1 / 0 if path.name == name else save_png(path, image)
+        )
+        with pytest.raises(ZeroDivisionError):
+            evaluate_models("trained")
+        assert not (tmp_path / "out" / "evaluation.json").exists()
 
     def test_expected_errors_and_exit_status(self, evaluate_models, tmp_path, capsys):
         evaluate_models("trained")

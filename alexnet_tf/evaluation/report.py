@@ -108,7 +108,7 @@ def comparison(rows: Sequence[dict]) -> str:
 
 
 def write(output_dir: str | pathlib.Path, result: dict, models: Sequence[Predictions]) -> None:
-    """Writes `files.REPORT`.
+    """Writes `files.REPORT`. evaluation.json comes last: where it exists, the others do.
 
     Args:
         output_dir: folder of the files, created if it does not exist.
@@ -117,10 +117,10 @@ def write(output_dir: str | pathlib.Path, result: dict, models: Sequence[Predict
     """
     output_dir = pathlib.Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    write_json(output_dir / "evaluation.json", result)
     write_text(output_dir / "evaluation.md", as_markdown(result))
     view = results.common_views(models)[-1]
     labels, class_names = models[0].labels, models[0].class_names
     predicted = metrics.average([model.views[view] for model in models]).argmax(axis=1)
     plots.save_png(output_dir / "confusion_matrix.png", plots.confusion_matrix(labels, predicted, class_names))
     plots.save_png(output_dir / "calibration.png", plots.reliability_diagram(result[view]["calibration"]))
+    write_json(output_dir / "evaluation.json", result)
