@@ -152,6 +152,8 @@ def _load_complete(data_dir: pathlib.Path, settings: dict[str, Any]) -> schema.D
     except (ValueError, tf.errors.DataLossError) as error:
         print(f"{error} Building the data set again.")
         return None
+    if (data_dir / _UNFINISHED_FILE).exists():
+        _delete_leftovers(data_dir)
     print(f"{data_dir} is complete: nothing to build.")
     return description
 
@@ -264,7 +266,11 @@ def _finish(
             f"Warning: {unserved.total():,} images have formats that an exported model can't decode: {listed}. "
             f"Send it {', '.join(images.SERVED_FORMATS)} instead."
         )
-    for path in [*(task.part_path for task in tasks), *data_dir.glob(".tmp-*")]:  # a killed worker leaves `.tmp-*`
-        path.unlink(missing_ok=True)
-    (data_dir / _UNFINISHED_FILE).unlink()
+    _delete_leftovers(data_dir)
     return description
+
+
+def _delete_leftovers(data_dir: pathlib.Path):
+    """Deletes what a complete data set does not need. A killed process leaves `.tmp-*`."""
+    for path in [*data_dir.glob(".part-*"), *data_dir.glob(".tmp-*"), data_dir / _UNFINISHED_FILE]:
+        path.unlink(missing_ok=True)

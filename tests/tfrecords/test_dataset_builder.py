@@ -210,6 +210,15 @@ class TestSecondCall:
         description = build_small(f"folder:{image_folder}", tmp_path / "data")
         schema.check_shard_sizes(tmp_path / "data", description.splits["train"])
 
+    def test_files_left_by_a_build_that_was_killed_at_its_end_are_deleted(self, image_folder, tmp_path, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(dataset_builder, "_delete_leftovers", lambda data_dir: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                build_small(f"folder:{image_folder}", tmp_path / "data")
+        assert list((tmp_path / "data").glob(".*"))
+        build_small(f"folder:{image_folder}", tmp_path / "data")
+        assert not list((tmp_path / "data").glob(".*"))
+
     def test_concurrent_build_is_refused(self, image_folder, tmp_path, monkeypatch):
         build_shard, kept = shards.build_shard, []
 
