@@ -38,8 +38,8 @@ def write_atomically(path: str | pathlib.Path, write: Callable[[BinaryIO], Any])
 
 
 def write_text(path: str | pathlib.Path, text: str) -> None:
-    """Writes a text file, in UTF-8, as `write_atomically` does."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+    """Writes a text file, in UTF-8, as `write_atomically` does. Names of files that are not UTF-8 keep their bytes."""
+    write_atomically(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
 
 
 def write_json(path: str | pathlib.Path, content: Any) -> None:
@@ -70,6 +70,14 @@ def sole_user(path: str | pathlib.Path, message: str | None = None) -> Iterator[
         yield
     finally:
         os.close(descriptor)
+
+
+def publish(folder: pathlib.Path, target: pathlib.Path) -> None:
+    """Renames a folder, which is next to its target, after syncing everything in it."""
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
+    folder.rename(target)
+    sync(target.parent)
 
 
 def sync(path: str | pathlib.Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import os
 import pathlib
 
 import numpy as np
@@ -122,6 +123,16 @@ class TestImageFiles:
         records = [r.numpy() for r in tf.data.TFRecordDataset(str(tmp_path / "f.tfrecord"))]
         feature = tf.train.Example.FromString(records[4]).features.feature
         assert feature[schema.FILENAME].bytes_list.value[0].decode() == paths[4]
+
+    def test_names_that_are_not_utf8_keep_their_bytes(self, tmp_path):
+        names = np.array([os.fsdecode(b"\xff.png")])
+        found = features.Features("relu7", (), "", "", np.zeros(0, "int32"), np.ones((1, 2), "float32"), names)
+        found.save(tmp_path / "f.npz")
+        assert features.Features.load(tmp_path / "f.npz").files == names
+        found.save_csv(tmp_path / "f.csv")
+        found.save_tfrecord(tmp_path / "f.tfrecord")
+        assert b"\n\xff.png,,1,1\n" in (tmp_path / "f.csv").read_bytes()
+        assert b"\xff.png" in (tmp_path / "f.tfrecord").read_bytes()
 
     def test_neighbors_of_each_file_are_others(self, folder, model, tmp_path):
         flags = [f"--model={model}", "--layers=relu1", f"--output={tmp_path}/f.npz"]

@@ -49,6 +49,10 @@ class TestWriteText:
         files.write_text(tmp_path / "file", "é\r\n")
         assert (tmp_path / "file").read_bytes() == b"\xc3\xa9\r\n"
 
+    def test_names_that_are_not_utf8_keep_their_bytes(self, tmp_path):
+        files.write_text(tmp_path / "file", os.fsdecode(b"\xff.png"))
+        assert (tmp_path / "file").read_bytes() == b"\xff.png"
+
 
 class TestWriteJson:
     def test_content_is_indented_and_ends_with_a_newline(self, tmp_path):
@@ -63,6 +67,17 @@ class TestSync:
         (tmp_path / "file").touch()
         files.sync(tmp_path / "file")
         files.sync(tmp_path)
+
+
+class TestPublish:
+    def test_everything_is_synced_and_renamed(self, tmp_path, monkeypatch):
+        synced, folder = [], tmp_path / "new"
+        (folder / "inside").mkdir(parents=True)
+        (folder / "inside" / "file").touch()
+        monkeypatch.setattr(files, "sync", lambda path: synced.append(path.relative_to(tmp_path).as_posix()))
+        files.publish(folder, tmp_path / "name")
+        assert synced == ["new/inside", "new/inside/file", "new", "."]
+        assert [path.name for path in tmp_path.rglob("*")] == ["name", "inside", "file"]
 
 
 class TestSoleUser:

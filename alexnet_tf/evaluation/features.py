@@ -72,7 +72,7 @@ class Features:
         """Writes a CSV file with a row for each image: its file, its class ("" if unknown), its vector."""
 
         def write(file):
-            text = io.TextIOWrapper(file, "utf-8", newline="")
+            text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
             rows = csv.writer(text, lineterminator="\n")
             rows.writerow(["file", "class", *range(self.vectors.shape[1])])
             classes = [self.class_names[label] for label in self.labels] or [""] * len(self.files)
@@ -84,22 +84,22 @@ class Features:
 
     def save_tfrecord(self, path: str | pathlib.Path) -> None:
         """Writes a TFRecord file of tf.train.Example: "features", floats, "image/filename" and "image/class/label"."""
-        path = pathlib.Path(path)
-        temporary = path.with_name(f".tmp-{path.name}")
-        try:
-            with tf.io.TFRecordWriter(str(temporary)) as writer:
-                labels = self.labels[:, None] if self.split else np.zeros((len(self.files), 0), int)
+        labels = self.labels[:, None] if self.split else np.zeros((len(self.files), 0), int)
+
+        def write(file):
+            with tf.io.TFRecordWriter(file.name) as writer:
                 for vector, label, name in zip(self.vectors, labels, self.files, strict=True):
                     feature = {
                         "features": tf.train.Feature(float_list=tf.train.FloatList(value=vector)),
-                        schema.FILENAME: tf.train.Feature(bytes_list=tf.train.BytesList(value=[name.encode()])),
+                        schema.FILENAME: tf.train.Feature(
+                            bytes_list=tf.train.BytesList(value=[name.encode("utf-8", "surrogateescape")])
+                        ),
                         schema.LABEL: tf.train.Feature(int64_list=tf.train.Int64List(value=label)),
                     }
                     example = tf.train.Example(features=tf.train.Features(feature=feature))
                     writer.write(example.SerializeToString(deterministic=True))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+
+        write_atomically(path, write)
 
 
 def extract(

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 
+from alexnet_tf import files
 from alexnet_tf.figures import columns, plots
 from alexnet_tf.networks import rows
 from alexnet_tf.networks.variants import VARIANTS
@@ -52,11 +53,10 @@ def save_architecture(path: str | pathlib.Path, variant: str, num_classes: int =
     if path.suffix == ".png":
         plots.save_png(path, plots.pixels_of(figure))
         return
-    temporary = path.with_name(f".tmp-{path.name}")
     # Without a date and with constant names, so that the same network gives the same file.
     with matplotlib.rc_context({"svg.hashsalt": "alexnet", "svg.fonttype": "none"}):
-        FigureCanvasSVG(figure).print_svg(temporary, metadata={"Date": None})
-    temporary.replace(path)
+        canvas = FigureCanvasSVG(figure)
+        files.write_atomically(path, lambda file: canvas.print_svg(file, metadata={"Date": None}))
 
 
 def _draw(variant: str, num_classes: int) -> Figure:

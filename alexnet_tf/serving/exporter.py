@@ -49,10 +49,7 @@ def new_version(
         temporary.mkdir()
         try:
             yield temporary, target
-            for path in [*temporary.rglob("*"), temporary]:
-                files.sync(path)
-            temporary.rename(target)
-            files.sync(base_dir)
+            files.publish(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from absl import logging
 
-from alexnet_tf import layers
+from alexnet_tf import files, layers
 from alexnet_tf.networks import structure
 from alexnet_tf.networks.structure import column_variables, merged_weights
 from alexnet_tf.tfrecords import ilsvrc, schema
@@ -194,7 +194,7 @@ def save_converted(
         ValueError: if the folder exists already.
     """
     output_dir = pathlib.Path(output_dir)
-    if output_dir.exists():
+    if output_dir.exists() or output_dir.is_symlink():
         raise ValueError(f"`output_dir` must not exist yet. Received: {output_dir}")
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".tmp-{output_dir.name}-", dir=output_dir.parent))
@@ -206,7 +206,7 @@ def save_converted(
         description.save(temporary)
         (temporary / "README.md").write_text(card, encoding="utf-8")
         temporary.chmod(0o755)
-        temporary.rename(output_dir)
+        files.publish(temporary, output_dir)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
