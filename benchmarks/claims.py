@@ -16,6 +16,7 @@ from absl import app, flags
 from alexnet_tf import model
 from alexnet_tf.networks import rows, variants
 from alexnet_tf.tfrecords import dataset_builder, reader, schema
+from alexnet_tf.tfrecords.augmentation import Augmentation
 from alexnet_tf.tfrecords.statistics import Statistics
 from alexnet_tf.training import optimizers, relu_vs_tanh
 
@@ -62,8 +63,9 @@ def train(
     variants.VARIANTS["claims"] = variant
     network = model.build_alexnet("claims", 10)
     network.get_layer("mean_image").set_mean_image(Statistics.load(data_dir).mean_image)
+    augmentation = Augmentation(color_noise="none", center_crops=not augment, flip=augment)
     training = reader.make_training_dataset(
-        data_dir, BATCH_SIZE, variant.image_px, seed=seed, color_noise="none", center_crops=not augment, flip=augment
+        data_dir, BATCH_SIZE, variant.image_px, seed=seed, augmentation=augmentation
     )
     every, validation = (
         reader.make_evaluation_dataset(data_dir, 250, variant.image_px, split=split).cache() for split in schema.SPLITS

@@ -86,12 +86,13 @@ def photographs(work_dir):
     return [path.read_bytes() for path in sorted((work_dir / "photos").glob("*/*"))]
 
 
-def ours(data_set, **arguments):
+def ours(data_set, **augmentation):
     def candidate(work_dir, cores):
         from alexnet_tf.tfrecords import reader
+        from alexnet_tf.tfrecords.augmentation import Augmentation
 
         dataset = reader.make_training_dataset(
-            work_dir / data_set, BATCH, CROP_PX, num_parallel_calls=2 * cores, **arguments
+            work_dir / data_set, BATCH, CROP_PX, augmentation=Augmentation(**augmentation), num_parallel_calls=2 * cores
         )
         for _, labels in dataset:
             yield len(labels)

@@ -1,4 +1,21 @@
-"""The order of the training images: one permutation per epoch, the same for any number of workers."""
+"""The order of the training images: one permutation per epoch, the same for any number of workers.
+
+A run is a number of consecutive records of the files, which are read at once. An epoch is a random permutation of the
+runs. It is cut into windows of several steps, and the records of a window are mixed: the window is laid out as a table
+with a row for each position in the global batch and a column for each step, and then its rows, and the records in each
+row, are shuffled. Each column is a batch. For example, 12 records in runs of two, with a batch size of two and windows
+of three steps:
+
+    records                0 1 | 2 3 | 4 5 | 6 7 | 8 9 | 10 11
+    runs, shuffled         6 7 | 2 3 | 10 11 | 4 5 | 0 1 | 8 9
+    first window           6  7  2     its rows and their        10  3  11
+                           3 10 11     records, shuffled          7  6   2     the batches: (10, 7), (3, 6), (11, 2)
+    second window          4  5  0     ...
+                           1  8  9
+
+So each batch has records from all over its window. A worker, which has some positions in each batch, reads only the
+records of these rows. The records after the last full batch are left out, different ones in each epoch.
+"""
 
 # TensorFlow's type stubs are wrong here.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
@@ -15,23 +32,14 @@ from alexnet_tf.tfrecords import records
 # A window is read while the previous one is consumed: two are in memory.
 WINDOW_IMAGES = 4096
 WINDOW_BYTES = 128e6
-# A run is read at once. TensorFlow reads 1 MB per request from Google Cloud Storage.
 RUN_IMAGES = 32
-RUN_BYTES = 1e6
+RUN_BYTES = 1e6  # TensorFlow reads 1 MB per request from Google Cloud Storage
 MIN_RUNS = 1024  # in an epoch: small data sets have shorter runs
 
 
 @dataclasses.dataclass(frozen=True)
 class EpochOrder:
-    """The order in which an epoch reads the records of the training split.
-
-    1. An epoch is a random permutation of runs of consecutive records.
-    2. The permutation is cut into windows of several steps, which are read one after another.
-    3. A window of n steps is cut into stretches of n records, one for each position in the global batch. Each step
-       takes one record of each stretch, in random order.
-
-    So each batch has records from all over its window. A worker, which has some positions in each batch, reads only
-    the records of those stretches. The records after the last full batch are left out, different ones in each epoch.
+    """The order in which an epoch reads the records of the training split; see the module's documentation.
 
     Attributes:
         count: number of records.
@@ -81,12 +89,11 @@ class EpochOrder:
         """The numbers of the records in a window, int64 (steps, batch_size). `epoch` and `window` are int64 scalars."""
         key, window = self.key(epoch), tf.cast(window, tf.int64)
         first, end = self.first_step(window), self.first_step(window + 1)
-        stretches_key, steps_key = tf.unstack(tf.random.split(tf.random.fold_in(key, window)))
+        rows_key, records_key = tf.unstack(tf.random.split(tf.random.fold_in(key, window)))
         numbers = self._numbers(tf.range(first * self.batch_size, end * self.batch_size), key)
-        stretches = tf.reshape(numbers, (self.batch_size, -1))
-        stretches = tf.random.experimental.stateless_shuffle(stretches, stretches_key)
-        steps = tf.argsort(tf.random.stateless_uniform(tf.shape(stretches), steps_key))
-        numbers = tf.gather(stretches, steps, batch_dims=1)
+        rows = tf.random.experimental.stateless_shuffle(tf.reshape(numbers, (self.batch_size, -1)), rows_key)
+        columns = tf.argsort(tf.random.stateless_uniform(tf.shape(rows), records_key))
+        numbers = tf.gather(rows, columns, batch_dims=1)
         # As float64: on some processors TensorFlow logs an error when it transposes integers.
         return tf.cast(tf.transpose(tf.cast(numbers, tf.float64)), tf.int64)
 
@@ -104,7 +111,7 @@ def read_epochs(
     order: EpochOrder,
     stored: records.Records,
     draw: Callable[[tf.Tensor, tf.Tensor], Any],
-    columns: slice,
+    part: slice,
     start_epoch: int,
     start_step: int,
 ) -> tf.data.Dataset:
@@ -115,7 +122,7 @@ def read_epochs(
         stored: the records.
         draw: a function from the epoch and the step, int64 scalars, to the random numbers of this worker's images in
             the step, a structure of tensors (images, ...).
-        columns: this worker's positions in the global batch.
+        part: this worker's positions in the global batch.
         start_epoch, start_step: where to begin.
 
     Returns: a `tf.data.Dataset` of (record, string scalar; its random numbers).
@@ -125,7 +132,7 @@ def read_epochs(
         epoch, window = number // order.windows, number % order.windows
         first = order.first_step(window)
         done = tf.where(epoch == start_epoch, tf.maximum(start_step - first, 0), tf.constant(0, tf.int64))
-        numbers = order.window(epoch, window)[done:, columns]
+        numbers = order.window(epoch, window)[done:, part]
         steps = first + done + tf.range(tf.shape(numbers, tf.int64)[0])
         numbers, shape = tf.reshape(numbers, (-1,)), tf.shape(numbers)
         in_files = tf.argsort(numbers)

@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from alexnet_tf.cpus import available_cpus
-from alexnet_tf.tfrecords import crops, decoding, epochs, random_crops, records, schema, statistics
+from alexnet_tf.tfrecords import crops, decoding, epochs, records, schema, statistics
 from alexnet_tf.tfrecords import data_service as tf_data_service
+from alexnet_tf.tfrecords.augmentation import Augmentation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,15 +75,7 @@ def make_training_dataset(
     *,
     description: schema.DatasetDescription | None = None,
     seed: int = 0,
-    color_noise: str = "standard_deviation",
-    color_noise_epochs: int | None = None,
-    images_per_crop: int = 1,
-    last_offset: bool = False,
-    center_crops: bool = False,
-    flip: bool = True,
-    mean_at_crop: bool = False,
-    crop_scale: tuple[float, float] | None = None,
-    crop_ratio: tuple[float, float] = random_crops.RATIO,
+    augmentation: Augmentation | None = None,
     start_epoch: int = 0,
     start_step: int = 0,
     share: Share = Share(),
@@ -101,18 +94,7 @@ def make_training_dataset(
         crop_px: side of the random crop, in pixels.
         description: the description, if it is not that of dataset.json because damaged records are skipped.
         seed: any integer.
-        color_noise: size of the color noise, a key of `statistics.COLOR_NOISE_SCALES`.
-        color_noise_epochs: number of epochs, from the first, with color noise; None for all epochs. (66 in the original
-            program.)
-        images_per_crop: number of consecutive images that share a crop position and a flip. (32 in the original
-            program.)
-        last_offset: whether the crop may touch the right and bottom edges. Section 4.1 counts 32 x 32 positions of a
-            224 pixel crop in 256 pixels, which excludes them. The original program has 33 x 33 positions.
-        center_crops: whether to read the center crop of each image instead of a random one.
-        flip: whether to mirror half of the images, drawn at random.
-        mean_at_crop: whether to subtract the part of the mean image at the position of the crop, before the flip, and
-            add its center, which the network subtracts. Only for square images and crops of fixed size.
-        crop_scale, crop_ratio: for crops of random size and aspect ratio; see `random_crops.RandomCrop`.
+        augmentation: how the images are changed at random; None for the paper's crops, flips and color noise.
         start_epoch, start_step: where to begin.
         share: the part to read.
         data_service: None, or the address of a tf.data service that does the work, "host:port" (service.py). Its
@@ -131,41 +113,31 @@ def make_training_dataset(
 
     Source: section 4.1.
     """
-    description = description or schema.load_description(data_dir)
-    _check_training_arguments(description, batch_size, crop_px, images_per_crop, start_epoch, start_step, share)
-    crop = random_crops.RandomCrop(crop_px, last_offset, crop_scale, crop_ratio, center_crops)
+    description, augmentation = description or schema.load_description(data_dir), augmentation or Augmentation()
+    _check_training_arguments(description, batch_size, crop_px, augmentation, start_epoch, start_step, share)
     pixel_statistics = statistics.Statistics.load(data_dir)
-    noise = pixel_statistics.color_noise(color_noise)
-    if mean_at_crop and (description.keep_aspect or description.encoding == schema.ORIGINAL):
-        raise ValueError(
-            "`mean_at_crop` needs a data set of square images, built without `keep_aspect` and `in_place`."
-        )
-    mean_image = pixel_statistics.mean_image if mean_at_crop else None
+    noise = pixel_statistics.color_noise(augmentation.color_noise)
     stored = records.Records.open(data_dir, description, "train")
     if data_service:
         share, data_service_job = _share_of_service(data_service, data_service_job, share)
     order = epochs.EpochOrder(stored.count, stored.mean_bytes, batch_size, seed)
     local_batch = batch_size // share.num_workers
-    columns = slice(share.worker * local_batch, (share.worker + 1) * local_batch)
+    part = slice(share.worker * local_batch, (share.worker + 1) * local_batch)
 
     def draw(epoch, step):
         # For all workers' images at once: for each image separately it takes longer.
-        crop_key, noise_key = tf.unstack(tf.random.split(order.step_key(epoch, step)))
-        draws = tf.random.stateless_uniform((batch_size, crop.num_draws + 1), crop_key)
-        draws = tf.gather(draws, np.arange(batch_size) // images_per_crop * images_per_crop)
-        offsets = tf.random.stateless_normal((batch_size, 3), noise_key) @ noise.T
-        if color_noise_epochs is not None:
-            offsets = tf.cast(epoch < color_noise_epochs, tf.float32) * offsets
-        return draws[columns], offsets[columns]
+        draws, offsets = augmentation.draw(order.step_key(epoch, step), epoch, batch_size, noise)
+        return draws[part], offsets[part]
 
-    dataset = epochs.read_epochs(order, stored, draw, columns, start_epoch, start_step)
+    def decode(record, drawn):
+        encoded, size, label = records.parse_record(record, description)
+        image = augmentation.apply(encoded, description.encoding, size, drawn[0], crop_px, pixel_statistics.mean_image)
+        return {"image": image, "color_offset": drawn[1]}, label
+
+    dataset = epochs.read_epochs(order, stored, draw, part, start_epoch, start_step)
     # Twice the number of cores is faster than AUTOTUNE. But the service's machines may have more cores than this one.
     calls = num_parallel_calls or (tf.data.AUTOTUNE if data_service else 2 * available_cpus())
-    dataset = dataset.map(
-        lambda record, draws: _augment(record, draws[0], draws[1], description, crop, flip, mean_image),
-        num_parallel_calls=calls,
-        deterministic=True,
-    )
+    dataset = dataset.map(decode, num_parallel_calls=calls, deterministic=True)
     dataset = dataset.batch(local_batch // share.replicas, drop_remainder=True)
     if data_service:
         dataset = dataset.apply(tf_data_service.distribute(data_service, data_service_job))
@@ -276,20 +248,6 @@ def read_squares(
     )
 
 
-def _augment(record, draws, color_offset, description, crop, flip, mean_image):
-    """An element of the training set, from a record and its random numbers: of the crop, the flip and the noise."""
-    encoded, size, label = records.parse_record(record, description)
-    image = crop.decode(encoded, description.encoding, size, draws[:-1])
-    if mean_image is not None:
-        top, left = crop.position(size, draws)
-        image = tf.cast(image, tf.float32) - tf.slice(mean_image, [top, left, 0], [crop.crop_px, crop.crop_px, 3])
-    if flip:  # four times as fast as image[:, ::-1]
-        image = tf.cond(draws[-1] < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
-    if mean_image is not None:
-        image += crops.center_crop(mean_image, crop.crop_px)
-    return {"image": image, "color_offset": color_offset}, label
-
-
 def _decode_views(record, description, crop_px, views):
     """The center crop or the ten views of a record's image, and its label."""
     if views == 1:
@@ -318,15 +276,17 @@ def _evaluation_batch(description, batch_size, split, replicas):
     return local_batch
 
 
-def _check_training_arguments(description, batch_size, crop_px, images_per_crop, start_epoch, start_step, share):
+def _check_training_arguments(description, batch_size, crop_px, augmentation, start_epoch, start_step, share):
     crops.check_crop_px(crop_px, description.image_px)
     steps = steps_per_epoch(description, batch_size)
     if start_epoch < 0:
         raise ValueError(f"`start_epoch` must not be negative. Received: start_epoch={start_epoch}")
     if not 0 <= start_step < steps:
         raise ValueError(f"`start_step` must be from 0 to {steps - 1}, the last of an epoch. Received: {start_step}")
-    if images_per_crop < 1:
-        raise ValueError(f"`images_per_crop` must be at least 1. Received: images_per_crop={images_per_crop}")
+    if augmentation.mean_at_crop and (description.keep_aspect or description.encoding == schema.ORIGINAL):
+        raise ValueError(
+            "`mean_at_crop` needs a data set of square images, built without `keep_aspect` and `in_place`."
+        )
     if batch_size % share.all_replicas:
         raise ValueError(
             f"`batch_size` must be a multiple of the number of replicas, {share.all_replicas}. Received: {batch_size}"

@@ -8,7 +8,8 @@ import tensorflow as tf
 from made_photos import encoded, exif
 from PIL import Image
 
-from alexnet_tf.tfrecords import decoding, random_crops
+from alexnet_tf.tfrecords import decoding
+from alexnet_tf.tfrecords.augmentation import Augmentation
 
 SIZES = [(375, 500), (500, 333), (256, 256), (100, 141), (701, 90)]  # rows, columns
 IMAGE_PX, CROP_PX = 256, 224
@@ -104,17 +105,17 @@ class TestOriginal:
 
     @pytest.mark.parametrize("format", FORMATS)
     def test_random_size_window_comes_from_the_complete_file(self, format):
-        crop = random_crops.RandomCrop(CROP_PX, scale=(0.08, 1))
+        augmentation = Augmentation(crop_scale=(0.08, 1), flip=False)
 
         def decode(content, row):
-            return crop.decode(content, "original", tf.constant([256, 256]), row)
+            return augmentation.apply(content, "original", tf.constant([256, 256]), row, CROP_PX)
 
-        draws = np.random.default_rng(0).random((20, 22), "float32")
+        draws = np.random.default_rng(0).random((20, 23), "float32")
         files = [made(size, format) for size in SIZES] * 4
         for (_, image), row, result in zip(
             files, draws, in_graph(decode, [each for each, _ in files], draws), strict=True
         ):
-            top, left, rows, columns = (int(each) for each in crop.window(tf.constant(image.size[::-1]), row))
+            top, left, rows, columns = (int(each) for each in augmentation.window(tf.constant(image.size[::-1]), row))
             box = image.crop((left, top, left + columns, top + rows))
             expected = np.int32(box.resize((CROP_PX, CROP_PX), Image.Resampling.BILINEAR))
             assert np.abs(result - expected).max() <= 1

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from alexnet_tf.tfrecords import random_crops, reader
+from alexnet_tf.tfrecords import augmentation, reader
 from alexnet_tf.training import inputs
 
 STEPS_PER_EPOCH = 4  # of 46 images in batches of 10
@@ -101,15 +101,7 @@ class TestTraining:
     def test_defaults_reach_the_reader(self, reader_arguments):
         assert reader_arguments() == {
             "seed": 0,
-            "color_noise": "standard_deviation",
-            "color_noise_epochs": None,
-            "images_per_crop": 1,
-            "last_offset": False,
-            "center_crops": False,
-            "flip": True,
-            "mean_at_crop": False,
-            "crop_scale": None,
-            "crop_ratio": random_crops.RATIO,
+            "augmentation": augmentation.Augmentation(),
             "start_epoch": 1,  # of 4 steps
             "start_step": 1,
             "share": reader.Share(1, 2),
@@ -127,13 +119,14 @@ class TestTraining:
     )
     def test_options_reach_the_reader(self, options, reader_arguments):
         received = reader_arguments(**options)
+        received |= dataclasses.asdict(received["augmentation"])
         assert {name: received[name] for name in options} == options
 
     def test_last_crop_offset_reaches_the_reader(self, reader_arguments):
-        assert reader_arguments(last_crop_offset=True)["last_offset"]
+        assert reader_arguments(last_crop_offset=True)["augmentation"].last_offset
 
     def test_center_crops_reach_the_reader(self, reader_arguments):
-        assert reader_arguments(crops="center")["center_crops"]
+        assert reader_arguments(crops="center")["augmentation"].center_crops
 
     def test_batches_are_those_of_the_step(self, open_data, small_data_dir):
         expected = reader.make_training_dataset(small_data_dir, 10, 56, start_epoch=1, start_step=1)
