@@ -4,7 +4,6 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
 import dataclasses
-import io
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -12,8 +11,7 @@ from typing import Any, Self
 import numpy as np
 import tensorflow as tf
 
-from alexnet_tf import files
-from alexnet_tf.tfrecords import decoding, schema, storage
+from alexnet_tf.tfrecords import arrays, decoding, schema, storage
 
 INDEX_FILE = "index.npz"
 FRAME_BYTES = 16  # TFRecord adds a length and two checksums to each record
@@ -22,16 +20,14 @@ _PARALLEL_READS = 16  # an object store answers slowly
 
 
 def save_index(data_dir: str | pathlib.Path, record_bytes: Mapping[str, Sequence[Any]]) -> str:
-    """Writes index.npz into a data set's folder, and returns its `schema.array_checksum`.
+    """Writes index.npz into a data set's folder, and returns its `arrays.checksum`.
 
     Args:
         data_dir: folder of the data set.
         record_bytes: for each split the sizes of its records, one sequence of ints per shard.
     """
-    arrays = {split: np.concatenate(sizes).astype("int32") for split, sizes in record_bytes.items()}
-    path = pathlib.Path(data_dir) / INDEX_FILE
-    files.write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
-    return schema.array_checksum(arrays)
+    sizes = {split: np.concatenate(shard_sizes).astype("int32") for split, shard_sizes in record_bytes.items()}
+    return arrays.save(pathlib.Path(data_dir) / INDEX_FILE, sizes)
 
 
 def rebuild_index(data_dir: str | pathlib.Path, description: schema.DatasetDescription) -> None:
@@ -52,25 +48,12 @@ def load_index(data_dir: str | pathlib.Path, description: schema.DatasetDescript
     Raises:
         ValueError: if index.npz is missing or damaged, or belongs to other shards.
     """
-    path = storage.join(data_dir, INDEX_FILE)
-    try:
-        with np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False) as arrays:
-            saved = {name: arrays[name] for name in description.splits}
-    except Exception as error:  # a damaged archive raises half a dozen types
-        raise ValueError(f"{path} must hold the sizes of all records. Reading it failed: {error!r}") from error
+    saved = arrays.load(storage.join(data_dir, INDEX_FILE), description.splits, description)
     offsets = {}
     for name, split in description.splits.items():
-        split_sizes = saved[name].astype("int64") + FRAME_BYTES
-        shard_sizes = np.split(split_sizes, np.cumsum([shard.count for shard in split.shards])[:-1])
-        for shard, sizes in zip(split.shards, shard_sizes, strict=True):
-            if len(sizes) != shard.count or sizes.sum() != shard.bytes:
-                raise ValueError(
-                    f"{path} must hold the sizes of the {shard.count} records of {shard.name}, {shard.bytes:,} bytes "
-                    f"in all. Found: {len(sizes)} records, {sizes.sum():,} bytes. alexnet-tfrecords, with the flags "
-                    "that built the data set, repairs it on a disk"
-                )
+        ends = np.cumsum([shard.count for shard in split.shards])
+        shard_sizes = np.split(saved[name].astype("int64") + FRAME_BYTES, ends[:-1])
         offsets[name] = [np.cumsum(sizes) - sizes for sizes in shard_sizes]
-    schema.check_arrays(path, saved, description.checksums)
     return offsets
 
 

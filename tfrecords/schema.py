@@ -16,14 +16,11 @@ import hashlib
 import json
 import pathlib
 import unicodedata
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from alexnet_tf import files
 from alexnet_tf.tfrecords import storage
-
-if TYPE_CHECKING:
-    import numpy as np  # slow to import, and not needed by programs that only check their flags
 
 # Feature keys of TensorFlow's first ImageNet scripts. Those scripts numbered labels from 1 and reserved 0 for
 # "background"; here labels start at 0, as in TensorFlow Datasets.
@@ -93,7 +90,7 @@ class DatasetDescription:
         encoding: one of `ENCODINGS`, or "original".
         splits: a dict from "train", "validation" and, if there is one, "test" to `Split`.
         settings: the settings of the builder, by name.
-        checksums: `array_checksum` of statistics.npz and index.npz, by file name.
+        checksums: `arrays.checksum` of statistics.npz and index.npz, by file name.
     """
 
     class_names: tuple[str, ...]
@@ -264,17 +261,3 @@ def _check_shard_size(data_dir: str | pathlib.Path, shard: Shard) -> None:
             f"{path} must end with the bytes {shard.end} according to {DATASET_FILE}. Found: {end}. The file is "
             "damaged or belongs to another data set."
         )
-
-
-def array_checksum(arrays: "Mapping[str, np.ndarray]") -> str:
-    """SHA-256 of named arrays in hexadecimal. (Not of their .npz file: versions of zlib compress differently.)"""
-    digest = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode() + array.tobytes())
-    return digest.hexdigest()
-
-
-def check_arrays(path: str, arrays: "Mapping[str, np.ndarray]", checksums: Mapping[str, str]) -> None:
-    """Raises ValueError if the arrays of a file do not have the checksum in `DatasetDescription.checksums`."""
-    if checksums.get(pathlib.PurePath(path).name) != array_checksum(arrays):
-        raise ValueError(f"{path} is damaged or belongs to another data set: it does not match {DATASET_FILE}.")

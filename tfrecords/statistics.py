@@ -1,14 +1,12 @@
 """Mean image and principal components of RGB, computed while the training images are stored."""
 
 import dataclasses
-import io
 import pathlib
 from typing import Self
 
 import numpy as np
 
-from alexnet_tf import files
-from alexnet_tf.tfrecords import schema, storage
+from alexnet_tf.tfrecords import arrays, schema, storage
 
 STATISTICS_FILE = "statistics.npz"
 
@@ -121,10 +119,8 @@ class Statistics:
         return self.mean_image if kind == "image" else np.full_like(self.mean_image, self.rgb_mean)
 
     def save(self, data_dir: str | pathlib.Path) -> str:
-        """Writes statistics.npz into the folder of a data set. Returns its `schema.array_checksum`."""
-        path, arrays = pathlib.Path(data_dir) / STATISTICS_FILE, dataclasses.asdict(self)
-        files.write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
-        return schema.array_checksum(arrays)
+        """Writes statistics.npz into the folder of a data set. Returns its `arrays.checksum`."""
+        return arrays.save(pathlib.Path(data_dir) / STATISTICS_FILE, dataclasses.asdict(self))
 
     @classmethod
     def load(cls, data_dir: str | pathlib.Path) -> Self:
@@ -133,15 +129,10 @@ class Statistics:
         Raises:
             ValueError: if the file is missing or damaged, or does not match dataset.json in the same folder.
         """
-        path = storage.join(data_dir, STATISTICS_FILE)
-        try:
-            with np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False) as arrays:
-                saved = {field.name: arrays[field.name] for field in dataclasses.fields(cls)}
-        except Exception as error:  # damaged archives raise many types
-            raise ValueError(f"{path} can't be read as the statistics of a data set: {error!r}") from error
-        if storage.size(storage.join(data_dir, schema.DATASET_FILE)) is not None:
-            schema.check_arrays(path, saved, schema.load_description(data_dir).checksums)
-        return cls(**saved)
+        described = storage.size(storage.join(data_dir, schema.DATASET_FILE)) is not None
+        description = schema.load_description(data_dir) if described else None
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**arrays.load(storage.join(data_dir, STATISTICS_FILE), names, description))
 
     def color_noise(self, scale: str = "standard_deviation") -> np.ndarray:
         """The matrix that turns three independent draws from N(0, 1) into an offset of red, green and blue.
