@@ -9,14 +9,30 @@ def feature(value):
     return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
 
-def write_records(path, images_and_labels, image_key="image/encoded", label_key="image/class/label"):
-    """Writes a record with two features for each (bytes, int)."""
+def write_records(path, images_and_labels, image_key="image/encoded", label_key="image/class/label", texts=None):
+    """Writes a record for each (bytes, int). `texts`: None, or a dict from label to image/class/text."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
         for content, label in images_and_labels:
             features = {image_key: feature(content), label_key: feature(label)}
+            if texts:
+                features["image/class/text"] = feature(texts[label].encode())
             example = tf.train.Example(features=tf.train.Features(feature=features))
             writer.write(example.SerializeToString())
+
+
+def change_records(path, change):
+    """Passes the list of the examples in a file through `change`."""
+    examples = [tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
+    change(examples)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for example in examples:
+            writer.write(example.SerializeToString(deterministic=True))
+
+
+def set_feature(number, key, value):
+    """A `change` of one feature of a record."""
+    return lambda examples: examples[number].features.feature[key].CopyFrom(feature(value))
 
 
 def state(folder):

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-YEARS = ("2010", "2012")
+from alexnet_tf.tfrecords import image_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,20 +79,17 @@ def make_ilsvrc_source(year: str, path: str | pathlib.Path, seed: int) -> Ilsvrc
     }
     if (folder / f"ILSVRC{year}_test_ground_truth.txt").exists():
         archives["test"] = _find_archive(folder, f"ILSVRC{year}_im*_test.tar")
-    train = list(_list_training_images(archives["train"]))
-    ids = sorted({class_id for class_id, *_ in train})
+    ids, entries = _label(_list_training_images(archives["train"]))
     words, truth = read_classes_and_truth(folder, year)
     if set(ids) != set(words):
         raise ValueError(
             f"{archives['train']} must contain one tar for each of the {len(words)} classes. Found: {len(ids)}. "
             f"Missing or unknown: {', '.join(sorted(set(ids) ^ set(words))[:5])}"
         )
-    labels = {class_id: label for label, class_id in enumerate(ids)}
-    entries = [(f"{class_id}/{name}", offset, size, labels[class_id]) for class_id, name, offset, size in train]
     order = np.random.default_rng(seed).permutation(len(entries))
     images = {"train": _as_array(entries)[order]}
     for split in archives.keys() - {"train"}:
-        images[split] = _list_numbered_images(archives[split], [labels[class_id] for class_id in truth[split]])
+        images[split] = _list_numbered_images(archives[split], np.searchsorted(ids, truth[split]).tolist())
     names = tuple(f"{class_id} {words[class_id]}".strip() for class_id in ids)
     return Ilsvrc(names, archives, {split: images[split] for split in archives})
 
@@ -113,21 +110,25 @@ def make_release_source(path: str | pathlib.Path, seed: int, validation_fraction
     archive = pathlib.Path(path).expanduser()
     if not archive.is_file():
         raise ValueError(f"`source` must name a tar of tars, one per class. Received: imagenet:{path}")
+    ids, entries = _label(_list_training_images(archive))
+    labels = [label for *_, label in entries]
+    counts = np.bincount(labels)
+    if 1 in counts:
+        raise ValueError(f"{archive}: a class must have an image for each split. {ids[counts.argmin()]} has 1.")
     random, words = np.random.default_rng(seed), read_classes()
-    by_class: dict[str, list] = {}
-    for class_id, name, offset, size in _list_training_images(archive):
-        by_class.setdefault(class_id, []).append((f"{class_id}/{name}", offset, size))
-    split: dict[str, list] = {"train": [], "validation": []}
-    for label, (class_id, files) in enumerate(sorted(by_class.items())):
-        held_out = max(1, round(validation_fraction * len(files)))
-        if held_out == len(files):
-            raise ValueError(f"{archive}: a class must have an image for each split. {class_id} has {len(files)}.")
-        for position, index in enumerate(random.permutation(len(files))):
-            split["validation" if position < held_out else "train"].append((*files[index], label))
-    images = {name: _as_array(sorted(entries)) for name, entries in split.items()}
+    parts = image_files.hold_out(labels, validation_fraction, random)
+    images = {split: _as_array(sorted(entries[index] for index in part)) for split, part in parts.items()}
     images["train"] = images["train"][random.permutation(len(images["train"]))]
-    names = tuple(f"{class_id} {words.get(class_id, '')}".strip() for class_id in sorted(by_class))
-    return Ilsvrc(names, {"train": archive, "validation": archive}, images)
+    names = tuple(f"{class_id} {words.get(class_id, '')}".strip() for class_id in ids)
+    return Ilsvrc(names, dict.fromkeys(images, archive), images)
+
+
+def _label(listed):
+    """The sorted WordNet ids of listed training images, and (name, offset, size, label) of each image."""
+    listed = list(listed)
+    ids = sorted({class_id for class_id, *_ in listed})
+    labels = {class_id: label for label, class_id in enumerate(ids)}
+    return ids, [(f"{class_id}/{name}", offset, size, labels[class_id]) for class_id, name, offset, size in listed]
 
 
 def _list_numbered_images(path, labels):

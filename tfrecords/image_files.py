@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from alexnet_tf.tfrecords import schema
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageFiles:
@@ -48,33 +50,43 @@ def mix(
     Raises:
         ValueError: if the splits have different classes, or a class has one image, of which none can be held out.
     """
-    random = np.random.default_rng(seed)
     names = tuple(classes["train"])
-    if "validation" not in classes:
-        every, classes = classes["train"], {"train": {}, "validation": {}}
-        for name, paths in every.items():
+    if differing := sorted(classes["train"].keys() ^ classes.get("validation", classes["train"]).keys()):
+        raise ValueError(f"{source}: train and validation must have the same classes. In only one: {differing[:20]}")
+    files = {
+        split: [(path, label) for label, name in enumerate(names) for path in split_classes[name]]
+        for split, split_classes in classes.items()
+    }
+    random = np.random.default_rng(seed)
+    if "validation" not in files:
+        for name, paths in classes["train"].items():
             if len(paths) < 2:
                 raise ValueError(
                     f"{source}: class {name!r} must have at least 2 images, one of them for validation. "
                     f"Received: {len(paths)}"
                 )
-            for split, indices in zip(classes, hold_out(len(paths), validation_fraction, random), strict=True):
-                classes[split][name] = [paths[index] for index in indices]
-    elif classes["train"].keys() != classes["validation"].keys():
-        differing = sorted(classes["train"].keys() ^ classes["validation"].keys())
-        raise ValueError(f"{source}: train and validation must have the same classes. In only one: {differing[:20]}")
-    files = {}
-    for split in ("train", "validation"):
-        listed = [(path, label) for label, name in enumerate(names) for path in classes[split][name]]
-        files[split] = [listed[index] for index in random.permutation(len(listed))]
-    return ImageFiles(names, files)
+        every = files["train"]
+        parts = hold_out([label for _, label in every], validation_fraction, random)
+        files = {split: [every[index] for index in part] for split, part in parts.items()}
+    order = {split: random.permutation(len(files[split])) for split in schema.SPLITS}
+    return ImageFiles(names, {split: [files[split][index] for index in indices] for split, indices in order.items()})
 
 
-def hold_out(count: int, fraction: float, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Divides the images of a class at random.
+def hold_out(labels: Sequence[int] | np.ndarray, fraction: float, random: np.random.Generator) -> dict[str, np.ndarray]:
+    """Divides the images of each class at random.
 
-    Returns: the indices of the training images, at least one, and of the held-out images.
+    Args:
+        labels: the labels of all images.
+        fraction: fraction of each class to hold out; at least one image, but not all.
+        random: draws the order of each class.
+
+    Returns: a dict from "train" and "validation" to the indices of the images.
     """
-    held_out = min(max(1, round(count * fraction)), max(count - 1, 0))
-    order = random.permutation(count)
-    return order[held_out:], order[:held_out]
+    parts = {split: [] for split in schema.SPLITS}
+    _, counts = np.unique(labels, return_counts=True)
+    for members in np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1]):
+        members = random.permutation(members)
+        held_out = min(max(1, round(len(members) * fraction)), len(members) - 1)
+        parts["train"].append(members[held_out:])
+        parts["validation"].append(members[:held_out])
+    return {split: np.concatenate(indices) for split, indices in parts.items()}

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from alexnet_tf.tfrecords import image_files
 
-# Words in the names of the folders of splits, in lower case.
-_SPLIT_NAMES = {
+# Names of splits, in lower case.
+SPLIT_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
@@ -55,7 +55,7 @@ def _find_splits(root: pathlib.Path) -> dict[str, pathlib.Path]:
     splits = {folder: split_of(folder.name) for folder in folders}
     if not any(splits.values()):
         splits = _find_long_names(folders)
-    found = {split: [folder for folder in folders if splits.get(folder) == split] for split in _SPLIT_NAMES}
+    found = {split: [folder for folder in folders if splits.get(folder) == split] for split in SPLIT_NAMES}
     if not any(found.values()):
         if len(folders) > 1:
             _check_levels(root, folders)
@@ -65,7 +65,7 @@ def _find_splits(root: pathlib.Path) -> dict[str, pathlib.Path]:
     if len(found["train"]) != 1 or any(len(same) > 1 for same in found.values()) or (only_train and others):
         raise ValueError(
             f"{root} must contain either one folder per class, none with the name of a split, or one folder per split: "
-            f"{', '.join('/'.join(names) for names in _SPLIT_NAMES.values())}. "
+            f"{', '.join('/'.join(names) for names in SPLIT_NAMES.values())}. "
             f"Received: {', '.join(folder.name for folder in folders)}"
         )
     splits = {split: _skip_levels(same[0]) for split, same in found.items() if same}
@@ -83,7 +83,7 @@ def _find_splits(root: pathlib.Path) -> dict[str, pathlib.Path]:
 
 def split_of(name: str) -> str | None:
     """The split that a name stands for, or None."""
-    return next((split for split, names in _SPLIT_NAMES.items() if name.lower() in names), None)
+    return next((split for split, names in SPLIT_NAMES.items() if name.lower() in names), None)
 
 
 def _find_long_names(folders: list[pathlib.Path]) -> dict[pathlib.Path, str | None]:

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from alexnet_tf.tfrecords import schema, storage
+from alexnet_tf.tfrecords import image_folder, schema, storage
 
 # Feature keys of image and label: of TensorFlow's ImageNet scripts, and of TensorFlow Datasets.
 _CONVENTIONS = ((schema.ENCODED, schema.LABEL), ("image", "label"))
-_SPLIT_NAMES = {"train": "train|training", "validation": "validation|valid|val|dev", "test": "test|testing"}
 _OTHER_SUFFIXES = (".json", ".txt", ".md", ".csv", ".npz", ".npy", ".pbtxt", ".pb", ".idx", ".index")
 _LEFTOVER_SUFFIXES = (".bak", ".old", ".orig", ".tmp", ".part", ".partial", "~")
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x78\x01": "zlib", b"\x78\x5e": "zlib", b"\x78\x9c": "zlib", b"\x78\xda": "zlib"}
@@ -33,8 +32,8 @@ def find_files(root: str) -> dict[str, list[str]]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"`source` must be a folder of TFRecord files. {root} is not a folder.") from error
     files = {
-        split: [name for name in names if re.search(rf"(?<![a-z])({words})(?![a-z])", name.lower())]
-        for split, words in _SPLIT_NAMES.items()
+        split: [name for name in names if re.search(rf"(?<![a-z])({'|'.join(words)})(?![a-z])", name.lower())]
+        for split, words in image_folder.SPLIT_NAMES.items()
     }
     if not files["train"]:
         found = ", ".join(names[:3]) or "none"

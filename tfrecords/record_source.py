@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -88,83 +89,68 @@ def make_record_files_source(
     root = storage.absolute(folder)
     files = record_files.find_files(root)
     image_key, label_key = record_files.find_keys(files["train"][0], image_key, label_key)
-    paths, entries, texts = [], {}, []
-    for split, split_paths in files.items():
-        print(f"Reading the labels of {len(split_paths):,} files in {root}, split {split}.", flush=True)
-        entries[split] = index_records(split_paths, len(paths), label_key, image_key, texts)
-        entries[split]["label"] -= label_offset
-        paths += split_paths
+    entries, texts = index_records(files, label_key, image_key)
+    for split_entries in entries.values():
+        split_entries["label"] -= label_offset
     labels = {split: split_entries["label"] for split, split_entries in entries.items()}
     names = record_files.name_classes(root, labels, texts, label_offset, class_names)
-    return mix(entries, seed, validation_fraction, names, paths, {split: split for split in files}, image_key)
+    return mix(entries, files, seed, validation_fraction, names, {split: split for split in files}, image_key)
 
 
 def mix(
     entries: Mapping[str, np.ndarray],
+    files: Mapping[str, Sequence[str]],
     seed: int,
     validation_fraction: float,
     class_names: Sequence[str],
-    paths: Sequence[str],
     splits: Mapping[str, str],
     image_key: str,
 ) -> RecordFiles:
     """Puts indexed records into random order.
 
     Args:
-        entries: a dict from "train" and "validation" to the result of `index_records`. Without "validation", a part of
-            each class is held out.
+        entries, files: result and argument of `index_records`. Without "validation", a part of each class is held out.
         seed, validation_fraction: see `make_record_files_source`.
-        class_names, paths, splits, image_key: see `RecordFiles`.
+        class_names, splits, image_key: see `RecordFiles`.
     """
+    paths = tuple(itertools.chain(*files.values()))
     random = np.random.default_rng(seed)
-    images = dict(entries)
-    if "validation" not in images:
-        parts = [[], []]
-        for label in np.unique(entries["train"]["label"]):
-            members = np.flatnonzero(entries["train"]["label"] == label)
-            for part, indices in zip(
-                parts, image_files.hold_out(len(members), validation_fraction, random), strict=True
-            ):
-                part.append(members[indices])
-        images = {
-            split: entries["train"][np.concatenate(part)] for split, part in zip(schema.SPLITS, parts, strict=True)
-        }
-        splits = dict.fromkeys(schema.SPLITS, splits["train"])
-    images = {split: random.permutation(images[split]) for split in schema.SPLITS}
-    return RecordFiles(tuple(class_names), tuple(paths), images, dict(splits), image_key)
+    if "validation" not in entries:
+        every = entries["train"]
+        parts = image_files.hold_out(every["label"], validation_fraction, random)
+        entries, splits = {split: every[part] for split, part in parts.items()}, dict.fromkeys(parts, splits["train"])
+    images = {split: random.permutation(entries[split]) for split in schema.SPLITS}
+    return RecordFiles(tuple(class_names), paths, images, dict(splits), image_key)
 
 
 def index_records(
-    paths: Sequence[str],
-    first_file: int,
-    label_key: str,
-    image_key: str | None = None,
-    texts: list[dict[int, str]] | None = None,
-) -> np.ndarray:
-    """The entries of `RecordFiles.images` for all records of files, in their order.
+    files: Mapping[str, Sequence[str]], label_key: str, image_key: str | None = None
+) -> tuple[dict[str, np.ndarray], list[dict[int, str]]]:
+    """Reads the entries of `RecordFiles.images` for all records, in their order.
 
     Args:
-        paths: paths of the files.
-        first_file: index of the first file.
+        files: a dict from "train" and "validation" to the paths of the files.
         label_key: feature key of the label.
         image_key: None, or a feature that each record must have.
-        texts: None, or a list to which the `Facts.texts` of each file are appended.
+
+    Returns: (a dict from split to entries, the `Facts.texts` of each file).
 
     Raises:
-        ValueError: if a file is damaged, or a record lacks a feature.
+        ValueError: if a file is damaged, a split is empty, or a record lacks a feature.
     """
     from alexnet_tf.tfrecords import records
 
-    columns = []
-    for number, path in enumerate(paths, start=first_file):
-        facts = record_files.read_facts(path, label_key, image_key)
-        if texts is not None:
-            texts.append(facts.texts)
-        sizes = facts.bytes + records.FRAME_BYTES
-        columns.append((np.full_like(facts.labels, number), np.cumsum(sizes) - sizes, facts.labels))
-    files, offsets, labels = (np.concatenate(column) for column in zip(*columns, strict=True))
-    if not len(files):
-        raise ValueError(f"Each split must have records. Found: none in {len(paths)} files such as {paths[0]}")
-    entries = np.empty(len(files), _ENTRY)
-    entries["file"], entries["offset"], entries["place"], entries["label"] = files, offsets, range(len(files)), labels
-    return entries
+    entries, texts = {}, []
+    for split, paths in files.items():
+        print(f"Reading the labels of {len(paths):,} files, split {split}: {paths[0]} ...", flush=True)
+        facts = [record_files.read_facts(path, label_key, image_key) for path in paths]
+        sizes = [each.bytes + records.FRAME_BYTES for each in facts]
+        entries[split] = found = np.empty(sum(map(len, sizes)), _ENTRY)
+        if not len(found):
+            raise ValueError(f"Each split must have records. Found: none in {len(paths)} files such as {paths[0]}")
+        found["file"] = np.repeat(np.arange(len(texts), len(texts) + len(paths)), [len(each) for each in sizes])
+        found["offset"] = np.concatenate([np.cumsum(each) - each for each in sizes])
+        found["place"] = np.arange(len(found))
+        found["label"] = np.concatenate([each.labels for each in facts])
+        texts += [each.texts for each in facts]
+    return entries, texts

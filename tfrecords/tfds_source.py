@@ -44,11 +44,6 @@ def make_tfds_source(
         raise ValueError(f"tfds:{name} must be stored as tfrecord. Received: {builder.info.file_format.value}")
     validation = next((split for split in ("validation", "test") if split in splits), None)
     names = {"train": "train"} | ({"validation": validation} if validation else {})
-    paths, entries = [], {}
-    for split, tfds_split in names.items():
-        info = splits[tfds_split]
-        print(f"Reading the labels of tfds:{name}, split {tfds_split}: {info.num_examples:,} images.", flush=True)
-        split_paths = [str(path) for path in info.filepaths]
-        entries[split] = record_source.index_records(split_paths, len(paths), "label")
-        paths += split_paths
-    return record_source.mix(entries, seed, validation_fraction, features["label"].names, paths, names, "image")
+    files = {split: [str(path) for path in splits[name].filepaths] for split, name in names.items()}
+    entries, _ = record_source.index_records(files, "label")
+    return record_source.mix(entries, files, seed, validation_fraction, features["label"].names, names, "image")

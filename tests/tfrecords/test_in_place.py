@@ -6,15 +6,16 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from batches import CROP_PX, assert_equal_batches, training_batches
 from made_photos import encoded, photo
-from made_records import feature, state, write_records
+from made_records import change_records, set_feature, state, write_records
 from programs import call
 
 from alexnet_tf.tfrecords import dataset_builder, epochs, in_place, reader, records, schema, verify
 from alexnet_tf.tfrecords import statistics as pixel_statistics
+from alexnet_tf.tfrecords.augmentation import Augmentation
 
-IMAGE_PX, CROP_PX = 64, 56
-CLASSES = 4
+IMAGE_PX = 64
 
 
 @pytest.fixture(scope="module")
@@ -56,37 +57,19 @@ def index(others_dir, index_dir, image_px=IMAGE_PX, label_offset=1, **arguments)
     return in_place.index_in_place(source, index_dir, image_px=image_px, record_format=record_format, **arguments)
 
 
-def training_batches(data_dir, **arguments):
-    batches = reader.make_training_dataset(data_dir, 10, CROP_PX, color_noise="none", **arguments).take(9)
-    return [(inputs["image"].numpy(), labels.numpy()) for inputs, labels in batches]
-
-
-def change(path, number, **features):
-    """Changes features of one record in a file."""
-    examples = [tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
-    for key, value in features.items():
-        examples[number].features.feature[f"image/{key}"].CopyFrom(feature(value))
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for example in examples:
-            writer.write(example.SerializeToString())
-
-
 class TestReading:
     @pytest.mark.parametrize(
         "arguments", [{}, {"last_offset": True, "seed": 1}, {"crop_scale": (0.2, 1)}], ids=["paper", "last", "random"]
     )
     def test_training_images_equal_a_built_data_sets(self, arguments, own_dir, indexed):
-        batches = zip(training_batches(own_dir, **arguments), training_batches(indexed[1], **arguments), strict=True)
-        for (expected, labels), (images, labels_in_place) in batches:
-            np.testing.assert_array_equal(images, expected)
-            np.testing.assert_array_equal(labels_in_place, labels)
+        assert_equal_batches(
+            *(training_batches(each, 6, color_noise="none", **arguments) for each in (own_dir, indexed[1]))
+        )
 
     @pytest.mark.parametrize("views", [1, 10])
     def test_evaluation_images_equal_a_built_data_sets(self, views, own_dir, indexed):
         ours, theirs = (reader.make_evaluation_dataset(each, 5, CROP_PX, views=views) for each in (own_dir, indexed[1]))
-        for (expected, labels), (images, labels_in_place) in zip(ours, theirs, strict=True):
-            np.testing.assert_array_equal(images, expected)
-            np.testing.assert_array_equal(labels_in_place, labels)
+        assert_equal_batches(list(theirs), list(ours))
 
     def test_description_and_statistics(self, own_dir, indexed):
         others_dir, index_dir = indexed
@@ -133,10 +116,11 @@ class TestReading:
             top, left = ((length - side) / 2 / length * 255 for length in (rows, columns))
             expected = [top + 255 * side / rows / 2, left + 255 * side / columns / 2]
             assert np.abs(pair[:, 28:36, 28:36, :2].mean(axis=(1, 2)) - expected).max() < 8
-        for inputs, labels in reader.make_training_dataset(tmp_path / "index", 8, CROP_PX, crop_scale=(0.1, 1)).take(2):
+        for scale in ((0.1, 1), None):
+            augmentation = Augmentation(crop_scale=scale)
+            dataset = reader.make_training_dataset(tmp_path / "index", 8, CROP_PX, augmentation=augmentation)
+            inputs, labels = next(iter(dataset))
             assert inputs["image"].shape == (8, CROP_PX, CROP_PX, 3) and sorted(labels.numpy()) == list(range(8))
-        (inputs, _), *_ = reader.make_training_dataset(tmp_path / "index", 8, CROP_PX).take(1)
-        assert inputs["image"].shape == (8, CROP_PX, CROP_PX, 3)
 
 
 class TestThirdPartyFiles:
@@ -172,7 +156,7 @@ class TestThirdPartyFiles:
         index(others_dir, index_dir)
         path = others_dir / "validation-00001-of-00002"
         if how == "longer":
-            change(path, 0, note=b"new")
+            change_records(path, set_feature(0, "image/note", b"new"))
         else:
             (content, label), *rest = stored[path.name]
             write_records(path, [*rest, (content, label + 1)])
@@ -184,7 +168,7 @@ class TestThirdPartyFiles:
     @pytest.mark.slow
     def test_damaged_image_is_named_or_skipped(self, others_dir, stored, tmp_path, capsys):
         path = others_dir / "train-00001-of-00003"
-        change(path, 7, encoded=stored[path.name][7][0][:300])
+        change_records(path, set_feature(7, schema.ENCODED, stored[path.name][7][0][:300]))
         before = state(others_dir)
         description = index(others_dir, tmp_path / "index")
         assert "1 of 60 images can't be read. The mean image excludes them" in capsys.readouterr().out
@@ -192,11 +176,11 @@ class TestThirdPartyFiles:
             pytest.raises(ValueError, match=rf"{path}, record 7: the image can't be decoded as JPEG or PNG"),
             verify.naming_damaged_shards(tmp_path / "index", description),
         ):
-            training_batches(tmp_path / "index")
+            training_batches(tmp_path / "index", 9)
         kept, skipped = verify.skip_damaged_records(tmp_path / "index", description, 1)
         assert [(problem.path, problem.record) for problem in skipped] == [(str(path), 7)]
         assert kept.splits["train"].count == 59
-        assert len(training_batches(tmp_path / "index", description=kept)) == 9
+        assert len(training_batches(tmp_path / "index", 9, description=kept)) == 9
         assert state(others_dir) == before
 
     @pytest.mark.slow
@@ -209,7 +193,7 @@ class TestThirdPartyFiles:
             pytest.raises(ValueError, match=r"(?s)train-00000-of-00003, record \d+: it can't be parsed: .* 0 to 3"),
             verify.naming_damaged_shards(tmp_path / "index", description),
         ):
-            training_batches(tmp_path / "index")
+            training_batches(tmp_path / "index", 9)
 
 
 class TestErrors:
@@ -227,7 +211,7 @@ class TestErrors:
             index(others_dir, tmp_path / "index")
 
     def test_image_of_another_format(self, others_dir, tmp_path):
-        change(others_dir / "train-00002-of-00003", 3, encoded=encoded(photo(), "GIF"))
+        change_records(others_dir / "train-00002-of-00003", set_feature(3, schema.ENCODED, encoded(photo(), "GIF")))
         with pytest.raises(ValueError, match=r"train-00002-of-00003, record 3, must hold a JPEG or PNG .*b'GIF8'"):
             index(others_dir, tmp_path / "index")
 
@@ -244,15 +228,15 @@ class TestErrors:
 
 class TestOrder:
     @pytest.mark.slow
-    @pytest.mark.parametrize("order", ["sorted over all files", "sorted in each file", "random"])
+    @pytest.mark.parametrize("order", ["sorted", "random"])
     def test_warns_of_sorted_images(self, order, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(epochs, "WINDOW_IMAGES", 1000)
         monkeypatch.setattr(epochs, "MIN_RUNS", 8)
         monkeypatch.setattr(in_place, "STATISTICS_IMAGES", 20)
         content = encoded(photo(8, 8), "PNG")
         of_files = np.random.default_rng(0).permutation(np.arange(4000) % 50).reshape(8, 500)
-        if order != "random":
-            of_files = np.sort(of_files, axis=None if order == "sorted over all files" else 1).reshape(8, 500)
+        if order == "sorted":
+            of_files = np.sort(of_files, axis=None).reshape(8, 500)
         for number, of_file in enumerate(of_files.tolist()):
             write_records(tmp_path / "others" / f"train-{number}", [(content, label) for label in of_file])
         write_records(tmp_path / "others" / "validation-0", [(content, label) for label in range(50)])

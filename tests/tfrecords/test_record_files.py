@@ -6,17 +6,12 @@ import io
 import pickle
 import zlib
 
-import made_records
 import numpy as np
 import pytest
-import tensorflow as tf
+from made_records import write_records
 from PIL import Image
 
 from alexnet_tf.tfrecords import in_place, reader, record_files, schema, sources
-
-
-def _bytes(value):
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
 
 def _png(number):
@@ -25,30 +20,24 @@ def _png(number):
     return file.getvalue()
 
 
-def write_records(
-    path, numbers, classes=4, offset=0, image_key="image/encoded", label_key="image/class/label", text=True
-):
-    """Writes images with their numbers as pixel values. Image i has class i % classes."""
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for number in numbers:
-            label = number % classes + offset
-            features = {image_key: _bytes(_png(number))}
-            features[label_key] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
-            if text:
-                features["image/class/text"] = _bytes(f"class {number % classes}".encode())
-            example = tf.train.Example(features=tf.train.Features(feature=features))
-            writer.write(example.SerializeToString())
+def write_numbers(path, numbers, offset=0, **arguments):
+    """Writes images with their numbers as pixel values. Image i has class i % 4."""
+    write_records(path, [(_png(number), number % 4 + offset) for number in numbers], **arguments)
+
+
+def write_labels(folder, train, test):
+    for name, labels in (("train", train), ("test", test)):
+        write_records(folder / name, [(_png(number), label) for number, label in enumerate(labels)])
 
 
 @pytest.fixture
 def imagenet_dir(tmp_path):
     """As by TensorFlow's first ImageNet scripts: labels start at 1. Records are sorted by class within a file."""
-    folder = tmp_path / "imagenet"
-    folder.mkdir()
+    folder, texts = tmp_path / "imagenet", {label: f"class {label - 1}" for label in range(1, 5)}
     for shard in range(2):
         numbers = sorted(range(shard, 60, 2), key=lambda number: number % 4)
-        write_records(folder / f"train-{shard:05d}-of-00002", numbers, offset=1)
-    write_records(folder / "validation-00000-of-00001", range(60, 72), offset=1)
+        write_numbers(folder / f"train-{shard:05d}-of-00002", numbers, offset=1, texts=texts)
+    write_numbers(folder / "validation-00000-of-00001", range(60, 72), offset=1, texts=texts)
     (folder / "train-notes.txt").write_text("not records")
     return folder
 
@@ -85,47 +74,42 @@ class TestRecordFiles:
             labels = [label for *_, label in read_all(source, split)]
             assert labels.count(0) == labels.count(1) == len(labels) / 2
 
-    def test_own_keys_and_class_names(self, tmp_path):
-        write_records(tmp_path / "my_train.tfrecord", range(12), image_key="jpeg", label_key="y", text=False)
-        write_records(tmp_path / "my_test.tfrecord", range(8), image_key="jpeg", label_key="y", text=False)
-        source = open_files(tmp_path, image_key="jpeg", label_key="y")
-        assert source.class_names == ("0", "1", "2", "3")
-        assert (source.count("train"), source.count("validation")) == (12, 8)
-        (tmp_path / "names").write_text("a\nb\nc\nd\n")
-        assert open_files(tmp_path, image_key="jpeg", label_key="y", class_names=tmp_path / "names").class_names == (
-            *"abcd",
-        )
+    @pytest.mark.parametrize(
+        ("record_format", "message"),
+        [
+            ({}, r"--label_offset must be 1 .* Received: labels 1 to 4"),
+            ({"label_offset": 2}, r"from 0 to 2 after subtracting --label_offset=2, .* Received: -1 to 2"),
+            ({"label_offset": 1, "class_names": "two"}, r"from 0 to 1 after subtracting --label_offset=1, .*: 0 to 3"),
+            ({"label_offset": 1, "class_names": "none"}, "--class_names must be a file"),
+            ({"image_key": "pixels"}, r"--image_key .* pixels, None. Features .*: image/class/label, image"),
+        ],
+        ids=str,
+    )
+    def test_wrong_format_is_an_error(self, record_format, message, imagenet_dir, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "two").write_text("a\nb\n")
+        with pytest.raises(ValueError, match=message):
+            open_files(imagenet_dir, **record_format)
 
-    def test_labels_out_of_range_are_refused(self, imagenet_dir, tmp_path):
-        with pytest.raises(ValueError, match=r"--label_offset must be 1 .* Received: labels 1 to 4"):
-            open_files(imagenet_dir)
-        with pytest.raises(ValueError, match=r"from 0 to 2 after subtracting --label_offset=2, .* Received: -1 to 2"):
-            open_files(imagenet_dir, label_offset=2)
-        (tmp_path / "names").write_text("a\nb\n")
-        with pytest.raises(ValueError, match=r"from 0 to 1 after subtracting --label_offset=1, .* Received: 0 to 3"):
-            open_files(imagenet_dir, label_offset=1, class_names=tmp_path / "names")
-        with pytest.raises(ValueError, match="--class_names must be a file"):
-            open_files(imagenet_dir, label_offset=1, class_names=tmp_path / "none")
-
-    def test_unusable_files_are_refused(self, imagenet_dir):
-        with pytest.raises(ValueError, match=r"--image_key .* pixels, None. Features .*: image/class/label, image"):
-            open_files(imagenet_dir, image_key="pixels")
-        path = imagenet_dir / "train-00001-of-00002"
-        content = path.read_bytes()
-        path.write_bytes(content[:-9])
-        with pytest.raises(ValueError, match="train-00001-of-00002 must be complete"):
+    @pytest.mark.parametrize(
+        ("name", "change", "message"),
+        [
+            ("train-00001-of-00002", lambda content: content[:-9], "train-00001-of-00002 must be complete"),
+            ("train-00000-of-00002", gzip.compress, "train-00000-of-00002 must not be compressed.* gzip file"),
+            ("train-00000-of-00002", zlib.compress, "train-00000-of-00002 must not be compressed.* zlib file"),
+            (
+                "train_validation-00001-of-00002",
+                lambda _: b"",
+                "name of one split. Received: .*/train_validation-00001",
+            ),
+        ],
+        ids=["truncated", "gzip", "zlib", "two splits"],
+    )
+    def test_unusable_file_is_an_error(self, name, change, message, imagenet_dir):
+        path = imagenet_dir / name
+        path.write_bytes(change(path.read_bytes() if path.exists() else b""))
+        with pytest.raises(ValueError, match=message):
             open_files(imagenet_dir, label_offset=1)
-        path.write_bytes(content)
-        both = path.rename(imagenet_dir / "train_validation-00001-of-00002")
-        with pytest.raises(ValueError, match=r"the name of one split. Received: .*train_validation-00001-of-00002"):
-            open_files(imagenet_dir, label_offset=1)
-        both.rename(path)
-        first = imagenet_dir / "train-00000-of-00002"
-        content = first.read_bytes()
-        for name, module in (("gzip", gzip), ("zlib", zlib)):
-            first.write_bytes(module.compress(content))
-            with pytest.raises(ValueError, match=rf"train-00000-of-00002 must not be compressed.* {name} file"):
-                open_files(imagenet_dir, label_offset=1)
 
     def test_folder_without_records(self, tmp_path):
         with pytest.raises(ValueError, match="none is not a folder"):
@@ -138,15 +122,13 @@ class TestRecordFiles:
 class TestLabels:
     @pytest.mark.parametrize("label", [2**32 + 1, 2**31, -(2**31) - 1, 2**62 + 5, 30_000])
     def test_hashes_and_large_numbers_are_refused(self, tmp_path, label):
-        made_records.write_records(tmp_path / "train", [(_png(0), 0), (_png(1), 1), (_png(2), label)])
-        made_records.write_records(tmp_path / "test", [(_png(0), 0), (_png(1), 1), (_png(2), label)])
+        write_labels(tmp_path, [0, 1, label], [0, 1, label])
         for open_anything in (open_files, index_in_place):
             with pytest.raises(ValueError, match=rf"Labels must .*{label}"):
                 open_anything(tmp_path)
 
     def test_splits_must_have_the_same_labels(self, tmp_path):
-        made_records.write_records(tmp_path / "train", [(_png(label), label) for label in (0, 1, 2)])
-        made_records.write_records(tmp_path / "test", [(_png(label), label) for label in (1, 2, 3)])
+        write_labels(tmp_path, [0, 1, 2], [1, 2, 3])
         for open_anything in (open_files, index_in_place):
             with pytest.raises(ValueError, match=r"splits of .* must have the same labels, .* In only one: 0, 3"):
                 open_anything(tmp_path)
@@ -154,15 +136,9 @@ class TestLabels:
         assert open_files(tmp_path, class_names=tmp_path / "names.txt").class_names == (*"abcd",)
 
     def test_label_with_two_names_is_refused(self, tmp_path):
-        write_records(tmp_path / "train", range(4))
-        write_records(tmp_path / "test", [1, 2, 3, 4], offset=0)
-        open_files(tmp_path)
-        with tf.io.TFRecordWriter(str(tmp_path / "test")) as writer:
-            for label in range(4):
-                features = {"image/encoded": _bytes(_png(0)), "image/class/text": _bytes(f"class {label ^ 1}".encode())}
-                features["image/class/label"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
-                writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
-        with pytest.raises(ValueError, match=r"label 0 is 'class 0' and 'class 1'"):
+        for name, texts in (("train", "abcd"), ("test", "bacd")):
+            write_numbers(tmp_path / name, range(4), texts=texts)
+        with pytest.raises(ValueError, match=r"label 0 is 'a' and 'b'"):
             open_files(tmp_path)
 
     @pytest.mark.parametrize(
@@ -176,7 +152,7 @@ class TestLabels:
         ids=["byte order mark", "empty last lines", "empty line", "duplicate"],
     )
     def test_class_names_file(self, tmp_path, content, expected):
-        write_records(tmp_path / "train", range(12))
+        write_numbers(tmp_path / "train", range(12))
         (tmp_path / "names.txt").write_bytes(content.encode())
         if expected is None:
             source = open_files(tmp_path, class_names=tmp_path / "names.txt")
@@ -246,7 +222,7 @@ class TestProgram:
 
     def test_keys_and_class_names_from_flags(self, tmp_path, run_build):
         for split, numbers in (("train", range(12)), ("test", range(12, 20))):
-            write_records(tmp_path / f"my_{split}.tfrecord", numbers, image_key="jpeg", label_key="y", text=False)
+            write_numbers(tmp_path / f"my_{split}.tfrecord", numbers, image_key="jpeg", label_key="y")
         (tmp_path / "names.txt").write_text("a\nb\nc\nd\n")
         arguments = [f"--source=tfrecords:{tmp_path}", f"--data_dir={tmp_path / 'data'}", "--image_px=32"]
         arguments += ["--image_key=jpeg", "--label_key=y", f"--class_names={tmp_path / 'names.txt'}"]

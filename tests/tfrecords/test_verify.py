@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import TINY_IMAGE_PX, tiny_image
+from made_photos import encoded, photo
+from made_records import change_records, set_feature
 from matplotlib import font_manager
 from PIL import Image
 from programs import call
@@ -17,22 +19,12 @@ from programs import call
 from alexnet_tf.tfrecords import describe, reader, schema, statistics, verify
 
 SHARD = "validation-00001-of-00002"
+SMALL_PNG = encoded(photo(9, 8), "PNG")
 
 
 @pytest.fixture
 def copy(tiny_data_dir, tmp_path):
     return shutil.copytree(tiny_data_dir, tmp_path / "data")
-
-
-def rewrite(data_dir, change):
-    """Passes the examples of a shard through `change`; dataset.json stays as it is."""
-    path = data_dir / SHARD
-    examples = [tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
-    change(examples)
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for example in examples:
-            writer.write(example.SerializeToString(deterministic=True))
-    return path
 
 
 class TestVerify:
@@ -43,27 +35,16 @@ class TestVerify:
         "change, message",
         [
             (lambda e: e[3].features.feature.pop(schema.LABEL), "record 3: it can't be parsed: .*image/class/label"),
-            (
-                lambda e: e[2].features.feature[schema.LABEL].int64_list.value.__setitem__(0, 7),
-                r"(?s)record 2: it can't be parsed: .*must be from 0 to 1.*\.png.*7",
-            ),
-            (
-                lambda e: e[4].features.feature[schema.ENCODED].bytes_list.value.__setitem__(0, b"no image"),
-                "record 4: .* can't be decoded as png of 40 x 40 pixels",
-            ),
-            (
-                lambda e: (
-                    e[0]
-                    .features.feature[schema.ENCODED]
-                    .bytes_list.value.__setitem__(0, tf.io.encode_png(np.zeros((9, 8, 3), "uint8")).numpy())
-                ),
-                "record 0: .* can't be decoded as png of 40 x 40 pixels",
-            ),
+            (set_feature(2, schema.LABEL, 2), r"(?s)record 2: it can't be parsed: .*must be from 0 to 1.*\.png.*2"),
+            (set_feature(1, schema.LABEL, -1), r"(?s)record 1: it can't be parsed: .*must be from 0 to 1.*\.png.*-1"),
+            (set_feature(4, schema.ENCODED, b"no image"), "record 4: .* can't be decoded as png of 40 x 40 pixels"),
+            (set_feature(0, schema.ENCODED, SMALL_PNG), "record 0: .* can't be decoded as png of 40 x 40 pixels"),
             (lambda e: e.pop(), "record 4: it is missing"),
         ],
     )
     def test_invalid_record_is_named(self, change, message, copy):
-        path = rewrite(copy, change)
+        path = copy / SHARD
+        change_records(path, change)
         problems = list(map(str, verify.verify_dataset(copy)))
         assert all(problem.startswith(str(path)) for problem in problems)
         found = [problem for problem in problems if re.search(message, problem)]
