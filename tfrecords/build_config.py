@@ -68,7 +68,3 @@ class BuildConfig:
                 raise ValueError(f"`{field.name}` must be at least {minimum}. Received: {field.name}={value}")
         if self.quality > 95:
             raise ValueError(f"`quality` must be from 1 to 95. Received: quality={self.quality}")
-
-    def num_shards(self, split: str) -> int | None:
-        """The number of files of a split, if it is given."""
-        return {"train": self.num_train_shards, "validation": self.num_validation_shards}.get(split)

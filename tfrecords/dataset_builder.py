@@ -74,9 +74,10 @@ def build_dataset(
         _check_content(data_dir, _content_of(description), content)
         return description
     schema.check_class_names(opened.class_names)
-    config = _set_default_shards(config, counts)
+    num_shards = _count_shards(counts, config)
+    config = dataclasses.replace(config, **{f"num_{split}_shards": num_shards[split] for split in schema.SPLITS})
     settings = {"source": source} | dataclasses.asdict(config) | given
-    tasks = _make_tasks(counts, data_dir, config)
+    tasks = _make_tasks(counts, num_shards, data_dir, config)
     data_dir.mkdir(parents=True, exist_ok=True)
     with files.sole_user(data_dir, f"Another process is building a data set in {data_dir}. Wait for it."):
         _delete_damaged(data_dir)  # only now, when the source is known to exist
@@ -101,32 +102,29 @@ def _check_runner(runner: str, num_processes: int | None):
     beam_pipeline.check_runner(runner)
 
 
-def _set_default_shards(config: build_config.BuildConfig, counts: dict[str, int]) -> build_config.BuildConfig:
-    defaults = {
-        f"num_{split}_shards": _default_shards(split, counts[split])
-        for split in schema.SPLITS
-        if config.num_shards(split) is None
-    }
-    return dataclasses.replace(config, **defaults)
-
-
-def _default_shards(split: str, count: int) -> int:
-    return min(count, max(_MIN_SHARDS[split], count // _IMAGES_PER_SHARD))
+def _count_shards(counts: dict[str, int], config: build_config.BuildConfig) -> dict[str, int]:
+    """The number of shards of each split. Raises ValueError if there are too few images."""
+    given = {"train": config.num_train_shards, "validation": config.num_validation_shards}
+    num_shards = {}
+    for split, count in counts.items():
+        default = min(count, max(_MIN_SHARDS[split], count // _IMAGES_PER_SHARD))
+        num_shards[split] = given.get(split) or default
+        if not 1 <= num_shards[split] <= count:
+            raise ValueError(
+                f"`num_{split}_shards` must be from 1 to {count}, the number of {split} images. Received: "
+                f"{num_shards[split]}"
+            )
+    return num_shards
 
 
 def _make_tasks(
-    counts: dict[str, int], data_dir: pathlib.Path, config: build_config.BuildConfig
+    counts: dict[str, int], num_shards: dict[str, int], data_dir: pathlib.Path, config: build_config.BuildConfig
 ) -> list[shards.ShardTask]:
     tasks = []
     for split, count in counts.items():
-        num_shards = config.num_shards(split) or _default_shards(split, count)
-        if not 1 <= num_shards <= count:
-            raise ValueError(
-                f"`num_{split}_shards` must be from 1 to {count}, the number of {split} images. Received: {num_shards}"
-            )
-        bounds = [count * i // num_shards for i in range(num_shards + 1)]
+        bounds = [count * i // num_shards[split] for i in range(num_shards[split] + 1)]
         for index, (start, stop) in enumerate(itertools.pairwise(bounds)):
-            path = data_dir / schema.shard_name(split, index, num_shards)
+            path = data_dir / schema.shard_name(split, index, num_shards[split])
             tasks.append(shards.ShardTask(split, start, stop, path, config))
     return tasks
 

@@ -58,53 +58,39 @@ def stored(data_dir):
 
 
 def opened(data_dir):
-    return [Image.open(io.BytesIO(image)) for split in stored(data_dir).values() for image in split.values()]
+    """A dict from file name to the stored image."""
+    splits = stored(data_dir).values()
+    return {name: Image.open(io.BytesIO(image)) for split in splits for name, image in split.items()}
 
 
 _TESTS = ("test_build.py", "test_beam.py", "test_record_files.py", "test_in_place.py")
 
 
 class TestFlags:
-    def test_image_px_and_keep_aspect(self, built):
-        assert {image.size for image in opened(built("square", "--image_px=20"))} == {(20, 20)}
-        sizes = {image.size for image in opened(built("whole", "--image_px=20", "--keep_aspect"))}
-        assert {min(size) for size in sizes} == {20}
-        assert (27, 20) in sizes
+    @pytest.mark.parametrize(
+        ("flags", "arguments"),
+        [
+            (["--image_px=20"], {"image_px": 20}),
+            (["--keep_aspect"], {"keep_aspect": True}),
+            (["--noexif_orientation"], {"exif_orientation": False}),
+            (["--resize=warp"], {"resize": "warp"}),
+            (["--interpolation=area"], {"interpolation": "area"}),
+            (["--max_pixels=5000", "--max_bad_fraction=0.9"], {"max_pixels": 5000}),
+        ],
+        ids=lambda value: value[0] if isinstance(value, list) else "",
+    )
+    def test_stored_images(self, built, photographs, flags, arguments):
+        found = opened(built("data", "--encoding=png", *flags))
+        every = {path.name: path for path in photographs.glob("*/*")}
+        assert set(every) - set(found) == ({"large.png"} if "max_pixels" in arguments else set())
+        for name, image in found.items():
+            np.testing.assert_array_equal(image, images.prepare_image(every[name], **{"image_px": 16} | arguments))
 
     def test_encoding_and_quality(self, built):
-        assert {image.format for image in opened(built("png", "--encoding=png"))} == {"PNG"}
         for name, quality in (("jpeg", 95), ("small", 30)):
             tables = Image.open(io.BytesIO(encoded(photo(), "JPEG", quality=quality))).quantization
-            found = opened(built(name, *([] if quality == 95 else [f"--quality={quality}"])))
+            found = opened(built(name, *([] if quality == 95 else [f"--quality={quality}"]))).values()
             assert all(image.format == "JPEG" and image.quantization == tables for image in found)
-
-    @pytest.mark.parametrize("turned", [True, False])
-    def test_exif_orientation(self, built, turned):
-        folder = built("data", "--encoding=png", *([] if turned else ["--noexif_orientation"]))
-        (image,) = [split["turned.png"] for split in stored(folder).values() if "turned.png" in split]
-        expected = images.prepare_image(encoded(photo(60, 60), "PNG", exif=exif(6)), 16, exif_orientation=turned)
-        np.testing.assert_array_equal(Image.open(io.BytesIO(image)), expected)
-        assert schema.load_description(folder).exif_orientation is turned
-
-    def test_resize_warps_images_that_are_not_square(self, built):
-        cropped = stored(built("crop", "--encoding=png"))["train"]
-        warped = stored(built("warp", "--encoding=png", "--resize=warp"))["train"]
-        assert list(cropped) == list(warped)
-        assert {Image.open(io.BytesIO(image)).size for image in warped.values()} == {(16, 16)}
-        equal = {name for name in cropped if cropped[name] == warped[name]}
-        assert equal == {"turned.png", "large.png"} & set(cropped) != set()
-
-    def test_interpolation(self, built, photographs):
-        splits = stored(built("area", "--encoding=png", "--interpolation=area")).values()
-        (image,) = [split["large.png"] for split in splits if "large.png" in split]
-        expected = images.prepare_image(photographs / "b" / "large.png", 16, interpolation="area")
-        np.testing.assert_array_equal(Image.open(io.BytesIO(image)), expected)
-        assert not np.array_equal(expected, images.prepare_image(photographs / "b" / "large.png", 16))
-
-    def test_max_pixels_skips_larger_images(self, built):
-        folders = built("all"), built("small", "--max_pixels=5000", "--max_bad_fraction=0.9")
-        every, small = ({name for split in stored(folder).values() for name in split} for folder in folders)
-        assert every - small == {"large.png"}
 
     def test_numbers_of_shards(self, built):
         folder = built("data", "--num_train_shards=3", "--num_validation_shards=2")

@@ -2,10 +2,8 @@
 
 import concurrent.futures
 import io
-import pathlib
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -15,8 +13,9 @@ import tensorflow as tf
 from made_fashion_mnist import write_fashion_mnist
 from made_photos import encoded, photo
 from PIL import Image
+from programs import ENVIRONMENT, program
 
-from alexnet_tf.tfrecords import build_config, dataset_builder, images, reader, schema, shards, sources, verify
+from alexnet_tf.tfrecords import dataset_builder, images, reader, schema, shards, sources, verify
 
 
 def read_examples(data_dir, split):
@@ -82,15 +81,6 @@ class TestContent:
         for png, raw in zip(*batches.values(), strict=True):
             np.testing.assert_array_equal(raw, png)
 
-    @pytest.mark.slow
-    def test_number_of_processes_does_not_change_bytes(self, image_folder, tmp_path):
-        (image_folder / "a" / "0.jpg").write_bytes(b"text")  # the reason in dataset.json must not differ either
-        for processes in (1, 2):
-            build_small(
-                f"folder:{image_folder}", tmp_path / str(processes), num_processes=processes, max_bad_fraction=0.5
-            )
-        assert contents(tmp_path / "1") == contents(tmp_path / "2")
-
     def test_full_shared_memory_names_the_flag(self, image_folder, tmp_path, monkeypatch):
         def no_space(*_):
             raise OSError(28, "No space left on device")
@@ -127,7 +117,7 @@ class TestUnreadableImages:
         assert build_small(f"folder:{image_folder}", tmp_path / "data") == description  # is complete
         assert verify.verify_dataset(tmp_path / "data") == []
 
-    @pytest.mark.parametrize("processes", [1, 2])
+    @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
     def test_too_many_stop_the_build(self, image_folder, tmp_path, processes):
         for number in range(0, 12, 2):
             (image_folder / "a" / f"{number}.jpg").write_bytes(b"text")
@@ -136,20 +126,6 @@ class TestUnreadableImages:
         assert not (tmp_path / "data" / "dataset.json").exists()
         description = build_small(f"folder:{image_folder}", tmp_path / "data", max_bad_fraction=0.9)
         assert sum(split.count for split in description.splits.values()) == 18
-
-    def test_exact_limit_is_allowed(self):
-        tasks = [
-            shards.ShardTask(split, start, start + 10, pathlib.Path("shard"), build_config.BuildConfig())
-            for split, start in (("train", 0), ("train", 10), ("validation", 0))
-        ]
-        shards.check_unreadable(tasks, "train", [("name", "reason")] * 2, 0.1)
-        with pytest.raises(ValueError, match=r"More than 10.00% of the 20 train"):
-            shards.check_unreadable(tasks, "train", [("name", "reason")] * 3, 0.1)
-
-    def test_reason_of_large_images_names_the_flag(self, image_folder, tmp_path):
-        description = build_small(f"folder:{image_folder}", tmp_path / "data", max_pixels=60 * 62, max_bad_fraction=0.5)
-        ((name, reason),) = [entry for split in description.splits.values() for entry in split.skipped]
-        assert name.endswith("/23.jpg") and "--max_pixels" in reason
 
     def test_formats_that_models_can_not_decode_are_counted(self, image_folder, tmp_path, capsys):
         build_small(f"folder:{image_folder}", tmp_path / "served")
@@ -164,6 +140,12 @@ class TestUnreadableImages:
 
 
 class TestSecondCall:
+    def interrupt(self, image_folder, data_dir, monkeypatch):
+        """Builds all shards, and nothing else."""
+        with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+            patch.setattr(dataset_builder.statistics.Statistics, "save", lambda *_: 1 / 0)
+            build_small(f"folder:{image_folder}", data_dir)
+
     def test_complete_data_set_is_kept_and_other_settings_are_refused(self, image_folder, tmp_path, capsys):
         build_small(f"folder:{image_folder}", tmp_path / "data")
         before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").iterdir()}
@@ -202,10 +184,7 @@ class TestSecondCall:
         assert contents(tmp_path / "data") == before
 
     def test_missing_shard_of_an_interrupted_build_is_built_again(self, image_folder, tmp_path, monkeypatch):
-        with monkeypatch.context() as patch:
-            patch.setattr(dataset_builder.statistics.Statistics, "save", lambda *_: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                build_small(f"folder:{image_folder}", tmp_path / "data")
+        self.interrupt(image_folder, tmp_path / "data", monkeypatch)
         (tmp_path / "data" / "train-00001-of-00003").unlink()
         description = build_small(f"folder:{image_folder}", tmp_path / "data")
         schema.check_shard_sizes(tmp_path / "data", description.splits["train"])
@@ -237,23 +216,24 @@ class TestSecondCall:
         assert kept
 
     @pytest.mark.parametrize(
-        ("change", "reason"),
+        ("complete", "change", "reason"),
         [
-            (lambda folder: (folder / "a").rename(folder / "z"), "other classes \\('a', 'z'\\)"),
-            (lambda folder: photo().save(folder / "a" / "new.jpg"), "22 train images, now 23"),
-            (lambda folder: (folder / "a" / "0.jpg").rename(folder / "a" / "new.jpg"), "other file names or labels"),
-            (lambda folder: (folder / "a" / "0.jpg").rename(folder / "b" / "0.jpg"), "other file names or labels"),
+            (True, lambda folder: (folder / "a").rename(folder / "z"), "other classes \\('a', 'z'\\)"),
+            (False, lambda folder: photo().save(folder / "a" / "new.jpg"), "22 train images, now 23"),
+            (True, lambda folder: (folder / "a" / "0.jpg").rename(folder / "a" / "new.jpg"), "other file names or lab"),
+            (
+                False,
+                lambda folder: (folder / "a" / "0.jpg").rename(folder / "b" / "0.jpg"),
+                "other file names or labels",
+            ),
         ],
         ids=["class renamed", "image added", "image renamed", "image moved"],
     )
-    @pytest.mark.parametrize("complete", [True, False])
-    def test_changed_source_is_refused(self, image_folder, tmp_path, monkeypatch, change, reason, complete):
+    def test_changed_source_is_refused(self, image_folder, tmp_path, monkeypatch, complete, change, reason):
         if complete:
             build_small(f"folder:{image_folder}", tmp_path / "data")
         else:
-            with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-                patch.setattr(dataset_builder.statistics.Statistics, "save", lambda *_: 1 / 0)
-                build_small(f"folder:{image_folder}", tmp_path / "data")
+            self.interrupt(image_folder, tmp_path / "data", monkeypatch)
         before = contents(tmp_path / "data")
         change(image_folder)
         with pytest.raises(ValueError, match=rf"has changed since the data set was built: {reason}"):
@@ -262,29 +242,27 @@ class TestSecondCall:
 
     @pytest.mark.slow
     def test_resume_after_sigkill_gives_the_same_bytes(self, tmp_path):
-        command = [sys.executable, "-m", "alexnet_tf.tfrecords.build", "--source=fashion_mnist", "--image_px=48"]
-        command += [f"--data_dir={tmp_path / 'killed'}", "--num_processes=2"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        killed = tmp_path / "killed"
+        flags = ("--source=fashion_mnist", "--image_px=48", f"--data_dir={killed}", "--num_processes=2")
+        process = subprocess.Popen(program("tfrecords.build", *flags), env=ENVIRONMENT, stdout=subprocess.DEVNULL)
         try:
             deadline = time.monotonic() + 60
-            while len(parts := set((tmp_path / "killed").glob(".part-*.npz"))) < 3 and time.monotonic() < deadline:
+            while len(parts := set(killed.glob(".part-*.npz"))) < 3 and time.monotonic() < deadline:
                 time.sleep(0.005)
         finally:
             workers = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(signal.SIGKILL)
             process.wait()
-        assert parts
-        assert not (tmp_path / "killed" / "dataset.json").exists()
+        assert parts and not (killed / "dataset.json").exists()
         _, alive = psutil.wait_procs(workers, timeout=60)
         assert workers and not alive  # workers end with their parent
-        (tmp_path / "killed" / ".tmp-1-train-00015-of-00016").write_bytes(b"half a shard")
+        (killed / ".tmp-1-train-00015-of-00016").write_bytes(b"half a shard")
         kept = {path.name.removeprefix(".part-").removesuffix(".npz") for path in parts}
-        written = {name: (tmp_path / "killed" / name).stat().st_mtime_ns for name in kept}
-
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
-        assert {name: (tmp_path / "killed" / name).stat().st_mtime_ns for name in kept} == written  # not built twice
-        dataset_builder.build_dataset("fashion_mnist", tmp_path / "undisturbed", image_px=48, num_processes=1)
-        assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
+        written = {name: (killed / name).stat().st_mtime_ns for name in kept}
+        for name in ("killed", "undisturbed"):
+            dataset_builder.build_dataset("fashion_mnist", tmp_path / name, image_px=48, num_processes=1)
+        assert {name: (killed / name).stat().st_mtime_ns for name in kept} == written  # not built twice
+        assert contents(killed) == contents(tmp_path / "undisturbed")
 
 
 class TestErrors:
