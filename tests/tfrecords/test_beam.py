@@ -1,6 +1,5 @@
 """The Apache Beam builder against the local one."""
 
-import signal
 import subprocess
 import sys
 import time
@@ -115,31 +114,10 @@ class TestRun:
     """The program, with workers in their own processes."""
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_bytes_equal_the_local_builders(self, fashion_mnist, tmp_path):
         run_well("tfrecords.build", *FASHION_MNIST_FLAGS, f"--data_dir={tmp_path / 'beam'}", *BEAM_FLAGS)
         assert contents(tmp_path / "beam") == fashion_mnist
-
-    @pytest.mark.slow
-    @pytest.mark.long
-    def test_resume_after_sigkill_gives_the_same_bytes(self, fashion_mnist, tmp_path):
-        data_dir = tmp_path / "killed"
-        command = program("tfrecords.build", *FASHION_MNIST_FLAGS, f"--data_dir={data_dir}", *BEAM_FLAGS)
-        process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            deadline = time.monotonic() + 300
-            while len(parts := set(data_dir.glob(".part-*.npz"))) < 3 and time.monotonic() < deadline:
-                time.sleep(0.005)
-        finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        assert parts
-        assert not (data_dir / schema.DATASET_FILE).exists()
-        kept = {path.name.removeprefix(".part-").removesuffix(".npz") for path in parts}
-        written = {name: (data_dir / name).stat().st_mtime_ns for name in kept}
-
-        subprocess.run(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
-        assert {name: (data_dir / name).stat().st_mtime_ns for name in kept} == written  # not built twice
-        assert contents(data_dir) == fashion_mnist
 
 
 class TestDask:

@@ -111,11 +111,6 @@ class TestPrepareImage:
         np.testing.assert_array_equal(result, np.repeat(result[..., :1], 3, axis=-1))
         assert result.std() > 20
 
-    def test_16_bit_image_is_scaled(self):
-        levels = np.arange(0, 65536, 256, dtype="uint16").reshape(16, 16)
-        result = images.prepare_image(encoded(Image.fromarray(levels), "PNG"), 16)
-        np.testing.assert_array_equal(result[..., 0], levels >> 8)
-
     @pytest.mark.parametrize(
         ("largest", "dtype", "kind"),
         [

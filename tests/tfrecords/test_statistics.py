@@ -84,9 +84,6 @@ class TestStatistics:
         np.testing.assert_allclose(result.eigenvectors[:, 0], np.full(3, 3**-0.5), rtol=1e-9)
         assert np.isfinite(result.color_noise()).all()
 
-    def test_images_with_one_color_have_no_noise(self):
-        assert not statistics_of(np.full((3, 8, 8, 3), 77, "uint8")).color_noise().any()
-
     def test_save_and_load(self, images, tmp_path):
         saved = statistics_of(images)
         saved.save(tmp_path)
