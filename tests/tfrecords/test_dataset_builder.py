@@ -50,9 +50,15 @@ def build_small(source, data_dir, **arguments):
     return dataset_builder.build_dataset(source, data_dir, **defaults | arguments)
 
 
+@pytest.fixture
+def build(image_folder, tmp_path):
+    """A function that builds a data set of these images, in the folder `data`."""
+    return lambda **arguments: build_small(f"folder:{image_folder}", tmp_path / "data", **arguments)
+
+
 class TestContent:
-    def test_records_contain_the_images_of_the_source(self, image_folder, tmp_path):
-        description = build_small(f"folder:{image_folder}", tmp_path / "data", encoding="png")
+    def test_records_contain_the_images_of_the_source(self, build, image_folder, tmp_path):
+        description = build(encoding="png")
         assert description.class_names == ("a", "b")
         source = sources.open_source(f"folder:{image_folder}")
         for split in schema.SPLITS:
@@ -81,13 +87,13 @@ class TestContent:
         for png, raw in zip(*batches.values(), strict=True):
             np.testing.assert_array_equal(raw, png)
 
-    def test_full_shared_memory_names_the_flag(self, image_folder, tmp_path, monkeypatch):
+    def test_full_shared_memory_names_the_flag(self, build, monkeypatch):
         def no_space(*_):
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", no_space)
         with pytest.raises(OSError, match=r"No space left on device in /dev/shm, .*--num_processes=1"):
-            build_small(f"folder:{image_folder}", tmp_path / "data", num_processes=2)
+            build(num_processes=2)
 
     def test_default_numbers_of_shards(self, tmp_path, monkeypatch):
         defaults = {"num_train_shards": None, "num_validation_shards": None}
@@ -103,102 +109,99 @@ class TestContent:
 
 
 class TestUnreadableImages:
-    def test_they_are_skipped_and_listed(self, image_folder, tmp_path):
+    def test_they_are_skipped_and_listed(self, build, image_folder, tmp_path):
         bad = {"a/0.jpg": b"", "b/1.jpg": b"text", "b/3.jpg": encoded(photo(), "JPEG")[:700]}
         for name, content in bad.items():
             (image_folder / name).write_bytes(content)
         (image_folder / "a" / "2.jpg").write_bytes(encoded(photo(), "PNG"))  # is read despite its name
-        build_small(f"folder:{image_folder}", tmp_path / "data", max_bad_fraction=0.5)
+        build(max_bad_fraction=0.5)
         description = schema.load_description(tmp_path / "data")
         skipped = {filename: reason for split in description.splits.values() for filename, reason in split.skipped}
         assert skipped.keys() == {str(image_folder / name) for name in bad}
         assert all(reason and " at 0x" not in reason for reason in skipped.values())  # no memory address
         assert sum(split.count for split in description.splits.values()) == 21
-        assert build_small(f"folder:{image_folder}", tmp_path / "data") == description  # is complete
+        assert build() == description  # is complete
         assert verify.verify_dataset(tmp_path / "data") == []
 
     @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
-    def test_too_many_stop_the_build(self, image_folder, tmp_path, processes):
+    def test_too_many_stop_the_build(self, build, image_folder, tmp_path, processes):
         for number in range(0, 12, 2):
             (image_folder / "a" / f"{number}.jpg").write_bytes(b"text")
         with pytest.raises(ValueError, match=r"max_bad_fraction.*/a/\d+\.jpg \("):
-            build_small(f"folder:{image_folder}", tmp_path / "data", num_processes=processes)
+            build(num_processes=processes)
         assert not (tmp_path / "data" / "dataset.json").exists()
-        description = build_small(f"folder:{image_folder}", tmp_path / "data", max_bad_fraction=0.9)
+        description = build(max_bad_fraction=0.9)
         assert sum(split.count for split in description.splits.values()) == 18
 
-    def test_formats_that_models_can_not_decode_are_counted(self, image_folder, tmp_path, capsys):
+    def test_formats_that_models_can_not_decode_are_counted(self, build, image_folder, tmp_path, capsys):
         build_small(f"folder:{image_folder}", tmp_path / "served")
         assert "Warning" not in capsys.readouterr().out
         for number, kind in ((0, "WEBP"), (2, "WEBP"), (4, "GIF")):
             (image_folder / "a" / f"{number}.jpg").write_bytes(encoded(photo(), kind))
         (image_folder / "b" / "1.jpg").write_bytes(encoded(photo(mode="P"), "BMP"))
         (image_folder / "b" / "3.jpg").write_bytes(encoded(photo(), "BMP"))
-        build_small(f"folder:{image_folder}", tmp_path / "data")
+        build()
         (warning,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Warning: 4 images")]
         assert "1 BMP with less than 24 bits, 1 GIF, 2 WEBP. Send it JPEG, PNG, BMP" in warning
 
 
 class TestSecondCall:
-    def interrupt(self, image_folder, data_dir, monkeypatch):
+    def interrupt(self, build, monkeypatch):
         """Builds all shards, and nothing else."""
         with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
             patch.setattr(dataset_builder.statistics.Statistics, "save", lambda *_: 1 / 0)
-            build_small(f"folder:{image_folder}", data_dir)
+            build()
 
-    def test_complete_data_set_is_kept_and_other_settings_are_refused(self, image_folder, tmp_path, capsys):
-        build_small(f"folder:{image_folder}", tmp_path / "data")
+    def test_complete_data_set_is_kept_and_other_settings_are_refused(self, build, tmp_path, capsys):
+        build()
         before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").iterdir()}
-        build_small(f"folder:{image_folder}", tmp_path / "data")
+        build()
         assert "is complete: nothing to build" in capsys.readouterr().out
         with pytest.raises(ValueError, match=r"image_px was 16 and is now 20; .*resize was 'crop' .*seed was 0 and is"):
-            build_small(f"folder:{image_folder}", tmp_path / "data", image_px=20, seed=3, resize="warp")
+            build(image_px=20, seed=3, resize="warp")
         assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data").iterdir()} == before
 
-    def test_truncated_shard_is_built_again(self, image_folder, tmp_path):
-        build_small(f"folder:{image_folder}", tmp_path / "data")
+    def test_damaged_data_set_is_kept_until_its_source_is_found(self, build, image_folder, tmp_path):
+        build()
         before = contents(tmp_path / "data")
         path = tmp_path / "data" / "train-00001-of-00003"
         path.write_bytes(path.read_bytes()[:-1])
-        build_small(f"folder:{image_folder}", tmp_path / "data")
-        assert contents(tmp_path / "data") == before
-
-    def test_damaged_data_set_is_kept_until_its_source_is_found(self, image_folder, tmp_path):
-        build_small(f"folder:{image_folder}", tmp_path / "data")
-        (tmp_path / "data" / "train-00001-of-00003").write_bytes(b"")
-        before = contents(tmp_path / "data")
+        damaged = contents(tmp_path / "data")
         image_folder.rename(tmp_path / "elsewhere")
         with pytest.raises(ValueError, match="must be a folder"):
-            build_small(f"folder:{image_folder}", tmp_path / "data")
+            build()
+        assert contents(tmp_path / "data") == damaged
+        (tmp_path / "elsewhere").rename(image_folder)
+        build()
         assert contents(tmp_path / "data") == before
 
     @pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_bytes(p.read_bytes()[:100])])
-    def test_index_is_rebuilt_without_the_source(self, damage, image_folder, tmp_path):
-        build_small(f"folder:{image_folder}", tmp_path / "data")
+    def test_index_is_rebuilt_without_the_source(self, build, damage, image_folder, tmp_path):
+        build()
         before = contents(tmp_path / "data")
         damage(tmp_path / "data" / "index.npz")
         image_folder.rename(tmp_path / "elsewhere")
         with pytest.raises(ValueError, match=r"index\.npz"):
             reader.make_training_dataset(tmp_path / "data", 2, 12)
-        build_small(f"folder:{image_folder}", tmp_path / "data")
+        build()
         assert contents(tmp_path / "data") == before
 
-    def test_missing_shard_of_an_interrupted_build_is_built_again(self, image_folder, tmp_path, monkeypatch):
-        self.interrupt(image_folder, tmp_path / "data", monkeypatch)
+    def test_missing_shard_of_an_interrupted_build_is_built_again(self, build, image_folder, tmp_path, monkeypatch):
+        self.interrupt(build, monkeypatch)
         (tmp_path / "data" / "train-00001-of-00003").unlink()
-        description = build_small(f"folder:{image_folder}", tmp_path / "data")
+        description = build()
         schema.check_shard_sizes(tmp_path / "data", description.splits["train"])
 
-    def test_files_left_by_a_build_that_was_killed_at_its_end_are_deleted(self, image_folder, tmp_path, monkeypatch):
+    def test_files_left_by_a_build_that_was_killed_at_its_end_are_deleted(self, build, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(dataset_builder, "_delete_leftovers", lambda data_dir: 1 / 0)
             with pytest.raises(ZeroDivisionError):
-                build_small(f"folder:{image_folder}", tmp_path / "data")
+                build()
         assert list((tmp_path / "data").glob(".*"))
-        build_small(f"folder:{image_folder}", tmp_path / "data")
+        build()
         assert not list((tmp_path / "data").glob(".*"))
 
-    def test_concurrent_build_is_refused(self, image_folder, tmp_path, monkeypatch):
+    def test_concurrent_build_is_refused(self, build, monkeypatch):
         build_shard, kept = shards.build_shard, []
 
         def build_both(task):
@@ -206,13 +209,13 @@ class TestSecondCall:
                 kept.append(task.path.with_name(".tmp-of-the-first"))
                 kept[0].touch()
                 with pytest.raises(ValueError, match="Another process is building a data set in"):
-                    build_small(f"folder:{image_folder}", tmp_path / "data")
+                    build()
                 assert kept[0].exists()
                 kept[0].unlink()
             build_shard(task)
 
         monkeypatch.setattr(shards, "build_shard", build_both)
-        build_small(f"folder:{image_folder}", tmp_path / "data")
+        build()
         assert kept
 
     @pytest.mark.parametrize(
@@ -229,15 +232,15 @@ class TestSecondCall:
         ],
         ids=["class renamed", "image added", "image renamed", "image moved"],
     )
-    def test_changed_source_is_refused(self, image_folder, tmp_path, monkeypatch, complete, change, reason):
+    def test_changed_source_is_refused(self, build, image_folder, tmp_path, monkeypatch, complete, change, reason):
         if complete:
-            build_small(f"folder:{image_folder}", tmp_path / "data")
+            build()
         else:
-            self.interrupt(image_folder, tmp_path / "data", monkeypatch)
+            self.interrupt(build, monkeypatch)
         before = contents(tmp_path / "data")
         change(image_folder)
         with pytest.raises(ValueError, match=rf"has changed since the data set was built: {reason}"):
-            build_small(f"folder:{image_folder}", tmp_path / "data")
+            build()
         assert contents(tmp_path / "data") == before
 
     @pytest.mark.slow
@@ -266,11 +269,11 @@ class TestSecondCall:
 
 
 class TestErrors:
-    def test_other_files_are_kept(self, image_folder, tmp_path):
+    def test_other_files_are_kept(self, build, tmp_path):
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / "train-00000-of-00003").write_text("other")
         with pytest.raises(ValueError, match="data_dir"):
-            build_small(f"folder:{image_folder}", tmp_path / "data")
+            build()
         assert (tmp_path / "data" / "train-00000-of-00003").read_text() == "other"
 
     def test_label_without_class_is_refused(self, tmp_path, monkeypatch):
@@ -304,10 +307,10 @@ class TestErrors:
         ],
         ids=str,
     )
-    def test_argument_out_of_range_is_named(self, image_folder, tmp_path, arguments):
+    def test_argument_out_of_range_is_named(self, build, arguments):
         name, value = next(iter(arguments.items()))
         with pytest.raises(ValueError, match=rf"`{name}` must be .*Received: .*{value}"):
-            build_small(f"folder:{image_folder}", tmp_path / "data", **arguments)
+            build(**arguments)
 
     def test_folder_that_can_not_be_created_is_named(self, image_folder, tmp_path):
         (tmp_path / "file").write_text("")
