@@ -35,8 +35,8 @@ class MeanImage(keras.layers.Layer):
 
     Source: section 2 (mean) and 4.1 (color noise).
     Deviation: the paper subtracts the mean from the 256 x 256 image and crops afterwards. Here the center of the mean
-    image is subtracted from every crop, as in the original program. (`reader.make_training_dataset(mean_at_crop=True)`
-    corrects training images for the position of their crop.)
+    image is subtracted from every crop, as in the original program. (`Augmentation(mean_at_crop=True)` of the
+    reader corrects training images for the position of their crop.)
 
     Example:
 

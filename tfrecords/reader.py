@@ -238,7 +238,6 @@ def read_squares(
 ) -> tf.data.Dataset:
     """Like `read_images`, but returns a `tf.data.Dataset` of uint8 (image_px, image_px, 3)."""
     stored = records.Records.open(data_dir, description, split)
-
     places = tf.data.Dataset.from_tensor_slices(np.asarray(numbers, "int64"))
     dataset = records.interleave(places, lambda number: stored.read_range(number, number + 1))
     return dataset.map(
