@@ -42,7 +42,7 @@ def main(arguments):
         raise ValueError(f"`serve` is for --format=web. Received: --format={config.format}")
     # Before the export, which takes minutes: is the package complete, and the port free?
     if config.runtime:
-        browser_runtime.open_package(config.runtime)
+        browser_runtime.read_package(config.runtime)
     if flag.serve is not None:
         socket.create_server(("127.0.0.1", flag.serve)).close()
     # Imported here, so that --help and flag errors do not wait for TensorFlow.

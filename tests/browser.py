@@ -74,6 +74,13 @@ def wait_for(browser, condition, seconds=30):
     return value
 
 
+def open_page(browser, address):
+    """Opens an exported page, and waits until its first example is classified."""
+    browser.get(address)
+    wait_for(browser, f"globalThis.alexnet && {SETTLED}")
+    return browser
+
+
 def pixels_of(page):
     return np.uint8(page.execute_script("return [...alexnet.pixels]"))
 

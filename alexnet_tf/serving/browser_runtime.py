@@ -4,7 +4,6 @@ import base64
 import hashlib
 import pathlib
 import tarfile
-from collections.abc import Callable
 
 VERSION = "1.30.0"
 # The module and the WebAssembly that it starts, with the checksums that a browser compares.
@@ -15,33 +14,29 @@ FILES = {
 _CDN = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{VERSION}/dist/"
 
 
-def open_package(path: str | pathlib.Path) -> Callable[[str], bytes]:
-    """Opens the npm package onnxruntime-web.
+def read_package(path: str | pathlib.Path) -> dict[str, bytes]:
+    """Reads the npm package onnxruntime-web.
 
     Args:
         path: its folder, such as node_modules/onnxruntime-web, or the file that `npm pack onnxruntime-web` writes.
 
-    Returns: a function from a name in `FILES` to the file's content.
+    Returns: the contents of `FILES` by name.
 
     Raises:
         ValueError: if it does not hold these files.
     """
     path = pathlib.Path(path)
-    contents = {}
     try:
         if path.is_dir():
-            contents = {name: (path / "dist" / name).read_bytes() for name in FILES}
-        else:
-            with tarfile.open(path) as archive:
-                for name in FILES:
-                    file = archive.extractfile(f"package/dist/{name}")
-                    contents[name] = file.read() if file else b""
+            return {name: (path / "dist" / name).read_bytes() for name in FILES}
+        with tarfile.open(path) as archive:
+            files = {name: archive.extractfile(f"package/dist/{name}") for name in FILES}
+            return {name: file.read() for name, file in files.items() if file}
     except (OSError, KeyError, tarfile.TarError) as error:
         raise ValueError(
             f"`runtime` must be the npm package onnxruntime-web {VERSION}, its folder or the .tgz of `npm pack`, with "
             f"{' and '.join(FILES)} in its dist. Received: {path} ({error})"
         ) from error
-    return contents.__getitem__
 
 
 def write(folder: pathlib.Path, runtime: str | pathlib.Path | None) -> list[dict]:
@@ -51,10 +46,9 @@ def write(folder: pathlib.Path, runtime: str | pathlib.Path | None) -> list[dict
     """
     if runtime is None:
         return [{"url": _CDN + name, "integrity": integrity} for name, integrity in FILES.items()]
-    read, described = open_package(runtime), []
+    described = []
     (folder / "runtime").mkdir()
-    for name in FILES:
-        content = read(name)
+    for name, content in read_package(runtime).items():
         (folder / "runtime" / name).write_bytes(content)
         digest = base64.b64encode(hashlib.sha384(content).digest()).decode()
         described.append({"url": f"runtime/{name}", "integrity": f"sha384-{digest}"})

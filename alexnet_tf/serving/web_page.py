@@ -184,31 +184,34 @@ def _write_kernels(path, stages, layers):
 
 
 def _write_examples(folder, data_dir, description):
-    """Writes validation images as PNG files: one of each of the first classes."""
+    """Writes one validation image of each of the first classes."""
     labels = reader.read_labels(data_dir, description, "validation")
     _, numbers = np.unique(labels, return_index=True)
     numbers = numbers[:_EXAMPLES]
-    examples = []
-    for number, square in zip(numbers, reader.read_images(data_dir, description, "validation", numbers), strict=True):
-        url = f"examples/{number}.png"
-        (folder / url).write_bytes(image_files.encode_image(square, "png", 0))
-        examples.append({"url": url, "title": description.class_names[labels[number]]})
-    return examples
+    squares = reader.read_images(data_dir, description, "validation", numbers)
+    return [
+        _write_example(folder, str(number), square, description.class_names[labels[number]])
+        for number, square in zip(numbers, squares, strict=True)
+    ]
 
 
 def _write_example_files(folder, source, description):
-    """Writes the images of a folder as PNG files, prepared for the network."""
-    examples = []
+    """Writes the images of a folder, prepared for the network."""
+    examples, upright = [], bool(description.exif_orientation)
     for path in sorted(pathlib.Path(source).iterdir()):
         if path.suffix.lower() in _IMAGE_SUFFIXES:
-            upright = bool(description.exif_orientation)
             square = image_files.prepare_image(
                 path, description.image_px, exif_orientation=upright, resize=description.resize
             )
-            url = f"examples/file-{len(examples) + 1}.png"  # names may be those of other examples, or contain a "?"
-            (folder / url).write_bytes(image_files.encode_image(square, "png", 0))
-            examples.append({"url": url, "title": path.stem})
+            name = f"file-{len(examples) + 1}"  # its own may be that of another example, or contain a "?"
+            examples.append(_write_example(folder, name, square, path.stem))
     return examples
+
+
+def _write_example(folder, name, square, title):
+    url = f"examples/{name}.png"
+    (folder / url).write_bytes(image_files.encode_image(square, "png", 0))
+    return {"url": url, "title": title}
 
 
 def _write_strongest(folder, model, layers, images, labels):
@@ -220,12 +223,13 @@ def _write_strongest(folder, model, layers, images, labels):
     names = [described["output"] for described in layers]
     found = strongest_images.find_strongest_images(model, names, batches, min(_STRONGEST, len(images)))
     (folder / "strongest").mkdir()
-    tables, offset, thumbnails = [], 0, None
+    tables, offset = [], 0
     for described in layers:
         strongest = found[described["output"]]
         if described["side"] == 1:
             name, cells, cell_px = "images", strongest.indices, min(_PATCH_PX, images.shape[1])
-            thumbnails = thumbnails or _write_sprite(folder / "strongest" / "images.jpg", images, cell_px)
+            if not (folder / "strongest" / "images.jpg").exists():
+                _write_sprite(folder / "strongest" / "images.jpg", images, cell_px)
         else:
             field = receptive_fields.Window(**described["field"])
             places = zip(strongest.indices.ravel(), strongest.rows.ravel(), strongest.columns.ravel(), strict=True)
@@ -252,4 +256,3 @@ def _write_sprite(path, patches, cell_px):
         cell = Image.fromarray(patch).resize((cell_px, cell_px), Image.Resampling.BILINEAR)
         sprite.paste(cell, (index % _CELLS_PER_ROW * cell_px, index // _CELLS_PER_ROW * cell_px))
     sprite.save(path, quality=85, subsampling=0)
-    return sprite

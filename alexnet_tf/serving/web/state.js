@@ -30,6 +30,12 @@ export function make(tag, properties = {}, children = []) {
   return made;
 }
 
+/** Shows an error, or none for null. */
+export function showProblem(error) {
+  element("problem").textContent = error ? String(error.message ?? error) : "";
+  element("problem").hidden = !error;
+}
+
 const digits = new Intl.NumberFormat("en", { minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
 /** A measured number with three digits, as everywhere on the page. */
 export const number = (value) => (value === 0 ? "0" : digits.format(value).replace("-", "\u2212"));

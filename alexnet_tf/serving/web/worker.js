@@ -3,7 +3,7 @@ import { download } from "./download.js";
 import { cover, resize, withoutOrientation } from "./pixels.js";
 
 let session, page, ort, queue = Promise.resolve();
-const cancelled = new Set();
+let occlusions = 0; // started or cancelled: only the last one goes on
 
 async function load(message, report) {
   page = message.page;
@@ -60,11 +60,11 @@ function run({ pixels, gates, all }) {
 }
 
 /** The probability of a class with a gray square at each position of a grid: Float32Array (count, count), or null. */
-async function occlude({ id, pixels, gates, size, count, label }, report) {
-  const map = new Float32Array(count ** 2);
+async function occlude({ pixels, gates, size, count, label }, report) {
+  const map = new Float32Array(count ** 2), current = ++occlusions;
   for (let position = 0; position < map.length; position++) {
     await new Promise((resolve) => setTimeout(resolve)); // lets other messages in
-    if (cancelled.delete(id)) return null;
+    if (current !== occlusions) return null;
     const center = (index) => ((index + 0.5) * page.crop_px) / count;
     const covered = cover(pixels, page.crop_px, center(Math.floor(position / count)), center(position % count), size);
     map[position] = (await run({ pixels: covered, gates })).probabilities[label];
@@ -73,7 +73,7 @@ async function occlude({ id, pixels, gates, size, count, label }, report) {
   return map;
 }
 
-const tasks = { load, read, run, occlude, cancel: ({ which }) => void cancelled.add(which) };
+const tasks = { load, read, run, occlude, cancel: () => void occlusions++ };
 onmessage = async ({ data }) => {
   const report = (progress) => postMessage({ id: data.id, progress });
   try {
