@@ -79,7 +79,7 @@ def main(arguments):
     if shown:
         from alexnet_tf.serving import prediction_panel  # Matplotlib takes half a second to import
 
-        if prediction_panel.write_panel(flag.panel, [prediction_panel.ClassifiedImage(*each) for each in shown]):
+        if prediction_panel.write_panel(flag.panel, shown):
             print(f"Written: {flag.panel}", file=sys.stderr)
     if answered < len(files):
         print(f"{flag.server} doesn't respond: {len(files) - answered} files were not sent.", file=sys.stderr)

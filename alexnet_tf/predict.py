@@ -70,7 +70,7 @@ def main(arguments):
     if shown:
         from alexnet_tf.serving import prediction_panel  # matplotlib takes half a second
 
-        if prediction_panel.write_panel(flag.panel, [prediction_panel.ClassifiedImage(*each) for each in shown]):
+        if prediction_panel.write_panel(flag.panel, shown):
             print(f"Written: {flag.panel}")
     if table:
         text = io.StringIO()

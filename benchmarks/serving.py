@@ -116,12 +116,12 @@ def main(argv):
         "| clients | images/s | p50, ms | p99, ms | predictions | wrong | failed | server's memory, MB |",
         "|---" * 8 + "|",
     ]
-    command = [sys.executable, str(_SERVER), str(base), base.name, "0", "0"]
+    command = [sys.executable, str(_SERVER), str(base), base.name]
     bad = 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
-            ports = dict(zip(("grpc", "http"), process.stdout.readline().split(), strict=True))
-            address = f"{flag.protocol}://localhost:{ports[flag.protocol]}"
+            addresses = dict(zip(("grpc", "http"), process.stdout.readline().split(), strict=True))
+            address = addresses[flag.protocol]
             server = psutil.Process(process.pid)
             load(address, base.name, cases, 32, min(10, flag.seconds), server)  # buffers for the largest batch
             for clients in map(int, flag.clients):

@@ -13,6 +13,7 @@ import http.server
 import json
 import pathlib
 import queue
+import re
 import ssl
 import sys
 import threading
@@ -33,73 +34,64 @@ class WrongRequest(Exception):
         self.code, self.status = code, status
 
 
-def wrong(message):
-    return WrongRequest(grpc.StatusCode.INVALID_ARGUMENT, 400, message)
-
-
 class Model:
     """The newest version in a base path."""
 
     def __init__(self, base_path, name):
         self.name = name
         self.version = max(int(path.name) for path in pathlib.Path(base_path).iterdir() if path.name.isdigit())
-        self.folder = pathlib.Path(base_path) / str(self.version)
-        self.saved = tf.saved_model.load(str(self.folder))
-        self.queues = {}
-        for signature in self.saved.signatures:
-            self.queues[signature] = queue.SimpleQueue()
+        self.saved = tf.saved_model.load(str(pathlib.Path(base_path) / str(self.version)))
+        self.queues = {signature: queue.SimpleQueue() for signature in self.saved.signatures}
+        for signature in self.queues:
             threading.Thread(target=self._work, args=(signature,), daemon=True).start()
 
-    def check(self, name, version):
+    def find(self, name, version, signature):
+        """The name and the `TensorSpec` of a signature's input."""
         if name != self.name or version not in (None, self.version):
             message = f"Servable not found for request: {name}, version {version}"
             raise WrongRequest(grpc.StatusCode.NOT_FOUND, 404, message)
-
-    def run(self, signature, inputs):
-        """Runs a signature on NumPy arrays, batched with concurrent requests."""
         if signature not in self.saved.signatures:
-            raise wrong(f"Serving signature name not found: {signature}")
-        specs = self.saved.signatures[signature].structured_input_signature[1]
-        if inputs.keys() != specs.keys():
-            raise wrong(f"Inputs must be {sorted(specs)}. Received: {sorted(inputs)}")
-        for name, spec in specs.items():
-            array = inputs[name]
-            if not spec.shape.is_compatible_with(array.shape) or spec.dtype != tf.as_dtype(array.dtype):
-                raise wrong(f"{name} must be {spec}. Received: {array.dtype} {array.shape}")
+            message = f"Serving signature name not found: {signature}"
+            raise WrongRequest(grpc.StatusCode.INVALID_ARGUMENT, 400, message)
+        ((name, spec),) = self.saved.signatures[signature].structured_input_signature[1].items()
+        return name, spec
+
+    def run(self, signature, array):
+        """Runs a signature on a NumPy array, batched with concurrent requests; returns the outputs by name."""
         future = concurrent.futures.Future()
-        self.queues[signature].put((inputs, future))
+        self.queues[signature].put((array, future))
         return future.result()
 
     def _work(self, signature):
+        call = self.saved.signatures[signature]
+        (name,) = call.structured_input_signature[1]
         while True:
             taken = [self.queues[signature].get()]
             try:
-                while sum(len(next(iter(inputs.values()))) for inputs, _ in taken) < _MAX_BATCH_SIZE:
+                while sum(len(array) for array, _ in taken) < _MAX_BATCH_SIZE:
                     taken.append(self.queues[signature].get(timeout=_BATCH_WAIT_S))
             except queue.Empty:
                 pass
             try:
-                joined = {name: np.concatenate([inputs[name] for inputs, _ in taken]) for name in taken[0][0]}
-                outputs = self.saved.signatures[signature](**{k: tf.constant(v) for k, v in joined.items()})
-                outputs = {name: tensor.numpy() for name, tensor in outputs.items()}
+                outputs = call(**{name: tf.constant(np.concatenate([array for array, _ in taken]))})
                 first = 0
-                for inputs, future in taken:
-                    last = first + len(next(iter(inputs.values())))
-                    future.set_result({name: array[first:last] for name, array in outputs.items()})
-                    first = last
+                for array, future in taken:
+                    rows = slice(first, first + len(array))
+                    future.set_result({output: tensor.numpy()[rows] for output, tensor in outputs.items()})
+                    first = rows.stop
             except Exception as error:
                 for _, future in taken:
                     future.set_exception(WrongRequest(grpc.StatusCode.INTERNAL, 500, str(error)))
 
 
 class ModelServer:
-    """Serves a `Model` on two local ports (0: any free one) while the context manager is open.
+    """Serves a `Model` on two free local ports while the context manager is open.
 
     The next `failures` requests fail with `failure`, by default UNAVAILABLE or 503. `requests` counts all requests.
     With the PEM files `certificate` and `key`, both ports use TLS.
     """
 
-    def __init__(self, model, grpc_port=0, rest_port=0, certificate=None, key=None):
+    def __init__(self, model, certificate=None, key=None):
         self.model = model
         self.failures = self.requests = 0
         self.failure = (grpc.StatusCode.UNAVAILABLE, 503)
@@ -107,18 +99,16 @@ class ModelServer:
         options = [("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)]
         self.grpc = grpc.server(concurrent.futures.ThreadPoolExecutor(64), options=options)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_PredictionService(self), self.grpc)
-        self.rest = http.server.ThreadingHTTPServer(("127.0.0.1", rest_port), _RestHandler)
+        self.rest = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _RestHandler)
         self.rest.owner = self
         if certificate:
             pair = (pathlib.Path(key).read_bytes(), pathlib.Path(certificate).read_bytes())
-            credentials = grpc.ssl_server_credentials([pair])
-            self.grpc_port = self.grpc.add_secure_port(f"localhost:{grpc_port}", credentials)
+            self.grpc_port = self.grpc.add_secure_port("localhost:0", grpc.ssl_server_credentials([pair]))
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate, key)
             self.rest.socket = context.wrap_socket(self.rest.socket, server_side=True)
         else:
-            self.grpc_port = self.grpc.add_insecure_port(f"localhost:{grpc_port}")
-        self.rest_port = self.rest.server_port
+            self.grpc_port = self.grpc.add_insecure_port("localhost:0")
 
     def __enter__(self):
         self.grpc.start()
@@ -129,6 +119,10 @@ class ModelServer:
         self.grpc.stop(None)
         self.rest.shutdown()
         self.rest.server_close()
+
+    def address(self, protocol):
+        """The address for grpc, grpcs, http or https."""
+        return f"{protocol}://localhost:{self.grpc_port if protocol.startswith('grpc') else self.rest.server_port}"
 
     def admit(self):
         with self.lock:
@@ -142,21 +136,16 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     def __init__(self, owner):
         self.owner = owner
 
-    def _address(self, request, context):
-        self.owner.admit()
-        spec = request.model_spec
-        self.owner.model.check(spec.name, spec.version.value if spec.HasField("version") else None)
-        return spec.signature_name or "serving_default"
-
     def Predict(self, request, context):
-        response = predict_pb2.PredictResponse()
+        response, spec = predict_pb2.PredictResponse(), request.model_spec
         try:
-            signature = self._address(request, context)
-            try:
-                inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
-            except (ValueError, TypeError) as error:
-                raise wrong(f"no tensor: {error}") from error
-            outputs = self.owner.model.run(signature, inputs)
+            self.owner.admit()
+            version = spec.version.value if spec.HasField("version") else None
+            name, _ = self.owner.model.find(spec.name, version, spec.signature_name)
+            if [*request.inputs] != [name]:
+                message = f"Inputs must be {name}. Received: {sorted(request.inputs)}"
+                raise WrongRequest(grpc.StatusCode.INVALID_ARGUMENT, 400, message)
+            outputs = self.owner.model.run(spec.signature_name, tf.make_ndarray(request.inputs[name]))
         except WrongRequest as error:
             context.abort(error.code, str(error))
         for name, array in outputs.items():
@@ -168,69 +157,37 @@ class _RestHandler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *arguments):
         pass
 
-    def _send(self, status, content):
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def _parts(self):
-        path, _, verb = self.path.partition(":")
-        parts = path.split("/")
-        if parts[1:3] != ["v1", "models"] or len(parts) not in (4, 6):
-            raise WrongRequest(None, 404, f"Malformed request: {self.path}")
-        version = int(parts[5]) if len(parts) == 6 and parts[4] == "versions" and parts[5].isdigit() else None
-        self.server.owner.model.check(parts[3], version)
-        return verb
-
     def do_POST(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         try:
             self.server.owner.admit()
-            verb = self._parts()
-            try:
-                content = json.loads(body)
-                if verb != "predict":
-                    raise wrong(f"Unknown method: {verb}")
-                response = self._predict(content)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise wrong(f"JSON Parse error: {error!r}") from error
+            status, content = 200, self._predict(body)
         except WrongRequest as error:
-            return self._send(error.status, {"error": str(error)})
-        return self._send(200, response)
+            status, content = error.status, {"error": str(error)}
+        response = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(response)))
+        self.end_headers()
+        self.wfile.write(response)
 
-    def _predict(self, content):
-        model = self.server.owner.model
-        signature = content.get("signature_name", "serving_default")
-        if signature not in model.saved.signatures:
-            raise wrong(f"Serving signature name not found: {signature}")
-        ((name, spec),) = model.saved.signatures[signature].structured_input_signature[1].items()
-        values = content["instances"]
-        values = [value[name] if isinstance(value, dict) and name in value else value for value in values]
-        if spec.dtype == tf.string:
-            array = np.array([_decoded(value) for value in values] + [b""], object)[:-1]
-        else:
-            array = np.array(values, spec.dtype.as_numpy_dtype).reshape((-1, *spec.shape[1:]))
-        outputs = {name: array.tolist() for name, array in model.run(signature, {name: array}).items()}
-        outputs = {name: _as_text(rows) for name, rows in outputs.items()}
-        if len(outputs) == 1:
-            return {"predictions": next(iter(outputs.values()))}
-        return {"predictions": [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]}
-
-
-def _decoded(value):
-    return base64.b64decode(value["b64"]) if isinstance(value, dict) else value.encode()
-
-
-def _as_text(value):
-    if isinstance(value, list):
-        return [_as_text(part) for part in value]
-    return value.decode() if isinstance(value, bytes) else value
+    def _predict(self, body):
+        model, signature = self.server.owner.model, body["signature_name"]
+        name, version = re.fullmatch(r"/v1/models/([^/:]+)(?:/versions/(\d+))?:predict", self.path).groups()
+        _, spec = model.find(name, version and int(version), signature)
+        if spec.dtype != tf.string:
+            raise WrongRequest(None, 400, "JSON Parse error: pixels must be numbers")
+        images = [base64.b64decode(instance["b64"]) for instance in body["instances"]]
+        outputs = model.run(signature, np.array([*images, b""], object)[:-1])
+        columns = {
+            name: np.vectorize(bytes.decode, otypes=[str])(array) if array.dtype == object else array
+            for name, array in outputs.items()
+        }
+        rows = zip(*(array.tolist() for array in columns.values()), strict=True)
+        return {"predictions": [dict(zip(columns, row, strict=True)) for row in rows]}
 
 
 if __name__ == "__main__":
-    with ModelServer(Model(sys.argv[1], sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])) as server:
-        print(f"{server.grpc_port} {server.rest_port}", flush=True)
+    with ModelServer(Model(sys.argv[1], sys.argv[2])) as server:
+        print(server.address("grpc"), server.address("http"), flush=True)
         threading.Event().wait()

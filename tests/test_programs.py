@@ -25,7 +25,7 @@ class TestPanel:
         monkeypatch.setattr(prediction_panel, "write_panel", lambda path, images: shown.extend(images))
         flags = [f"--panel={tmp_path / panel}"] if panel else []
         assert call("predict", "--model=run", *flags, *paths).count("100.00%") == 45
-        assert [image.title for image in shown] == [image.encoded.decode() for image in shown] == expected
+        assert [title for title, *_ in shown] == [encoded.decode() for _, encoded, *_ in shown] == expected
 
 
 class TestCsv:

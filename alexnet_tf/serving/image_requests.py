@@ -96,59 +96,52 @@ def _as_served_format(content: bytes) -> bytes:
     return images.encode_image(pixels, "png", 0)
 
 
-def batch_files(files: Iterable[pathlib.Path], batch_size: int) -> Iterator[list[tuple[pathlib.Path, bytes | OSError]]]:
-    """Groups files into requests.
-
-    Yields: lists of at most `batch_size` pairs (path, content), fewer if the files are large. The content is an OSError
-        if the file can't be read.
-    """
-    batch, size = [], 0
-    for path in files:
-        try:
-            content = read_file(path)
-        except OSError as error:
-            content = error
-        length = len(content) if isinstance(content, bytes) else 0
-        if batch and (len(batch) == batch_size or size + length > _MAX_REQUEST_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append((path, content))
-        size += length
-    if batch:
-        yield batch
-
-
 def predict_files(
-    connection: remote_model.GrpcConnection | remote_model.RestConnection,
-    files: Iterable[pathlib.Path],
-    batch_size: int,
-    deadline_s: float,
+    connection: remote_model.Connection, files: Iterable[pathlib.Path], batch_size: int, deadline_s: float
 ) -> Iterator[FilePrediction]:
     """Classifies files, in their order.
 
     Args:
         connection: from `remote_model.connect`.
         files: image files.
-        batch_size: maximum number of images in a request.
+        batch_size: maximum number of images in a request; fewer are sent if the files are large.
         deadline_s: seconds for each request, including retries.
 
     Yields: a `FilePrediction` for each file. Stops after the first request to which the server does not respond.
     """
-    for batch in batch_files(files, batch_size):
-        readable = [content for _, content in batch if isinstance(content, bytes)]
+    for batch in _batches(files, batch_size):
+        readable = [row.content for row in batch if row.content is not None]
         failure, predictions, responds = None, iter(()), True
         try:
             predictions = iter(remote_model.predict_with_retries(connection, readable, deadline_s) if readable else ())
         except remote_model.RequestFailed as error:
             failure, responds = str(error), error.responded
-        for path, content in batch:
-            if not isinstance(content, bytes):
-                yield FilePrediction(path, None, None, f"can't be read: {content}")
+        for row in batch:
+            if row.error:
+                yield row
             elif failure:
-                yield FilePrediction(path, content, None, failure)
+                yield row._replace(error=failure)
             elif (prediction := next(predictions)).valid:
-                yield FilePrediction(path, content, prediction, None)
+                yield row._replace(prediction=prediction)
             else:
-                yield FilePrediction(path, content, None, "not an image that the server can decode")
+                yield row._replace(error="not an image that the server can decode")
         if not responds:
             return
+
+
+def _batches(files: Iterable[pathlib.Path], batch_size: int) -> Iterator[list[FilePrediction]]:
+    """The files of each request, without predictions."""
+    batch, size = [], 0
+    for path in files:
+        content, problem = b"", None
+        try:
+            content = read_file(path)
+        except OSError as error:
+            problem = f"can't be read: {error}"
+        if batch and (len(batch) == batch_size or size + len(content) > _MAX_REQUEST_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(FilePrediction(path, None if problem else content, None, problem))
+        size += len(content)
+    if batch:
+        yield batch

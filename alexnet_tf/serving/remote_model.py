@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import base64
+import concurrent.futures
 import dataclasses
 import json
 import pathlib
-import queue
 import random
 import re
 import ssl
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, TypeAlias
 
 from alexnet_tf import cli
 
@@ -28,6 +28,8 @@ _MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 _MAX_CLASSES = 1000  # in a prediction; the signatures return five
 _MAX_MESSAGE = 500  # characters of a server's error message
 
+Connection: TypeAlias = "GrpcConnection | RestConnection"
+
 
 class RequestFailed(Exception):
     """A request failed, or the response was not a prediction.
@@ -40,17 +42,6 @@ class RequestFailed(Exception):
     def __init__(self, message: str, transient: bool, responded: bool = True):
         super().__init__(message)
         self.transient, self.responded = transient, responded
-
-
-class _Signature(NamedTuple):
-    """The address of a model's signature."""
-
-    host: str  # with the port
-    model: str
-    version: int | None
-    name: str
-    secure: bool  # TLS
-    certificate: bytes | None  # of the authority, PEM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +66,7 @@ def connect(
     version: int | None = None,
     signature: str = "serving_default",
     ca_certificate: str | pathlib.Path | None = None,
-) -> GrpcConnection | RestConnection:
+) -> Connection:
     """Prepares a connection to a served model. Nothing is sent yet.
 
     Args:
@@ -104,49 +95,44 @@ def connect(
     secure = parts.scheme in ("grpcs", "https") or certificate is not None
     kind, default_port = (GrpcConnection, 8500) if parts.scheme.startswith("grpc") else (RestConnection, 8501)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return kind(_Signature(f"{host}:{parts.port or default_port}", model, version, signature, secure, certificate))
+    return kind(f"{host}:{parts.port or default_port}", secure, certificate, model, version, signature)
 
 
-def predict_with_retries(
-    connection: GrpcConnection | RestConnection,
-    encoded_images: list[bytes],
-    deadline_s: float,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], object] = time.sleep,
-) -> list[Prediction]:
+def predict_with_retries(connection: Connection, encoded_images: list[bytes], deadline_s: float) -> list[Prediction]:
     """Classifies images, and retries transient failures with exponential backoff.
 
     Args:
         connection: from `connect`.
         encoded_images: contents of image files.
         deadline_s: seconds for all attempts together.
-        clock, sleep: for tests.
 
     Returns: one prediction for each image.
 
     Raises:
         RequestFailed: if the deadline passed, or the server returned an error.
     """
-    end = clock() + deadline_s
+    end = time.monotonic() + deadline_s
     wait_s, attempts = _FIRST_WAIT_S, 0
     while True:
         attempts += 1
         try:
-            return connection.predict(encoded_images, max(end - clock(), 0.001))
+            return connection.predict(encoded_images, max(end - time.monotonic(), 0.001))
         except RequestFailed as error:
             jittered_s = wait_s * random.uniform(0.5, 1)  # clients that failed together should not retry together
-            if not error.transient or clock() + jittered_s >= end:
+            if not error.transient or time.monotonic() + jittered_s >= end:
                 count = "1 attempt" if attempts == 1 else f"{attempts} attempts"
                 message = f"{error} ({count}, deadline {deadline_s:g} s)"
                 raise RequestFailed(message, error.transient, error.responded) from error
-        sleep(jittered_s)
+        time.sleep(jittered_s)
         wait_s = min(2 * wait_s, _MAX_WAIT_S)
 
 
 class GrpcConnection:
     """Calls PredictionService.Predict."""
 
-    def __init__(self, served: _Signature):
+    def __init__(
+        self, host: str, secure: bool, certificate: bytes | None, model: str, version: int | None, signature: str
+    ):
         try:
             import grpc
             import tensorflow as tf
@@ -157,23 +143,21 @@ class GrpcConnection:
                 "http:// works without them."
             ) from error
         options = [("grpc.max_receive_message_length", _MAX_RESPONSE_BYTES), ("grpc.max_send_message_length", -1)]
-        if served.secure:
-            channel = grpc.secure_channel(served.host, grpc.ssl_channel_credentials(served.certificate), options)
+        if secure:
+            channel = grpc.secure_channel(host, grpc.ssl_channel_credentials(certificate), options)
         else:
-            channel = grpc.insecure_channel(served.host, options)
+            channel = grpc.insecure_channel(host, options)
         self._predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
         self._request_class, self._tf, self._error = predict_pb2.PredictRequest, tf, grpc.RpcError
         self._transient = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.ABORTED)
-        self._served = served
+        version_spec = {} if version is None else {"version": {"value": version}}
+        self._address, self._model_spec = host, {"name": model, "signature_name": signature, **version_spec}
 
     def predict(self, encoded_images: list[bytes], timeout_s: float) -> list[Prediction]:
         """Sends one request. Raises `RequestFailed` if it fails or takes longer than `timeout_s` seconds."""
-        request = self._request_class()
-        request.model_spec.name, request.model_spec.signature_name = self._served.model, self._served.name
-        if self._served.version is not None:
-            request.model_spec.version.value = self._served.version
-        images = self._tf.make_tensor_proto(encoded_images, self._tf.string, [len(encoded_images)])
-        request.inputs["images"].CopyFrom(images)
+        count = len(encoded_images)
+        images = self._tf.make_tensor_proto(encoded_images, self._tf.string, [count])
+        request = self._request_class(model_spec=self._model_spec, inputs={"images": images})
         try:
             response = self._predict(request, timeout=timeout_s)
         except self._error as error:
@@ -181,8 +165,7 @@ class GrpcConnection:
             transient = error.code() in self._transient and not re.search(_NEVER_CONNECTS, details)
             # gRPC uses the same codes for the server's own errors and for connections that failed.
             responded = not re.search(_NO_RESPONSE, details)
-            raise _error_response(self._served.host, error.code().name, details, transient, responded) from error
-        count = len(encoded_images)
+            raise _failure(self._address, f"returned {error.code().name}: {details}", transient, responded) from error
         try:
             dims = {"valid": 1, "class_names": 2, "probabilities": 2}
             columns = [self._to_list(response, name, count, dims[name]) for name in dims]
@@ -191,7 +174,7 @@ class GrpcConnection:
             ]
             return _check_predictions(rows, count)
         except (TypeError, ValueError, AttributeError) as error:
-            raise _unexpected_response(self._served.host, error) from error
+            raise _failure(self._address, f"returned an unexpected response: {error!r}") from error
 
     def _to_list(self, response: Any, name: str, count: int, dims: int) -> list:
         """The values of an output. Its shape is checked before memory is allocated for it."""
@@ -206,61 +189,54 @@ class GrpcConnection:
 class RestConnection:
     """Posts to /v1/models/MODEL:predict."""
 
-    def __init__(self, served: _Signature):
+    def __init__(
+        self, host: str, secure: bool, certificate: bytes | None, model: str, version: int | None, signature: str
+    ):
         import urllib3  # takes a tenth of a second, which --help need not wait for
 
         context = None
-        if served.secure:  # verifies the certificate and the host's name
-            context = ssl.create_default_context(cadata=served.certificate.decode() if served.certificate else None)
+        if secure:  # verifies the certificate and the host's name
+            context = ssl.create_default_context(cadata=certificate.decode() if certificate else None)
         self._pool, self._urllib3 = urllib3.PoolManager(ssl_context=context, maxsize=16), urllib3
-        self._address = f"{'https' if served.secure else 'http'}://{served.host}"
-        version = f"/versions/{served.version}" if served.version is not None else ""
-        self._url = f"{self._address}/v1/models/{urllib.parse.quote(served.model, safe='')}{version}:predict"
-        self._signature = served.name
+        self._address, self._signature = f"{'https' if secure else 'http'}://{host}", signature
+        path = f"/v1/models/{urllib.parse.quote(model, safe='')}"
+        self._path = f"{path}:predict" if version is None else f"{path}/versions/{version}:predict"
 
     def predict(self, encoded_images: list[bytes], timeout_s: float) -> list[Prediction]:
         """Sends one request. Raises `RequestFailed` if it fails or takes longer than `timeout_s` seconds."""
         instances = [{"b64": base64.b64encode(image).decode()} for image in encoded_images]
-        status, content = self._post({"signature_name": self._signature, "instances": instances}, timeout_s)
+        body, result = {"signature_name": self._signature, "instances": instances}, concurrent.futures.Future()
+
+        def post():
+            try:
+                result.set_result(self._post(body, timeout_s))
+            except Exception as error:
+                result.set_exception(error)
+
+        # A socket's timeout starts again with every byte, and the lookup of a host has none.
+        threading.Thread(target=post, daemon=True).start()
+        try:
+            status, content = result.result(timeout_s)
+        except TimeoutError:
+            raise _failure(self._address, "doesn't respond in time", True, False) from None
         try:
             if status != 200:
                 message = json.loads(content).get("error", "") if content.startswith(b"{") else ""
-                raise _error_response(self._address, status, str(message), status in _RETRIED_STATUS)
+                raise _failure(self._address, f"returned {status}: {message}", status in _RETRIED_STATUS)
             rows = [
                 (row["valid"], row["class_names"], row["probabilities"]) for row in json.loads(content)["predictions"]
             ]
             return _check_predictions(rows, len(encoded_images))
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise _unexpected_response(self._address, error) from error
+            raise _failure(self._address, f"returned an unexpected response: {error!r}") from error
 
     def _post(self, body: dict, timeout_s: float) -> tuple[int, bytes]:
-        """The status and the content of the response.
-
-        Runs in a thread of its own: a socket's timeout starts again with every byte, and the lookup of a host has none.
-        """
-        results = queue.SimpleQueue()
-
-        def work():
-            try:
-                results.put((self._request(body, timeout_s), None))
-            except Exception as error:
-                results.put((None, error))
-
-        threading.Thread(target=work, daemon=True).start()
-        try:
-            result, error = results.get(timeout=timeout_s)
-        except queue.Empty:
-            raise RequestFailed(f"{self._address} doesn't respond in time", True, False) from None
-        if error:
-            raise error
-        return result
-
-    def _request(self, body: dict, timeout_s: float) -> tuple[int, bytes]:
+        """The status and the content of the response."""
         errors = self._urllib3.exceptions
         try:
             response = self._pool.request(
                 "POST",
-                self._url,
+                self._address + self._path,
                 json=body,
                 timeout=timeout_s,
                 retries=False,  # also no redirects: images go to this server only
@@ -271,25 +247,18 @@ class RestConnection:
         except errors.SSLError as error:
             unverified = isinstance(error.args[0], ssl.SSLCertVerificationError)
             problem = "can't be verified" if unverified else "has no TLS"
-            raise RequestFailed(f"{self._address} {problem}: {error}", False, False) from error
+            raise _failure(self._address, f"{problem}: {error}", False, False) from error
         except (errors.HTTPError, OSError) as error:
-            raise RequestFailed(f"{self._address} doesn't respond: {error}", True, False) from error
+            raise _failure(self._address, f"doesn't respond: {error}", True, False) from error
         if len(content) > _MAX_RESPONSE_BYTES:
             response.close()
-            raise RequestFailed(f"{self._address} returned more than {_MAX_RESPONSE_BYTES} bytes", False)
+            raise _failure(self._address, f"returned more than {_MAX_RESPONSE_BYTES} bytes")
         response.release_conn()
         return response.status, content
 
 
-def _error_response(
-    address: str, status: str | int, message: str, transient: bool, responded: bool = True
-) -> RequestFailed:
-    text = cli.printable(message[:_MAX_MESSAGE])
-    return RequestFailed(f"{address} returned {status}: {text}", transient, responded)
-
-
-def _unexpected_response(address: str, error: Exception) -> RequestFailed:
-    return RequestFailed(f"{address} returned an unexpected response: {repr(error)[:_MAX_MESSAGE]}", False)
+def _failure(address: str, problem: str, transient: bool = False, responded: bool = True) -> RequestFailed:
+    return RequestFailed(f"{address} {cli.printable(problem[:_MAX_MESSAGE])}", transient, responded)
 
 
 def _check_predictions(rows: Iterable[tuple[Any, Any, Any]], count: int) -> list[Prediction]:

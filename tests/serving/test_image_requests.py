@@ -1,13 +1,14 @@
 """Image files of formats that TensorFlow does not decode."""
 
 import io
+import os
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_tf.serving import image_requests
+from alexnet_tf.serving import image_requests, remote_model
 from alexnet_tf.tfrecords import images
 
 
@@ -68,16 +69,67 @@ class TestReadFile:
             image_requests.read_file(tmp_path / "photo")
 
 
-class TestFindAndBatch:
-    def test_hidden_files_and_folders_are_skipped(self, tmp_path):
-        for name in ("a/1.png", "a/.hidden.png", ".cache/2.png", "b.png"):
-            (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).touch()
-        assert image_requests.find_files([tmp_path]) == [tmp_path / "a" / "1.png", tmp_path / "b.png"]
+class Connection:
+    """A server that finds one class in every image, and fails as the next of `failures` says, if not None."""
+
+    def __init__(self, *failures):
+        self.failures, self.sizes = list(failures), []
+
+    def predict(self, encoded_images, timeout_s):
+        self.sizes.append([len(image) for image in encoded_images])
+        if self.failures and (failure := self.failures.pop(0)):
+            raise failure
+        return [remote_model.Prediction(image != b"no image", ("a",), (1.0,)) for image in encoded_images]
+
+
+class TestPredictFiles:
+    @pytest.fixture
+    def files(self, tmp_path):
+        for number in range(5):
+            (tmp_path / str(number)).write_bytes(b"an image")
+        (tmp_path / "5").write_bytes(b"no image")
+        return image_requests.find_files([tmp_path])
+
+    def test_goes_on_after_a_failed_request(self, files):
+        connection = Connection(None, remote_model.RequestFailed("broken", False))
+        rows = list(image_requests.predict_files(connection, files, 2, 30))
+        assert [row.path for row in rows] == files
+        errors = [row.error and row.error.split(" (")[0] for row in rows]
+        assert errors == [None, None, "broken", "broken", None, "not an image that the server can decode"]
+        assert [row.prediction is None for row in rows] == [error is not None for error in errors]
+
+    def test_stops_at_a_server_that_is_down(self, files):
+        connection = Connection(None, remote_model.RequestFailed("down", True, responded=False))
+        rows = list(image_requests.predict_files(connection, files, 2, 0.001))
+        assert [row.error is None for row in rows] == [True, True, False, False]
 
     def test_large_files_are_sent_in_several_requests(self, tmp_path, monkeypatch):
         monkeypatch.setattr(image_requests, "_MAX_REQUEST_BYTES", 250)
         for number, size in enumerate((100, 100, 100, 300, 10)):
             (tmp_path / str(number)).write_bytes(bytes(size))
-        batches = image_requests.batch_files(sorted(tmp_path.iterdir()), 16)
-        assert [[path.name for path, _ in batch] for batch in batches] == [["0", "1"], ["2"], ["3"], ["4"]]
+        connection = Connection()
+        list(image_requests.predict_files(connection, sorted(tmp_path.iterdir()), 16, 30))
+        assert connection.sizes == [[100, 100], [100], [300], [10]]
+
+    def test_files_that_can_not_be_images_are_not_read(self, tmp_path):
+        folder = tmp_path / "images"
+        folder.mkdir()
+        os.mkfifo(folder / "pipe")  # reading it would block forever
+        with (folder / "video").open("wb") as file:
+            file.truncate(1 << 40)
+        (folder / "dangling").symlink_to(tmp_path / "nowhere")
+        (folder / "folder").symlink_to(tmp_path)
+        connection = Connection()
+        rows = list(image_requests.predict_files(connection, image_requests.find_files([folder]), 16, 30))
+        assert [row.path.name for row in rows] == ["dangling", "folder", "pipe", "video"]
+        assert "No such file" in rows[0].error
+        assert rows[1].error == rows[2].error == "can't be read: not a regular file"
+        assert rows[3].error.endswith("images must have at most 160,000,000 bytes. Received: 1,099,511,627,776 bytes")
+        assert connection.sizes == []
+
+
+def test_hidden_files_and_folders_are_skipped(tmp_path):
+    for name in ("a/1.png", "a/.hidden.png", ".cache/2.png", "b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert image_requests.find_files([tmp_path]) == [tmp_path / "a" / "1.png", tmp_path / "b.png"]
