@@ -7,6 +7,7 @@ conversion 350 MB more, and its OpenVINO conversion has neither float16 nor int8
 import functools
 import pathlib
 import tempfile
+import types
 
 import keras
 import numpy as np
@@ -95,24 +96,21 @@ def write_with_activations(folder: str | pathlib.Path, model: keras.Model, preci
     proto = _to_onnx(model, tf.function(call, input_signature=signature, autograph=False))
     if precision == "float16":
         _store_in_float16(proto.graph)
-    onnx.save(proto, path)
-    if precision == "int8":
+    else:
         dense = tuple(
             f"{layer.name}{'_' if isinstance(layer, ColumnDense) else '/'}"
             for layer in model.layers
             if isinstance(layer, ColumnDense | keras.layers.Dense)
         )
         products = [node.name for node in proto.graph.node if node.op_type == "MatMul" and node.name.startswith(dense)]
-        float32_path = path.rename(path.with_name("float32.onnx"))
         # 7 bits, as below.
         quantization.quantize_dynamic(
-            float32_path, path, nodes_to_quantize=products, per_channel=True, reduce_range=True,
+            proto, path, nodes_to_quantize=products, per_channel=True, reduce_range=True,
             weight_type=quantization.QuantType.QInt8,
         )  # fmt: skip
-        float32_path.unlink()
         proto = onnx.load(path)
         _store_in_float16(proto.graph, least_dimensions=4)
-        onnx.save(proto, path)
+    onnx.save(proto, path)
 
 
 def _multiply(x, factors: tf.Tensor):
@@ -177,35 +175,27 @@ def _fold_constants(proto):
 
 def _write_onnx(model: keras.Model, folder: pathlib.Path, function, precision: str, images: np.ndarray) -> None:
     import onnx
+    from onnxruntime import quantization
 
     path = folder / "model.onnx"
     proto = _to_onnx(model, function)
-    if precision == "float16":
-        _store_in_float16(proto.graph)
-    onnx.save(proto, path)
-    if precision == "int8":
-        from onnxruntime import quantization
-
-        class Images(quantization.CalibrationDataReader):
-            def __init__(self):
-                self.feeds = ({"pixels": image} for image in images)
-
-            def get_next(self):  # pyright: ignore[reportIncompatibleMethodOverride] # None ends, as documented
-                return next(self.feeds, None)
-
-        float32_path = path.rename(folder / "float32.onnx")
-        quantization.quantize_static(
-            float32_path,
-            path,
-            Images(),
-            op_types_to_quantize=["Conv", "MatMul", "Gemm"],
-            # 18 ms an image on x86. With signed activations, the default, 364 ms.
-            activation_type=quantization.QuantType.QUInt8,
-            per_channel=True,
-            # 7 bits for weights. With 8, sums of products overflow on processors without VNNI.
-            reduce_range=True,
-        )
-        float32_path.unlink()
+    if precision != "int8":
+        if precision == "float16":
+            _store_in_float16(proto.graph)
+        onnx.save(proto, path)
+        return
+    feeds = ({"pixels": image} for image in images)
+    quantization.quantize_static(
+        proto,
+        path,
+        types.SimpleNamespace(get_next=lambda: next(feeds, None)),
+        op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+        # 18 ms an image on x86. With signed activations, the default, 364 ms.
+        activation_type=quantization.QuantType.QUInt8,
+        per_channel=True,
+        # 7 bits for weights. With 8, sums of products overflow on processors without VNNI.
+        reduce_range=True,
+    )
 
 
 def _store_in_float16(graph, least_dimensions: int = 0) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -54,22 +54,14 @@ def new_version(
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_saved_model(
-    folder: str | pathlib.Path,
-    model: keras.Model,
-    description: schema.DatasetDescription,
-    max_pixels: int = formats.MAX_PIXELS,
-) -> None:
-    """Writes a SavedModel with the functions of `signatures.make_signatures`, which takes the same arguments.
-
-    It stores each weight once, without optimizer and device names, and runs without this project's code.
-    """
+def _write_saved_model(folder: pathlib.Path, functions: Mapping[str, Callable]) -> None:
+    """Writes a SavedModel with each weight once, which runs without this project's code."""
     archive = keras.export.ExportArchive()
     # Not `archive.track(model)`, which stores every weight twice.
-    for name, function in signatures.make_signatures(model, description, max_pixels).items():
+    for name, function in functions.items():
         archive.add_endpoint(name, function)
     archive.write_out(str(folder), verbose=False)  # pyright: ignore[reportAttributeAccessIssue] # by backend
-    if structure.classifier(model) is not None:
+    if signatures.CLASSIFY in functions:
         updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(folder))
         updater.replace_method_name(signatures.CLASSIFY, "tensorflow/serving/classify", "serve")
         updater.save()
@@ -105,9 +97,9 @@ def export_model(
         formats.check_path(base_dir)
     has_top = structure.classifier(model) is not None
     _check_outputs(model, has_top)
-    if not has_top and config.format == "web":
-        raise ValueError(f"A web page needs a classifier. Received: {model.name}, a network without its top")
     if not has_top:
+        if config.format == "web":
+            raise ValueError(f"A web page needs a classifier. Received: {model.name}, a network without its top")
         description = dataclasses.replace(description, class_names=())
     model = precisions.in_float32(structure.flatten(model))  # float32 runs on any processor
     training, validation = None, None
@@ -120,13 +112,14 @@ def export_model(
             )
         if config.format == "web" or config.precision == "int8":
             training = parity.read_images(config.data_dir, measured, "train", model, config.num_images)
-        if has_top and (config.parity or (config.parity is None and config.format != "web")):
+        if has_top and config.parity:
             validation = parity.read_images(config.data_dir, measured, "validation", model, config.num_images)
     with new_version(base_dir, config.version) as (folder, target):
         if config.format == "savedmodel":
             written = precisions.stored_in_bfloat16(model) if config.precision == "bfloat16" else model
-            write_saved_model(folder, written, description, config.max_pixels)
-            if not warm_up.write(folder, target.parent.name, model.input_shape[1], has_top):
+            functions = signatures.make_signatures(written, description, config.max_pixels)
+            _write_saved_model(folder, functions)
+            if not warm_up.write(folder, target.parent.name, functions):
                 print("No warm-up requests were written: they need pip install --editable '.[serving]'.")
         elif config.format == "web":
             web_page.write(folder, model, description, config, training)
@@ -137,10 +130,15 @@ def export_model(
         if has_top:
             files.write_text(assets / "labels.txt", "".join(f"{name}\n" for name in description.class_names))
         written_as = {"format": config.format, "precision": config.precision}
-        card = model_card.collect(model, description, run, target.parent.name, int(target.name))
-        model_card.write(assets, card | written_as)
+        card = model_card.collect(model, description, run, target.parent.name, int(target.name)) | written_as
+        files.write_json(assets / "model_card.json", card)
+        files.write_text(assets / "model_card.md", model_card.as_markdown(card))
         if validation:
-            parity.write(assets, _measure_parity(folder, model, *validation) | written_as)
+            report = parity.measure(formats.open_predictor(folder), model.predict_on_batch, *validation) | written_as
+            report["megabytes"] = formats.size_mb(folder)
+            report["reference_megabytes"] = sum(weight.nbytes for weight in model.get_weights()) / 1e6
+            files.write_json(assets / "parity.json", report)
+            files.write_text(assets / "parity.md", parity.as_markdown(report))
     return target
 
 
@@ -152,10 +150,3 @@ def _check_outputs(model: keras.Model, has_top: bool) -> None:
         raise ValueError("The model's weights or outputs are not finite (NaN or infinity): its training diverged.")
     if has_top and np.abs(sums - 1).max() > 0.01:
         raise ValueError(f"The model's outputs must be probabilities, from a softmax. Received: sums of {sums}")
-
-
-def _measure_parity(folder: pathlib.Path, model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict:
-    """Compares an export with the trained model in Keras, in float32."""
-    report = parity.measure(formats.open_predictor(folder), model.predict_on_batch, images, labels)
-    reference_mb = sum(weight.nbytes for weight in model.get_weights()) / 1e6
-    return report | {"megabytes": formats.size_mb(folder), "reference_megabytes": reference_mb}

@@ -85,6 +85,8 @@ class ExportConfig:
         precisions = PRECISIONS[self.format]
         if self.precision is None:
             object.__setattr__(self, "precision", precisions[0])
+        if self.parity is None:
+            object.__setattr__(self, "parity", self.format != "web")
         if self.precision not in precisions:
             raise ValueError(
                 f"`precision` of the format {self.format} must be one of {', '.join(precisions)}. "

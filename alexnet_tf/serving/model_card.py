@@ -6,7 +6,6 @@ import json
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from alexnet_tf.files import write_json, write_text
 from alexnet_tf.model import count_parameters, weights_checksum
 from alexnet_tf.networks import layer_table, variants
 from alexnet_tf.networks.layer_table import escape
@@ -20,6 +19,33 @@ _BFLOAT16 = (
     "'amx_bf16\\|avx512_bf16' /proc/cpuinfo`) and GPUs with bfloat16 (NVIDIA from Ampere). Other processors give the "
     "same predictions about 25 times as slowly as in float32: export in float32 for them."
 )
+_PAGE = """\
+# {heading}
+
+`{name}`, version {version}: variant `{variant}`, {title}. {parameters:,} parameters, \
+images of {image_px} x {image_px} pixels. Written as {format} in {precision}, {exported}.
+
+{bfloat16}## Network
+
+{network_lines}
+
+## Data
+
+{data_source}: {counts}.
+
+Preprocessing on the server: {preprocessing}.
+
+## Recipe
+
+{recipe_lines}
+
+## Errors
+
+{error_lines}
+
+## Limits of use
+
+{limits}"""
 _LIMITS = """\
 - The model assigns one of its {classes:,} classes to every image, even if the image shows none of them.
 - The errors above hold for images like those of the data set. Expect larger errors on other cameras, scenes, drawings
@@ -161,44 +187,20 @@ def as_markdown(card: dict) -> str:
     network, data = card["network"], card["data"]
     source = escape(data["source"] or "unrecorded data")
     counts = [f"{count:,} {split} images" for split, count in data["images"].items()]
-    parts = [
-        *([f"{data['classes']:,} classes"] if data["classes"] else []),
-        *counts,
-        f"squares of {data['image_px']} pixels",
-    ]
+    classes = [f"{data['classes']:,} classes"] if data["classes"] else []
     error = card["metrics"].get("evaluation", {}).get("expected_calibration_error")
     calibration = "not measured" if error is None else f"{100 * error:.1f} % on average on the images above"
-    lines = [
-        f"# AlexNet for {data['classes']:,} classes of {source}" if data["classes"] else "# Features of AlexNet",
-        "",
-        f"`{card['name']}`, version {card['version']}: variant `{network['variant']}`, {network['title']}. "
-        f"{network['parameters']:,} parameters, images of {network['image_px']} x {network['image_px']} pixels. "
-        f"Written as {card['format']} in {card['precision']}, {card['exported']}.",
-        "",
-        *([_BFLOAT16, ""] if card["precision"] == "bfloat16" else []),
-        "## Network",
-        "",
-        *_network_lines(network),
-        "",
-        "## Data",
-        "",
-        f"{source[0].upper()}{source[1:]}: {', '.join(parts)}.",
-        "",
-        f"Preprocessing on the server: {data['preprocessing']}.",
-        "",
-        "## Recipe",
-        "",
-        *_recipe_lines(card["recipe"]),
-        "",
-        "## Errors",
-        "",
-        *_error_lines(card["metrics"]),
-        "",
-        "## Limits of use",
-        "",
-        (_LIMITS.format(classes=data["classes"], calibration=calibration) if data["classes"] else "") + _BIASES,
-    ]
-    return "\n".join(lines)
+    return _PAGE.format(
+        **card | data | network,
+        heading=f"AlexNet for {data['classes']:,} classes of {source}" if classes else "Features of AlexNet",
+        bfloat16=f"{_BFLOAT16}\n\n" if card["precision"] == "bfloat16" else "",
+        network_lines="\n".join(_network_lines(network)),
+        data_source=f"{source[0].upper()}{source[1:]}",
+        counts=", ".join([*classes, *counts, f"squares of {data['image_px']} pixels"]),
+        recipe_lines="\n".join(_recipe_lines(card["recipe"])),
+        error_lines="\n".join(_error_lines(card["metrics"])),
+        limits=(_LIMITS.format(classes=data["classes"], calibration=calibration) if classes else "") + _BIASES,
+    )
 
 
 def _network_lines(network: dict) -> list[str]:
@@ -283,9 +285,3 @@ def as_hub_page(card: dict, license_name: str | None = None) -> str:
     # JSON is valid YAML, whatever a name contains.
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in header.items()), "---", ""]
     return "\n".join(lines) + as_markdown(card) + _HUB_USE.format(name=card["name"])
-
-
-def write(folder: str | pathlib.Path, card: dict) -> None:
-    """Writes model_card.json and model_card.md."""
-    write_json(pathlib.Path(folder) / "model_card.json", card)
-    write_text(pathlib.Path(folder) / "model_card.md", as_markdown(card))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alexnet_tf.evaluation import metrics
-from alexnet_tf.files import write_json, write_text
 from alexnet_tf.serving.formats import Predictor
 from alexnet_tf.tfrecords import reader, schema
 
@@ -46,12 +45,11 @@ def measure(
         class; `largest_difference` of any probability; `top1_error` of both; and `latency_ms`, the medians for each
         batch size, measured in turn.
     """
-    both = {}
-    for name, predict in (("candidate", candidate), ("reference", reference)):
-        parts = [
-            predict(images[first : first + batch_size].astype("float32")) for first in range(0, len(images), batch_size)
-        ]
-        both[name] = np.concatenate(parts)
+    models, firsts = {"candidate": candidate, "reference": reference}, range(0, len(images), batch_size)
+    both = {
+        name: np.concatenate([predict(images[first : first + batch_size].astype("float32")) for first in firsts])
+        for name, predict in models.items()
+    }
     best = {name: probabilities.argmax(axis=1) for name, probabilities in both.items()}
     result = {
         "images": len(images),
@@ -62,9 +60,9 @@ def measure(
     }
     for batch, runs in _RUNS.items():
         pixels = np.resize(images, (batch, *images.shape[1:])).astype("float32")
-        seconds = {"candidate": [], "reference": []}
+        seconds = {name: [] for name in models}
         for run in range(runs + 1):
-            for name, predict in (("candidate", candidate), ("reference", reference)):
+            for name, predict in models.items():
                 begin = time.perf_counter()
                 predict(pixels)
                 if run:  # the first one is a warm-up
@@ -91,9 +89,3 @@ def as_markdown(report: dict) -> str:
         lines.append(f"| {name} | {100 * report['top1_error'][key]:.2f} | {megabytes:,.1f} | {latencies} |")
     lines += ["", "Latency: median from pixels to probabilities, on the machine that exported the model."]
     return "\n".join(lines) + "\n"
-
-
-def write(folder: str | pathlib.Path, report: dict) -> None:
-    """Writes parity.json and parity.md."""
-    write_json(pathlib.Path(folder) / "parity.json", report)
-    write_text(pathlib.Path(folder) / "parity.md", as_markdown(report))

@@ -8,12 +8,11 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 from programs import ENVIRONMENT, image_files
 
 from alexnet_tf.identification import describe_file
 from alexnet_tf.model import build_alexnet
-from alexnet_tf.serving import classifier, formats, image_requests, preprocessing
+from alexnet_tf.serving import classifier, formats, preprocessing
 from alexnet_tf.tfrecords import images
 
 
@@ -26,22 +25,9 @@ class TestOpenClassifier:
             exported_names, exported_probabilities = classify_exported(image)
             assert names == exported_names and len(names) == 5
             np.testing.assert_allclose(probabilities, exported_probabilities, rtol=1e-5)
-
-    def test_undecodable_image_is_an_error(self, untrained_dir, export_dir):
-        for path in (untrained_dir, export_dir / "1"):
+        for classify in (classify_saved, classify_exported):
             with pytest.raises(tf.errors.InvalidArgumentError):
-                classifier.open_classifier(path)(b"no image")
-
-    @pytest.mark.parametrize("kind, options", [("GIF", {}), ("WEBP", {"lossless": True})])
-    def test_formats_that_tensorflow_does_not_decode(self, kind, options, export_dir, tmp_path):
-        (path,) = image_files(tmp_path, 1)
-        Image.open(path).save(tmp_path / "other", kind, **options)
-        classify = classifier.open_classifier(export_dir / "1")
-        (names, probabilities), expected = (
-            classify(image_requests.read_file(each)) for each in (tmp_path / "other", path)
-        )
-        assert names == expected[0]
-        np.testing.assert_allclose(probabilities, expected[1], rtol=1e-5)
+                classify(b"no image")
 
     def test_damaged_saved_model_is_refused(self, export_dir, tmp_path):
         shutil.copytree(export_dir / "1", tmp_path / "1")
