@@ -1,14 +1,16 @@
 """The examples in deploy/, by the checkers of what they are for, and by running what of them can run here."""
 
+import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
 import kubernetes_validate
 import pytest
 import yaml
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from alexnet_tf.distribution import workers
@@ -22,15 +24,9 @@ def documents(name="kubernetes.yaml"):
 
 
 class TestKubernetes:
-    @pytest.mark.parametrize("document", documents(), ids=lambda document: document["kind"])
-    def test_manifest_is_of_kubernetes_own_schema(self, document):
+    @pytest.mark.parametrize("document", [*documents(), *documents("serving/kubernetes.yaml")])
+    def test_manifest_has_the_schema_of_kubernetes(self, document):
         kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
-
-    def test_manifest_with_a_wrong_field_would_be_refused(self):
-        _, job = documents()
-        job["spec"]["completionMod"] = "Indexed"
-        with pytest.raises(kubernetes_validate.ValidationError):
-            kubernetes_validate.validate(job, kubernetes_validate.latest_version(), strict=True)
 
     @pytest.mark.parametrize("index", [0, 3])
     def test_each_pod_tells_its_workers_addresses_to_tensorflow(self, index, tmp_path, monkeypatch):
@@ -80,40 +76,6 @@ class TestSlurm:
 SERVING = DEPLOY / "serving"
 
 
-def config_messages():
-    """The messages that batching.config and monitoring.config hold, by TF Serving's own field names and types.
-
-    Their protos (servables/tensorflow/session_bundle_config.proto and config/monitoring_config.proto) are in no Python
-    package, so they stand here again.
-    """
-    file = descriptor_pb2.FileDescriptorProto(
-        name="serving_config.proto", package="tensorflow.serving", syntax="proto3"
-    )
-    file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
-    kinds = descriptor_pb2.FieldDescriptorProto
-    batching = file.message_type.add(name="BatchingParameters")
-    names = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
-    for number, name in enumerate(names, start=1):
-        batching.field.add(
-            name=name, number=number, type=kinds.TYPE_MESSAGE, label=kinds.LABEL_OPTIONAL,
-            type_name=".google.protobuf.Int64Value",
-        )  # fmt: skip
-    batching.field.add(name="allowed_batch_sizes", number=5, type=kinds.TYPE_INT64, label=kinds.LABEL_REPEATED)
-    prometheus = file.message_type.add(name="PrometheusConfig")
-    prometheus.field.add(name="enable", number=1, type=kinds.TYPE_BOOL, label=kinds.LABEL_OPTIONAL)
-    prometheus.field.add(name="path", number=2, type=kinds.TYPE_STRING, label=kinds.LABEL_OPTIONAL)
-    monitoring = file.message_type.add(name="MonitoringConfig")
-    monitoring.field.add(
-        name="prometheus_config", number=1, type=kinds.TYPE_MESSAGE, label=kinds.LABEL_OPTIONAL,
-        type_name=".tensorflow.serving.PrometheusConfig",
-    )  # fmt: skip
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
-    pool.Add(file)
-    of_name = message_factory.GetMessageClassesForFiles([file.name], pool)
-    return of_name["tensorflow.serving.BatchingParameters"](), of_name["tensorflow.serving.MonitoringConfig"]()
-
-
 class TestServing:
     def test_models_config_is_of_the_servers_own_proto(self):
         config = model_server_config_pb2.ModelServerConfig()
@@ -124,20 +86,17 @@ class TestServing:
         assert model.model_version_policy.latest.num_versions == 2
 
     def test_batching_and_monitoring_configs_have_the_servers_fields(self):
-        batching, monitoring = config_messages()
-        text_format.Parse((SERVING / "batching.config").read_text(), batching)
-        assert batching.max_batch_size.value == 32
-        assert batching.num_batch_threads.value >= 1
-        sizes = list(batching.allowed_batch_sizes)  # the server wants them ascending, and the last the largest batch
-        assert sizes == sorted(sizes) and sizes[-1] == batching.max_batch_size.value
-        text_format.Parse((SERVING / "monitoring.config").read_text(), monitoring)
-        assert monitoring.prometheus_config.enable
-        with pytest.raises(text_format.ParseError):
-            text_format.Parse("max_batchsize { value: 1 }", batching)
-
-    @pytest.mark.parametrize("document", documents("serving/kubernetes.yaml"), ids=lambda document: document["kind"])
-    def test_manifest_is_of_kubernetes_own_schema(self, document):
-        kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+        # Their protos, BatchingParameters and MonitoringConfig, are in no Python package.
+        batching = (SERVING / "batching.config").read_text()
+        values = dict(re.findall(r"^(\w+) \{ value: (\d+) \}$", batching, re.MULTILINE))
+        assert [*values] == ["max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads"]
+        (sizes,) = re.findall(r"^allowed_batch_sizes: (\[.*\])$", batching, re.MULTILINE)
+        sizes = json.loads(sizes)  # the server wants them ascending, and the last the largest batch
+        assert sizes == sorted(sizes) and sizes[-1] == int(values["max_batch_size"]) == 32
+        lines = [line for line in batching.splitlines() if not line.startswith("#")]
+        assert len(lines) == len(values) + 1
+        monitoring = (SERVING / "monitoring.config").read_text().split("\n", 1)[1]
+        assert monitoring == 'prometheus_config {\n  enable: true\n  path: "/monitoring/prometheus/metrics"\n}\n'
 
     def test_manifest_and_compose_file_start_the_same_server(self):
         service, deployment = documents("serving/kubernetes.yaml")
