@@ -200,14 +200,14 @@ def define_flags(config: type) -> None:
     * `tuple[int, int]` or `tuple[float, float]`: FIRST,LAST; tuples of three numbers likewise;
     * `Mapping[str, float]`: NAME=NUMBER,NAME=NUMBER.
     """
-    kinds = typing.get_type_hints(config)
+    kinds = _kinds(config)
     # Inherited fields are last.
     for field in sorted(dataclasses.fields(config), key=lambda field: field.name not in config.__annotations__):
-        kind, limits, help = _without_none(kinds[field.name]), field.metadata, field.metadata["help"]
+        kind, limits, help = kinds[field.name], field.metadata, field.metadata["help"]
         if limits["group"]:
             _groups[field.name] = limits["group"]
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        default = None if required or field.default is dataclasses.MISSING else field.default
+        default = None if field.default is dataclasses.MISSING else field.default
         if limits["choices"]:
             flags.DEFINE_enum(field.name, default, limits["choices"], help, required=required)
         elif kind in (int, float):
@@ -223,15 +223,13 @@ def define_flags(config: type) -> None:
 
 def read_flags(config: type[Config]) -> Config:
     """The configuration that the flags give. Raises ValueError if a value is not of its field's type."""
-    kinds = typing.get_type_hints(config)
-    names = [field.name for field in dataclasses.fields(config)]  # pyright: ignore[reportArgumentType]
-    return config(**{name: _parse(name, _without_none(kinds[name]), flags.FLAGS[name].value) for name in names})
+    return config(**{name: _parse(name, kind, flags.FLAGS[name].value) for name, kind in _kinds(config).items()})
 
 
-def _without_none(kind):
-    if isinstance(kind, types.UnionType):
-        (kind,) = [each for each in typing.get_args(kind) if each is not type(None)]
-    return kind
+def _kinds(config) -> dict[str, Any]:
+    """The type of each field, without `| None`."""
+    hints = typing.get_type_hints(config)
+    return {name: hint.__args__[0] if isinstance(hint, types.UnionType) else hint for name, hint in hints.items()}
 
 
 def _parse(name, kind, value):
@@ -239,9 +237,18 @@ def _parse(name, kind, value):
         return tuple(value)
     if kind == Mapping[str, float]:
         return parse_numbers_by_name(name, value)
-    if typing.get_origin(kind) is tuple:
-        return _parse_tuple(name, typing.get_args(kind), value)
-    return value
+    if typing.get_origin(kind) is not tuple:
+        return value
+    if not value:
+        return None
+    kinds = typing.get_args(kind)
+    try:
+        return tuple(number(item) for number, item in zip(kinds, value, strict=True))
+    except ValueError as error:
+        example = ",".join("123"[: len(kinds)])
+        raise ValueError(
+            f"`{name}` must be {len(kinds)} numbers such as {example}. Received: {','.join(value)}"
+        ) from error
 
 
 def parse_numbers_by_name(argument: str, items: Sequence[str]) -> dict[str, float]:
@@ -263,18 +270,6 @@ def parse_numbers_by_name(argument: str, items: Sequence[str]) -> dict[str, floa
             raise ValueError(f"`{argument}` must have each name only once. Received: {','.join(items)}")
         numbers[name] = number
     return numbers
-
-
-def _parse_tuple(argument, kinds, items):
-    if not items:
-        return None
-    try:
-        return tuple(kind(item) for kind, item in zip(kinds, items, strict=True))
-    except ValueError as error:
-        example = ",".join("123"[: len(kinds)])
-        raise ValueError(
-            f"`{argument}` must be {len(kinds)} numbers such as {example}. Received: {','.join(items)}"
-        ) from error
 
 
 def define_overwrite():

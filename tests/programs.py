@@ -11,6 +11,7 @@ import threading
 from absl import flags
 from PIL import Image
 
+from alexnet_tf import cli
 from alexnet_tf.tfrecords import sources
 
 ENVIRONMENT = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
@@ -44,7 +45,9 @@ TRAIN_FLAGS = (
 
 
 def call(module, *arguments):
-    """Runs a program's main function in this process; returns its stdout. A user's mistake raises an exception."""
+    """Runs a program's main function in this process; returns its stdout.
+
+    A user's mistake raises an exception; what was printed before is on this process's stdout."""
     program_module = importlib.import_module(f"alexnet_tf.{module}")
     defined, stdout = set(flags.FLAGS), io.StringIO()
     try:
@@ -52,10 +55,31 @@ def call(module, *arguments):
         others = flags.FLAGS([module, *map(str, arguments)])[1:]
         with contextlib.redirect_stdout(stdout):
             program_module.main(others)
+    except BaseException:
+        print(stdout.getvalue(), end="")
+        raise
     finally:
         for name in set(flags.FLAGS) - defined:
             delattr(flags.FLAGS, name)
     return stdout.getvalue()
+
+
+@contextlib.contextmanager
+def flag_reader(config):
+    """Yields a function from flags to the configuration of this dataclass that they give."""
+    before = set(flags.FLAGS)
+    cli.define_flags(config)
+    own = set(flags.FLAGS) - before
+
+    def read(*arguments):
+        for name in own:
+            flags.FLAGS[name].unparse()
+        flags.FLAGS(["program", *map(str, arguments)])
+        return cli.read_flags(config)
+
+    yield read
+    for name in own:
+        delattr(flags.FLAGS, name)
 
 
 def train_flags(data_dir, run_dir, *others):

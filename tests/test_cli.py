@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+import programs
 import pytest
 import tensorflow as tf
 from absl import flags
@@ -38,18 +39,8 @@ class TestConfiguration:
     @pytest.fixture(scope="class")
     @classmethod
     def read(cls):
-        cli.define_flags(Options)
-        names = [field.name for field in dataclasses.fields(Options)]
-
-        def read(*arguments):
-            for name in names:
-                flags.FLAGS[name].unparse()
-            flags.FLAGS(["program", *arguments])
-            return cli.read_flags(Options)
-
-        yield read
-        for name in names:
-            delattr(flags.FLAGS, name)
+        with programs.flag_reader(Options) as read:
+            yield read
 
     def test_values_have_the_types_of_the_fields(self, read):
         assert read("--needed_option=x") == Options(needed_option="x")
