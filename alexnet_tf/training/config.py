@@ -8,13 +8,14 @@ from typing import Any
 from alexnet_tf.cli import option
 from alexnet_tf.networks import variants
 from alexnet_tf.tfrecords import record_format
+from alexnet_tf.training import execution
 from alexnet_tf.training.phases import parse_phases
 
 PAPER_BATCH_SIZE = 128  # section 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig(record_format.RecordFormat):
+class TrainConfig(record_format.RecordFormat, execution.Execution):
     """All settings of a run. Each field is a flag of alexnet-train, whose help describes it.
 
     The metadata `on_resume` says what happens when a run is resumed with another value: "refuse" (the default), unless
@@ -42,6 +43,11 @@ class TrainConfig(record_format.RecordFormat):
     epochs: int = option(90, "Number of epochs.", minimum=1, on_resume="warn")
     batch_size: int = option(128, "Global batch size, over all devices and machines.", minimum=1)
     seed: int = option(0, "Seed of initial weights, shuffling, augmentation and dropout.")
+    precision: str = option(
+        "float32",
+        "Keras dtype policy. auto: mixed_bfloat16 if the processor or GPU is faster with it, otherwise float32.",
+        choices=("float32", "auto", "mixed_float16", "mixed_bfloat16"),
+    )
 
     keep_best: bool = option(
         False,
@@ -182,91 +188,6 @@ class TrainConfig(record_format.RecordFormat):
     crop_ratio: tuple[float, float] | None = option(
         None, "LEAST,LARGEST aspect ratio (width / height) of these crops. Default: 3/4 to 4/3."
     )
-    on_bad_record: str = option(
-        "fail",
-        "What to do with images that can't be read. fail: stop, and name the file and the record. skip: check all "
-        "images before training, and skip these.",
-        choices=("fail", "skip"),
-        on_resume="ignore",
-        group="Reading",
-    )
-    max_bad_records: int = option(100, "Maximum number of records to skip.", minimum=0, on_resume="ignore")
-    data_service: str | None = option(
-        None,
-        "HOST:PORT of alexnet-data-service, whose processes read and decode the training images. A resumed run then "
-        "continues at about the same image, not exactly the same.",
-        on_resume="ignore",
-    )
-
-    strategy: str = option(
-        "auto",
-        "Devices. one; mirrored: one replica per GPU of this machine; multi_worker: one replica per GPU of all "
-        "machines in TF_CONFIG or SLURM; tpu:NAME: a Cloud TPU; auto: multi_worker if there are several workers, "
-        "mirrored if there are several GPUs.",
-        on_resume="ignore",
-        group="Devices",
-    )
-    num_local_workers: int = option(
-        1,
-        "Number of worker processes to start on this machine, for example to test --strategy=multi_worker.",
-        minimum=1,
-        on_resume="ignore",
-    )
-    fc_parallel: bool = option(
-        False,
-        "Split the fully-connected layers over the workers by units, which saves 96 % of the communication. Each "
-        "worker must have one device. Results and files are the same.",
-        on_resume="ignore",
-    )
-    max_restarts: int = option(
-        0,
-        "Maximum number of automatic restarts after a worker was killed, lost or stopped.",
-        minimum=0,
-        on_resume="ignore",
-    )
-    reduce_in: str = option(
-        "float32",
-        "Data type for summing gradients across replicas. Half precision halves the communication.",
-        choices=("float32", "float16", "bfloat16"),
-        on_resume="warn",
-    )
-    allow_changed: bool = option(
-        False, "Resume a run although flags or data have changed.", on_resume="ignore", group="Resuming"
-    )
-    column_devices: tuple[str, ...] = option(
-        (),
-        "One device per column, e.g. GPU:0,GPU:1 for the paper's two GPUs. A column's variables and operations are on "
-        "its device.",
-        on_resume="ignore",
-        group="Devices for columns, precision",
-    )
-    allow_fewer_devices: bool = option(
-        False,
-        "If the machine does not have the --column_devices, warn and train without them.",
-        on_resume="ignore",
-    )
-    precision: str = option(
-        "float32",
-        "Keras dtype policy. auto: mixed_bfloat16 if the processor or GPU is faster with it, otherwise float32.",
-        choices=("float32", "auto", "mixed_float16", "mixed_bfloat16"),
-    )
-    jit: str = option(
-        "auto",
-        "Compile the training step with XLA. auto: only on a single GPU, since CPUs are 1.4 times faster without.",
-        choices=("auto", "true", "false"),
-        on_resume="ignore",
-    )
-    checkpoint_every_steps: int = option(
-        1000,
-        "Number of steps between checkpoints within an epoch. There is always one after each epoch.",
-        minimum=1,
-        on_resume="ignore",
-        group="Checkpoints and logs",
-    )
-    log_every: int = option(20, "Number of steps between log points in TensorBoard.", minimum=1, on_resume="ignore")
-    profile_steps: tuple[int, int] | None = option(
-        None, "FIRST,LAST step, counted from 1, to profile for TensorBoard.", on_resume="ignore"
-    )
 
     def __post_init__(self):
         """Raises ValueError if a value is out of range or contradicts another."""
@@ -297,14 +218,7 @@ class TrainConfig(record_format.RecordFormat):
             )
         if self.mean_at_crop and (self.mean_color or variants.VARIANTS[self.variant].mean != "image"):
             raise ValueError("`mean_at_crop` needs a mean image. It can't be given with `mean_color` or a mean color.")
-        if self.profile_steps and not 1 <= self.profile_steps[0] <= self.profile_steps[1]:
-            first, last = self.profile_steps
-            raise ValueError(f"`profile_steps` must be FIRST,LAST, counted from 1. Received: {first},{last}")
-        if self.fc_parallel and (self.strategy not in ("auto", "multi_worker") or self.column_devices):
-            raise ValueError(
-                "`fc_parallel` needs strategy=auto or multi_worker, and no column_devices. "
-                f"Received: strategy={self.strategy}, column_devices={','.join(self.column_devices) or None}"
-            )
+        self.check_execution()
         if self.cache_features and (self.fc_parallel or self.column_devices or self.data_service):
             raise ValueError("`cache_features` can't be given with `fc_parallel`, `column_devices` or `data_service`.")
         record_format.given_format(self, "data_dir")
