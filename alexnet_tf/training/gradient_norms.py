@@ -6,7 +6,6 @@ import keras
 import tensorflow as tf
 
 from alexnet_tf.layers.device_placement import variable_device
-from alexnet_tf.training import summaries
 
 
 class GradientNorms:
@@ -58,4 +57,4 @@ class GradientNorms:
 
     def weight_norm(self, kernel: keras.Variable) -> float:
         """The Euclidean norm of a kernel now."""
-        return summaries.norm(kernel.value)
+        return float(tf.sqrt(2 * tf.nn.l2_loss(kernel.value)))

@@ -1,16 +1,23 @@
-"""What a run logs to TensorBoard: its data and flags as text, its inputs, its graph, numbers and samples."""
+"""What a run logs to TensorBoard: its data and flags as text, inputs, graph, numbers, samples and last features."""
 
+import math
+import pathlib
 import re
 from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
+from PIL import Image
+from tensorboard.plugins import projector
 
+from alexnet_tf import files, layers
+from alexnet_tf.figures import plots
 from alexnet_tf.tfrecords import schema
 
 # Number of weights in a large kernel's histogram: TensorBoard would need gigabytes for all 38 million of fc6.
 _WEIGHTS_IN_HISTOGRAM = 100_000
+_THUMBNAIL_PX = 48  # in the embedding projector
 
 
 def describe_run(
@@ -85,19 +92,66 @@ def means_since(
     }
 
 
-def norm(tensor: tf.Tensor) -> float:
-    """The square root of the sum of squares."""
-    return float(np.sqrt(2 * keras.ops.convert_to_numpy(tf.nn.l2_loss(tensor))))
-
-
-def norm_of_norms(norms: Sequence[float]) -> float:
-    """The norm of a layer from the norms of its columns' kernels."""
-    return float(np.linalg.norm(norms))
-
-
 def sample(weight: keras.Variable) -> np.ndarray:
     """The weights for a histogram: all, or a fixed random sample if there are many."""
     values = keras.ops.convert_to_numpy(weight).ravel()
     if values.size <= _WEIGHTS_IN_HISTOGRAM:
         return values
     return values[np.random.default_rng(0).integers(values.size, size=_WEIGHTS_IN_HISTOGRAM)]
+
+
+def write_projector(
+    folder: str | pathlib.Path,
+    model: keras.Model,
+    dataset: tf.data.Dataset,
+    class_names: Sequence[str],
+    max_images: int = 400,
+) -> None:
+    """Writes the last hidden layer's output for images, with thumbnails, classes and predicted classes.
+
+    Args:
+        folder: where TensorBoard will find `projector_config.pbtxt`.
+        model: from RGB pixels (batch, side, side, 3) to probabilities.
+        dataset: `tf.data.Dataset` of (uint8 images, labels).
+        class_names: names in the order of the labels.
+        max_images: maximum number of images; the first ones are used.
+
+    Source: section 6.1: figure 4 finds similar images by the features of the last hidden layer.
+    """
+    folder = pathlib.Path(folder)
+    *_, hidden, classifier = (layer for layer in model.layers if isinstance(layer, layers.ColumnDense))
+    hidden_output = classifier.input  # one tensor, or one of each column if these are on devices of their own
+    if isinstance(hidden_output, list):
+        hidden_output = keras.layers.Concatenate()(hidden_output)
+    network = keras.Model(model.input, [hidden_output, model.output])
+    vectors, lines, thumbnails = [], [], []
+    for images, labels in dataset:
+        features, probabilities = (keras.ops.convert_to_numpy(output) for output in network(images, training=False))
+        for image, label, vector, predicted in zip(images, labels, features, probabilities.argmax(axis=1), strict=True):
+            vectors.append("\t".join(f"{value:.4g}" for value in vector))
+            lines.append(f"{_one_line(class_names[int(label)])}\t{_one_line(class_names[int(predicted)])}")
+            thumbnails.append(np.asarray(Image.fromarray(image.numpy()).resize((_THUMBNAIL_PX, _THUMBNAIL_PX))))
+        if len(vectors) >= max_images:
+            break
+    vectors, lines, thumbnails = vectors[:max_images], lines[:max_images], thumbnails[:max_images]
+
+    config = projector.ProjectorConfig()
+    embedding = config.embeddings.add()
+    embedding.tensor_name = hidden.name
+    embedding.tensor_path = f"{hidden.name}.tsv"
+    embedding.metadata_path = f"{hidden.name}_classes.tsv"
+    embedding.sprite.image_path = f"{hidden.name}_images.png"
+    embedding.sprite.single_image_dim.extend([_THUMBNAIL_PX, _THUMBNAIL_PX])
+    for path, text in (
+        (embedding.tensor_path, "\n".join(vectors)),
+        (embedding.metadata_path, "\n".join(["class\tpredicted class", *lines])),
+    ):
+        files.write_text(folder / path, f"{text}\n")
+    # TensorBoard finds a thumbnail by its position.
+    sheet = image_sheet(np.stack(thumbnails), columns=math.ceil(math.sqrt(len(thumbnails))))
+    plots.save_png(folder / embedding.sprite.image_path, sheet)
+    projector.visualize_embeddings(str(folder), config)
+
+
+def _one_line(name: str) -> str:
+    return name.replace("\t", " ").replace("\n", " ")

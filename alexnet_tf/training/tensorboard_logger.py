@@ -24,7 +24,7 @@ from tensorboard.plugins.hparams import summary as hparams_summary
 from alexnet_tf.figures import activations, kernels, plots
 from alexnet_tf.files import write_json
 from alexnet_tf.tfrecords import reader
-from alexnet_tf.training import initial_kernels, projector, summaries
+from alexnet_tf.training import initial_kernels, summaries
 from alexnet_tf.training.build import Training
 from alexnet_tf.training.callbacks import Stopped
 from alexnet_tf.training.config import TrainConfig
@@ -82,32 +82,17 @@ class TensorBoardLogger(keras.callbacks.Callback):
         self.folder = pathlib.Path(config.run_dir) / "tensorboard"
         self.train_writer = tf.summary.create_file_writer(str(self.folder / "train"))
         self.validation_writer = tf.summary.create_file_writer(str(self.folder / "validation"))
-        self.first_images = summaries.augmented_inputs(data.training(0, reader.Share()), _INPUTS_SHOWN)
         self.profile_steps = config.profile_steps or (0, 0)
-        self.has_begun = False
         self.profiling = False
         self.images_seen = 0
         self.seconds = 0.0
-        self._write_hparams()
-
-    def set_model(self, model):
-        super().set_model(model)
         self.kernels = {
             layer.name: [weight for weight in layer.trainable_weights if len(weight.shape) > 1]
-            for layer in model.layers
+            for layer in training.model.layers
             if any(len(weight.shape) > 1 for weight in layer.trainable_weights)
         }
-
-    def on_train_begin(self, logs=None):
-        if self.has_begun:  # the rest of an interrupted epoch was a separate fit
-            return
-        self.has_begun = True
-        texts = summaries.describe_run(self.data.description, len(self.data.skipped), self.config.as_flags())
-        with self.train_writer.as_default(step=self.step):
-            for title, text in texts.items():
-                tf.summary.text(title, text)
-            _write_image("augmented inputs", lambda: summaries.image_sheet(self.first_images))
-            tf.summary.graph(summaries.network_graph(self.model))
+        self._write_hparams()
+        self._write_beginning()
 
     def _write_hparams(self):
         hparams = self.config.hparams() | {"training_images": self.data.training_images}
@@ -124,6 +109,15 @@ class TensorBoardLogger(keras.callbacks.Callback):
             tf.summary.experimental.write_raw_pb(experiment.SerializeToString(), step=0)
             hparams_api.hparams(hparams, trial_id=self.config.run_dir)
         self.hparams_writer.flush()
+
+    def _write_beginning(self):
+        texts = summaries.describe_run(self.data.description, len(self.data.skipped), self.config.as_flags())
+        first_images = summaries.augmented_inputs(self.data.training(0, reader.Share()), _INPUTS_SHOWN)
+        with self.train_writer.as_default(step=self.step):
+            for title, text in texts.items():
+                tf.summary.text(title, text)
+            _write_image("augmented inputs", lambda: summaries.image_sheet(first_images))
+            tf.summary.graph(summaries.network_graph(self.training.model))
 
     def on_epoch_begin(self, epoch, logs=None):
         self._entry_batch = 0
@@ -167,11 +161,9 @@ class TensorBoardLogger(keras.callbacks.Callback):
                 tf.summary.scalar(f"step/{name}", value)
             tf.summary.scalar("step/learning_rate", self._entry_rate)
             norms = self.training.gradient_norms
-            for layer, layer_kernels in self.kernels.items():
-                weight_norms = [norms.weight_norm(kernel) for kernel in layer_kernels]
-                tf.summary.scalar(f"weight_norm/{layer}", summaries.norm_of_norms(weight_norms))
-                gradient_norms = [norms.norm(kernel) for kernel in layer_kernels]
-                tf.summary.scalar(f"gradient_norm/{layer}", summaries.norm_of_norms(gradient_norms))
+            for layer, columns in self.kernels.items():
+                tf.summary.scalar(f"weight_norm/{layer}", np.linalg.norm([norms.weight_norm(k) for k in columns]))
+                tf.summary.scalar(f"gradient_norm/{layer}", np.linalg.norm([norms.norm(k) for k in columns]))
             steps = batch + 1 - max(self._entry_batch, 1)
             if steps:
                 seconds = time.perf_counter() - self._entry_start
@@ -232,7 +224,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
             self._stop_profiler()
         with _warning_of_failure("embedding projector"):
             validation, class_names = self.data.validation(reader.Share()), self.data.description.class_names
-            projector.write(self.folder, self.training.network, validation, class_names)
+            summaries.write_projector(self.folder, self.training.network, validation, class_names)
         with self.hparams_writer.as_default(step=0):
             ended = hparams_summary.session_end_pb(api_pb2.STATUS_SUCCESS)
             tf.summary.experimental.write_raw_pb(ended.SerializeToString(), step=0)

@@ -1,9 +1,15 @@
 """What is logged of a run besides its scalars."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
+from PIL import Image
+from tensorboard.plugins import projector
 
+from alexnet_tf.model import build_alexnet
+from alexnet_tf.networks import structure
 from alexnet_tf.training import summaries
 
 
@@ -28,3 +34,26 @@ def test_last_row_of_a_sheet_is_filled_with_black():
     images = np.arange(1, 6, dtype="uint8").repeat(12).reshape(5, 2, 2, 3)
     sheet = summaries.image_sheet(images, columns=3)
     assert sheet[::2, ::2, 0].tolist() == [[1, 2, 3], [4, 5, 0]]
+
+
+def test_projector_has_the_first_images_with_their_features_and_classes(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = build_alexnet("testing", 3, initializer="he_normal", input_scale=0.01)
+    images = np.random.default_rng(0).integers(0, 256, (9, 56, 56, 3)).astype("uint8")
+    labels = np.arange(9) % 3
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
+    summaries.write_projector(tmp_path, model, dataset, ("a", "two\nlines", "c\td"), max_images=6)
+    config = projector.ProjectorConfig()
+    text_format.Parse((tmp_path / "projector_config.pbtxt").read_text(), config)
+    (embedding,) = config.embeddings
+    vectors = np.loadtxt(tmp_path / embedding.tensor_path, delimiter="\t")
+    # fc8's input: at test time dropout multiplies by one half.
+    hidden = structure.features(model, ["relu7"])(images[:6])["relu7"]
+    np.testing.assert_allclose(vectors, 0.5 * np.asarray(hidden), rtol=1e-3, atol=1e-6)
+    names = np.array(["a", "two lines", "c d"])
+    predicted = names[np.asarray(model(images[:6])).argmax(axis=1)]
+    expected = [f"{name}\t{other}" for name, other in zip(names[labels[:6]], predicted, strict=True)]
+    assert (tmp_path / embedding.metadata_path).read_text().splitlines() == ["class\tpredicted class", *expected]
+    with Image.open(tmp_path / embedding.sprite.image_path) as sprite:
+        thumbnail = np.asarray(Image.fromarray(images[1]).resize((48, 48)))
+        np.testing.assert_array_equal(np.asarray(sprite)[:48, 48:96], thumbnail)
