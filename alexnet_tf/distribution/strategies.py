@@ -9,10 +9,8 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from alexnet_tf.distribution.workers import Worker, this_worker
-from alexnet_tf.layers import device_placement
 
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu:NAME")
 
@@ -58,33 +56,6 @@ def make_strategy(name: str, worker: Worker | None = None) -> tf.distribute.Stra
     return tf.distribute.get_strategy()
 
 
-def is_distributed(strategy: tf.distribute.Strategy) -> bool:
-    """Whether a strategy is not TensorFlow's default, one device."""
-    return strategy is not tf.distribute.get_strategy()
-
-
-def usable_column_devices(devices: Sequence[str], allow_fewer: bool) -> list[str] | None:
-    """The columns' devices, or None if there are none.
-
-    Args:
-        devices: one TensorFlow device name per column, or empty.
-        allow_fewer: whether to warn and return None if this machine does not have these devices.
-
-    Raises:
-        ValueError: if this machine does not have these devices, unless `allow_fewer`.
-    """
-    if not devices:
-        return None
-    try:
-        device_placement.check_devices_exist(devices)
-    except ValueError as error:
-        if not allow_fewer:
-            raise ValueError(f"{error} With --allow_fewer_devices the columns share a device.") from error
-        logging.warning("Fewer devices than columns: the columns share a device. %s", error)
-        return None
-    return list(devices)
-
-
 def use_jit(jit: str, strategy: tf.distribute.Strategy, column_devices: Sequence[str] | None = None) -> bool:
     """Whether XLA compiles the training step.
 
@@ -98,7 +69,7 @@ def use_jit(jit: str, strategy: tf.distribute.Strategy, column_devices: Sequence
         ValueError: if "true" is combined with a distribution strategy or column devices, which XLA can't compile, or if
             these two are combined.
     """
-    several = is_distributed(strategy)
+    several = strategy is not tf.distribute.get_strategy()
     if several and column_devices:
         raise ValueError(
             "`column_devices` can't be combined with a distribution strategy: all replicas would use the same devices. "
@@ -180,10 +151,8 @@ def check_workers_agree(strategy: tf.distribute.Strategy, worker: Worker, values
     Raises:
         ValueError: if a worker's values differ from the chief's.
     """
-    if len(worker.addresses) == 1:
-        return
     fingerprint = zlib.crc32(json.dumps(values, sort_keys=True).encode())
-    chiefs, *others = _gather_integers(strategy, worker, fingerprint)
+    chiefs, *others = gather_rows(strategy, worker, np.array([fingerprint]))
     different = [f"{number} ({worker.addresses[number]})" for number, each in enumerate(others, 1) if each != chiefs]
     if different:
         raise ValueError(
@@ -200,17 +169,7 @@ def draw_launch_number(strategy: tf.distribute.Strategy, worker: Worker) -> int:
         worker: this `Worker`.
     """
     own = random.SystemRandom().getrandbits(62)
-    return int(own if len(worker.addresses) == 1 else _gather_integers(strategy, worker, own)[0])
-
-
-def _gather_integers(strategy, worker, number) -> np.ndarray:
-    """The int64 of each worker, in their order."""
-
-    @tf.function
-    def gather():
-        return strategy.gather(strategy.run(lambda: tf.constant([number], tf.int64)), axis=0)
-
-    return gather().numpy()[:: strategy.num_replicas_in_sync // len(worker.addresses)]
+    return int(gather_rows(strategy, worker, np.array([own]))[0])
 
 
 def gather_rows(strategy: tf.distribute.Strategy, worker: Worker, rows: np.ndarray) -> np.ndarray:

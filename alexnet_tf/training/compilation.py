@@ -1,25 +1,38 @@
-"""Compiles a network for training: its trainable layers, loss and metrics."""
+"""Compiles a network for training: its loss and metrics."""
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from alexnet_tf.training.metrics import ConfusionMatrix
 from alexnet_tf.training.optimizers import AgreedLossScale
 
 # Nobody reads a larger confusion matrix, and its counts would take more memory than the network.
 _MAX_CLASSES_OF_CONFUSION = 1000
 
 
-def freeze(model: keras.Model, name: str) -> None:
-    """Makes a layer untrainable. Call it before `compile_model`.
+class ConfusionMatrix(keras.metrics.Metric):
+    """Top-1 accuracy, computed from a confusion matrix.
 
-    Raises:
-        ValueError: if the model has no trainable layer of that name.
+    Args:
+        classes: number of classes.
+
+    Attributes:
+        counts: variable (classes, classes): rows are true classes, columns are predictions.
     """
-    names = [layer.name for layer in model.layers if layer.trainable_weights]
-    if name not in names:
-        raise ValueError(f"`freeze` must name trainable layers: {', '.join(names)}. Received: {name!r}")
-    model.get_layer(name).trainable = False
+
+    def __init__(self, classes: int, name: str = "top1"):
+        super().__init__(name=name)
+        self.classes = classes
+        self.counts = self.add_weight(shape=(classes, classes), initializer="zeros", name="counts")
+
+    def update_state(self, labels, probabilities, sample_weight=None):
+        labels = tf.cast(tf.reshape(labels, (-1,)), tf.int32)
+        positions = tf.stack([labels, tf.argmax(probabilities, axis=-1, output_type=tf.int32)], axis=1)
+        # tf.math.confusion_matrix checks the labels, which makes a GPU wait.
+        self.counts.assign_add(tf.scatter_nd(positions, tf.ones_like(labels, self.dtype), self.counts.shape))
+
+    def result(self):
+        return tf.math.divide_no_nan(tf.linalg.trace(self.counts.value), tf.reduce_sum(self.counts.value))
 
 
 def compile_model(

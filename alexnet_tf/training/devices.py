@@ -3,9 +3,11 @@
 import dataclasses
 
 import tensorflow as tf
+from absl import logging
 
 from alexnet_tf.distribution import strategies
 from alexnet_tf.distribution.workers import Worker
+from alexnet_tf.layers import device_placement
 from alexnet_tf.training import fc_parallel
 from alexnet_tf.training.config import TrainConfig
 
@@ -19,18 +21,12 @@ class Devices:
         column_devices: a TensorFlow device name per column; None if the columns share a device.
         jit: whether XLA compiles the step.
         worker: which worker this process is.
-        fc_parallel: whether the fully-connected layers are split over the workers.
     """
 
     strategy: tf.distribute.Strategy
     column_devices: list[str] | None
     jit: bool
     worker: Worker
-    fc_parallel: bool = False
-
-    @property
-    def workers(self) -> int:
-        return len(self.worker.addresses)
 
     @property
     def replicas(self) -> int:
@@ -38,9 +34,10 @@ class Devices:
 
     def describe(self) -> str:
         """The number of replicas and workers in words."""
+        workers = len(self.worker.addresses)
         if self.replicas == 1:
             return "on one device"
-        return f"{self.replicas} replicas on {self.workers} worker{'s' if self.workers > 1 else ''}"
+        return f"{self.replicas} replicas on {workers} worker{'s' if workers > 1 else ''}"
 
 
 def choose_devices(config: TrainConfig, worker: Worker) -> Devices:
@@ -51,8 +48,14 @@ def choose_devices(config: TrainConfig, worker: Worker) -> Devices:
     """
     name = "one" if config.column_devices and config.strategy == "auto" else config.strategy
     strategy = strategies.make_strategy(name, worker)
-    column_devices = strategies.usable_column_devices(config.column_devices, config.allow_fewer_devices)
+    column_devices = list(config.column_devices) or None
+    try:
+        device_placement.check_devices_exist(config.column_devices)
+    except ValueError as error:
+        if not config.allow_fewer_devices:
+            raise ValueError(f"{error} With --allow_fewer_devices the columns share a device.") from error
+        logging.warning("Fewer devices than columns: the columns share a device. %s", error)
+        column_devices = None
     if config.fc_parallel:
         fc_parallel.check_devices(strategy, worker)
-    jit = strategies.use_jit(config.jit, strategy, column_devices)
-    return Devices(strategy, column_devices, jit, worker, config.fc_parallel)
+    return Devices(strategy, column_devices, strategies.use_jit(config.jit, strategy, column_devices), worker)

@@ -134,11 +134,6 @@ class Data:
             "records_left_out": skipped,
         }
 
-    @property
-    def fingerprint(self) -> int:
-        """A checksum of the description, which holds the shards' checksums: equal on workers with equal data."""
-        return zlib.crc32(repr(dataclasses.astuple(self.description)).encode())
-
 
 def open_data(config: TrainConfig) -> Data:
     """Opens the data set, and prints which records are skipped. If `data_dir` names images, makes it of them first.

@@ -19,8 +19,8 @@ from alexnet_tf.distribution import strategies, workers
 from alexnet_tf.tfrecords import reader, schema
 from alexnet_tf.training import fc_parallel, fit, optimizers
 from alexnet_tf.training.checkpoints import Start
+from alexnet_tf.training.compilation import ConfusionMatrix
 from alexnet_tf.training.gradient_norms import GradientNorms
-from alexnet_tf.training.metrics import ConfusionMatrix
 
 BATCH_SIZE = 96  # 3,000 images leave a rest of 24, and 1,000 to be tested on of 40: none for some workers
 

@@ -1,5 +1,6 @@
 """The workers in the environment, the strategies, and what each worker evaluates."""
 
+import contextlib
 import json
 
 import pytest
@@ -109,6 +110,15 @@ class TestMakeStrategy:
     def test_workers_that_would_train_on_their_own_are_refused(self):
         with pytest.raises(ValueError, match="each of the 2 workers would train on its own"):
             strategies.make_strategy("mirrored", workers.Worker(1, ("a:1", "b:1")))
+
+
+class TestCheckWorkersAgree:
+    @pytest.mark.parametrize("difference", [0, 1])
+    def test_worker_that_differs_from_the_chief_is_named(self, difference, monkeypatch):
+        monkeypatch.setattr(strategies, "gather_rows", lambda strategy, worker, rows: rows[0] + [0, difference, 0])
+        message = r"Worker 1 \(b:1\) differs from worker 0\. Worker 2 has {'seed': 1}"
+        with pytest.raises(ValueError, match=message) if difference else contextlib.nullcontext():
+            strategies.check_workers_agree(None, workers.Worker(2, ("a:1", "b:1", "c:1")), {"seed": 1})
 
 
 class TestShares:
