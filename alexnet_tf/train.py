@@ -68,14 +68,15 @@ def check_start(config: TrainConfig) -> None:
     """Raises ValueError if the weights or the data set are missing, or workers are missing or must not be several."""
     if config.init_from:
         _check_weights(config)
-    if config.fc_parallel and _num_workers(config) < 2:
+    num_workers = max(config.num_local_workers, len(workers.this_worker().addresses))
+    if config.fc_parallel and num_workers < 2:
         raise ValueError(
             "`fc_parallel` needs several workers: in TF_CONFIG, started by SLURM, or on this machine by "
-            f"--num_local_workers. Received: {_num_workers(config)}"
+            f"--num_local_workers. Received: {num_workers}"
         )
     if not config.makes_data:
         schema.load_description(config.data_dir)
-    elif config.data_service or _num_workers(config) > 1:
+    elif config.data_service or num_workers > 1:
         raise ValueError(
             "For several workers or a data service, `data_dir` must first be made by alexnet-tfrecords. "
             f"Received: data_dir={config.data_dir}"
@@ -96,10 +97,6 @@ def _check_weights(config):
     if not row.include_top and not config.new_head:
         raise ValueError(f"`init_from={name}` needs `new_head`: the weights are of the convolutions only.")
     published.fetch(name)
-
-
-def _num_workers(config):
-    return max(config.num_local_workers, len(workers.this_worker().addresses))
 
 
 def train(config: TrainConfig, worker: workers.Worker) -> None:
@@ -123,6 +120,7 @@ def train(config: TrainConfig, worker: workers.Worker) -> None:
         initial_kernels,
         inputs,
         run_dir,
+        schedules,
     )
     from alexnet_tf.training.devices import choose_devices
     from alexnet_tf.training.tensorboard_logger import TensorBoardLogger
@@ -154,33 +152,30 @@ def train(config: TrainConfig, worker: workers.Worker) -> None:
         start = checkpoints.restore(
             config.run_dir, training.network, training.model, settings, worker.is_chief, config.allow_changed
         )
-        agreed = dataclasses.asdict(config) | settings | {"step": start.step, "data": data.fingerprint}
+        agreed = dataclasses.asdict(config) | settings | {"step": start.step}
         agreed |= {"data_dir": None, "run_dir": None}  # each machine may have its own paths
         strategies.check_workers_agree(devices.strategy, worker, agreed)
-        training.set_rates(config)
+        schedule = schedules.start_schedule(config, training.optimizer, data.steps_per_epoch, start.step, start.plateau)
         best = callbacks.BestEpoch(config.early_stopping_epochs, start.best)
         epoch, steps_done = divmod(start.step, data.steps_per_epoch)
         ended = epoch >= config.epochs or (best.stops_after(epoch) and not steps_done)
         if ended and not start.validation_due:
             print(_describe_end(config, epoch, best))
             return
-        if start.resumed:
+        if start.step:
             print(f"Resuming after step {start.step}, in epoch {epoch + 1}.")
 
         # Fit.
-        input_clock = fit.InputClock()
-        schedule = callbacks.make_schedule_callback(
-            config, training.optimizer, start.plateau, data.steps_per_epoch, start.step
+        print(
+            f"Training {config.variant}: {count_parameters(training.network):,} parameters, {data.num_classes} "
+            f"classes, {data.training_images:,} images, {data.steps_per_epoch} steps per epoch, {config.epochs} "
+            f"epochs, {devices.describe()}. top1 and top5 are accuracies: 1 minus the error."
         )
-        saver = callbacks.SaveCheckpoints(config, training, settings, start.step, best, schedule, worker.is_chief)
+        input_clock = fit.InputClock()
         checks = health_checks.TrainingHealthChecks(config, data.description.splits["train"].count_per_class)
+        saver = callbacks.SaveCheckpoints(config, training, settings, start.step, best, schedule, worker.is_chief)
         with verify.naming_damaged_shards(data.folder, data.description):
             logger = TensorBoardLogger(config, training, data, start.step, input_clock) if worker.is_chief else None
-            print(
-                f"Training {config.variant}: {count_parameters(training.network):,} parameters, {data.num_classes} "
-                f"classes, {data.training_images:,} images, {data.steps_per_epoch} steps per epoch, {config.epochs} "
-                f"epochs, {devices.describe()}. top1 and top5 are accuracies: 1 minus the error."
-            )
             in_order = [checks, schedule, best, logger, saver]
             fit.fit(training.model, batches, start, config.epochs, in_order, worker, input_clock)
             if logger:
@@ -193,7 +188,6 @@ def train(config: TrainConfig, worker: workers.Worker) -> None:
 
 
 def _describe_end(config, epoch, best):
-    """What to say after the last epoch."""
     model = pathlib.Path(config.run_dir) / "model.keras"
     if epoch < config.epochs:
         return f"Stopped early, after epoch {epoch}: {model}\n{best.describe()}"

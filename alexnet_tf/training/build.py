@@ -12,11 +12,11 @@ from alexnet_tf.distribution import strategies
 from alexnet_tf.evaluation.predictions import class_ids
 from alexnet_tf.networks import descriptions, variants
 from alexnet_tf.training import cached_features, compilation, fc_parallel, optimizers, schedules
+from alexnet_tf.training.compilation import ConfusionMatrix
 from alexnet_tf.training.config import TrainConfig
 from alexnet_tf.training.devices import Devices
 from alexnet_tf.training.gradient_norms import GradientNorms
 from alexnet_tf.training.inputs import Data
-from alexnet_tf.training.metrics import ConfusionMatrix
 from alexnet_tf.weights import transfer
 
 
@@ -38,17 +38,6 @@ class Training:
     confusion_matrix: ConfusionMatrix | None
     gradient_norms: GradientNorms
 
-    def set_rates(self, config: TrainConfig) -> None:
-        """Sets learning rate and multipliers to those of the configuration, which may differ from the checkpoint's.
-
-        Raises:
-            ValueError: if a layer of `layer_rates` does not exist or is not trained, or a rate is negative.
-        """
-        if not isinstance(self.optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
-            self.optimizer.learning_rate = config.scaled_learning_rate
-        if config.schedule != "phases":  # which set their own
-            self.optimizer.set_rate_multipliers({"bias": config.bias_rate, **config.layer_rates})
-
 
 def build_training(config: TrainConfig, data: Data, devices: Devices) -> Training:
     """Builds the network and its optimizer, compiled; equal for equal seeds.
@@ -68,7 +57,7 @@ def build_training(config: TrainConfig, data: Data, devices: Devices) -> Trainin
             training_model = cached_features.trained_part(network)
         else:
             training_model = model.with_color_offset(network, model_class)
-        if devices.fc_parallel:
+        if config.fc_parallel:
             training_model, optimizer = fc_parallel.split(network, optimizer, devices.strategy, devices.worker)
         confusion_matrix = compilation.compile_model(
             training_model, optimizer, devices.jit, config.label_smoothing, data.class_weights
@@ -113,8 +102,11 @@ def build_network(config: TrainConfig, data: Data, column_devices: list[str] | N
             transfer.copy_weights(source, network, config.new_head, config.init_layers)
         except ValueError as error:
             raise ValueError(f"The model of `init_from`, {config.init_from}, does not fit: {error}") from error
+    trainable = {layer.name: layer for layer in network.layers if layer.trainable_weights}
     for name in config.freeze:
-        compilation.freeze(network, name)
+        if name not in trainable:
+            raise ValueError(f"`freeze` must name trainable layers: {', '.join(trainable)}. Received: {name!r}")
+        trainable[name].trainable = False
     return network
 
 

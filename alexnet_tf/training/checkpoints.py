@@ -46,15 +46,13 @@ class Start:
     """Where a run begins or resumes.
 
     Attributes:
-        step: number of completed steps.
-        resumed: whether from a checkpoint.
+        step: number of completed steps; 0 for a new run.
         validation_due: whether the step ended an epoch that was not validated yet.
         plateau: state of the plateau schedule, or None.
         best: state of `callbacks.BestEpoch`, or None.
     """
 
     step: int = 0
-    resumed: bool = False
     validation_due: bool = False
     plateau: dict[str, Any] | None = None
     best: dict[str, Any] | None = None
@@ -176,7 +174,7 @@ def restore(
         if steps_before != steps_now:
             step = step * steps_now // steps_before
             model.optimizer.iterations.assign(step)
-        return Start(step, True, progress.get("validation_due", False), progress.get("plateau"), progress.get("best"))
+        return Start(step, progress.get("validation_due", False), progress.get("plateau"), progress.get("best"))
     if problems:
         raise ValueError(
             f"None of the checkpoints in {pathlib.Path(run_dir) / CHECKPOINTS} can be used. The newest: "
