@@ -27,6 +27,7 @@ FLAGS = (
     "--color_noise_epochs=1",
 )
 STEPS = 2 * 60
+FEW_STEPS = ("--batch_size=500", "--checkpoint_every_steps=2")  # 2 x 6
 MODES = {
     "one": (),
     "mirrored": ("--strategy=mirrored",),

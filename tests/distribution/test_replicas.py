@@ -34,10 +34,11 @@ class TestDataParallelism:
             pytest.param("fc_parallel", 4, marks=[pytest.mark.slow, pytest.mark.long]),
         ],
     )
-    def test_twenty_steps_and_a_validation_equal_one_device(self, name, num_workers, data_dir, tmp_path, monkeypatch):
+    def test_some_steps_and_a_validation_equal_one_device(self, name, num_workers, data_dir, tmp_path, monkeypatch):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-        train_replicas(data_dir, tmp_path / "one.npz", "one", num_workers)
-        train_replicas(data_dir, tmp_path / "worker{worker}.npz", name, num_workers, num_workers)
+        steps = 6
+        train_replicas(data_dir, tmp_path / "one.npz", "one", num_workers, 1, steps)
+        train_replicas(data_dir, tmp_path / "worker{worker}.npz", name, num_workers, num_workers, steps)
         one = np.load(tmp_path / "one.npz")
         for worker in range(num_workers):
             distributed = np.load(tmp_path / f"worker{worker}.npz")

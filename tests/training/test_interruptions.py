@@ -1,18 +1,14 @@
 """alexnet-train on one machine, killed, stopped, or with a full disk: the same command resumes, and nothing is lost."""
 
-import json
 import os
 import random
-import re
 import signal
 import subprocess
-import sys
-import textwrap
 import time
 
-import numpy as np
 import pytest
 from interruptions import (
+    FEW_STEPS,
     FLAGS,
     STEPS,
     assert_same_weights,
@@ -43,20 +39,21 @@ def uninterrupted(data_dir, tmp_path_factory):
 
 @pytest.mark.slow
 class TestKill:
-    def test_resume_after_sigkill_is_bit_identical(self, data_dir, uninterrupted, tmp_path):
-        arguments = command("one", data_dir, tmp_path / "run")
+    def test_resume_after_sigkill_is_bit_identical(self, data_dir, tmp_path):
+        arguments = command("one", data_dir, tmp_path / "run", *FEW_STEPS)
         process = start(arguments)
-        wait_for_step(process, tmp_path / "run", 22)
+        wait_for_step(process, tmp_path / "run", 2)
         process.kill()
         process.communicate()
         done = steps_saved(tmp_path / "run")
-        assert done < STEPS, "killed too late to be a test"
+        assert done < 12, "killed too late to be a test"
         half = tmp_path / "run" / "checkpoints" / ".tmp-half"
         half.mkdir()
         (half / "model.keras").write_bytes(b"half")
         assert f"Resuming after step {done}," in finish(arguments)
         assert not half.exists()
-        assert_same_weights(tmp_path / "run", uninterrupted("one"))
+        finish(command("one", data_dir, tmp_path / "uninterrupted", *FEW_STEPS))
+        assert_same_weights(tmp_path / "run", tmp_path / "uninterrupted")
 
     @pytest.mark.long
     def test_twelve_kills_at_random_times_are_bit_identical(self, data_dir, uninterrupted, tmp_path):
@@ -84,109 +81,18 @@ class TestKill:
             assert not list((run_dir / "checkpoints").glob(".tmp-*"))
         assert len(set(lost)) > 5, "killed at the same moment again and again"
 
-    @pytest.mark.long
-    def test_run_whose_first_gradients_overflow_resumes_at_the_right_image(self, data_dir, tmp_path):
-        # With a loss scale of 2^26 the first steps overflow and are skipped: the optimizer counts fewer steps than
-        # were read from the data.
-        script = textwrap.dedent("""
-            import functools
-            from alexnet_tf import train
-            from alexnet_tf.training import compilation
-            compilation.AgreedLossScale = functools.partial(compilation.AgreedLossScale, initial_scale=2.0**26)
-            train.run()
-        """)
-        options = (*FLAGS, "--precision=mixed_float16", "--learning_rate=0.05")
-        for name in ("uninterrupted", "killed"):
-            arguments = [sys.executable, "-c", script, *train_flags(data_dir, tmp_path / name, *options)]
-            if name == "killed":
-                process = start(arguments)
-                wait_for_step(process, tmp_path / name, 66)
-                process.kill()
-                process.communicate()
-                assert steps_saved(tmp_path / name) < STEPS
-            output = finish(arguments)
-        assert "Resuming after step" in output
-        assert_same_weights(tmp_path / "uninterrupted", tmp_path / "killed")
-        with np.load(tmp_path / "killed" / "checkpoints" / f"{STEPS:08d}" / "training_state.npz") as arrays:
-            (iterations,) = [arrays[name] for name in arrays.files if name.endswith("paper_momentum.iteration")]
-        assert 60 < iterations < STEPS
-
 
 class TestStop:
     @pytest.mark.slow
-    @pytest.mark.long
-    def test_sigterm_saves_the_current_step(self, data_dir, uninterrupted, tmp_path):
-        arguments = command("one", data_dir, tmp_path / "run")
-        process = start([*arguments, "--checkpoint_every_steps=1000"])
-        shown = ""
-        while not re.search(r"[2-4]\d/60", shown):  # in the progress bar, which skips some steps
-            part = process.stdout.read(50)
-            assert part, process.communicate()
-            shown = (shown + part)[-100:]
-        process.send_signal(signal.SIGTERM)
-        signaled = time.monotonic()
+    @pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGINT])
+    def test_signal_saves_the_current_step_and_stops(self, number, data_dir, tmp_path):
+        process = start(command("one", data_dir, tmp_path / "run", *FEW_STEPS), start_new_session=True)
+        wait_for_step(process, tmp_path / "run", 2)
+        os.killpg(process.pid, number)  # like a terminal's Ctrl-C: to the program and its group
         output, errors = process.communicate()
         assert process.returncode == local_workers.EXIT_STOPPED, errors
-        assert time.monotonic() - signaled < 60
         assert "Stopped on request. The same command resumes" in output
-        done = steps_saved(tmp_path / "run")
-        assert 20 <= done < STEPS
-        assert f"Resuming after step {done}, in epoch {done // 60 + 1}." in finish(arguments)
-        assert_same_weights(tmp_path / "run", uninterrupted("one"))
-
-    @pytest.mark.slow
-    @pytest.mark.long
-    def test_sigterm_within_a_validation_repeats_it(self, data_dir, uninterrupted, tmp_path):
-        # The process sends the signal to itself, at the first batch of the first validation.
-        script = textwrap.dedent("""
-            import os, signal
-            from alexnet_tf import train
-            from alexnet_tf.training import callbacks
-            begin = callbacks.SaveCheckpoints.on_test_batch_begin
-            def request_stop(self, batch, logs=None):
-                os.kill(os.getpid(), signal.SIGTERM)
-                begin(self, batch, logs)
-            callbacks.SaveCheckpoints.on_test_batch_begin = request_stop
-            train.run()
-        """)
-        flags = train_flags(data_dir, tmp_path / "run", *FLAGS)
-        process = start([sys.executable, "-c", script, *flags])
-        assert process.communicate() and process.returncode == local_workers.EXIT_STOPPED
-        newest = tmp_path / "run" / "checkpoints" / "00000060"
-        assert json.loads((newest / "progress.json").read_text())["validation_due"]
-        finish(program("train", *flags))
-        assert_same_weights(tmp_path / "run", uninterrupted("one"))
-        summaries = [
-            json.loads((folder / "training.json").read_text()) for folder in (tmp_path / "run", uninterrupted("one"))
-        ]
-        for key in ("epochs", "val_top1_error", "val_top5_error"):
-            assert summaries[0][key] == summaries[1][key]
-
-    @pytest.mark.slow
-    def test_sigterm_before_the_first_step_exits_at_once(self, data_dir, tmp_path):
-        script = textwrap.dedent("""
-            import os, signal
-            from alexnet_tf import train
-            from alexnet_tf.training import fit
-            fit.fit = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
-            train.run()
-        """)
-        process = start([sys.executable, "-c", script, *train_flags(data_dir, tmp_path / "run")])
-        output, _ = process.communicate()
-        assert process.returncode == local_workers.EXIT_STOPPED
-        assert "Stopped on request" in output
-
-    @pytest.mark.slow
-    def test_ctrl_c_saves_and_stops(self, data_dir, tmp_path):
-        process = start(
-            command("one", data_dir, tmp_path / "run", "--checkpoint_every_steps=25"), start_new_session=True
-        )
-        wait_for_step(process, tmp_path / "run", 25)
-        os.killpg(process.pid, signal.SIGINT)  # like a terminal: to the program and its group
-        output, errors = process.communicate()
-        assert process.returncode == local_workers.EXIT_STOPPED, errors
-        assert "Stopped on request" in output
-        assert steps_saved(tmp_path / "run") > 25
+        assert steps_saved(tmp_path / "run") > 2
 
 
 class TestDisk:
