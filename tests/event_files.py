@@ -19,16 +19,12 @@ def entries(folder):
     return found
 
 
-def profiled(folder):
-    """What the profiler wrote below a run's folder."""
-    (file,) = folder.rglob("*.xplane.pb")
-    return xplane_pb2.XSpace.FromString(file.read_bytes())
-
-
 def profiled_steps(folder):
+    """The training steps in the profile below a run's folder."""
+    (file,) = folder.rglob("*.xplane.pb")
     return [
         stat.int64_value
-        for plane in profiled(folder).planes
+        for plane in xplane_pb2.XSpace.FromString(file.read_bytes()).planes
         for line in plane.lines
         for event in line.events
         for stat in event.stats

@@ -1,20 +1,25 @@
 """A small data set for the testing network, and alexnet-train in this process, also up to its first step only."""
 
 import dataclasses
+import functools
+import itertools
 import shutil
 import signal
+import types
 from typing import Any
 
 import keras
 import numpy as np
+import programs
 import pytest
-from absl import flags
+from absl import logging
 from PIL import Image
 
-from alexnet_tf import cli, train
+from alexnet_tf import train
 from alexnet_tf.distribution.workers import Worker
-from alexnet_tf.tfrecords import dataset_builder, reader
-from alexnet_tf.training import fit
+from alexnet_tf.figures import image_grids
+from alexnet_tf.tfrecords import dataset_builder, schema
+from alexnet_tf.training import fit, tensorboard_logger
 from alexnet_tf.training.config import TrainConfig
 
 SMALL_IMAGE_PX = 60
@@ -69,19 +74,8 @@ def make_config(small_data_dir):
 @pytest.fixture(scope="module")
 def read_config():
     """A function from the flags of alexnet-train to their configuration."""
-    before = set(flags.FLAGS)
-    cli.define_flags(TrainConfig)
-    own = set(flags.FLAGS) - before
-
-    def read(*arguments):
-        for name in own:
-            flags.FLAGS[name].unparse()
-        flags.FLAGS(["alexnet-train", *map(str, arguments)])
-        return cli.read_flags(TrainConfig)
-
-    yield read
-    for name in own:
-        delattr(flags.FLAGS, name)
+    with programs.flag_reader(TrainConfig) as read:
+        yield read
 
 
 class Reached(Exception):
@@ -120,12 +114,8 @@ class Received:
         paths = [variable.path for variable in self.optimizer._trainable_variables]
         return dict(zip(paths, np.asarray(self.optimizer.rate_multipliers).tolist(), strict=True))
 
-    def first_batch(self, initial_step=0):
-        inputs, _ = next(iter(self.data.training(initial_step, reader.Share())))
-        return inputs["image"].numpy(), inputs["color_offset"].numpy()
 
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def train_here(make_config):
     """A function that runs alexnet-train in this process, from a run's folder and changes of the configuration."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -162,3 +152,38 @@ def start(train_here):
         return received[0]
 
     return start
+
+
+@pytest.fixture(scope="session")
+def whole_run(train_here, small_data_dir, tmp_path_factory):
+    """A run of two epochs of four steps: its folder, its warnings and its options. Its classes have odd names, and
+    drawing a picture fails."""
+    options = {
+        "initializer": "he_normal",
+        "input_scale": 0.0125,
+        "seed": 5,
+        "epochs": 2,
+        "learning_rate": 0.64,
+        "scale_lr": "linear",
+        "schedule": "cosine",
+        "warmup_steps": 2,
+        "freeze": ("conv2",),
+        "layer_rates": {"fc7": 0.0},
+        "bias_rate": 0.0,
+        "log_every": 3,
+        "checkpoint_every_steps": 3,
+        "profile_steps": (2, 3),
+    }
+    folder = tmp_path_factory.mktemp("whole")
+    shutil.copytree(small_data_dir, folder / "data")
+    description = schema.load_description(folder / "data")
+    dataclasses.replace(description, class_names=(r"$\frac{1}$", "$x^2$")).save(folder / "data")
+    warnings, seconds, waited = [], itertools.count(step=0.5), itertools.count(step=0.1)
+    with pytest.MonkeyPatch.context() as patch:
+        # With these clocks half a second passes between two log points, and every batch takes 0.1 seconds.
+        for module, clock in ((tensorboard_logger, seconds), (fit, waited)):
+            patch.setattr(module, "time", types.SimpleNamespace(perf_counter=functools.partial(next, clock)))
+        patch.setattr(image_grids, "kernel_sheet", lambda layer: 1 / 0)
+        patch.setattr(logging, "warning", lambda text, *values: warnings.append(text % values))
+        train_here(folder / "run", data_dir=str(folder / "data"), **options)
+    return types.SimpleNamespace(folder=folder / "run", warnings=warnings, options=options)

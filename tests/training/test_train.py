@@ -2,16 +2,11 @@
 
 import json
 import shutil
-import sys
 
 import keras
 import numpy as np
 import pytest
-from interruptions import TWO_DEVICES, finish
-from made_photos import encoded
-from made_records import state, write_records
 from PIL import Image
-from programs import run_well, train_flags
 
 from alexnet_tf.model import load_model
 from alexnet_tf.tfrecords import dataset_builder, schema, sources
@@ -30,95 +25,33 @@ class TestProgram:
         assert json.loads((run_dir / "config.json").read_text())["learning_rate"] == 0.1
         assert schema.load_description(run_dir).class_names[9] == "Ankle boot"
 
-    @pytest.mark.long
-    def test_mirrored_replicas_train(self, data_dir, tmp_path):
-        flags = train_flags(data_dir, tmp_path / "run", "--epochs=1", "--strategy=mirrored")
-        assert "2 replicas on 1 worker." in finish([sys.executable, "-c", TWO_DEVICES, *flags])
-        assert (tmp_path / "run" / "model.keras").exists()
-
-    @pytest.mark.long
-    def test_other_batch_size_is_listed_and_allowed_by_a_flag(self, data_dir, run_dir, tmp_path):
-        shutil.copytree(run_dir, tmp_path / "run")
-        flags = train_flags(data_dir, tmp_path / "run", "--epochs=4", "--batch_size=100", "--allow_changed")
-        assert "Resuming after step 60, in epoch 3." in run_well("train", *flags)  # of 120 steps: after two epochs
-
 
 class TestFailingTraining:
+    @pytest.mark.slow
     def test_loss_that_is_not_finite_stops_the_run(self, train_here, tmp_path):
         with pytest.raises(FloatingPointError, match="The loss of step"):
             train_here(tmp_path / "run", learning_rate=1e9, **HE)
         assert not (tmp_path / "run" / "model.keras").exists()
 
-    def test_training_that_learns_nothing_says_so_at_the_end(self, train_here, tmp_path, capsys):
-        train_here(tmp_path / "run", epochs=1, learning_rate=1e-6)
-        output = capsys.readouterr().out
-        assert "Trained to the end of epoch 1" in output
-        assert "The network has learned nothing" in output and "recipes/demo.flags" in output
-
-    @pytest.mark.slow
-    def test_phases_set_the_rates(self, train_here, tmp_path):
-        train_here(tmp_path / "run", epochs=1, schedule="phases", phase=("1 weights=0.01 biases=0.02",))
-        with np.load(tmp_path / "run" / "checkpoints" / "00000004" / "training_state.npz") as arrays:
-            (multipliers,) = [arrays[n] for n in arrays.files if n.endswith("rate_multipliers")]
-        assert sorted(set(multipliers.tolist())) == [1, 2]
-
-
-class TestBestEpoch:
-    """Validation accuracies are given; the second epoch's is the best."""
-
-    ACCURACIES = (0.4, 0.6, 0.5, 0.55, 0.3, 0.2)
-
-    @pytest.fixture(autouse=True)
-    def accuracies(self, monkeypatch):
-        on_epoch_end = callbacks.BestEpoch.on_epoch_end
-        monkeypatch.setattr(
-            callbacks.BestEpoch,
-            "on_epoch_end",
-            lambda self, epoch, logs: on_epoch_end(self, epoch, {"val_top1": TestBestEpoch.ACCURACIES[epoch]}),
-        )
-
-    @pytest.mark.slow
-    def test_best_epoch_is_kept(self, train_here, tmp_path, capsys):
-        train_here(tmp_path / "two", epochs=2)
-        train_here(tmp_path / "run", epochs=4, keep_best=True)
-        for name, expected in (
-            ("best.keras", "two/model.keras"),
-            ("model.keras", "run/checkpoints/00000016/model.keras"),
-        ):
-            weights, others = (
-                keras.models.load_model(path).get_weights() for path in (tmp_path / "run" / name, tmp_path / expected)
-            )
-            for weight, other in zip(weights, others, strict=True):
-                np.testing.assert_array_equal(weight, other)
-        assert "Lowest validation error: 40.00%, in epoch 2." in capsys.readouterr().out
-        assert not (tmp_path / "two" / "best.keras").exists()
-
-    @pytest.mark.long
-    def test_training_stops_without_improvement_also_when_resumed(self, train_here, tmp_path, capsys):
-        train_here(tmp_path / "run", epochs=3, early_stopping_epochs=3)
-        for _ in range(2):  # resumed, and complete
-            train_here(tmp_path / "run", epochs=6, early_stopping_epochs=3, keep_best=True)
-            output = capsys.readouterr().out
-            assert f"Stopped early, after epoch 5: {tmp_path / 'run' / 'model.keras'}" in output
-            assert "in epoch 2." in output
-        assert json.loads((tmp_path / "run" / "training.json").read_text())["epochs"] == 5
-        train_here(tmp_path / "run", epochs=6)
-        assert "Trained to the end of epoch 6" in capsys.readouterr().out
-
-
-class TestDamagedRecords:
     def test_damaged_shard_is_named_and_stops_the_run(self, damaged_data_dir, train_here, tmp_path):
         shard = damaged_data_dir / "train-00001-of-00003"
         with pytest.raises(ValueError, match=f"The data set is damaged. {shard}, record .*--on_bad_record=skip"):
             train_here(tmp_path / "run", data_dir=str(damaged_data_dir), epochs=1)
 
     @pytest.mark.slow
-    def test_skip_trains_without_it_and_requires_that_later(
-        self, damaged_data_dir, small_data_dir, train_here, tmp_path
+    def test_skipped_records_phases_and_the_advice_at_the_end(
+        self, damaged_data_dir, small_data_dir, train_here, tmp_path, capsys
     ):
-        options = {"data_dir": str(damaged_data_dir), "on_bad_record": "skip"}
+        options = {"data_dir": str(damaged_data_dir), "on_bad_record": "skip", "schedule": "phases"}
+        options |= {"learning_rate": 1e-6, "phase": ("1 weights=0.000001 biases=0.000002",)}
         train_here(tmp_path / "run", epochs=1, **options)
+        output = capsys.readouterr().out
+        assert "Trained to the end of epoch 1" in output
+        assert "The network has learned nothing" in output and "recipes/demo.flags" in output
         assert json.loads((tmp_path / "run" / "training.json").read_text())["records_left_out"] == 1
+        with np.load(tmp_path / "run" / "checkpoints" / "00000004" / "training_state.npz") as arrays:
+            (multipliers,) = [arrays[n] for n in arrays.files if n.endswith("rate_multipliers")]
+        assert sorted(set(multipliers.tolist())) == [1, 2]
         shutil.copy(small_data_dir / "train-00001-of-00003", damaged_data_dir)  # repaired: the epochs differ
         with pytest.raises(ValueError, match=r"records_left_out was \['train-00001-of-00003, record "):
             train_here(tmp_path / "run", epochs=2, **options)
@@ -126,26 +59,22 @@ class TestDamagedRecords:
 
 @pytest.mark.slow
 @pytest.mark.long
-class TestThirdPartyRecords:
-    def test_they_are_read_in_place_for_training_and_evaluation(self, tmp_path):
-        source = sources.open_source("fashion_mnist")
-        for split in schema.SPLITS:
-            images = [
-                (encoded(Image.fromarray(image).resize((110, 90)), "JPEG", quality=90), label + 1)
-                for _, image, label in source.read(split, 0, source.count(split))
-            ]
-            for number in range(4):
-                write_records(tmp_path / "others" / f"{split}-0000{number}-of-00004", images[number::4])
-        before, run_dir = state(tmp_path / "others"), tmp_path / "run"
-        flags = train_flags(f"tfrecords:{tmp_path / 'others'}", run_dir, "--epochs=2", "--label_offset=1")
-        run_well("train", *flags)
-        summary = json.loads((run_dir / "training.json").read_text())
-        assert summary["val_top1_error"] < 0.8  # chance is 0.9
-        run_well("evaluate", f"--model={run_dir}", f"--data_dir={run_dir / 'data'}")
-        errors = json.loads((run_dir / "evaluation.json").read_text())
-        assert errors["center_crop"]["top1_error"] == pytest.approx(summary["val_top1_error"], abs=0.0015)
-        assert errors["ten_views"]["top1_error"] < 0.8
-        assert state(tmp_path / "others") == before
+def test_training_stops_without_improvement_also_when_resumed(train_here, tmp_path, monkeypatch, capsys):
+    accuracies, on_epoch_end = (0.4, 0.6, 0.5, 0.55, 0.3, 0.2), callbacks.BestEpoch.on_epoch_end
+    monkeypatch.setattr(
+        callbacks.BestEpoch,
+        "on_epoch_end",
+        lambda self, epoch, logs: on_epoch_end(self, epoch, {"val_top1": accuracies[epoch]}),
+    )
+    train_here(tmp_path / "run", epochs=3, early_stopping_epochs=3)
+    for _ in range(2):  # resumed, and complete
+        train_here(tmp_path / "run", epochs=6, early_stopping_epochs=3, keep_best=True)
+        output = capsys.readouterr().out
+        assert f"Stopped early, after epoch 5: {tmp_path / 'run' / 'model.keras'}" in output
+        assert "in epoch 2." in output
+    assert json.loads((tmp_path / "run" / "training.json").read_text())["epochs"] == 5
+    train_here(tmp_path / "run", epochs=6)
+    assert "Trained to the end of epoch 6" in capsys.readouterr().out
 
 
 @pytest.mark.slow

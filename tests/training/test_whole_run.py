@@ -1,58 +1,20 @@
 """A run of two epochs of four steps in this process: what it writes, and what must not stop it."""
 
-import dataclasses
-import functools
-import itertools
 import json
 import shutil
-import types
+import signal
 
 import keras
 import numpy as np
 import pytest
-from absl import logging
 from event_files import entries, profiled_steps
 
-from alexnet_tf.figures import image_grids
-from alexnet_tf.tfrecords import reader, schema
-from alexnet_tf.training import fit, tensorboard_logger
-
-INITIAL = {"initializer": "he_normal", "input_scale": 0.0125, "seed": 5}
-OPTIONS = {
-    "epochs": 2,
-    "learning_rate": 0.64,
-    "scale_lr": "linear",
-    "schedule": "cosine",
-    "warmup_steps": 2,
-    "freeze": ("conv2",),
-    "layer_rates": {"fc7": 0.0},
-    "bias_rate": 0.0,
-    "log_every": 3,
-    "checkpoint_every_steps": 3,
-    "profile_steps": (2, 3),
-}
+from alexnet_tf.tfrecords import reader
+from alexnet_tf.training import callbacks
 
 
-@pytest.fixture(scope="module")
-def run(train_here, small_data_dir, tmp_path_factory):
-    """The folder of the run and its warnings. Its classes have odd names, and drawing a picture fails."""
-    folder = tmp_path_factory.mktemp("whole")
-    shutil.copytree(small_data_dir, folder / "data")
-    description = schema.load_description(folder / "data")
-    dataclasses.replace(description, class_names=(r"$\frac{1}$", "$x^2$")).save(folder / "data")
-    warnings, seconds, waited = [], itertools.count(step=0.5), itertools.count(step=0.1)
-    with pytest.MonkeyPatch.context() as patch:
-        # With these clocks half a second passes between two log points, and every batch takes 0.1 seconds.
-        for module, clock in ((tensorboard_logger, seconds), (fit, waited)):
-            patch.setattr(module, "time", types.SimpleNamespace(perf_counter=functools.partial(next, clock)))
-        patch.setattr(image_grids, "kernel_sheet", lambda layer: 1 / 0)
-        patch.setattr(logging, "warning", lambda text, *values: warnings.append(text % values))
-        train_here(folder / "run", data_dir=str(folder / "data"), **OPTIONS, **INITIAL)
-    return folder / "run", warnings
-
-
-def test_failing_picture_is_a_warning_and_the_others_are_drawn(run):
-    folder, warnings = run
+def test_failing_picture_is_a_warning_and_the_others_are_drawn(whole_run):
+    folder, warnings = whole_run.folder, whole_run.warnings
     assert set(warnings) == {
         "Can't draw TensorBoard's conv1 kernels; training continues: ZeroDivisionError('division by zero')"
     }
@@ -61,17 +23,25 @@ def test_failing_picture_is_a_warning_and_the_others_are_drawn(run):
     assert "$x^2$" in (folder / "tensorboard" / "fc7_classes.tsv").read_text()
 
 
-def test_checkpoints_and_log_points_are_at_their_steps(run):
-    folder, _ = run
+def test_checkpoints_and_log_points_are_at_their_steps(whole_run):
+    folder = whole_run.folder
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["00000007", "00000008"]
     assert json.loads((folder / "training.json").read_text())["epochs"] == 2
     logged = entries(folder / "tensorboard" / "train")
-    assert list(logged["step/loss"]) == [3, 4, 6, 8]
+    expected = {"step/loss", "step/top1_error", "step/top5_error", "step/learning_rate"}
+    expected |= {"speed/images_per_second", "speed/step_ms", "speed/waiting_for_input_ms"}
+    trained = ("conv1", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+    expected |= {f"{kind}_norm/{layer}" for kind in ("gradient", "weight") for layer in trained}
+    assert {tag for tag in logged if tag.startswith(("step/", "speed/", "gradient_", "weight_"))} == expected
+    assert all(list(logged[tag]) == [3, 4, 6, 8] for tag in expected)
+    assert all(value > 0 for tag in expected - {"step/top1_error", "step/top5_error"} for value in logged[tag].values())
+    mean = np.average(list(logged["step/loss"].values())[2:], weights=[2, 2])
+    assert logged["epoch/loss"][8] == pytest.approx(mean, rel=1e-5)
     assert profiled_steps(folder) == [2, 3]
 
 
-def test_speeds_are_those_between_log_points_without_the_first_step_of_an_epoch(run):
-    folder, _ = run
+def test_speeds_are_those_between_log_points_without_the_first_step_of_an_epoch(whole_run):
+    folder = whole_run.folder
     logged = entries(folder / "tensorboard" / "train")
     steps = {3: 2, 4: 1, 6: 1, 8: 2}
     assert logged["speed/images_per_second"] == pytest.approx({step: n * 10 / 0.5 for step, n in steps.items()})
@@ -81,8 +51,8 @@ def test_speeds_are_those_between_log_points_without_the_first_step_of_an_epoch(
     assert summary["images_per_second"] == pytest.approx(6 * 10 / (4 * 0.5))
 
 
-def test_validation_uses_all_validation_images_without_noise(run):
-    folder, _ = run
+def test_validation_uses_all_validation_images_without_noise(whole_run):
+    folder = whole_run.folder
     model = keras.models.load_model(folder / "model.keras")
     ((images, labels),) = reader.make_evaluation_dataset(folder.parent / "data", 10, 56)
     probabilities, labels = model.predict(images, verbose=0), labels.numpy()
@@ -96,17 +66,57 @@ def test_validation_uses_all_validation_images_without_noise(run):
     assert logged["epoch/top1_error"][8] == pytest.approx(error, abs=1e-6) and logged["epoch/top5_error"][8] == 0
 
 
-def test_learning_rate_follows_warm_up_and_cosine(run):
+def test_learning_rate_follows_warm_up_and_cosine(whole_run):
     # The highest is 0.64 * 10 / 128 = 0.05, after 2 of 8 steps. A log point has the rate of its step, counted from 1.
-    rates = entries(run[0] / "tensorboard" / "train")["step/learning_rate"]
+    rates = entries(whole_run.folder / "tensorboard" / "train")["step/learning_rate"]
     expected = {step: 0.05 * (1 + np.cos(np.pi * (step - 1 - 2) / 6)) / 2 for step in rates}
     assert rates == pytest.approx(expected, rel=1e-5)
 
 
-def test_only_weights_with_a_learning_rate_change(run, start, tmp_path):
-    trained = keras.models.load_model(run[0] / "model.keras")
-    initial = start(tmp_path / "initial", **INITIAL).network
+def test_only_weights_with_a_learning_rate_change(whole_run, start, tmp_path):
+    trained = keras.models.load_model(whole_run.folder / "model.keras")
+    initial = start(tmp_path / "initial", **whole_run.options).network
     for layer in ("conv1", "conv2", "conv3", "fc6", "fc7", "fc8"):
         for weight, before in zip(trained.get_layer(layer).weights, initial.get_layer(layer).weights, strict=True):
             frozen = layer in ("conv2", "fc7") or "bias" in weight.name
             assert np.array_equal(weight, before) == frozen, weight.path
+
+
+def test_resumed_run_is_bit_identical_and_logs_the_same(whole_run, train_here, tmp_path):
+    folder = shutil.copytree(whole_run.folder, tmp_path / "run")
+    shutil.rmtree(folder / "checkpoints" / "00000008")  # which leaves that of step 7
+    shutil.rmtree(folder / "tensorboard")
+    options = whole_run.options | {"profile_steps": None}
+    train_here(folder, data_dir=str(whole_run.folder.parent / "data"), **options)
+    assert_same_run(folder, whole_run.folder)
+    resumed, expected = (entries(each / "tensorboard" / "train") for each in (folder, whole_run.folder))
+    for tag in ("step/learning_rate", "gradient_norm/conv1", "weight_norm/fc6"):
+        assert resumed[tag] == {8: expected[tag][8]}
+    assert "_hparams_/session_end_info" in entries(folder / "tensorboard")
+
+
+def test_stop_within_a_validation_repeats_it(whole_run, train_here, tmp_path, monkeypatch):
+    begin = callbacks.SaveCheckpoints.on_test_batch_begin
+
+    def request_stop(self, batch, logs=None):
+        signal.raise_signal(signal.SIGTERM)
+        begin(self, batch, logs)
+
+    options = whole_run.options | {"data_dir": str(whole_run.folder.parent / "data"), "profile_steps": None}
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.SaveCheckpoints, "on_test_batch_begin", request_stop)
+        with pytest.raises(callbacks.Stopped):
+            train_here(tmp_path / "run", **options)
+    newest = tmp_path / "run" / "checkpoints" / "00000004"
+    assert json.loads((newest / "progress.json").read_text())["validation_due"]
+    train_here(tmp_path / "run", **options)
+    assert_same_run(tmp_path / "run", whole_run.folder)
+
+
+def assert_same_run(folder, other_folder):
+    weights, others = (keras.models.load_model(each / "model.keras").get_weights() for each in (folder, other_folder))
+    for weight, other in zip(weights, others, strict=True):
+        np.testing.assert_array_equal(weight, other)
+    summary, other = (json.loads((each / "training.json").read_text()) for each in (folder, other_folder))
+    for key in ("epochs", "val_top1_error", "val_top5_error"):
+        assert summary[key] == other[key]
