@@ -33,10 +33,8 @@ def test_errors_appear_when_the_import_fails(capfd):
     assert capfd.readouterr().err.encode() == ERRORS
 
 
-@pytest.mark.parametrize("level, quiet_expected", [("2", True), (None, False)])
-def test_worker_process_inherits_the_silence(level, quiet_expected):
-    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
-    environment |= {"TF_CPP_MIN_LOG_LEVEL": level} if level else {}
+def test_worker_process_inherits_the_silence():
     script = "import alexnet_tf, tensorflow; tensorflow.constant(1) + 1"
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"}
     result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)
-    assert (result.stderr == b"") == quiet_expected
+    assert result.stderr == b""

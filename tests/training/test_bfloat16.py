@@ -1,13 +1,12 @@
-"""Training in bfloat16: its types, the error of its gradients, and resuming."""
+"""Training in bfloat16: its types, and the error of its gradients."""
 
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
 
-from alexnet_tf.model import build_alexnet, load_model
+from alexnet_tf.model import build_alexnet
 from alexnet_tf.networks import precision
-from alexnet_tf.training import callbacks, checkpoints
+from alexnet_tf.training import callbacks
 
 # bfloat16 rounds to one part in 2^9. A layer's gradient is rounded and computed from rounded weights and activations,
 # while sums are in float32: four roundings.
@@ -62,25 +61,3 @@ class TestGradients:
         assert {weight.dtype for weight in received.network.weights} == {"float32"}
         assert {momentum.dtype for momentum in received.optimizer.momentums} == {"float32"}
         assert received.callback(callbacks.SaveCheckpoints).settings["precision"] == "mixed_bfloat16"
-
-
-class TestResume:
-    def test_auto_run_is_not_resumed_in_another_precision(self, start, tmp_path, monkeypatch):
-        monkeypatch.setattr(precision, "_on_this_machine", lambda: (True, "made"))
-        received = start(tmp_path / "run", precision="auto")
-        settings = received.callback(callbacks.SaveCheckpoints).settings
-        checkpoints.save(tmp_path / "run", received.network, received.model, {"step": 4}, settings)
-        monkeypatch.setattr(precision, "_on_this_machine", lambda: (False, "made"))
-        with pytest.raises(ValueError, match="precision was 'mixed_bfloat16' and is now 'float32'"):
-            start(tmp_path / "run", precision="auto")
-
-    @pytest.mark.slow
-    @pytest.mark.long
-    def test_resumed_run_is_bit_identical(self, train_here, tmp_path):
-        options = {"precision": "mixed_bfloat16", "initializer": "he_normal", "input_scale": 0.0125}
-        train_here(tmp_path / "whole", epochs=2, **options)
-        for epochs in (1, 2):
-            train_here(tmp_path / "parts", epochs=epochs, **options)
-        whole, parts = (load_model(tmp_path / name).get_weights() for name in ("whole", "parts"))
-        for weight, other in zip(whole, parts, strict=True):
-            np.testing.assert_array_equal(weight, other)

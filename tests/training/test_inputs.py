@@ -4,8 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from made_photos import encoded
+from made_records import state, write_records
+from PIL import Image
 
-from alexnet_tf.tfrecords import augmentation, reader
+from alexnet_tf.tfrecords import reader
+from alexnet_tf.tfrecords.augmentation import Augmentation
 from alexnet_tf.training import inputs
 
 STEPS_PER_EPOCH = 4  # of 46 images in batches of 10
@@ -45,21 +49,6 @@ class TestOpenData:
         assert open_data(batch_size=20).steps_per_epoch == 2
         assert open_data(batch_size=2).validation_steps(replicas=2) == 5
 
-    @pytest.mark.parametrize(
-        "changes, message",
-        [
-            ({"batch_size": 0}, "`batch_size` must be from 1 to .* 46. Received: 0"),
-            ({"batch_size": 47}, "`batch_size` must be from 1 to .* 46. Received: 47"),
-            (
-                {"variant": "paper"},
-                r"at least 224 pixels, .*Received: .* with 60 pixels\. .*--image_px=256 builds",
-            ),
-        ],
-    )
-    def test_batch_and_network_that_the_images_do_not_fill_are_refused(self, changes, message, open_data):
-        with pytest.raises(ValueError, match=message):
-            open_data(**changes)
-
     def test_damaged_record_is_skipped_only_on_request(self, damaged_data_dir, open_data):
         damaged = {"data_dir": str(damaged_data_dir)}
         assert open_data(**damaged).training_images == 46
@@ -67,7 +56,39 @@ class TestOpenData:
         assert data.training_images == 45
         (problem,) = data.skipped
         assert data.settings["records_left_out"] == [f"train-00001-of-00003, record {problem.record}"]
-        assert data.fingerprint != open_data(**damaged).fingerprint
+        with pytest.raises(ValueError, match="At most 0 records may be damaged"):
+            open_data(**damaged, on_bad_record="skip", max_bad_records=0)
+
+
+@pytest.mark.slow
+class TestSources:
+    def test_folder_of_images_becomes_a_data_set_in_the_run_once(self, open_data, small_data_dir, tmp_path, capsys):
+        source = {"data_dir": f"folder:{small_data_dir.parent / 'images'}", "run_dir": str(tmp_path)}
+        data = open_data(**source)
+        assert data.folder == str(tmp_path / "data")
+        assert data.description.image_px == 64  # for crops of 56
+        assert {name: split.count for name, split in data.description.splits.items()} == {"train": 46, "validation": 10}
+        assert "Making" in capsys.readouterr().out
+        open_data(**source)
+        assert "nothing to build" in capsys.readouterr().out
+
+    def test_third_party_records_are_indexed_in_the_run_and_stay(self, open_data, tmp_path, capsys):
+        for split, count in (("train", 46), ("validation", 10)):
+            content = encoded(Image.new("RGB", (90, 70), "red"), "JPEG")
+            images = [(content, number % 2 + 1) for number in range(count)]
+            write_records(tmp_path / "others" / f"{split}-00000-of-00001", images, "jpeg", "y")
+        (tmp_path / "names").write_text("odd\neven\n")
+        before = state(tmp_path / "others")
+        source = {"data_dir": f"tfrecords:{tmp_path / 'others'}", "run_dir": str(tmp_path / "run"), "label_offset": 1}
+        source |= {"image_key": "jpeg", "label_key": "y", "class_names": str(tmp_path / "names")}
+        data = open_data(**source, crop_scale=(0.08, 1.0))
+        made = data.description
+        assert (made.image_px, made.class_names, made.in_place) == (64, ("odd", "even"), True)  # 64 for crops of 56
+        batch, _ = next(iter(data.training(0, reader.Share())))
+        assert np.abs(batch["image"] - np.array([254, 0, 0])).max() <= 1  # JPEG's red
+        assert state(tmp_path / "others") == before
+        open_data(**source)
+        assert "nothing to index" in capsys.readouterr().out
 
 
 class TestValidation:
@@ -77,56 +98,39 @@ class TestValidation:
         assert sorted(numbers(images.numpy())) == list(range(100, 110))
         np.testing.assert_array_equal(labels, images[:, 0, 0, 2] % 2)
 
-    def test_each_worker_has_its_share(self, open_data):
-        data = open_data()
-        halves = [[n for x, _ in data.validation(reader.Share(w, 2)) for n in numbers(x.numpy())] for w in (0, 1)]
-        assert sorted(halves[0] + halves[1]) == list(range(100, 110)) and len(halves[0]) == 5
-
 
 class TestTraining:
-    @pytest.fixture
-    def reader_arguments(self, open_data, monkeypatch):
-        """A function from options to the arguments that the reader receives for the batches from step 5 on."""
-
-        def reader_arguments(**changes):
-            received = {}
-            monkeypatch.setattr(reader, "make_training_dataset", lambda *_, **arguments: received.update(arguments))
-            data = dataclasses.replace(open_data(**changes), service_job="77")
-            data.training(5, reader.Share(1, 2))
-            assert received.pop("description") is data.description
-            return received
-
-        return reader_arguments
-
-    def test_defaults_reach_the_reader(self, reader_arguments):
-        assert reader_arguments() == {
-            "seed": 0,
-            "augmentation": augmentation.Augmentation(),
+    @pytest.mark.parametrize(
+        "options, augmentation",
+        [
+            ({}, {}),
+            *(
+                (options, options)
+                for options in (
+                    {"color_noise": "eigenvalue", "color_noise_epochs": 0, "images_per_crop": 5},
+                    {"flip": False, "mean_at_crop": True},
+                    {"crop_scale": (0.1, 1.0), "crop_ratio": (0.5, 2.0)},
+                )
+            ),
+            ({"last_crop_offset": True}, {"last_offset": True}),
+            ({"crops": "center"}, {"center_crops": True}),
+        ],
+    )
+    def test_options_reach_the_reader(self, options, augmentation, open_data, monkeypatch):
+        received = {}
+        monkeypatch.setattr(reader, "make_training_dataset", lambda *_, **arguments: received.update(arguments))
+        data = dataclasses.replace(open_data(**options, seed=7, data_service="host:1"), service_job="77")
+        data.training(5, reader.Share(1, 2))
+        assert received == {
+            "description": data.description,
+            "seed": 7,
+            "augmentation": Augmentation(**augmentation),
             "start_epoch": 1,  # of 4 steps
             "start_step": 1,
             "share": reader.Share(1, 2),
-            "data_service": None,
+            "data_service": "host:1",
             "data_service_job": "77 5",
         }
-
-    @pytest.mark.parametrize(
-        "options",
-        [
-            {"seed": 7, "color_noise": "eigenvalue", "color_noise_epochs": 0, "images_per_crop": 5},
-            {"flip": False, "mean_at_crop": True},
-            {"crop_scale": (0.1, 1.0), "crop_ratio": (0.5, 2.0), "data_service": "host:1"},
-        ],
-    )
-    def test_options_reach_the_reader(self, options, reader_arguments):
-        received = reader_arguments(**options)
-        received |= dataclasses.asdict(received["augmentation"])
-        assert {name: received[name] for name in options} == options
-
-    def test_last_crop_offset_reaches_the_reader(self, reader_arguments):
-        assert reader_arguments(last_crop_offset=True)["augmentation"].last_offset
-
-    def test_center_crops_reach_the_reader(self, reader_arguments):
-        assert reader_arguments(crops="center")["augmentation"].center_crops
 
     def test_batches_are_those_of_the_step(self, open_data, small_data_dir):
         expected = reader.make_training_dataset(small_data_dir, 10, 56, start_epoch=1, start_step=1)
