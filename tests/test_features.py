@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from programs import call, run_well
+from programs import call
 
 from alexnet_tf import activations, build_alexnet, preprocess
 from alexnet_tf.evaluation import features, panels, predictions
@@ -18,43 +18,31 @@ from alexnet_tf.tfrecords import reader, schema
 
 
 @pytest.fixture(scope="module")
-def features_dir(run_dir, data_dir, tmp_path_factory):
+def features_dir(untrained_dir, data_dir, tmp_path_factory):
     """Features of relu7 and pool5 for both splits."""
     folder = tmp_path_factory.mktemp("features")
-    for split, program in (("train", call), ("validation", run_well)):
+    for split, count in (("train", 3000), ("validation", 1000)):
         flags = ["--layers=pool5,relu7", f"--split={split}", f"--output={folder / split}.npz"]
-        output = program("extract_features", f"--model={run_dir}", f"--data_dir={data_dir}", *flags)
-        assert f"relu7: {3000 if split == 'train' else 1000:,} vectors of" in output
+        output = call("extract_features", f"--model={untrained_dir}", f"--data_dir={data_dir}", *flags)
+        assert f"relu7: {count:,} vectors of" in output
     return folder
 
 
-@pytest.mark.slow  # a model is trained, and run on all images
+@pytest.mark.slow  # a model is run on all images
 class TestFeatures:
-    def test_vectors_are_the_classifiers_inputs(self, features_dir, run_dir, data_dir):
-        found = features.Features.load(features_dir / "validation_relu7.npz")
-        model = load_model(run_dir)
-        assert found.class_names == model.description.class_names
+    def test_each_layer_has_a_file_of_its_outputs(self, features_dir, untrained, data_dir):
+        model, _ = untrained
         pixels, labels = next(iter(reader.make_evaluation_dataset(data_dir, 100, model.input_shape[1])))
-        np.testing.assert_array_equal(found.labels[:100], labels)
-        # By hand from there on: dropout's half at test time, fc8, softmax.
-        (kernel,), (bias,) = model.get_layer("fc8").kernels, model.get_layer("fc8").biases
-        logits = 0.5 * found.vectors[:100] @ kernel.numpy() + bias.numpy()
-        exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-        expected = model.predict(pixels, verbose=0)
-        np.testing.assert_allclose(exponents / exponents.sum(axis=1, keepdims=True), expected, rtol=1e-4, atol=1e-6)
+        for layer, columns in activations(model, pixels, ["pool5", "relu7"]).items():
+            found = features.Features.load(features_dir / f"validation_{layer}.npz")
+            assert (found.layer, found.class_names) == (layer, model.description.class_names)
+            np.testing.assert_array_equal(found.labels[:100], labels)
+            expected = np.concatenate(columns, axis=-1).reshape(100, -1)
+            np.testing.assert_allclose(found.vectors[:100], expected, rtol=1e-4, atol=1e-5)
 
-    def test_each_layer_has_its_own_file(self, features_dir, run_dir, data_dir):
-        found = features.Features.load(features_dir / "validation_pool5.npz")
-        model = load_model(run_dir)
-        pixels, _ = next(iter(reader.make_evaluation_dataset(data_dir, 100, model.input_shape[1])))
-        (pool5,) = activations(model, pixels, ["pool5"]).values()
-        expected = np.concatenate(pool5, axis=-1).reshape(100, -1)
-        np.testing.assert_allclose(found.vectors[:100], expected, rtol=1e-4, atol=1e-5)
-        assert found.layer == "pool5"
-
-    def test_tfrecord(self, features_dir, run_dir, data_dir, tmp_path):
-        path = tmp_path / "validation.tfrecord"
-        call("extract_features", f"--model={run_dir}", f"--data_dir={data_dir}", f"--output={path}")
+    def test_tfrecord(self, features_dir, untrained_dir, data_dir, tmp_path):
+        path = tmp_path / "validation.tfrecord"  # of the last hidden layer
+        call("extract_features", f"--model={untrained_dir}", f"--data_dir={data_dir}", f"--output={path}")
         found = features.Features.load(features_dir / "validation_relu7.npz")
         examples = [tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
         vectors = np.float32([example.features.feature["features"].float_list.value for example in examples])
@@ -65,23 +53,17 @@ class TestFeatures:
         assert names == found.files.tolist() and len(set(names)) == 1000
 
     def test_picture_and_table_of_neighbors(self, features_dir, data_dir, tmp_path):
-        flags = [f"--features={features_dir / 'train_relu7.npz'}", f"--queries={features_dir / 'validation_relu7.npz'}"]
-        flags += [
-            "--count=4",
-            "--pictured=3",
-            "--metric=euclidean",
-            f"--data_dir={data_dir}",
-            f"--output={tmp_path / 'n.png'}",
-        ]
-        output = run_well("neighbours", *flags)
-        searched, queries = (features.Features.load(features_dir / f"{split}_relu7.npz") for split in schema.SPLITS)
+        train, validation = (str(features_dir / f"{split}_relu7.npz") for split in schema.SPLITS)
+        flags = [f"--features={train}", f"--queries={validation}", "--count=4", "--pictured=3", "--metric=euclidean"]
+        output = call("neighbours", *flags, f"--data_dir={data_dir}", f"--output={tmp_path / 'n.png'}")
+        searched, queries = map(features.Features.load, (train, validation))
         with np.load(tmp_path / "n.npz") as table:
             numbers = table["indices"]
             np.testing.assert_array_equal(table["neighbors"], searched.files[numbers])
             assert numbers.shape == table["distances"].shape == (1000, 4)
-            agree = np.mean(searched.labels[numbers[:, 0]] == queries.labels)
             differences = searched.vectors[numbers[7]] - queries.vectors[7]
             np.testing.assert_allclose(table["distances"][7], np.linalg.norm(differences, axis=1), rtol=1e-4)
+        agree = np.mean(searched.labels[numbers[:, 0]] == queries.labels)
         assert f"of the same class for {agree:.1%} of 1,000 images" in output
         assert agree > 0.3  # chance is 0.1
         expected = panels.draw_neighbors(queries, searched, numbers, data_dir, schema.load_description(data_dir), 3)
@@ -144,11 +126,6 @@ class TestImageFiles:
         nearest = {pathlib.Path(r["query"]).stem: pathlib.Path(r["neighbor"]).stem for r in rows if r["rank"] == "1"}
         assert nearest["0_red"] == "1_darkred" and nearest["3_navy"] == "2_blue"
 
-    @pytest.mark.parametrize("source", [[], ["--data_dir=data", "photos"]])
-    def test_either_files_or_a_data_set(self, source):
-        with pytest.raises(ValueError, match="Give either image files or folders, or --data_dir"):
-            call("extract_features", "--model=run", "--output=a.npz", *source)
-
 
 class TestMistakes:
     def test_missing_layer(self, untrained_dir, data_dir, tmp_path):
@@ -160,10 +137,15 @@ class TestMistakes:
         "program, flags, message",
         [
             ("extract_features", ["--model=run", "--output=a.txt"], r"`output` must end in \.npz, \.csv or \.tfrecord"),
+            (
+                "extract_features",
+                ["--model=run", "--output=a.npz", "a.jpg"],
+                "Give either image files or folders, or --",
+            ),
             ("neighbours", ["--features=a.npz", "--queries=b.npz", "--output=a.csv"], r"`output` must end in \.png"),
         ],
     )
-    def test_unknown_format(self, program, flags, message):
+    def test_wrong_flags(self, program, flags, message):
         with pytest.raises(ValueError, match=message):
             call(program, *flags, "--data_dir=data")
 

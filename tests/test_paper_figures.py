@@ -1,6 +1,8 @@
 """alexnet-figures draws every figure, and resumes the comparison of ReLU with tanh."""
 
+import functools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from PIL import Image
 from programs import call, run_well
 
 from alexnet_tf.evaluation import panels
-from alexnet_tf.figures import activations, kernels, strongest_images
+from alexnet_tf.figures import activations, kernels, optimized_inputs, strongest_images
 from alexnet_tf.model import load_model
 from alexnet_tf.tfrecords import crops, reader, schema
 from alexnet_tf.training import initial_kernels, relu_vs_tanh
@@ -51,20 +53,23 @@ class TestReluAgainstTanh:
 
 class TestProgram:
     @pytest.mark.slow
-    def test_all_pictures_of_a_model(self, run_dir, data_dir, tmp_path):
-        flags = [f"--model={run_dir}", f"--data_dir={data_dir}", f"--output_dir={tmp_path}"]
-        output = run_well("paper_figures", *flags, "--layers=conv1,fc8", "--maps=3", "--images=4", "--split=validation")
+    def test_all_pictures_of_a_model(self, untrained_dir, data_dir, tmp_path, monkeypatch):
+        few_steps = functools.partial(optimized_inputs.optimize_inputs, steps=2)
+        monkeypatch.setattr(optimized_inputs, "optimize_inputs", few_steps)
+        shutil.copytree(untrained_dir, tmp_path / "run")
+        model = load_model(tmp_path / "run")
+        initial = [kernel + 0.1 for kernel in kernels.first_kernels(model)]
+        initial_kernels.save_initial_kernels(tmp_path / "run", initial)
+        flags = [f"--model={tmp_path / 'run'}", f"--data_dir={data_dir}", f"--output_dir={tmp_path}"]
+        output = call("paper_figures", *flags, "--layers=conv1,fc8", "--maps=3", "--images=4", "--split=validation")
         names = ["architecture", "conv1_kernels", "strongest_conv1", "strongest_fc8", "panel", "neighbours"]
         names += ["activations", "occlusion", "optimized"]
         assert all((tmp_path / f"{name}.png").exists() and f"{name}.png" in output for name in names)
-        model = load_model(run_dir)
-        description = model.description
-        class_names, data = description.class_names, (data_dir, schema.load_description(data_dir))
+        class_names, data = model.description.class_names, (data_dir, schema.load_description(data_dir))
         images = crops.center_crop(reader.read_images(*data, "validation", [0, 500, 999]), 56)
-        initial = initial_kernels.load_initial_kernels(run_dir)
         expected = {
             "activations": activations.draw_activations(model, images[0], class_names),
-            "conv1_kernels": kernels.draw_kernels(model.get_layer("conv1").kernels, initial),
+            "conv1_kernels": kernels.draw_kernels(kernels.first_kernels(model), initial),
             "panel": panels.draw_predictions(model, *data),
         }
         strongest = strongest_images.draw_strongest_images(model, ["fc8", "conv1"], *data, "validation", 3, 4)
