@@ -153,13 +153,13 @@ def _evaluate(flag, worker):
 
 def _report(flag, models, records_skipped):
     """Measures the errors, writes and prints them. Returns whether no error is larger than expected."""
-    from alexnet_tf.evaluation import report, results
+    from alexnet_tf.evaluation import report
     from alexnet_tf.figures import kernels, plots
     from alexnet_tf.model import load_model
     from alexnet_tf.training import initial_kernels
 
-    result = results.evaluate_models(models, records_skipped)
-    compared = results.compare(result, _expected(flag, len(models[0].labels)))
+    result = report.evaluate_models(models, records_skipped)
+    compared = report.compare(result, _expected(flag, len(models[0].labels)))
     if compared:
         result["expected"] = compared
     output_dir = pathlib.Path(flag.output_dir or files.run_folder(flag.model[0]))

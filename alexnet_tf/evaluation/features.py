@@ -134,12 +134,8 @@ def extract(
     with verify.naming_damaged_shards(data_dir, description):
         vectors = network.predict(dataset.map(lambda images, _: images))
         labels, files = (read(data_dir, description, split) for read in (reader.read_labels, reader.read_filenames))
-    checksum, weights, names = (
-        predictions.checksum(description, split),
-        weights_checksum(model),
-        description.class_names,
-    )
-    return [Features(layer, names, split, checksum, labels, vectors[layer], files, weights) for layer in layers]
+    images, weights, names = predictions.checksum(description, split), weights_checksum(model), description.class_names
+    return [Features(layer, names, split, images, labels, vectors[layer], files, weights) for layer in layers]
 
 
 def extract_from_files(

@@ -1,9 +1,9 @@
-"""Writes the results of an evaluation as JSON, Markdown, pictures, and text for the terminal."""
+"""The results of an evaluation, and their report: JSON, Markdown, pictures, and text for the terminal."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from alexnet_tf.evaluation import metrics, results
+from alexnet_tf.evaluation import files, metrics
 from alexnet_tf.evaluation.predictions import VIEWS, Predictions
 from alexnet_tf.figures import plots
 from alexnet_tf.files import write_json, write_text
@@ -13,11 +13,78 @@ _CLASSES_IN_TABLE = 20
 _BASELINES = ("chance", "most_frequent_class")
 
 
+def _common_views(models: Sequence[Predictions]) -> list[str]:
+    """The views that all models have predictions for, in the order of `VIEWS`."""
+    return [view for view in VIEWS if all(view in model.views for model in models)]
+
+
+def evaluate_models(models: Sequence[Predictions], records_skipped: int = 0) -> dict:
+    """Evaluates models and their average in every view that all of them have.
+
+    Args:
+        models: each model's predictions of the same images.
+        records_skipped: number of unreadable records of the split, for the report.
+
+    Returns: the content of evaluation.json, a dict.
+    """
+    labels, class_names, views = models[0].labels, models[0].class_names, _common_views(models)
+    result = {
+        "split": models[0].split,
+        "images": len(labels),
+        "records_left_out": records_skipped,
+        **metrics.baselines(labels, len(class_names)),
+        "models": [
+            {"name": model.name, "weights": model.weights}
+            | {view: metrics.errors(model.views[view], labels) for view in views}
+            for model in models
+        ],
+    }
+    for view in views:
+        probabilities = metrics.average([model.views[view] for model in models])
+        result[view] = {
+            **metrics.errors(probabilities, labels),
+            "calibration": metrics.calibration(probabilities, labels),
+            "classes": metrics.errors_by_class(probabilities, labels, class_names),
+        }
+    return result
+
+
+def compare(result: dict, expected: Mapping[str, float]) -> list[dict]:
+    """Compares measured errors with expected errors.
+
+    Args:
+        result: the results from `evaluate_models`.
+        expected: errors in percent, by the names in `files.EXPECTED`.
+
+    Returns: a JSON-serializable dict for each expected error: "name", "expected" and "measured" (errors in [0, 1]),
+    "interval_95", and "passed": whether the expected error is not below the 95% interval of the measured error.
+
+    Raises:
+        ValueError: if a view was not measured.
+    """
+    rows = []
+    for name, percent in expected.items():
+        view, k = files.EXPECTED[name]
+        if view not in result:
+            raise ValueError(f"`expect` must name views that were measured. Received: {name}={percent:g}")
+        interval = result[view][f"{k}_error_interval_95"]
+        rows.append(
+            {
+                "name": f"{view.replace('_', ' ')}, {k.replace('top', 'top-')}",
+                "expected": percent / 100,
+                "measured": result[view][f"{k}_error"],
+                "interval_95": interval,
+                "passed": interval[0] <= percent / 100,
+            }
+        )
+    return rows
+
+
 def as_markdown(result: dict) -> str:
     """Formats results as tables: errors by model and of their average, as in table 2; calibration; errors by class.
 
     Args:
-        result: the results from `results.evaluate_models`.
+        result: the results from `evaluate_models`.
     """
     views = [view for view in VIEWS if view in result]
     columns = [*(f"top-{k}" for k in _ranks(result)), "class mean"]
@@ -74,7 +141,7 @@ def as_text(result: dict) -> str:
     """Formats the errors of the average of all models for the terminal.
 
     Args:
-        result: the results from `results.evaluate_models`.
+        result: the results from `evaluate_models`.
     """
     heading = f"{result['images']:,} images of {result['split']}"
     with_top5 = 5 in _ranks(result)
@@ -94,7 +161,7 @@ def as_text(result: dict) -> str:
 
 
 def comparison(rows: Sequence[dict]) -> str:
-    """Formats the rows from `results.compare` for the terminal."""
+    """Formats the rows from `compare` for the terminal."""
     lines = ["Comparison with the expected errors:", f"  {'error':<24}{'expected':>10}{'measured':>10} (95% interval)"]
     for row in rows:
         low, high = row["interval_95"]
@@ -112,13 +179,13 @@ def write(output_dir: str | pathlib.Path, result: dict, models: Sequence[Predict
 
     Args:
         output_dir: folder of the files, created if it does not exist.
-        result: the results from `results.evaluate_models` for `models`.
+        result: the results from `evaluate_models` for `models`.
         models: predictions of the same images. The pictures show their average in the last common view.
     """
     output_dir = pathlib.Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_text(output_dir / "evaluation.md", as_markdown(result))
-    view = results.common_views(models)[-1]
+    view = _common_views(models)[-1]
     labels, class_names = models[0].labels, models[0].class_names
     predicted = metrics.average([model.views[view] for model in models]).argmax(axis=1)
     plots.save_png(output_dir / "confusion_matrix.png", plots.confusion_matrix(labels, predicted, class_names))

@@ -36,11 +36,15 @@ class TestExactSearch:
         assert indices[1, 0] == 20
         assert np.all(distances[:, 0] < 1e-2)
 
-    @pytest.mark.parametrize("units, count, message", [(7, 1, "same length"), (8, 0, "`count`"), (8, 51, "`count`")])
-    def test_impossible_arguments(self, units, count, message):
+    @pytest.mark.parametrize(
+        "units, count, metric, message",
+        [
+            (7, 1, "cosine", "same length"),
+            (8, 0, "cosine", "`count`"),
+            (8, 51, "cosine", "`count`"),
+            (8, 1, "l1", r"`metric` must be one of cosine, euclidean\. Received: metric='l1'"),
+        ],
+    )
+    def test_impossible_arguments(self, units, count, metric, message):
         with pytest.raises(ValueError, match=message):
-            nearest_neighbors.exact_search(np.zeros((1, units), "float32"), np.zeros((50, 8), "float32"), count)
-
-    def test_unknown_metric(self):
-        with pytest.raises(ValueError, match=r"`metric` must be one of cosine, euclidean\. Received: metric='l1'"):
-            nearest_neighbors.exact_search(np.zeros((1, 8)), np.zeros((5, 8)), 1, "l1")
+            nearest_neighbors.exact_search(np.zeros((1, units), "float32"), np.zeros((50, 8), "float32"), count, metric)

@@ -31,15 +31,13 @@ class TestPredictions:
         with pytest.raises(ValueError, match=r"a\.npz must hold predictions"):
             predictions.Predictions.load(tmp_path / "a.npz")
 
-    @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_probabilities_that_are_not_finite(self, value, saved, tmp_path):
-        views = {"ten_views": saved.views["center_crop"].copy()}
-        views["ten_views"][[3, 7]] = value
-        with pytest.raises(ValueError, match=r"finite\. Received: NaN or infinity from a/b for 2 of 400 .*ten_views"):
-            dataclasses.replace(saved, views=views)
-        saved.views["center_crop"][0, 0] = value
+    def test_probabilities_that_are_not_finite(self, saved, tmp_path):
+        saved.views["center_crop"][3], saved.views["center_crop"][7, 1] = np.nan, np.inf
+        message = r"Probabilities must be finite\. Received: NaN or infinity from a/b for 2 of 400 .*center_crop"
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(saved)
         saved.save(tmp_path / "a.npz")
-        with pytest.raises(ValueError, match="Probabilities must be finite"):
+        with pytest.raises(ValueError, match=message):
             predictions.Predictions.load(tmp_path / "a.npz")
 
 

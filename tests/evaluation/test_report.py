@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_tf.evaluation import files, metrics, report, results
+from alexnet_tf.evaluation import files, metrics, report
 from alexnet_tf.evaluation.predictions import Predictions
 from alexnet_tf.figures import plots
 
@@ -29,7 +29,7 @@ def models():
 
 class TestEvaluateModels:
     def test_models_and_their_average_in_common_views(self, models):
-        result = results.evaluate_models(models, records_skipped=3)
+        result = report.evaluate_models(models, records_skipped=3)
         labels, (one, two) = models[0].labels, (model.views["center_crop"] for model in models)
         assert "ten_views" not in result
         assert [model["center_crop"]["top1_error"] for model in result["models"]] == [
@@ -42,7 +42,7 @@ class TestEvaluateModels:
         assert sum(row["images"] for row in result["center_crop"]["classes"]) == 400
 
     def test_one_model_in_both_views(self, models):
-        result = results.evaluate_models(models[:1])
+        result = report.evaluate_models(models[:1])
         assert result["center_crop"].keys() == result["ten_views"].keys()
 
 
@@ -52,13 +52,13 @@ RESULT = {"center_crop": {"top1_error": 0.4, "top1_error_interval_95": [0.37, 0.
 class TestCompare:
     @pytest.mark.parametrize("percent, passed", [(36.9, False), (37, True), (38, True), (42, True), (50, True)])
     def test_passes_unless_the_interval_is_above_the_expected_error(self, percent, passed):
-        (row,) = results.compare(RESULT, {"top1": percent})
+        (row,) = report.compare(RESULT, {"top1": percent})
         assert row["passed"] is passed
         assert (row["name"], row["expected"], row["measured"]) == ("center crop, top-1", percent / 100, 0.4)
 
     def test_view_that_was_not_measured(self):
         with pytest.raises(ValueError, match="views that were measured"):
-            results.compare(RESULT, {"ten_view_top1": 4})
+            report.compare(RESULT, {"ten_view_top1": 4})
 
 
 class TestReport:
@@ -66,14 +66,14 @@ class TestReport:
         random = np.random.default_rng(0)
         labels, names = np.arange(400) % 25, tuple(f"class {number}" for number in range(25))
         views = {"center_crop": random.dirichlet(np.ones(25), 400).astype("float32")}
-        result = results.evaluate_models([Predictions("one", names, "validation", "12ab", labels, views)])
+        result = report.evaluate_models([Predictions("one", names, "validation", "12ab", labels, views)])
         page = report.as_markdown(result)
         rows = [line.split(" | ")[0].removeprefix("| ") for line in page.splitlines() if line.startswith("| class ")]
         assert rows[1:] == [row["name"] for row in result["center_crop"]["classes"][:20]]
         assert "The 20 worst of 25 classes; all are in evaluation.json." in page
 
     def test_files(self, models, tmp_path):
-        result = results.evaluate_models(models)
+        result = report.evaluate_models(models)
         report.write(tmp_path / "new", result, models)
         assert {path.name for path in (tmp_path / "new").iterdir()} == set(files.REPORT)
         assert json.loads((tmp_path / "new" / "evaluation.json").read_text()) == result
@@ -92,7 +92,7 @@ class TestReport:
     def test_special_characters_in_names(self, models):
         names = ("a|b", "<img src=x>", "R&D", *"defg")
         renamed = [dataclasses.replace(model, name="two\nlines|", class_names=names) for model in models]
-        lines = report.as_markdown(results.evaluate_models(renamed)).splitlines()
+        lines = report.as_markdown(report.evaluate_models(renamed)).splitlines()
         rows = [line for line in lines if line.startswith("| ")]
         assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5, 6}  # two tables
         assert any(row.startswith("| &lt;img src=x> |") for row in rows)
@@ -102,7 +102,7 @@ class TestReport:
     def test_two_imbalanced_classes_have_no_top5_error(self):
         labels = np.repeat([0, 1], [97, 3])
         always_first = Predictions("", ("a", "b"), "train", "", labels, {"center_crop": np.float32([[0.9, 0.1]] * 100)})
-        result = results.evaluate_models([always_first])
+        result = report.evaluate_models([always_first])
         heading, *rows = report.as_text(result).splitlines()
         assert "100 images of train" in heading and heading.endswith("class-mean error")
         assert rows[0].split() == ["center", "crop", "3.00%", "(1.03%", "to", "8.45%)", "50.00%"]
