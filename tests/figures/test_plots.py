@@ -38,10 +38,6 @@ class TestConfusionMatrix:
         assert numbers == {(0, 0): "1", (1, 1): "1", (2, 2): ".40", (4, 2): ".60", (0, 3): "1", (4, 4): "1"}
         assert [label.get_text() for label in axes.get_yticklabels()] == NAMES
 
-    def test_thousand_classes(self):
-        labels = np.arange(1000)
-        assert plots.confusion_matrix(labels, labels, [str(c) for c in labels]).shape[1] > 500
-
 
 class TestReliabilityDiagram:
     def test_points_intervals_and_bars_are_the_bins(self, figures):
@@ -106,6 +102,7 @@ class TestText:
     def test_every_chart_draws_invalid_math(self):
         names, images = [r"$\frac{1}$", "$x^2$", "a$", "\\", "{"], np.zeros((5, 8, 8, 3), "uint8")
         plots.confusion_matrix(np.arange(5), np.arange(5), names)
+        plots.confusion_matrix(np.arange(5), np.arange(5), names * 10)  # without names
         plots.training_curves([[0.5, 0.1]], names[:1], 0.2, names[0])
         image_grids.prediction_panel(images, [(names, np.full(5, 0.2))] * 5, names)
         image_grids.image_rows([list(zip(images, names, strict=True))])

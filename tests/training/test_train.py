@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_tf.model import load_model
+from alexnet_tf.figures import kernels
+from alexnet_tf.model import build_alexnet, load_model
 from alexnet_tf.tfrecords import dataset_builder, schema, sources
-from alexnet_tf.training import callbacks
+from alexnet_tf.training import callbacks, initial_kernels
 
 HE = {"initializer": "he_normal", "input_scale": 0.0125}
 
@@ -24,6 +25,9 @@ class TestProgram:
         assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["00000116", "00000120"]
         assert json.loads((run_dir / "config.json").read_text())["learning_rate"] == 0.1
         assert schema.load_description(run_dir).class_names[9] == "Ankle boot"
+        keras.utils.set_random_seed(3)
+        initial = kernels.first_kernels(build_alexnet("testing", 10, **HE))
+        np.testing.assert_array_equal(initial_kernels.load_initial_kernels(run_dir), initial)
 
 
 class TestFailingTraining:
