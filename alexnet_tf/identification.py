@@ -1,12 +1,9 @@
 """Tells which AlexNet a file or folder holds, how it differs from the paper's, and how to use it."""
 
-import dataclasses
-import json
 import pathlib
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-import h5py
 import keras
 import numpy as np
 
@@ -14,33 +11,15 @@ from alexnet_tf import layers, model
 from alexnet_tf.networks import layer_table, rows, structure
 from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.tfrecords import ilsvrc, schema
-from alexnet_tf.weights import caffe_files, pretrained_files, published
-from alexnet_tf.weights.downloads import File
-
-
-@dataclasses.dataclass(frozen=True)
-class _Description:
-    """What a file holds.
-
-    Attributes:
-        variants: those that it may be.
-        num_classes: units of its classifier; 0 without one.
-        facts: sentences about it.
-        commands: lines of code that use it.
-    """
-
-    variants: Sequence[str]
-    num_classes: int
-    facts: Sequence[str]
-    commands: Sequence[str]
+from alexnet_tf.weights import pretrained_files, published
 
 
 def describe_file(path: str | pathlib.Path) -> str:
-    """Describes what a file or folder holds. No code in it is run.
+    """Describes the network that a file or folder holds. No code in it is run.
 
     Args:
-        path: a file that `pretrained_files.read_pretrained` reads; a .keras, .h5 or .weights.h5 file of this project; a
-            run's folder, one of its checkpoints, or an export; or Caffe's mean image.
+        path: a file that `pretrained_files.read_pretrained` reads; or a .keras or .h5 file of this project, a run's
+            folder, or one of its checkpoints.
 
     Returns: which AlexNet it is, its classes, its preprocessing, the errors if it is a published file, how to use it,
     and how it differs from the paper's.
@@ -51,25 +30,18 @@ def describe_file(path: str | pathlib.Path) -> str:
     path = pathlib.Path(path)
     if not path.exists():
         raise ValueError(f"File or folder not found: {path}")
-    known = published.identify(path) if path.is_file() else None
-    if known and known[1] == published.PUBLISHED[known[0]].mean_image:
-        return _describe_mean_image(path, known[1])
-    if path.is_dir() and (cards := sorted(path.glob("**/model_card.json"), key=lambda card: card.stat().st_mtime)):
-        description = _describe_export(path, cards[-1])
-    elif path.name.endswith(".weights.h5"):
-        description = _describe_weights_h5(path)
-    elif path.is_dir() or path.suffix in (".keras", ".h5"):
-        description = _describe_model(path)
-    elif path.suffix in pretrained_files.READERS:
-        description = _describe_pretrained(path, known)
-    else:
-        extensions = ", ".join((*pretrained_files.READERS, ".keras", ".h5"))
-        raise ValueError(f"The name of a weights file must end in one of {extensions}. Received: {path}")
-    return _format(path, description)
+    if path.name.endswith(".weights.h5"):
+        raise ValueError(f"{path} holds weights without their network. build_alexnet(VARIANT, weights={path}) reads it")
+    if path.is_dir() or path.suffix in (".keras", ".h5"):
+        return _describe_model(path)
+    if path.suffix in pretrained_files.READERS:
+        return _describe_pretrained(path)
+    extensions = ", ".join((*pretrained_files.READERS, ".keras", ".h5"))
+    raise ValueError(f"The name of a weights file must end in one of {extensions}. Received: {path}")
 
 
-def _describe_pretrained(path: pathlib.Path, known: tuple[str, File] | None) -> _Description:
-    """Describes another program's file; `known` is what `published.identify` says of it."""
+def _describe_pretrained(path: pathlib.Path) -> str:
+    """Describes another program's file."""
     network = pretrained_files.read_pretrained(path)
     shapes = {name: kernel.shape for name, (kernel, _) in network.weights.items()}
     variants = pretrained_files.fitting_variants(shapes)
@@ -89,9 +61,8 @@ def _describe_pretrained(path: pathlib.Path, known: tuple[str, File] | None) -> 
     if is_caffe:
         facts.append("Caffe's networks were trained with a mean image: alexnet-convert takes it by --mean_image.")
         flags += " --mean_image=ilsvrc_2012_mean.npy"
-    if known:
-        name, row = known[0], published.PUBLISHED[known[0]]
-        weights = f'"{name}"'
+    if name := published.identify(path):
+        row, weights = published.PUBLISHED[name], f'"{name}"'
         errors = f"Errors, center crop: top-1 {row.top1_error}%, top-5 {row.top5_error}%, on images resized with "
         errors += f"{published.RESIZED[row.resize]}; source: {row.source}."
         facts = [
@@ -101,24 +72,31 @@ def _describe_pretrained(path: pathlib.Path, known: tuple[str, File] | None) -> 
             f"Copied to {row.file.path}, it is found by its name, {name}, without a download.",
         ]
     classes = network.num_classes if "fc8" in network.weights else 0
-    if not classes:
-        return _Description(variants, 0, facts, _build_lines(variants, 0, weights))
-    flags += "" if classes == 1000 else " --class_names=FILE_WITH_A_NAME_PER_LINE"
-    commands = [
-        *_build_lines(variants, classes, weights),
-        "",
-        f"alexnet-convert --input={shlex.quote(str(path))}{flags} --output_dir=converted",
-        "alexnet-predict --model=converted IMAGE.jpg",
-    ]
-    return _Description(variants, classes, facts, commands)
+    variant = f'"{variants[0]}"' if len(variants) == 1 else "VARIANT"
+    number = "" if classes in (0, 1000) else f", {classes}"
+    top = "" if classes else ", include_top=False"
+    commands = ["import alexnet_tf", f"model = alexnet_tf.build_alexnet({variant}{number}, weights={weights}{top})"]
+    names = ""
+    if classes == 1000:
+        first = [f"{class_id} {words.split(',')[0]}" for class_id, words in ilsvrc.read_classes().items()]
+        names = f", assumed to be ImageNet's: {_first(first)}"
+    elif classes:
+        flags += " --class_names=FILE_WITH_A_NAME_PER_LINE"
+    if classes:
+        commands += [
+            "",
+            f"alexnet-convert --input={shlex.quote(str(path))}{flags} --output_dir=converted",
+            "alexnet-predict --model=converted IMAGE.jpg",
+        ]
+    return _format(path, variants, classes, names, facts, commands)
 
 
-def _describe_model(path: pathlib.Path) -> _Description:
-    """Describes a network of this project, as Keras saves it."""
+def _describe_model(path: pathlib.Path) -> str:
+    """Describes a network of this project."""
     opened = model.open_model(path)
     side, classifier = opened.input_shape[1], structure.classifier(opened)
-    num_classes = 0 if classifier is None else structure.output_shape(classifier)[-1]
-    variants = [name for name, row in VARIANTS.items() if _is_variant(opened, row.replace(image_px=side), num_classes)]
+    classes = 0 if classifier is None else structure.output_shape(classifier)[-1]
+    variants = [name for name, row in VARIANTS.items() if _is_variant(opened, row.replace(image_px=side), classes)]
     if not variants:
         kernels = [layer for layer in structure.network_layers(opened) if structure.has_kernel(layer)]
         shapes = {layer.name: structure.merged_weights(layer)["kernel"].shape for layer in kernels}
@@ -131,14 +109,13 @@ def _describe_model(path: pathlib.Path) -> _Description:
     folder = path if path.is_dir() else path.parent
     if (folder / schema.DATASET_FILE).exists():
         data = schema.load_description(folder)
-        names = _first(data.class_names)
-        facts.append(f"Trained on {data.settings.get('source')}, {data.image_px} pixels: {names}")
+        facts.append(f"Trained on {data.settings.get('source')}, {data.image_px} pixels: {_first(data.class_names)}")
     else:
         facts.append(f"No {schema.DATASET_FILE} found next to it: its classes have no names.")
     commands = ["import alexnet_tf", f'model = alexnet_tf.load_model("{path}")']
-    if num_classes:
+    if classes:
         commands += ["", f"alexnet-predict --model={shlex.quote(str(path))} IMAGE.jpg"]
-    return _Description(variants, num_classes, facts, commands)
+    return _format(path, variants, classes, "", facts, commands)
 
 
 def _is_variant(network: keras.Model, row: rows.Variant, num_classes: int) -> bool:
@@ -152,82 +129,12 @@ def _is_variant(network: keras.Model, row: rows.Variant, num_classes: int) -> bo
     outputs = [(layer.name, structure.output_shape(layer)) for layer in found]
     common = [each for each in outputs if each in expected]  # without the pooling or classifier of a user's own
     columns = {layer.name for layer in found if isinstance(layer, layers.ColumnLayer)}
-    inner = [layer.layer if isinstance(layer, layers.ColumnWise) else layer for layer in found]
-    norms = [norm_settings(layer) for layer in inner if isinstance(layer, layers.LocalResponseNormalization)]
+    norms = [each for each in map(structure.column_layer, found) if isinstance(each, layers.LocalResponseNormalization)]
     return (
         common == expected[: len(common)]
         and columns <= dict(common).keys()
-        and norms == [norm_settings(each) for each in row.select(rows.LRN)]
+        and [*map(norm_settings, norms)] == [*map(norm_settings, row.select(rows.LRN))]
     )
-
-
-def _describe_weights_h5(path: pathlib.Path) -> _Description:
-    """Describes weights that Keras saved without their network."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    names, side = set(), 0
-    try:
-        with h5py.File(path) as file:
-            for group in file["layers"].values():
-                name = str(group["vars"].attrs["name"])
-                arrays = [variable.shape for variable in group["vars"].values()]
-                kernels = [shape for shape in arrays if len(shape) in (2, 4)]
-                names.add(name)
-                if name == "mean_image":
-                    side = arrays[0][0]
-                elif kernels:
-                    shapes[name] = (*kernels[0][:-1], sum(shape[-1] for shape in kernels))
-    except Exception as error:  # a damaged file raises one of half a dozen classes
-        raise ValueError(f"{path} is not a .weights.h5 file from Keras: {error}") from error
-    num_classes = _num_classes(shapes)
-    variants = [
-        name
-        for name in pretrained_files.fitting_variants(shapes)
-        if {row.name for row in VARIANTS[name].layers if num_classes or row.name in names} <= names
-        and VARIANTS[name].image_px == side
-    ]
-    if not variants:
-        raise pretrained_files.no_variant_error(path, shapes)
-    facts = ["Weights and mean image of a network of this project, without the names of its classes."]
-    return _Description(variants, num_classes, facts, _build_lines(variants, num_classes, f'"{path}"'))
-
-
-def _describe_export(path: pathlib.Path, file: pathlib.Path) -> _Description:
-    """Describes an export by its model card."""
-    try:
-        card = json.loads(file.read_text(encoding="utf-8"))
-        network, data = card["network"], card["data"]
-        facts = [f"An export from alexnet-export: {card['format']} in {card['precision']}, version {card['version']}."]
-        facts += [f"Preprocessing: {data['preprocessing']}.", f"Trained on {data['source']}."]
-        facts.append(f"The complete card: {file.with_suffix('.md')}")
-        variants, num_classes = [network["variant"]], int(data["classes"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{file} is not a model card from alexnet-export: {error!r}") from error
-    if variants[0] not in VARIANTS:
-        raise ValueError(f"{path} holds no network of alexnet-describe's list. Received: {variants[0]}")
-    command = f"alexnet-predict --model={shlex.quote(str(file.parents[1]))} IMAGE.jpg"
-    return _Description(variants, num_classes, facts, [command])
-
-
-def _describe_mean_image(path: pathlib.Path, file: File) -> str:
-    mean = caffe_files.read_mean(path)
-    names = [name for name, row in published.PUBLISHED.items() if row.mean_image == file]
-    return (
-        f"{path}: the mean image of ILSVRC2012 that Caffe computed, {mean.shape[0]} x {mean.shape[1]} pixels, "
-        f"mean color {_numbers(mean.mean(axis=(0, 1)))}.\nBy its checksum it belongs to {', '.join(names)}. "
-        f"Copied to {file.path}, it is found with them.\n"
-    )
-
-
-def _num_classes(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Units of the last dense layer; 0 without dense layers."""
-    return next((shape[-1] for shape in reversed(list(shapes.values())) if len(shape) == 2), 0)
-
-
-def _build_lines(variants: Sequence[str], num_classes: int, weights: str) -> list[str]:
-    variant = f'"{variants[0]}"' if len(variants) == 1 else "VARIANT"
-    number = "" if num_classes in (0, 1000) else f", {num_classes}"
-    top = "" if num_classes else ", include_top=False"
-    return ["import alexnet_tf", f"model = alexnet_tf.build_alexnet({variant}{number}, weights={weights}{top})"]
 
 
 def _numbers(values: Iterable[float]) -> str:
@@ -238,22 +145,23 @@ def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _format(path: pathlib.Path, description: _Description) -> str:
-    """Formats the text about a file."""
-    if len(description.variants) == 1:
-        (variant,) = description.variants
+def _format(
+    path: pathlib.Path,
+    variants: Sequence[str],
+    num_classes: int,
+    class_names: str,
+    facts: Sequence[str],
+    commands: Sequence[str],
+) -> str:
+    """Formats the text about a file. `num_classes` is 0 for a network without its classifier."""
+    if len(variants) == 1:
+        (variant,) = variants
         lines = [f"{path}: variant {variant}, {VARIANTS[variant].title}."]
-        differences = layer_table.describe(variant, "paper", description.num_classes or 1000)
+        differences = layer_table.describe(variant, "paper", num_classes or 1000)
     else:
         lines = [f"{path}: an AlexNet. Its layers fit several variants:"]
-        lines += [f"  {name}: {VARIANTS[name].title}" for name in description.variants]
+        lines += [f"  {name}: {VARIANTS[name].title}" for name in variants]
         differences = "alexnet-describe --variant=VARIANT --against=paper shows how each differs from the paper's.\n"
-    if description.num_classes == 1000 and not any("Trained on" in fact for fact in description.facts):
-        names = [f"{class_id} {words.split(',')[0]}" for class_id, words in ilsvrc.read_classes().items()]
-        lines.append(f"1,000 classes, assumed to be ImageNet's: {_first(names)}.")
-    elif description.num_classes:
-        lines.append(f"{description.num_classes:,} classes.")
-    else:
-        lines.append("Without its fully-connected layers.")
-    lines += [*description.facts, "", *(f"    {command}".rstrip() for command in description.commands), ""]
+    lines.append(f"{num_classes:,} classes{class_names}." if num_classes else "Without its fully-connected layers.")
+    lines += [*facts, "", *(f"    {command}".rstrip() for command in commands), ""]
     return "\n".join(lines) + "\n" + differences

@@ -132,8 +132,7 @@ class LPIPS(keras.Model):
             if layer.name in _COMPARED:
                 features = ops.cast(x, "float32")
                 squares = ops.sum(ops.square(features), axis=-1, keepdims=True)
-                # The root's gradient at 0 is infinite, so that it is taken of 1 there.
-                norm = ops.where(squares > 0, ops.sqrt(ops.where(squares > 0, squares, 1.0)), 0.0)
+                norm = ops.sqrt(ops.where(squares > 0, squares, 1.0))  # the root's gradient at 0 is infinite
                 compared.append(features / (norm + _EPSILON))
         return compared
 

@@ -1,11 +1,13 @@
 """Weights of a PyTorch network in the formats of Caffe, caffe-tensorflow and torchvision, by their descriptions."""
 
+import dataclasses
 import pickle
 import struct
 import types
 
 import numpy as np
 import torch
+import torch_reference
 
 from alexnet_tf.networks import rows
 from alexnet_tf.networks.variants import VARIANTS
@@ -16,6 +18,41 @@ LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 TORCHVISION_NAMES = dict(
     zip(LAYERS, [f"features.{n}" for n in (0, 3, 6, 8, 10)] + [f"classifier.{n}" for n in (1, 4, 6)], strict=True)
 )
+
+
+def make_thin(monkeypatch, *variants):
+    """Gives variants few kernels and units, here and in the PyTorch reference."""
+    for name in variants:
+        row = VARIANTS[name].with_layers(rows.Conv, filters=8).with_layers("fc6 fc7", units=16)
+        monkeypatch.setitem(VARIANTS, name, row)
+        reference = dataclasses.replace(torch_reference._VARIANTS[name], kernels=(8,) * 5, units=(16, 16))
+        monkeypatch.setitem(torch_reference._VARIANTS, name, reference)
+
+
+def make_network(variant, num_classes):
+    """The PyTorch reference with random weights, large enough that normalization changes the logits."""
+    torch.manual_seed(0)
+    network = torch_reference.build(variant, num_classes).double().eval()
+    with torch.no_grad():
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+                layer.weight.normal_(0, (2 / layer.weight[0].numel()) ** 0.5)
+                layer.bias.normal_(0, 0.5)
+    return network
+
+
+def make_images(side):
+    return np.random.default_rng(0).integers(0, 256, (2, side, side, 3)).astype("uint8")
+
+
+def reference_logits(network, pixels):
+    """The logits of a PyTorch network after the preprocessing of its own program: torchvision's, or Caffe's."""
+    if network.variant.lrn_k == 1:
+        centered = np.float64(pixels) - [123, 117, 104]
+    else:
+        centered = (np.float64(pixels) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    with torch.no_grad():
+        return network(torch.tensor(centered.transpose(0, 3, 1, 2))).numpy()
 
 
 def make_layers(variant="testing", num_classes=3, **shapes):

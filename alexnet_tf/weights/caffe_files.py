@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
-from alexnet_tf.weights.numpy_pickles import NumpyUnpickler, UnpickledArray, number_array
+from alexnet_tf.weights.restricted_pickle import NumpyUnpickler, UnpickledArray, number_array
 
 _CONVOLUTION, _LRN, _POOLING = 4, 15, 17  # V1LayerParameter.LayerType in src/caffe/proto/caffe.proto
 _ACTIVATIONS = {"ReLU": "relu", 18: "relu", "TanH": "tanh", 23: "tanh", "Sigmoid": "sigmoid", 19: "sigmoid"}
@@ -33,6 +33,24 @@ _SETTINGS: dict[str, tuple[tuple[str | int, ...], str, dict[str, tuple[str, floa
         "pooling_param",
         {"pool_size": ("kernel_size", 0), "strides": ("stride", 1), "padding": ("pad", 0), "function": ("pool", 0)},
     ),
+}
+
+# The needed part of src/caffe/proto/caffe.proto: the type, name and number of each field; repeated ones have a star.
+_PROTO = {
+    "BlobShape": "int64* dim 1",
+    # Millions of packed numbers are bytes here, for NumPy to read.
+    "BlobProto": "int32 num 1, int32 channels 2, int32 height 3, int32 width 4, bytes* data 5, BlobShape shape 7, "
+    "bytes* double_data 8",
+    "ConvolutionParameter": "int32* pad 3, int32* stride 6, int32 pad_h 9, int32 pad_w 10, int32 stride_h 13, "
+    "int32 stride_w 14",
+    "LRNParameter": "int32 local_size 1, float alpha 2, float beta 3, int32 norm_region 4, float k 5",
+    "PoolingParameter": "int32 pool 1, int32 kernel_size 2, int32 stride 3, int32 pad 4, int32 kernel_size_h 5, "
+    "int32 kernel_size_w 6, int32 stride_h 7, int32 stride_w 8",
+    "LayerParameter": "string name 1, string type 2, string* bottom 3, string* top 4, BlobProto* blobs 7, "
+    "ConvolutionParameter convolution_param 106, LRNParameter lrn_param 118, PoolingParameter pooling_param 121",
+    "V1LayerParameter": "string* bottom 2, string* top 3, string name 4, int32 type 5, BlobProto* blobs 6, "
+    "ConvolutionParameter convolution_param 10, LRNParameter lrn_param 18, PoolingParameter pooling_param 19",
+    "NetParameter": "string name 1, V1LayerParameter* layers 2, LayerParameter* layer 100",
 }
 
 
@@ -160,75 +178,21 @@ def _blob_array(blob):
 
 
 def _caffe_message(name: str) -> Any:  # its fields exist only at run time
-    """Makes an empty message from the needed part of src/caffe/proto/caffe.proto, by field number."""
+    """Makes an empty message of `_PROTO`."""
     field = descriptor_pb2.FieldDescriptorProto
-    one, many = field.LABEL_OPTIONAL, field.LABEL_REPEATED
-    text, int32, int64 = field.TYPE_STRING, field.TYPE_INT32, field.TYPE_INT64
-    packed = field.TYPE_BYTES  # millions of packed numbers, for NumPy to read
     file = descriptor_pb2.FileDescriptorProto(name="caffe_subset.proto", package="caffe", syntax="proto2")
-    for message_name, fields in {
-        "BlobShape": [("dim", 1, many, int64)],
-        "BlobProto": [
-            ("num", 1, one, int32),
-            ("channels", 2, one, int32),
-            ("height", 3, one, int32),
-            ("width", 4, one, int32),
-            ("data", 5, many, packed),
-            ("shape", 7, one, ".caffe.BlobShape"),
-            ("double_data", 8, many, packed),
-        ],
-        "ConvolutionParameter": [
-            ("pad", 3, many, int32),
-            ("stride", 6, many, int32),
-            *((name, number, one, int32) for number, name in ((9, "pad_h"), (10, "pad_w"))),
-            *((name, number, one, int32) for number, name in ((13, "stride_h"), (14, "stride_w"))),
-        ],
-        "LRNParameter": [
-            ("local_size", 1, one, int32),
-            *((name, number, one, field.TYPE_FLOAT) for number, name in ((2, "alpha"), (3, "beta"), (5, "k"))),
-            ("norm_region", 4, one, int32),
-        ],
-        "PoolingParameter": [
-            (name, number, one, int32)
-            for number, name in enumerate(
-                ("pool", "kernel_size", "stride", "pad", "kernel_size_h", "kernel_size_w", "stride_h", "stride_w"), 1
-            )
-        ],
-        "LayerParameter": [
-            ("name", 1, one, text),
-            ("type", 2, one, text),
-            ("bottom", 3, many, text),
-            ("top", 4, many, text),
-            ("blobs", 7, many, ".caffe.BlobProto"),
-            ("convolution_param", 106, one, ".caffe.ConvolutionParameter"),
-            ("lrn_param", 118, one, ".caffe.LRNParameter"),
-            ("pooling_param", 121, one, ".caffe.PoolingParameter"),
-        ],
-        "V1LayerParameter": [
-            ("bottom", 2, many, text),
-            ("top", 3, many, text),
-            ("name", 4, one, text),
-            ("type", 5, one, int32),
-            ("blobs", 6, many, ".caffe.BlobProto"),
-            ("convolution_param", 10, one, ".caffe.ConvolutionParameter"),
-            ("lrn_param", 18, one, ".caffe.LRNParameter"),
-            ("pooling_param", 19, one, ".caffe.PoolingParameter"),
-        ],
-        "NetParameter": [
-            ("name", 1, one, text),
-            ("layers", 2, many, ".caffe.V1LayerParameter"),
-            ("layer", 100, many, ".caffe.LayerParameter"),
-        ],
-    }.items():
-        description = file.message_type.add(name=message_name)
-        for field_name, number, label, kind in fields:
-            added = description.field.add(name=field_name, number=number, label=label)
-            if isinstance(kind, str):
-                added.type, added.type_name = field.TYPE_MESSAGE, kind
+    for message_name, fields in _PROTO.items():
+        added = file.message_type.add(name=message_name)
+        for each in fields.split(", "):
+            kind, field_name, number = each.split()
+            label = field.LABEL_REPEATED if kind.endswith("*") else field.LABEL_OPTIONAL
+            kind = kind.removesuffix("*")
+            of_field = added.field.add(name=field_name, number=int(number), label=label)
+            if kind in _PROTO:
+                of_field.type, of_field.type_name = field.TYPE_MESSAGE, f".caffe.{kind}"
             else:
-                added.type = kind
-            if kind == int64:
-                added.options.packed = True
+                of_field.type = field.Type.Value(f"TYPE_{kind.upper()}")
+            of_field.options.packed = kind == "int64"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"caffe.{name}"))()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_tf.weights import downloads, published
-from alexnet_tf.weights.numpy_pickles import NumpyUnpickler, number_array
+from alexnet_tf.weights.restricted_pickle import NumpyUnpickler, number_array
 
 Convolutions = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -32,7 +32,7 @@ def read(weights: str | pathlib.Path) -> tuple[Convolutions, list[np.ndarray]]:
     if not path.is_file():
         raise ValueError(f"`weights` must be {_PUBLISHED} or a file. Received: {weights}")
     if path.name.endswith(".tar.gz"):
-        content = downloads.read_member(path, file)
+        content = file.read_from(path)
     elif path.stat().st_size <= _MAX_BYTES:
         content = path.read_bytes()
     else:

@@ -18,10 +18,13 @@ from alexnet_tf.weights import caffe_files, lpips_files, onnx_files, torch_files
 # models/bvlc_alexnet/train_val.prototxt subtracts a mean image; models/bvlc_reference_caffenet/train_val.prototxt gives
 # its mean color: blue 104, green 117, red 123.
 CAFFE_MEAN_COLOR = (123.0, 117.0, 104.0)
+_CAFFE = ((1.0, 1.0, 1.0), CAFFE_MEAN_COLOR)  # the factor of centered pixels, and the mean color
 
 # torchvision's transforms subtract a mean and divide by a standard deviation, of pixels from 0 to 1.
-TORCHVISION_MEAN_COLOR = (255 * 0.485, 255 * 0.456, 255 * 0.406)
-TORCHVISION_INPUT_SCALE = (1 / (255 * 0.229), 1 / (255 * 0.224), 1 / (255 * 0.225))
+_TORCHVISION = (
+    (1 / (255 * 0.229), 1 / (255 * 0.224), 1 / (255 * 0.225)),
+    (255 * 0.485, 255 * 0.456, 255 * 0.406),
+)
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _TORCHVISION_NAMES = {
     "features.0": "conv1",
@@ -128,14 +131,8 @@ def _convert(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Converts kernels and biases to this project's layout, if a variant has kernels of these shapes.
 
-    The shapes are checked first: a small file can describe arrays that would fill all memory.
-
-    Args:
-        path: the file.
-        layers: names to (kernel, bias).
-        output_first: whether kernels are (kernels, channels, rows, columns) and (units, inputs), as in Caffe, PyTorch
-            and ONNX.
-        blue_first: whether the channels of conv1 are blue, green, red.
+    `output_first`: whether kernels are (kernels, channels, rows, columns) and (units, inputs), as in Caffe, PyTorch and
+    ONNX. The shapes are checked first: a small file can describe arrays that would fill all memory.
     """
     axes = {4: (2, 3, 1, 0), 2: (1, 0)} if output_first else {4: (0, 1, 2, 3), 2: (0, 1)}
     transposed = {}
@@ -171,13 +168,13 @@ def _read_caffemodel(path):
     variant = {None: None, True: "caffenet", False: "caffe"}[pools_first]
     if variant:
         _warn_of_settings(path, variant, settings)
-    return PretrainedWeights(variant, weights, True, (1.0, 1.0, 1.0), CAFFE_MEAN_COLOR)
+    return PretrainedWeights(variant, weights, True, *_CAFFE)
 
 
 def _read_npy(path):
     weights = _convert(path, caffe_files.read_npy(path), output_first=False, blue_first=True)
     fits = "caffe" in fitting_variants({name: kernel.shape for name, (kernel, _) in weights.items()})
-    return PretrainedWeights("caffe" if fits else None, weights, False, (1.0, 1.0, 1.0), CAFFE_MEAN_COLOR)
+    return PretrainedWeights("caffe" if fits else None, weights, False, *_CAFFE)
 
 
 def _read_torchvision(path):
@@ -197,7 +194,7 @@ def _read_torchvision(path):
                 f"It holds {', '.join(sorted(arrays)[:6])}, ..."
             ) from error
     weights = _convert(path, layers, output_first=True, blue_first=False)
-    return PretrainedWeights("one_weird_trick", weights, True, TORCHVISION_INPUT_SCALE, TORCHVISION_MEAN_COLOR)
+    return PretrainedWeights("one_weird_trick", weights, True, *_TORCHVISION)
 
 
 def _read_safetensors(path):
@@ -215,16 +212,10 @@ def _read_onnx(path):
     layers, pools_first, settings, image_px = onnx_files.read_onnx(path)
     is_torchvision = pools_first is None  # it has no normalization, and takes normalized colors, red first
     weights = _convert(path, layers, output_first=True, blue_first=not is_torchvision)
-    if is_torchvision:
-        variant = "one_weird_trick"
-    elif pools_first:
-        variant = "caffenet"
-    else:  # the model zoo's graph has other paddings than Caffe's own network
-        variant = "caffe_224" if image_px == 224 else "caffe"
+    caffe = "caffe_224" if image_px == 224 else "caffe"  # the model zoo's graph has other paddings than Caffe's own
+    variant = {None: "one_weird_trick", True: "caffenet", False: caffe}[pools_first]
     _warn_of_settings(path, variant, settings)
-    if is_torchvision:
-        return PretrainedWeights(variant, weights, True, TORCHVISION_INPUT_SCALE, TORCHVISION_MEAN_COLOR)
-    return PretrainedWeights(variant, weights, True, (1.0, 1.0, 1.0), CAFFE_MEAN_COLOR)
+    return PretrainedWeights(variant, weights, True, *(_TORCHVISION if is_torchvision else _CAFFE))
 
 
 def _warn_of_settings(path, variant, settings):
@@ -273,7 +264,7 @@ def _list(values: set[Any]) -> str:
 def _read_lpips(path):
     convolutions, _ = lpips_files.read(path)
     weights = _convert(path, convolutions, output_first=False, blue_first=False)
-    return PretrainedWeights("one_weird_trick", weights, False, TORCHVISION_INPUT_SCALE, TORCHVISION_MEAN_COLOR)
+    return PretrainedWeights("one_weird_trick", weights, False, *_TORCHVISION)
 
 
 READERS = {

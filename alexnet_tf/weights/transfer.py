@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import collections.abc
-import dataclasses
-import json
-import pathlib
-import shutil
-import tempfile
 
 import keras
 import numpy as np
 from absl import logging
 
-from alexnet_tf import files, layers
+from alexnet_tf import layers
 from alexnet_tf.networks import structure
 from alexnet_tf.networks.structure import column_variables, merged_weights
-from alexnet_tf.tfrecords import ilsvrc, schema
 from alexnet_tf.weights.pretrained_files import PretrainedWeights
 
 
@@ -139,103 +133,3 @@ def _dropout_factor(network, name):
         elif isinstance(layer, layers.PaperDropout):
             before = layer
     return 1.0 if before is None else 1.0 - before.rate
-
-
-def describe_data(
-    known: schema.DatasetDescription | None,
-    names_file: str | pathlib.Path | None,
-    converted: keras.Model,
-    source: str | pathlib.Path,
-) -> schema.DatasetDescription:
-    """The description of the data of a converted network.
-
-    Args:
-        known: that of the network that was converted; None if it has none. Caffe's images are then resized by "warp".
-        names_file: a file of class names for `read_class_names`, or None.
-        converted: the network.
-        source: the file that was converted.
-
-    Raises:
-        ValueError: as `read_class_names`.
-    """
-    classes = converted.output_shape[-1]
-    if known and not names_file:
-        if len(known.class_names) != classes:
-            raise ValueError(f"`class_names` must name the {classes} classes. Received: {len(known.class_names)} names")
-        return known
-    names = tuple(read_class_names(names_file, classes))
-    if known:
-        return dataclasses.replace(known, class_names=names)
-    of_caffe = pathlib.Path(source).suffix in (".caffemodel", ".npy")
-    settings = {"source": f"converted from {pathlib.Path(source).name}", "exif_orientation": True}
-    settings |= {"resize": "warp" if of_caffe else "crop"}
-    image_px = max(256, converted.input_shape[1])  # section 2
-    return schema.DatasetDescription(names, image_px, False, "jpeg", splits={}, settings=settings)
-
-
-def save_converted(
-    converted: keras.Model,
-    description: schema.DatasetDescription,
-    card: str,
-    output_dir: str | pathlib.Path,
-    zipped: bool = True,
-) -> None:
-    """Writes a folder like the run folders of alexnet-train, with the network, dataset.json and README.md: a model for
-    the Hugging Face Hub. An interrupted call leaves no folder.
-
-    Args:
-        converted: the network.
-        description: of the data that it was trained on.
-        card: the text of README.md.
-        output_dir: the folder, which must not exist.
-        zipped: whether the network is one file, model.keras, instead of Keras's three files in the folder.
-
-    Raises:
-        ValueError: if the folder exists already.
-    """
-    output_dir = pathlib.Path(output_dir)
-    if output_dir.exists() or output_dir.is_symlink():
-        raise ValueError(f"`output_dir` must not exist yet. Received: {output_dir}")
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".tmp-{output_dir.name}-", dir=output_dir.parent))
-    try:
-        if zipped:
-            converted.save(temporary / "model.keras")
-        else:
-            converted.save(temporary, zipped=False)
-        description.save(temporary)
-        (temporary / "README.md").write_text(card, encoding="utf-8")
-        temporary.chmod(0o755)
-        files.publish(temporary, output_dir)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def read_class_names(path: str | pathlib.Path | None, num_classes: int) -> collections.abc.Sequence[str]:
-    """Reads class names.
-
-    Args:
-        path: a file with a name per line, or a dataset.json; None for ImageNet's, such as "n01440764 tench, Tinca
-            tinca", sorted by their ids: the order of Caffe's and torchvision's labels.
-        num_classes: the expected number of names.
-
-    Raises:
-        ValueError: if there are more or fewer names than classes, a name is empty or occurs twice, or the file has
-            another format.
-    """
-    if path is None:
-        if num_classes != 1000:
-            raise ValueError(
-                f"`class_names` must be given: only ImageNet's 1000 are known. Received: {num_classes} classes"
-            )
-        return [f"{class_id} {words}" for class_id, words in ilsvrc.read_classes().items()]
-    content = pathlib.Path(path).read_bytes()
-    if str(path).endswith(".json"):
-        try:
-            content = "\n".join(json.loads(content)["class_names"]).encode()
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"`class_names` must be a dataset.json or a text file. {path}: {error!r}") from error
-    names = schema.parse_class_names(content, path)
-    if len(names) != num_classes:
-        raise ValueError(f"`class_names` must name the {num_classes} classes. Received: {len(names)} names in {path}")
-    return names

@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 from programs import ENVIRONMENT, image_files
 
-from alexnet_tf.identification import describe_file
 from alexnet_tf.model import build_alexnet
 from alexnet_tf.serving import classifier, formats, preprocessing
 from alexnet_tf.tfrecords import images
@@ -41,9 +40,8 @@ class TestOpenClassifier:
         (tmp_path / "assets").mkdir()
         (tmp_path / "assets" / "labels.txt").write_text("a\n")
         (tmp_path / "assets" / "model_card.json").write_text(content)
-        for open_export in (classifier.open_classifier, describe_file):
-            with pytest.raises(ValueError, match="is not a model card from alexnet-export"):
-                open_export(tmp_path)
+        with pytest.raises(ValueError, match="is not a model card from alexnet-export"):
+            classifier.open_classifier(tmp_path)
 
     @pytest.mark.parametrize("resize", ["crop", "warp"])
     def test_pixels_for_an_export_are_resized_as_its_card_says(self, resize, tmp_path, monkeypatch):

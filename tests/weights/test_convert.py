@@ -4,40 +4,39 @@ import keras
 import numpy as np
 import pytest
 import torch
-import torch_reference
-from made_foreign import LAYERS, make_layers, torchvision_state, write_caffemodel, write_npy
+from made_foreign import (
+    LAYERS,
+    make_images,
+    make_layers,
+    make_network,
+    make_thin,
+    reference_logits,
+    torchvision_state,
+    write_caffemodel,
+    write_npy,
+)
 from programs import call
 
+from alexnet_tf import convert
 from alexnet_tf.layers import device_placement
 from alexnet_tf.model import build_alexnet, load_model
-from alexnet_tf.networks import rows
-from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.weights import pretrained_files, transfer
 
 
-def random_network(variant, classes=1000):
-    """A PyTorch network with random weights, large enough that normalization changes the logits."""
-    torch.manual_seed(0)
-    network = torch_reference.build(variant, classes).double().eval()
-    with torch.no_grad():
-        for layer in network.modules():
-            if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
-                layer.weight.normal_(0, (2 / layer.weight[0].numel()) ** 0.5)
-                layer.bias.normal_(0, 0.5)
-    return network
+@pytest.fixture(autouse=True)
+def thin(monkeypatch):
+    others = ("paper", "independent_columns", "batch_norm", "no_dropout")
+    make_thin(monkeypatch, "caffe", "caffenet", "one_weird_trick", *others)
 
 
-def images(side, count=2):
-    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3)).astype("uint8")
+@pytest.fixture
+def names_file(tmp_path):
+    (tmp_path / "names.txt").write_text("\n".join("abcdefghij"))
+    return tmp_path / "names.txt"
 
 
 def logits(model, pixels):
     return keras.Model(model.input, model.get_layer("fc8").output)(pixels).numpy()
-
-
-def foreign_logits(network, centered):
-    with torch.no_grad():
-        return network(torch.tensor(np.float64(centered).transpose(0, 3, 1, 2))).numpy()
 
 
 def assert_logits_equal(ours, expected):
@@ -45,138 +44,103 @@ def assert_logits_equal(ours, expected):
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.fixture(scope="module")
-def caffe_network():
-    return random_network("caffe")
-
-
-class TestCaffe:
-    @pytest.mark.parametrize("columns", [None, pytest.param("split", marks=pytest.mark.long)])
-    @pytest.mark.slow
-    def test_caffemodel_logits(self, caffe_network, columns, tmp_path):
-        write_caffemodel(tmp_path / "net.caffemodel", caffe_network, old=columns is None)
-        flags = [f"--input={tmp_path / 'net.caffemodel'}", f"--output_dir={tmp_path / 'run'}"]
-        output = call("convert", *flags, *([f"--columns={columns}"] if columns else []))
-        assert ": caffe, 60,965,224 parameters, 1000 classes." in output
-        model = load_model(tmp_path / "run")
-        description = model.description
-        assert description.class_names[:2] == ("n01440764 tench, Tinca tinca", "n01443537 goldfish, Carassius auratus")
-        assert len(model.get_layer("fc6").kernels) == (2 if columns else 1)
-        pixels = images(227)
-        expected = foreign_logits(caffe_network, np.float64(pixels) - [123, 117, 104])
-        assert_logits_equal(logits(model, pixels), expected)
-
-    @pytest.mark.slow
-    @pytest.mark.long
-    def test_caffenet_logits(self, tmp_path, caplog):
-        network = random_network("caffenet", 10)
-        write_caffemodel(tmp_path / "net.caffemodel", network, "finetuned", pool_first=True)
-        (tmp_path / "names.txt").write_text("\n".join("abcdefghij"))
-        flags = [f"--input={tmp_path / 'net.caffemodel'}", f"--class_names={tmp_path / 'names.txt'}"]
-        call("convert", *flags, f"--output_dir={tmp_path / 'run'}")
+class TestOtherPrograms:
+    @pytest.mark.parametrize(
+        "variant, form",
+        [
+            ("caffe", "caffemodel"),
+            ("caffe", "old.caffemodel"),
+            ("caffenet", "caffemodel"),
+            ("caffe", "npy"),
+            ("caffe", "python2.npy"),
+            ("one_weird_trick", "pth"),
+            ("one_weird_trick", "legacy.pth"),
+        ],
+    )
+    def test_logits_equal_the_original_networks(self, variant, form, names_file, tmp_path, caplog):
+        network, path = make_network(variant, 10), tmp_path / f"net.{form}"
+        if "caffemodel" in form:
+            write_caffemodel(path, network, old="old" in form, pool_first=variant == "caffenet")
+        elif "npy" in form:
+            write_npy(path, network, python2="python2" in form)
+        else:
+            state = {name: value.float() for name, value in torchvision_state(network).items()}
+            torch.save(state, path, _use_new_zipfile_serialization=form == "pth")
+        columns = ["--columns=split"] if form == "old.caffemodel" else []
+        flags = [f"--input={path}", f"--class_names={names_file}", f"--output_dir={tmp_path / 'run'}", *columns]
+        assert f": {variant}, " in call("convert", *flags)
         assert "compute something else" not in caplog.text
-        pixels = images(227)
-        expected = foreign_logits(network, np.float64(pixels) - [123, 117, 104])
-        assert_logits_equal(logits(load_model(tmp_path / "run"), pixels), expected)
-        call("convert", *flags, f"--output_dir={tmp_path / 'other'}", "--variant=caffe")
+        model = load_model(tmp_path / "run")
+        assert model.description.class_names == tuple("abcdefghij")
+        assert model.description.resize == ("crop" if variant == "one_weird_trick" else "warp")
+        assert len(model.get_layer("fc6").kernels) == (2 if columns else 1)
+        pixels = make_images(model.input_shape[1])
+        assert_logits_equal(logits(model, pixels), reference_logits(network, pixels))
+
+    def test_another_variant_is_warned_of_with_the_differences(self, names_file, tmp_path, caplog):
+        write_caffemodel(tmp_path / "net.caffemodel", make_layers("caffenet", 10), pool_first=True)
+        flags = [f"--input={tmp_path / 'net.caffemodel'}", f"--class_names={names_file}", "--variant=caffe"]
+        call("convert", *flags, f"--output_dir={tmp_path / 'run'}")
         assert "holds weights of caffenet: they compute something else in caffe" in caplog.text
-        assert "norm1" in caplog.text  # and what differs
+        assert "norm1" in caplog.text
 
-    @pytest.mark.parametrize("python2", [False, True])
-    def test_npy_logits(self, caffe_network, python2, tmp_path):
-        write_npy(tmp_path / "net.npy", caffe_network, python2)
-        model = build_alexnet("caffe", initializer="zeros")
-        transfer.load_pretrained(pretrained_files.read_pretrained(tmp_path / "net.npy"), model)
-        pixels = images(227)
-        expected = foreign_logits(caffe_network, np.float64(pixels) - [123, 117, 104])
-        assert_logits_equal(logits(model, pixels), expected)
-
-    @pytest.mark.slow
-    @pytest.mark.long
-    def test_other_number_of_classes_needs_class_names(self, tmp_path):
-        write_caffemodel(tmp_path / "net.caffemodel", random_network("caffe", 10))
+    def test_class_names_must_be_known_and_output_dir_new(self, names_file, tmp_path):
+        write_caffemodel(tmp_path / "net.caffemodel", make_layers("caffe", 10))
         flags = [f"--input={tmp_path / 'net.caffemodel'}", f"--output_dir={tmp_path / 'run'}"]
         with pytest.raises(ValueError, match="`class_names` must be given"):
             call("convert", *flags)
         assert not (tmp_path / "run").exists()
-        (tmp_path / "names.txt").write_text("\n".join("abcdefghij"))
-        call("convert", *flags, f"--class_names={tmp_path / 'names.txt'}")
-        assert load_model(tmp_path / "run").description.class_names == tuple("abcdefghij")
+        (tmp_path / "run").mkdir()
         with pytest.raises(ValueError, match="`output_dir` must not exist yet"):
-            call("convert", *flags, f"--class_names={tmp_path / 'names.txt'}")
+            call("convert", *flags, f"--class_names={names_file}")
+
+    def test_mean_image(self, names_file, tmp_path):
+        write_caffemodel(tmp_path / "net.caffemodel", make_layers("caffe", 10))
+        np.save(tmp_path / "mean.npy", np.broadcast_to(np.float32([1, 2, 3])[:, None, None], (3, 256, 256)))
+        flags = [f"--input={tmp_path / 'net.caffemodel'}", f"--class_names={names_file}"]
+        call("convert", *flags, f"--mean_image={tmp_path / 'mean.npy'}", f"--output_dir={tmp_path / 'run'}")
+        mean = load_model(tmp_path / "run").get_layer("mean_image").mean
+        np.testing.assert_array_equal(mean, np.broadcast_to([3, 2, 1], mean.shape))
 
 
-class TestTorchvision:
-    @pytest.mark.parametrize("new_format", [True, pytest.param(False, marks=pytest.mark.long)])
-    @pytest.mark.slow
-    def test_state_dict_logits(self, new_format, tmp_path):
-        network = random_network("one_weird_trick")
-        state = {name: value.float() for name, value in torchvision_state(network).items()}
-        torch.save(state, tmp_path / "alexnet.pth", _use_new_zipfile_serialization=new_format)
-        call("convert", f"--input={tmp_path / 'alexnet.pth'}", f"--output_dir={tmp_path / 'run'}")
-        model = load_model(tmp_path / "run")
-        pixels = images(224)
-        normalized = (np.float64(pixels) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-        assert_logits_equal(logits(model, pixels), foreign_logits(network, normalized))
+class TestLoadPretrained:
+    def weights(self, classes=3, **changes):
+        model = build_alexnet("testing", classes)
+        weights = {n: tuple(transfer.merged_weights(model.get_layer(n)).values()) for n in LAYERS}
+        weights = {name: arrays for name, arrays in (weights | changes).items() if arrays}
+        return pretrained_files.PretrainedWeights("testing", weights, False, (1.0,) * 3, (0.0,) * 3)
+
+    @pytest.mark.parametrize(
+        "changes, message",
+        [
+            (
+                {"conv2": (np.zeros((5, 5, 8, 16)), np.zeros(16))},
+                r"conv2's kernel must be of shape \(5, 5, 4, 16\).*\(5, 5, 8, 16\)",
+            ),
+            ({"classes": 5}, r"fc8's kernel must be of shape \(32, 3\). Received: \(32, 5\)"),
+            ({"fc7": (np.full((32, 32), np.nan, "float32"), np.zeros(32))}, "fc7's kernel must be finite"),
+            ({"fc7": None}, r"fc7 is missing\. There are conv1, "),
+        ],
+    )
+    def test_weights_that_do_not_fit(self, changes, message):
+        with pytest.raises(ValueError, match=message):
+            transfer.load_pretrained(self.weights(**changes), build_alexnet("testing", 3))
 
     def test_input_scale_is_folded_into_conv1(self, tmp_path):
-        network = random_network("one_weird_trick", 10)
-        weights = {}
-        for name in LAYERS:
-            kernel, bias = (getattr(getattr(network, name), kind).detach().numpy() for kind in ("weight", "bias"))
-            weights[name] = (kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel.T, bias)
-        scale = tuple(1 / (255 * np.array([0.229, 0.224, 0.225])))
-        source = pretrained_files.PretrainedWeights("one_weird_trick", weights, True, scale, (100.0, 110.0, 120.0))
-        model = build_alexnet("one_weird_trick", 10, initializer="zeros", input_scale=0.0125)
-        transfer.load_pretrained(source, model)
-        pixels = images(224)
-        expected = foreign_logits(network, (np.float64(pixels) - [100, 110, 120]) * scale)
-        assert_logits_equal(logits(model, pixels), expected)
-
-
-class TestLoadForeign:
-    def weights(self, **changes):
-        model = build_alexnet("testing", 3)
-        weights = {n: tuple(transfer.merged_weights(model.get_layer(n)).values()) for n in LAYERS}
-        return pretrained_files.PretrainedWeights("testing", weights | changes, False, (1.0,) * 3, (0.0,) * 3)
-
-    def test_wrong_shape(self):
-        with pytest.raises(ValueError, match=r"conv2's kernel must be of shape \(5, 5, 4, 16\).*\(5, 5, 8, 16\)"):
-            transfer.load_pretrained(
-                self.weights(conv2=(np.zeros((5, 5, 8, 16)), np.zeros(16))), build_alexnet("testing", 3)
-            )
-
-    def test_other_number_of_classes(self):
-        with pytest.raises(ValueError, match=r"fc8's kernel must be of shape \(32, 5\). Received: \(32, 3\)"):
-            transfer.load_pretrained(self.weights(), build_alexnet("testing", 5))
-
-    def test_weights_must_be_finite(self):
-        network = self.weights(fc7=(np.full((32, 32), np.nan, "float32"), np.zeros(32, "float32")))
-        with pytest.raises(ValueError, match=r"fc7's kernel must be finite"):
-            transfer.load_pretrained(network, build_alexnet("testing", 3))
-
-    def test_missing_layer(self):
-        network = self.weights()
-        del network.weights["fc7"]
-        with pytest.raises(ValueError, match=r"fc7 is missing\. There are conv1, "):
-            transfer.load_pretrained(network, build_alexnet("testing", 3))
+        network = make_network("one_weird_trick", 10)
+        torch.save({name: each.float() for name, each in torchvision_state(network).items()}, tmp_path / "net.pth")
+        model = build_alexnet("one_weird_trick", 10, weights=tmp_path / "net.pth", input_scale=0.0125)
+        pixels = make_images(224)
+        assert_logits_equal(logits(model, pixels), reference_logits(network, pixels))
 
 
 class TestCopyWeights:
-    @pytest.mark.parametrize(
-        "variant",
-        [
-            "paper",
-            *(
-                pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long])
-                for name in ("independent_columns", "batch_norm")
-            ),
-        ],
-    )
+    @pytest.mark.parametrize("variant", ["paper", "independent_columns", "batch_norm"])
     def test_merged_and_split_columns_have_equal_logits(self, variant):
-        split = build_alexnet(variant, 10, initializer="he_normal", input_scale=0.0125, merge_columns=False)
-        merged = build_alexnet(variant, 10, initializer="zeros", input_scale=0.0125, merge_columns=True)
-        back = build_alexnet(variant, 10, initializer="zeros", input_scale=0.0125, merge_columns=False)
+        split, merged, back = (
+            build_alexnet(variant, 10, initializer="he_normal", input_scale=0.0125, merge_columns=merge)
+            for merge in (False, True, False)
+        )
         random = np.random.default_rng(0)
         for weight in split.weights:
             if len(weight.shape) == 1:
@@ -184,7 +148,7 @@ class TestCopyWeights:
         split.get_layer("mean_image").mean.assign(random.uniform(0, 255, split.get_layer("mean_image").mean.shape))
         transfer.copy_weights(split, merged)
         transfer.copy_weights(merged, back)
-        pixels = images(split.input_shape[1])
+        pixels = make_images(split.input_shape[1])
         assert_logits_equal(logits(merged, pixels), logits(split, pixels))
         for weight, expected in zip(back.get_weights(), split.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, expected)
@@ -193,7 +157,7 @@ class TestCopyWeights:
         source = build_alexnet("paper", 10, initializer="he_normal", input_scale=0.0125)
         target = build_alexnet("no_dropout", 10, initializer="zeros")
         transfer.copy_weights(source, target)
-        pixels = images(224)
+        pixels = make_images(224)
         assert_logits_equal(logits(target, pixels), logits(source, pixels))
 
     def test_new_head(self):
@@ -202,38 +166,34 @@ class TestCopyWeights:
         with pytest.raises(ValueError, match="fc8's kernel"):
             transfer.copy_weights(source, target)
         transfer.copy_weights(source, target, new_head=True)
-        for weight, expected in zip(target.get_layer("fc8").get_weights(), own, strict=True):
-            np.testing.assert_array_equal(weight, expected)
-        for weight, expected in zip(
-            target.get_layer("fc7").get_weights(), source.get_layer("fc7").get_weights(), strict=True
-        ):
-            np.testing.assert_array_equal(weight, expected)
+        for name, expected in (("fc8", own), ("fc7", source.get_layer("fc7").get_weights())):
+            for weight, value in zip(target.get_layer(name).get_weights(), expected, strict=True):
+                np.testing.assert_array_equal(weight, value)
 
     def test_caffe_with_columns_on_devices(self, tmp_path, monkeypatch):
         monkeypatch.setattr(device_placement, "check_devices_exist", lambda devices: None)
-        row = VARIANTS["caffe"].with_layers(rows.Conv, filters=4).with_layers("fc6 fc7", units=8)
-        monkeypatch.setitem(VARIANTS, "caffe", row)
         write_caffemodel(tmp_path / "net.caffemodel", make_layers("caffe"))
         models = [
             build_alexnet("caffe", 3, weights=tmp_path / "net.caffemodel", **arguments)
             for arguments in ({}, {"merge_columns": False, "column_devices": ["CPU:0", "CPU:0"]})
         ]
-        assert_logits_equal(*(logits(each, images(227)) for each in models))
+        assert_logits_equal(*(logits(each, make_images(227)) for each in models))
         models[1].compile("sgd", "sparse_categorical_crossentropy")
-        models[1].fit(images(227), np.arange(2), verbose=0)
+        models[1].fit(make_images(227), np.arange(2), verbose=0)
 
 
 class TestReadClassNames:
     @pytest.mark.parametrize("content", ["\ufeffécluse\r\nb\r\n", "écluse\nb\n\n \n"], ids=["windows", "empty lines"])
     def test_byte_order_mark_and_empty_last_lines(self, content, tmp_path):
         (tmp_path / "names.txt").write_bytes(content.encode())
-        assert list(transfer.read_class_names(tmp_path / "names.txt", 2)) == ["écluse", "b"]
+        assert list(convert.read_class_names(tmp_path / "names.txt", 2)) == ["écluse", "b"]
 
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [
             ("names.txt", "a\nb\na\n", "Line 3 of .* is the same as line 1: 'a'"),
             ("names.txt", "a\n\nb\n", "Line 2 of .* is empty"),
+            ("names.txt", "a\nb\n", "must name the 3 classes. Received: 2 names"),
             ("dataset.json", '{"class_names": ["a", "b", "a"]}', "Line 3 of .* is the same as line 1: 'a'"),
             ("dataset.json", "[" * 100_000, "must be a dataset.json or a text file"),
         ],
@@ -241,27 +201,24 @@ class TestReadClassNames:
     def test_names_must_be_unique_and_not_empty(self, name, content, message, tmp_path):
         (tmp_path / name).write_text(content)
         with pytest.raises(ValueError, match=message):
-            transfer.read_class_names(tmp_path / name, 3)
+            convert.read_class_names(tmp_path / name, 3)
 
 
 class TestOwnModels:
-    @pytest.mark.parametrize("suffix", ["keras", pytest.param("h5", marks=pytest.mark.long)])
-    @pytest.mark.slow
-    def test_saved_model_with_other_columns(self, suffix, tmp_path):
+    def test_saved_model_with_other_columns(self, tmp_path):
         model = build_alexnet("testing", 3, initializer="he_normal", input_scale=0.0125)
-        model.save(tmp_path / f"model.{suffix}")
+        model.save(tmp_path / "model.keras")
         (tmp_path / "names.txt").write_text("a\nb\nc\n")
-        flags = [f"--input={tmp_path / f'model.{suffix}'}", f"--class_names={tmp_path / 'names.txt'}"]
+        flags = [f"--input={tmp_path / 'model.keras'}", f"--class_names={tmp_path / 'names.txt'}"]
         call("convert", *flags, f"--output_dir={tmp_path / 'merged'}", "--columns=merged")
         merged = load_model(tmp_path / "merged")
         assert [len(layer.kernels) for layer in merged.layers if hasattr(layer, "kernels")] == [1, 2, 1, 2, 2, 1, 1, 1]
-        assert_logits_equal(logits(merged, images(56)), logits(model, images(56)))
         call("convert", f"--input={tmp_path / 'merged'}", f"--output_dir={tmp_path / 'split'}", "--columns=split")
         split = load_model(tmp_path / "split")
-        description = split.description
-        assert description.class_names == ("a", "b", "c")
+        assert split.description.class_names == ("a", "b", "c")
         assert len(split.get_layer("conv1").kernels) == 2
-        assert_logits_equal(logits(split, images(56)), logits(model, images(56)))
+        for each in (merged, split):
+            assert_logits_equal(logits(each, make_images(56)), logits(model, make_images(56)))
 
     def test_another_variant_is_refused(self, tmp_path):
         build_alexnet("testing", 3).save(tmp_path / "model.keras")

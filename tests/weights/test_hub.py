@@ -9,10 +9,9 @@ import keras
 import numpy as np
 import pytest
 import yaml
-from absl import flags as absl_flags
+from programs import call
 
 import alexnet_tf
-from alexnet_tf import convert
 from alexnet_tf.model import build_alexnet, load_model, weights_checksum
 from alexnet_tf.serving import model_card
 from alexnet_tf.tfrecords import schema
@@ -39,37 +38,28 @@ def run_folder(tmp_path):
 
 
 @pytest.fixture
-def converted(run_folder, monkeypatch):
-    """A function that runs alexnet-convert on that run, in this process."""
+def converted(run_folder):
+    """A function that runs alexnet-convert on that run, and returns the new folder."""
 
-    def run(**changes):
-        values = {"input": str(run_folder), "columns": None, "variant": None, "class_names": None, "mean_image": None}
-        values |= {
-            "license": "MIT",
-            "zipped": True,
-            "output_dir": str(run_folder.with_name("alexnet_photos")),
-        } | changes
-        monkeypatch.setattr(absl_flags, "FLAGS", types.SimpleNamespace(**values))
-        convert.main([])
-        return pathlib.Path(values["output_dir"])
+    def run(*flags):
+        output_dir = run_folder.with_name("alexnet_photos")
+        call("convert", f"--input={run_folder}", "--license=MIT", f"--output_dir={output_dir}", *flags)
+        return output_dir
 
     return run
 
 
 class TestFolder:
-    @pytest.mark.parametrize("zipped", [True, False])
-    def test_converted_run_has_a_card_and_opens_as_before(self, converted, run_folder, zipped):
-        folder = converted(zipped=zipped)
-        assert (folder / "model.keras").exists() == zipped
-        model = load_model(folder)
-        original = load_model(run_folder)
+    def test_unzipped_run_opens_as_before_here_and_in_keras(self, converted, run_folder):
+        folder = converted("--nozipped")
+        assert not (folder / "model.keras").exists()
+        model, original = load_model(folder), load_model(run_folder)
         assert model.description == original.description and model.description.resize == "warp"
         pixels = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3)).astype("uint8")
         # The input's scale is folded into conv1.
         np.testing.assert_allclose(model.predict(pixels, verbose=0), original.predict(pixels, verbose=0), atol=1e-6)
-        if not zipped:  # what Keras itself reads after it has downloaded hf://
-            same = keras.saving.load_model(folder)
-            np.testing.assert_array_equal(same.predict(pixels, verbose=0), model.predict(pixels, verbose=0))
+        same = keras.saving.load_model(folder)  # as from hf://
+        np.testing.assert_array_equal(same.predict(pixels, verbose=0), model.predict(pixels, verbose=0))
 
     def test_card_begins_with_what_the_hub_reads(self, converted):
         page = (converted() / "README.md").read_text()

@@ -72,8 +72,7 @@ class TestReadOnnx:
             "fc8": (4096, 1000),
         }
 
-    @pytest.mark.parametrize("transposed", [True, False])
-    @pytest.mark.parametrize("constants", [True, False])
+    @pytest.mark.parametrize("transposed, constants", [(True, False), (False, True)])
     def test_weights(self, transposed, constants, tmp_path):
         write_graph(tmp_path / "net.onnx", transposed=transposed, constants=constants)
         layers, *_ = onnx_files.read_onnx(tmp_path / "net.onnx")

@@ -67,10 +67,8 @@ class TestReadStateDict:
 
     @FORMS
     def test_module_versions_are_ignored(self, new_form, tmp_path):
-        network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
-        arrays = read(saved(network.state_dict(), new_form), tmp_path)
-        np.testing.assert_array_equal(arrays["0.weight"], network[0].weight.detach().numpy())
-        assert "1.running_var" in arrays
+        network = torch.nn.BatchNorm1d(4)
+        assert set(read(saved(network.state_dict(), new_form), tmp_path)) == set(network.state_dict())
 
     @FORMS
     def test_pickled_network_is_refused_with_advice(self, new_form, tmp_path):
@@ -200,7 +198,7 @@ class TestHostileFiles:
         draw = random.Random(0)
         refused = 0
         tracemalloc.start()
-        for _ in range(1000):
+        for _ in range(400):
             mutated = bytearray(content)
             for _ in range(draw.randrange(1, 6)):
                 at = draw.randrange(len(mutated) if draw.random() < 0.3 else 900)  # names and shapes are at the front
@@ -212,5 +210,5 @@ class TestHostileFiles:
                 refused += 1
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert refused > 500
+        assert refused > 200
         assert peak < 10_000_000  # the pickles of a legacy file are read as 4 MiB at once
