@@ -83,7 +83,7 @@ def occlude(
         raise ValueError(f"`layer` must have feature maps. Received: layer={layer!r}, whose output is {output.shape}")
     sums = keras.ops.sum(output, axis=(1, 2))
     both = keras.Model(network.input, [network.output["probabilities"], sums])
-    (probabilities,), (strengths,) = both.predict(image[None], verbose=0)
+    (probabilities,), (strengths,) = both.predict_on_batch(image[None])
     label, feature_map = int(probabilities.argmax()), int(strengths.argmax())
 
     centers = np.arange(step_px // 2, side, step_px)
@@ -95,7 +95,7 @@ def occlude(
         covered[:] = image
         for picture, left, right in zip(covered, lows, highs, strict=True):
             picture[top:bottom, left:right] = _GRAY
-        answers.append(both.predict(covered, verbose=0))
+        answers.append(both.predict_on_batch(covered))
     chances, maps = (np.stack(arrays) for arrays in zip(*answers, strict=True))
     return OcclusionMaps(
         label,

@@ -70,11 +70,6 @@ class TestReadStateDict:
         network = torch.nn.BatchNorm1d(4)
         assert set(read(saved(network.state_dict(), new_form), tmp_path)) == set(network.state_dict())
 
-    @FORMS
-    def test_pickled_network_is_refused_with_advice(self, new_form, tmp_path):
-        with pytest.raises(ValueError, match=r"would call torch\.nn\..*torch\.save\(network\.state_dict"):
-            read(saved(torch.nn.Linear(3, 4), new_form), tmp_path)
-
     @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02", b"[1, 2]", saved([torch.ones(2)], True)])
     def test_other_files_are_refused(self, content, tmp_path):
         with pytest.raises(ValueError, match=r"weights\.pth is not a state dict of PyTorch: "):
@@ -118,7 +113,7 @@ def tensor_pickle(size, offset, shape, strides):
 class TestHostileFiles:
     @FORMS
     def test_code_is_not_run(self, new_form, tmp_path):
-        with pytest.raises(ValueError, match="which could run any code"):
+        with pytest.raises(ValueError, match=r"which could run any code\. .*torch\.save\(network\.state_dict"):
             read(saved({"x": torch.ones(2), "y": _Touch(tmp_path / "touched")}, new_form), tmp_path)
         assert not (tmp_path / "touched").exists()
 
