@@ -199,9 +199,11 @@ class TestLooks:
 
     def test_page_fits_the_window(self, page):
         try:
-            for width in (360, 800, 1360):
-                metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+            for width, height in ((360, 800), (683, 384), (800, 800), (1366, 768)):  # the second as at a zoom of 200 %
+                metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
                 page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+                answer = page.find_element(By.CSS_SELECTOR, "#top li").rect
+                assert answer["y"] + answer["height"] <= height  # seen without scrolling
                 assert page.execute_script("return document.documentElement.scrollWidth") <= width
                 image = page.find_element(By.ID, "conv1-1").rect
                 assert image["width"] > 40 and image["x"] + image["width"] <= width
