@@ -1,5 +1,6 @@
 """Images and data sets that several tests use."""
 
+import fcntl
 import gc
 import os
 import shutil
@@ -67,19 +68,39 @@ def tiny_data_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
-    """The sample of Fashion-MNIST at 64 pixels."""
-    folder = tmp_path_factory.mktemp("data") / "fashion"
-    dataset_builder.build_dataset("fashion_mnist", folder, image_px=64, num_processes=1)
-    return folder
+def made_once(tmp_path_factory):
+    """A function from a name and a function that writes a folder to this folder, written by one worker for all."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def path_of(name, write):
+        folder, done = root / name, root / f"{name}.done"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the other workers wait
+            if not done.exists():
+                write(folder)
+                done.touch()
+        return folder
+
+    return path_of
 
 
 @pytest.fixture(scope="session")
-def run_dir(data_dir, tmp_path_factory):
+def data_dir(made_once):
+    """The sample of Fashion-MNIST at 64 pixels."""
+    return made_once(
+        "fashion", lambda folder: dataset_builder.build_dataset("fashion_mnist", folder, image_px=64, num_processes=1)
+    )
+
+
+@pytest.fixture(scope="session")
+def run_dir(data_dir, made_once):
     """A finished run of two epochs, which nothing disturbed."""
-    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
-    programs.run_well("train", *programs.train_flags(data_dir, folder, "--epochs=2", "--checkpoint_every_steps=7"))
-    return folder
+    flags = ("--epochs=2", "--checkpoint_every_steps=7")
+    return made_once(
+        "undisturbed", lambda folder: programs.run_well("train", *programs.train_flags(data_dir, folder, *flags))
+    )
 
 
 @pytest.fixture(scope="session")
@@ -101,11 +122,9 @@ def untrained(untrained_dir):
 
 
 @pytest.fixture(scope="session")
-def export_dir(untrained, tmp_path_factory):
+def export_dir(untrained, made_once):
     """The base path of a SavedModel of that network, with its version 1."""
-    folder = tmp_path_factory.mktemp("served") / "alexnet"
-    exporter.export_model(*untrained, folder)
-    return folder
+    return made_once("alexnet", lambda folder: exporter.export_model(*untrained, folder))
 
 
 @pytest.fixture(scope="session")

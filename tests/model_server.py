@@ -4,7 +4,7 @@ No Python package contains TensorFlow Serving itself. This server implements Pre
 /v1/models/MODEL:predict for the newest version in a base path. It batches concurrent requests, as TensorFlow Serving
 does with --enable_batching, and supports TLS.
 
-    python tests/model_server.py BASE_PATH MODEL_NAME GRPC_PORT REST_PORT
+    python tests/model_server.py BASE_PATH MODEL_NAME
 """
 
 import base64

@@ -25,12 +25,12 @@ def runtime(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def page_dir(untrained, data_dir, runtime, tmp_path_factory):
+def page_dir(untrained, data_dir, runtime, made_once):
     """The page of a small network with random weights."""
     for package in formats.PACKAGES["web"]:
         pytest.importorskip(package)
     config = formats.ExportConfig(format="web", precision="int8", data_dir=data_dir, num_images=100, runtime=runtime)
-    return exporter.export_model(*untrained, tmp_path_factory.mktemp("page"), config)
+    return made_once("page", lambda folder: exporter.export_model(*untrained, folder, config)) / "1"
 
 
 @pytest.fixture(scope="session")
