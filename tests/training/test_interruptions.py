@@ -39,7 +39,7 @@ def uninterrupted(data_dir, tmp_path_factory):
 
 @pytest.mark.slow
 class TestKill:
-    def test_resume_after_sigkill_is_bit_identical(self, data_dir, tmp_path):
+    def test_resume_after_sigkill_is_bit_identical(self, data_dir, train_here, read_config, tmp_path):
         arguments = command("one", data_dir, tmp_path / "run", *FEW_STEPS)
         process = start(arguments)
         wait_for_step(process, tmp_path / "run", 2)
@@ -52,7 +52,8 @@ class TestKill:
         (half / "model.keras").write_bytes(b"half")
         assert f"Resuming after step {done}," in finish(arguments)
         assert not half.exists()
-        finish(command("one", data_dir, tmp_path / "uninterrupted", *FEW_STEPS))
+        flags = train_flags(data_dir, tmp_path / "uninterrupted", *FLAGS, *FEW_STEPS)
+        train_here(**vars(read_config(*flags)))
         assert_same_weights(tmp_path / "run", tmp_path / "uninterrupted")
 
     @pytest.mark.long

@@ -75,7 +75,7 @@ def main(data_dir, output, name, as_workers, steps="20", dropout="0", optimizer=
     if replicas > 1:
         trained.gather_weights()
     np.savez(
-        output.format(worker=worker.number),
+        str(output).format(worker=worker.number),
         *alexnet.get_weights(),
         **{key: values[0] for key, values in history.history.items()},
         gradient_norms=[norms.norm(v) for v in trained.trainable_variables if len(v.shape) > 1],
