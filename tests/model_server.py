@@ -35,12 +35,12 @@ class WrongRequest(Exception):
 
 
 class Model:
-    """The newest version in a base path."""
+    """The newest version in a base path, which a test may already have loaded."""
 
-    def __init__(self, base_path, name):
+    def __init__(self, base_path, name, saved=None):
         self.name = name
         self.version = max(int(path.name) for path in pathlib.Path(base_path).iterdir() if path.name.isdigit())
-        self.saved = tf.saved_model.load(str(pathlib.Path(base_path) / str(self.version)))
+        self.saved = saved or tf.saved_model.load(str(pathlib.Path(base_path) / str(self.version)))
         self.queues = {signature: queue.SimpleQueue() for signature in self.saved.signatures}
         for signature in self.queues:
             threading.Thread(target=self._work, args=(signature,), daemon=True).start()

@@ -14,8 +14,8 @@ import model_server
 
 
 @pytest.fixture(scope="module")
-def server(export_dir):
-    with model_server.ModelServer(model_server.Model(export_dir, "alexnet")) as served:
+def server(export_dir, saved):
+    with model_server.ModelServer(model_server.Model(export_dir, "alexnet", saved)) as served:
         yield served
 
 

@@ -27,8 +27,7 @@ def test_version_follows_the_flags_and_has_labels_card_and_parity(run_dir, data_
     assert f"Exported: {folder}" in call("export", f"--model={run_dir}", *flags)
     saved = tf.saved_model.load(str(folder))
     images = [tf.io.encode_png(tf.zeros((side, side, 3), tf.uint8)) for side in (28, 29)]
-    for signature in ("serving_default", "ten_view", "features"):
-        assert saved.signatures[signature](images=tf.stack(images))["valid"].numpy().tolist() == [True, False]
+    assert saved.signatures["serving_default"](images=tf.stack(images))["valid"].numpy().tolist() == [True, False]
     model = load_model(run_dir)
     description = model.description
     assets = folder / "assets"

@@ -57,6 +57,7 @@ class TestSavedModel:
         np.testing.assert_allclose(np.load(tmp_path / "probabilities.npy"), expected["probabilities"], rtol=1e-5)
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_openvino_predicts_the_same(self, saved, untrained, encoded):
         openvino = pytest.importorskip("openvino")
         squares = tf.stack([preprocessing.decode_square(tf.constant(image), 64) for image in encoded])
@@ -88,17 +89,22 @@ class TestSavedModel:
 
 class TestNestedNetwork:
     @pytest.mark.parametrize(
-        "precision, tolerance", [("float32", 1e-6), pytest.param("bfloat16", 0.02, marks=pytest.mark.long)]
+        "model_format, precision, tolerance",
+        [
+            ("onnx", "float32", 1e-5),
+            pytest.param("savedmodel", "bfloat16", 0.02, marks=(pytest.mark.slow, pytest.mark.long)),
+        ],
     )
-    @pytest.mark.slow
-    def test_network_in_a_sequential_model_is_exported(self, precision, tolerance, tmp_path):
+    def test_network_in_a_sequential_model_is_exported(self, model_format, precision, tolerance, tmp_path):
+        for package in formats.PACKAGES[model_format]:
+            pytest.importorskip(package)
         base = build_alexnet("testing", include_top=False, pooling="avg", initializer="he_normal", input_scale=0.0125)
         model = keras.Sequential([base, keras.layers.Dense(3, activation="softmax")])
         settings = {"exif_orientation": True}
         description = schema.DatasetDescription(("a", "b", "c"), 64, False, "png", splits={}, settings=settings)
         pixels = np.random.default_rng(0).integers(0, 256, (3, 56, 56, 3)).astype("float32")
         expected = model.predict(pixels, verbose=0)
-        config = formats.ExportConfig(precision=precision)
+        config = formats.ExportConfig(format=model_format, precision=precision)
         folder = exporter.export_model(model, description, tmp_path / "served", config)
         np.testing.assert_allclose(formats.open_predictor(folder)(pixels), expected, atol=tolerance)
         card = json.loads((folder / "assets" / "model_card.json").read_text())
