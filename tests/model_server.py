@@ -112,7 +112,7 @@ class ModelServer:
 
     def __enter__(self):
         self.grpc.start()
-        threading.Thread(target=self.rest.serve_forever, daemon=True).start()
+        threading.Thread(target=self.rest.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 
     def __exit__(self, *exception):

@@ -99,7 +99,7 @@ def image_files(folder, count):
 def in_background(server):
     """Runs a `socketserver.BaseServer` to the end of the block, also if a test fails."""
     with server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         try:
             yield server
         finally:  # its thread would take a core from then on
