@@ -19,7 +19,7 @@ from alexnet_tf import train
 from alexnet_tf.distribution.workers import Worker
 from alexnet_tf.figures import image_grids
 from alexnet_tf.tfrecords import dataset_builder, schema
-from alexnet_tf.training import fit, tensorboard_logger
+from alexnet_tf.training import fit, summaries, tensorboard_logger
 from alexnet_tf.training.config import TrainConfig
 
 SMALL_IMAGE_PX = 60
@@ -132,6 +132,13 @@ def train_here(make_config):
                 signal.signal(number, handler)
 
     return train_here
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Training draws nothing for TensorBoard, which takes as long as all else in a short run."""
+    monkeypatch.setattr(tensorboard_logger, "_write_image", lambda *_: None)
+    monkeypatch.setattr(summaries, "write_projector", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

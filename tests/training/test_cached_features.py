@@ -58,15 +58,16 @@ def test_training_begins_at_any_step_of_the_same_order(cached):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_pictures")
 def test_resumed_run_is_bit_identical_and_does_not_compute_the_features_again(
     train_here, tmp_path, monkeypatch, capsys
 ):
     options = CACHED | {"schedule": "constant", "learning_rate": 0.01}
-    train_here(tmp_path / "whole", epochs=3, **options)
+    train_here(tmp_path / "whole", epochs=2, **options)
     train_here(tmp_path / "broken", epochs=1, **options)
     assert "Computing pool5" in capsys.readouterr().out
     monkeypatch.delattr(features, "extract")
-    train_here(tmp_path / "broken", epochs=3, **options)
+    train_here(tmp_path / "broken", epochs=2, **options)
     assert "without random crops" in capsys.readouterr().out
     whole, broken = (keras.models.load_model(tmp_path / run / "model.keras") for run in ("whole", "broken"))
     for expected, found in zip(whole.get_weights(), broken.get_weights(), strict=True):

@@ -1,6 +1,7 @@
 """The images of a run: what each option changes in them."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from made_photos import encoded
 from made_records import state, write_records
 from PIL import Image
 
-from alexnet_tf.tfrecords import reader
+from alexnet_tf.tfrecords import dataset_builder, reader
 from alexnet_tf.tfrecords.augmentation import Augmentation
 from alexnet_tf.training import inputs
 
@@ -62,7 +63,11 @@ class TestOpenData:
 
 @pytest.mark.slow
 class TestSources:
-    def test_folder_of_images_becomes_a_data_set_in_the_run_once(self, open_data, small_data_dir, tmp_path, capsys):
+    def test_folder_of_images_becomes_a_data_set_in_the_run_once(
+        self, open_data, small_data_dir, tmp_path, monkeypatch, capsys
+    ):
+        build = functools.partial(dataset_builder.build_dataset, num_processes=1)
+        monkeypatch.setattr(dataset_builder, "build_dataset", build)
         source = {"data_dir": f"folder:{small_data_dir.parent / 'images'}", "run_dir": str(tmp_path)}
         data = open_data(**source)
         assert data.folder == str(tmp_path / "data")

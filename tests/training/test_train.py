@@ -30,6 +30,7 @@ class TestProgram:
         np.testing.assert_array_equal(initial_kernels.load_initial_kernels(run_dir), initial)
 
 
+@pytest.mark.usefixtures("without_pictures")
 class TestFailingTraining:
     @pytest.mark.slow
     def test_loss_that_is_not_finite_stops_the_run(self, train_here, tmp_path):
@@ -63,6 +64,7 @@ class TestFailingTraining:
 
 @pytest.mark.slow
 @pytest.mark.long
+@pytest.mark.usefixtures("without_pictures")
 def test_training_stops_without_improvement_also_when_resumed(train_here, tmp_path, monkeypatch, capsys):
     accuracies, on_epoch_end = (0.4, 0.6, 0.5, 0.55, 0.3, 0.2), callbacks.BestEpoch.on_epoch_end
     monkeypatch.setattr(
@@ -82,6 +84,7 @@ def test_training_stops_without_improvement_also_when_resumed(train_here, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_pictures")
 class TestFineTuning:
     @pytest.fixture(scope="class")
     @classmethod

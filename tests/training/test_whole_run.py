@@ -82,6 +82,7 @@ def test_only_weights_with_a_learning_rate_change(whole_run, start, tmp_path):
             assert np.array_equal(weight, before) == frozen, weight.path
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_resumed_run_is_bit_identical_and_logs_the_same(whole_run, train_here, tmp_path):
     folder = shutil.copytree(whole_run.folder, tmp_path / "run")
     shutil.rmtree(folder / "checkpoints" / "00000008")  # which leaves that of step 7
@@ -95,6 +96,7 @@ def test_resumed_run_is_bit_identical_and_logs_the_same(whole_run, train_here, t
     assert "_hparams_/session_end_info" in entries(folder / "tensorboard")
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_stop_within_a_validation_repeats_it(whole_run, train_here, tmp_path, monkeypatch):
     begin = callbacks.SaveCheckpoints.on_test_batch_begin
 
