@@ -85,7 +85,8 @@ class TestKill:
 
 class TestStop:
     @pytest.mark.slow
-    @pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGINT])
+    @pytest.mark.long  # test_whole_run.py does the same within a process
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_signal_saves_the_current_step_and_stops(self, number, data_dir, tmp_path):
         process = start(command("one", data_dir, tmp_path / "run", *FEW_STEPS), start_new_session=True)
         wait_for_step(process, tmp_path / "run", 2)

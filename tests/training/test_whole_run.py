@@ -96,21 +96,28 @@ def test_resumed_run_is_bit_identical_and_logs_the_same(whole_run, train_here, t
     assert "_hparams_/session_end_info" in entries(folder / "tensorboard")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_pictures")
-def test_stop_within_a_validation_repeats_it(whole_run, train_here, tmp_path, monkeypatch):
-    begin = callbacks.SaveCheckpoints.on_test_batch_begin
-
-    def request_stop(self, batch, logs=None):
-        signal.raise_signal(signal.SIGTERM)
-        begin(self, batch, logs)
-
+def test_stops_within_an_epoch_and_a_validation_change_nothing(whole_run, train_here, tmp_path, monkeypatch):
     options = whole_run.options | {"data_dir": str(whole_run.folder.parent / "data"), "profile_steps": None}
-    with monkeypatch.context() as patch:
-        patch.setattr(callbacks.SaveCheckpoints, "on_test_batch_begin", request_stop)
-        with pytest.raises(callbacks.Stopped):
-            train_here(tmp_path / "run", **options)
-    newest = tmp_path / "run" / "checkpoints" / "00000004"
-    assert json.loads((newest / "progress.json").read_text())["validation_due"]
+
+    def train_and_stop(method, step, number):
+        begin = getattr(callbacks.SaveCheckpoints, method)
+
+        def signal_and_begin(self, batch, logs=None):
+            if self.step == step:
+                signal.raise_signal(number)
+            begin(self, batch, logs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(callbacks.SaveCheckpoints, method, signal_and_begin)
+            with pytest.raises(callbacks.Stopped):
+                train_here(tmp_path / "run", **options)
+        newest = max((tmp_path / "run" / "checkpoints").iterdir())
+        return int(newest.name), json.loads((newest / "progress.json").read_text())["validation_due"]
+
+    assert train_and_stop("on_train_batch_begin", 1, signal.SIGINT) == (2, False)
+    assert train_and_stop("on_test_batch_begin", 4, signal.SIGTERM) == (4, True)
     train_here(tmp_path / "run", **options)
     assert_same_run(tmp_path / "run", whole_run.folder)
 
