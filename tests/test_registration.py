@@ -57,6 +57,13 @@ def test_all_modules_with_registered_classes_are_in_the_list():
         assert keras.saving.get_registered_object(f"alexnet_tf>{name}") is not None, name
 
 
+def test_modules_in_the_list_need_no_names_from_each_other():
+    modules = {name: PACKAGE.parent / f"{name.replace('.', '/')}.py" for name in registration._MODULES[1:]}
+    for name, path in modules.items():
+        imported = {node.module for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom)}
+        assert not imported & modules.keys(), name
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A network, as a file."""

@@ -1,12 +1,14 @@
 """The learning rate over a run: the paper's, the original program's, and later ones."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from alexnet_tf.training import phases
 from alexnet_tf.training.config import TrainConfig
-from alexnet_tf.training.optimizers import PaperMomentum
+
+if TYPE_CHECKING:  # see the list of modules in registration.py
+    from alexnet_tf.training.optimizers import PaperMomentum
 
 
 def make_learning_rate(
@@ -69,7 +71,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
 def start_schedule(
     config: TrainConfig,
-    optimizer: PaperMomentum,
+    optimizer: "PaperMomentum",
     steps_per_epoch: int,
     step: int = 0,
     plateau: dict[str, Any] | None = None,
@@ -177,7 +179,7 @@ class FollowPhases(keras.callbacks.Callback):
         ValueError: if a phase names a layer that is not trained.
     """
 
-    def __init__(self, config: TrainConfig, optimizer: PaperMomentum, steps_per_epoch: int, initial_step: int):
+    def __init__(self, config: TrainConfig, optimizer: "PaperMomentum", steps_per_epoch: int, initial_step: int):
         super().__init__()
         self.optimizer = optimizer
         self.phases = phases.parse_phases(config.phase)
