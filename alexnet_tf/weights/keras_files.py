@@ -33,16 +33,16 @@ def check_sizes(path: str | pathlib.Path) -> None:
     if path.is_dir():
         file_bytes = sum((path / name).stat().st_size for name in (_CONFIG, _WEIGHTS))
         _check_h5(path / _WEIGHTS, file_bytes)
-        _check_network(json.loads((path / _CONFIG).read_bytes()), file_bytes)
+        _check_network((path / _CONFIG).read_bytes(), file_bytes)
     elif path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
             file_bytes = path.stat().st_size
             _check("its members", sum(member.file_size for member in archive.infolist()), file_bytes)
             with _open_weights(archive) as file:
                 _check_h5(file, file_bytes)
-            _check_network(json.loads(archive.read(_CONFIG)), file_bytes)
+            _check_network(archive.read(_CONFIG), file_bytes)
     elif config := _check_h5(path, path.stat().st_size).get("model_config"):
-        _check_network(json.loads(config), path.stat().st_size)
+        _check_network(config, path.stat().st_size)
 
 
 def _check(what: str, num_bytes: int, file_bytes: int) -> None:
@@ -70,8 +70,9 @@ def _check_h5(file: pathlib.Path | BinaryIO | Any, file_bytes: int) -> dict[str,
         return dict(opened.attrs)
 
 
-def _check_network(config: dict[str, Any], file_bytes: int) -> None:
-    """Checks the variables of the network that a configuration describes."""
+def _check_network(text: str | bytes, file_bytes: int) -> None:
+    """Checks the variables of the network that a configuration, in JSON, describes."""
+    config = json.loads(text, object_hook=_uncompiled)
 
     def count_bytes():
         with keras.StatelessScope(initialize_variables=False):
@@ -90,3 +91,9 @@ def _check_network(config: dict[str, Any], file_bytes: int) -> None:
     finally:
         random.setstate(state)
     _check("its network", num_bytes, file_bytes)
+
+
+def _uncompiled(config: dict[str, Any]) -> dict[str, Any]:
+    """Removes the optimizer of a model, which can't be made in a `StatelessScope`."""
+    config.pop("compile_config", None)
+    return config

@@ -171,3 +171,17 @@ class TestHostileFiles:
 def test_saved_network_opens(saved):
     pixels = np.zeros((1, 56, 56, 3), "uint8")
     np.testing.assert_array_equal(open_model(saved / "net.keras")(pixels), open_model(saved / "net.h5")(pixels))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("name", ["compiled.keras", "compiled.h5"])
+def test_compiled_network_opens(name, nested, tmp_path):
+    model = build_alexnet("testing", 3)
+    model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 9)), "categorical_crossentropy")
+    if nested:
+        model = keras.Sequential([model, keras.layers.Dense(2, activation="softmax")])
+        model.compile("sgd", "categorical_crossentropy")
+    pixels = np.zeros((2, 56, 56, 3), "uint8")
+    model.fit(pixels, np.eye(model.output_shape[-1])[:2], verbose=0)
+    model.save(tmp_path / name)
+    np.testing.assert_array_equal(open_model(tmp_path / name)(pixels), model(pixels))
