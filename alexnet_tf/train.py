@@ -128,8 +128,9 @@ def train(config: TrainConfig, worker: workers.Worker) -> None:
     if config.data_service:
         data_service.check_reachable(config.data_service)
     devices = choose_devices(config, worker)
-    # A run resumes in the precision it began with, which "auto" need not be on this machine.
-    config = dataclasses.replace(config, precision=precision.choose(config.precision))
+    # "auto" may mean another precision than that in which the run began: on another or a busy machine.
+    begun_in = checkpoints.newest_settings(config.run_dir).get("precision") if config.precision == "auto" else None
+    config = dataclasses.replace(config, precision=precision.choose(begun_in or config.precision))
 
     # Open the data.
     data = inputs.open_data(config)

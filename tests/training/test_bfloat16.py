@@ -61,3 +61,9 @@ class TestGradients:
         assert {weight.dtype for weight in received.network.weights} == {"float32"}
         assert {momentum.dtype for momentum in received.optimizer.momentums} == {"float32"}
         assert received.callback(callbacks.SaveCheckpoints).settings["precision"] == "mixed_bfloat16"
+
+    def test_auto_run_resumes_in_the_precision_it_began_in(self, train_here, start, tmp_path, monkeypatch):
+        monkeypatch.setattr(precision, "_on_this_machine", lambda: (True, "made"))
+        train_here(tmp_path / "run", precision="auto", epochs=1)
+        monkeypatch.setattr(precision, "_on_this_machine", lambda: (False, "made"))
+        assert start(tmp_path / "run", precision="auto", epochs=2).network.dtype_policy.name == "mixed_bfloat16"
