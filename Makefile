@@ -2,6 +2,7 @@
 PYTHON ?= python3
 # Versions to install. In a new .venv, `make CONSTRAINTS= test` installs the newest.
 CONSTRAINTS ?= constraints.txt
+REQUIREMENTS = setup.py pyproject.toml $(CONSTRAINTS)
 
 # --quiet twice: without pip's warnings.
 INSTALL = .venv/bin/python -m pip install --quiet --quiet $(addprefix --constraint=,$(CONSTRAINTS)) --editable
@@ -67,21 +68,21 @@ bench: .venv/bench-installed
 	.venv/bin/python benchmarks/speed.py $(BENCH_FLAGS)
 
 # The program, which pip writes last, and the empty files mark complete installations.
-.venv/bin/alexnet-train: setup.py pyproject.toml $(CONSTRAINTS)
+.venv/bin/alexnet-train: $(REQUIREMENTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, e.g.: make PYTHON=python3.12 " + " ".join(sys.argv[1:]))' demo
 	@echo "Installing TensorFlow and this project into .venv: one to three minutes ..."
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@$(INSTALL) .
 	@touch $@
 
-.venv/test-installed: .venv/bin/alexnet-train
+.venv/test-installed: $(REQUIREMENTS) | .venv/bin/alexnet-train
 	$(INSTALL) '.[test]'
 	touch $@
 
-.venv/web-installed: .venv/bin/alexnet-train
+.venv/web-installed: $(REQUIREMENTS) | .venv/bin/alexnet-train
 	$(INSTALL) '.[web]'
 	touch $@
 
-.venv/bench-installed: .venv/bin/alexnet-train
+.venv/bench-installed: $(REQUIREMENTS) | .venv/bin/alexnet-train
 	$(INSTALL) '.[bench]'
 	touch $@
