@@ -36,6 +36,9 @@ _READ_ANYWHERE = {
     "tfds_data_dir": (None,),
 }
 
+# absl's message about a required flag that was not given.
+_REQUIRED = re.compile(r"flag --\w+=\S+: Flag --(\w+) must have a value other than None\.")
+
 _groups: dict[str, str] = {}  # headings in --help by the name of the first flag below them
 
 EXIT_USAGE = 2  # a user's mistake: a flag, a file, an address
@@ -116,8 +119,11 @@ def _print_help(module, arguments):
 def _parse_flags(argv):
     try:
         rest = flags.FLAGS(argv)
+    except flags.CantOpenFlagFileError as error:
+        _fail(f"`flagfile` can't be read: {str(error).rpartition('] ')[2]}")
     except flags.Error as error:
-        _fail(f"{'; '.join(str(error).splitlines())} (--help lists the flags)")
+        lines = [_REQUIRED.sub(r"--\1 is required", line) for line in str(error).splitlines()]
+        _fail(f"{'; '.join(lines)} (--help lists the flags)")
     except SystemExit:  # absl ends --helpfull with status 1, although it is not a failure
         sys.exit(0)
     for name in flags.FLAGS:

@@ -89,6 +89,22 @@ class TestFlags:
         assert f"`{number}` must be a finite number" in capsys.readouterr().err or value != "nan"
         assert cli._parse_flags(["program", f"--{number}=0.25", "rest"]) == ["program", "rest"]
 
+    @pytest.mark.parametrize(
+        "given, message",
+        [
+            ([], "--needed_of_this_test is required (--help lists the flags)"),
+            (["--flagfile=nowhere.flags"], "`flagfile` can't be read: No such file or directory: 'nowhere.flags'"),
+        ],
+    )
+    def test_messages_of_absl_are_in_plain_words(self, given, message, capsys):
+        flags.DEFINE_string("needed_of_this_test", None, "A path.", required=True)
+        try:
+            with pytest.raises(SystemExit):
+                cli._parse_flags(["program", *given])
+        finally:
+            delattr(flags.FLAGS, "needed_of_this_test")
+        assert capsys.readouterr().err.endswith(f": error: {message}\n")
+
 
 class TestStart:
     def test_names_that_the_terminal_lacks_are_escaped(self):
