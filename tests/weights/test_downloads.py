@@ -108,7 +108,8 @@ class TestErrors:
         assert cached_names(file) == {".weights.bin.lock"}
 
     @pytest.mark.parametrize(
-        "server, cause", [("localhost:9", "[Errno 111] Connection refused"), ("no.invalid", "no.invalid can't be resolved")]
+        "server, cause",
+        [("localhost:9", "[Errno 111] Connection refused"), ("no.invalid", "no.invalid can't be resolved")],
     )
     def test_no_connection(self, server, cause, remote):
         file = downloads.RemoteFile("weights.bin", CHECKSUM, None, (f"http://{server}/weights.bin",))
@@ -159,7 +160,13 @@ def test_description_names_cached_files(tmp_path, monkeypatch):
 
 class TestPackagedFile:
     FILE = downloads.PackagedFile(
-        "weights.ckpt", CHECKSUM, len(CONTENT), "made-package==1.0", f"sha256:{'0' * 64}", "made/weights.ckpt", "weights"
+        "weights.ckpt",
+        CHECKSUM,
+        len(CONTENT),
+        "made-package==1.0",
+        f"sha256:{'0' * 64}",
+        "made/weights.ckpt",
+        "weights",
     )
 
     def archive(self, folder, members):
