@@ -184,7 +184,7 @@ class TestFiles:
         unreachable = dataclasses.replace(published.PUBLISHED["torchvision"].file, urls=("http://localhost:9/",))
         row = dataclasses.replace(published.PUBLISHED["torchvision"], file=unreachable)
         monkeypatch.setitem(published.PUBLISHED, "torchvision", row)
-        with pytest.raises(ValueError, match="--model=torchvision_features .convolutions, no classifier."):
+        with pytest.raises(ValueError, match=r"--model=torchvision_features .convolutions, no classifier."):
             build_alexnet("one_weird_trick", weights="imagenet")
 
 
