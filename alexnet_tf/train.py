@@ -172,13 +172,15 @@ def train(config: TrainConfig, worker: workers.Worker) -> None:
             f"classes, {data.training_images:,} images, {data.steps_per_epoch} steps per epoch, {config.epochs} "
             f"epochs, {devices.describe()}. top1 and top5 are accuracies: 1 minus the error."
         )
-        input_clock = fit.InputClock()
+        input_wait_timer = fit.InputWaitTimer()
         checks = health_checks.TrainingHealthChecks(config, data.description.splits["train"].count_per_class)
         saver = callbacks.SaveCheckpoints(config, training, settings, start.step, best, schedule, worker.is_chief)
         with verify.naming_damaged_shards(data.folder, data.description):
-            logger = TensorBoardLogger(config, training, data, start.step, input_clock) if worker.is_chief else None
+            logger = (
+                TensorBoardLogger(config, training, data, start.step, input_wait_timer) if worker.is_chief else None
+            )
             in_order = [checks, schedule, best, logger, saver]
-            fit.fit(training.model, batches, start, config.epochs, in_order, worker, input_clock)
+            fit.fit(training.model, batches, start, config.epochs, in_order, worker, input_wait_timer)
             if logger:
                 logger.finish()
         # The chief may still be writing. The others wait, because it would report them as lost.

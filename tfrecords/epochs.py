@@ -1,13 +1,13 @@
 """The order of the training images: one permutation per epoch, the same for any number of workers.
 
-A run is a number of consecutive records of the files, which are read at once. An epoch is a random permutation of the
-runs. It is cut into windows of several steps, and the records of a window are mixed: the window is laid out as a table
-with a row for each position in the global batch and a column for each step, and then its rows, and the records in each
-row, are shuffled. Each column is a batch. For example, 12 records in runs of two, with a batch size of two and windows
-of three steps:
+A block is a number of consecutive records of the files, which are read at once. An epoch is a random permutation of the
+blocks. It is cut into windows of several steps, and the records of a window are mixed: the window is laid out as a
+table with a row for each position in the global batch and a column for each step, and then its rows, and the records in
+each row, are shuffled. Each column is a batch. For example, 12 records in blocks of two, with a batch size of two and
+windows of three steps:
 
     records                0 1 | 2 3 | 4 5 | 6 7 | 8 9 | 10 11
-    runs, shuffled         6 7 | 2 3 | 10 11 | 4 5 | 0 1 | 8 9
+    blocks, shuffled       6 7 | 2 3 | 10 11 | 4 5 | 0 1 | 8 9
     first window           6  7  2     its rows and their        10  3  11
                            3 10 11     records, shuffled          7  6   2     the batches: (10, 7), (3, 6), (11, 2)
     second window          4  5  0     ...
@@ -32,9 +32,9 @@ from alexnet_tf.tfrecords import records
 # A window is read while the previous one is consumed: two are in memory.
 WINDOW_IMAGES = 4096
 WINDOW_BYTES = 128e6
-RUN_IMAGES = 32
-RUN_BYTES = 1e6  # TensorFlow reads 1 MB per request from Google Cloud Storage
-MIN_RUNS = 1024  # in an epoch: small data sets have shorter runs
+BLOCK_IMAGES = 32
+BLOCK_BYTES = 1e6  # TensorFlow reads 1 MB per request from Google Cloud Storage
+MIN_BLOCKS = 1024  # in an epoch: small data sets have shorter blocks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +59,9 @@ class EpochOrder:
         return self.count // self.batch_size
 
     @property
-    def run_length(self) -> int:
-        """Number of records in a run."""
-        return max(1, min(RUN_IMAGES, int(RUN_BYTES / self.record_bytes), self.count // MIN_RUNS))
+    def block_length(self) -> int:
+        """Number of records in a block."""
+        return max(1, min(BLOCK_IMAGES, int(BLOCK_BYTES / self.record_bytes), self.count // MIN_BLOCKS))
 
     @property
     def windows(self) -> int:
@@ -99,12 +99,12 @@ class EpochOrder:
 
     def _numbers(self, positions, key):
         """The numbers of the records at positions in the permutation."""
-        firsts = np.arange(0, self.count, self.run_length)
-        lengths = np.minimum(self.run_length, self.count - firsts)  # the last run may be shorter
-        runs = tf.random.experimental.stateless_shuffle(tf.range(len(firsts)), key)
-        begins = tf.cumsum(tf.gather(lengths, runs), exclusive=True)
+        firsts = np.arange(0, self.count, self.block_length)
+        lengths = np.minimum(self.block_length, self.count - firsts)  # the last block may be shorter
+        blocks = tf.random.experimental.stateless_shuffle(tf.range(len(firsts)), key)
+        begins = tf.cumsum(tf.gather(lengths, blocks), exclusive=True)
         found = tf.searchsorted(begins, positions, side="right") - 1
-        return tf.gather(tf.gather(firsts, runs), found) + positions - tf.gather(begins, found)
+        return tf.gather(tf.gather(firsts, blocks), found) + positions - tf.gather(begins, found)
 
 
 def read_epochs(
@@ -137,8 +137,8 @@ def read_epochs(
         numbers, shape = tf.reshape(numbers, (-1,)), tf.shape(numbers)
         in_files = tf.argsort(numbers)
         positions = tf.reshape(tf.math.invert_permutation(in_files), shape)
-        runs = tf.data.Dataset.from_tensor_slices(stored.runs(tf.gather(numbers, in_files)))
-        encoded = records.interleave(runs, lambda *run: records.read_records(*run).batch(run[-1]))
+        segments = tf.data.Dataset.from_tensor_slices(stored.segments(tf.gather(numbers, in_files)))
+        encoded = records.read_in_parallel(segments, lambda *each: records.read_records(*each).batch(each[-1]))
         encoded = encoded.unbatch().batch(tf.size(numbers, tf.int64))
         return encoded.map(lambda encoded: (encoded, positions, epoch, steps))
 

@@ -50,7 +50,7 @@ class RecordFiles:
         entries = self.images[split][start:stop]
         places: Any = tf.data.Dataset.from_tensor_slices((np.array(self.paths)[entries["file"]], entries["offset"]))
         one = tf.constant(1, tf.int64)
-        examples = records.interleave(places, lambda path, offset: records.read_records(path, offset, one))
+        examples = records.read_in_parallel(places, lambda path, offset: records.read_records(path, offset, one))
         for entry, example in zip(entries, examples.as_numpy_iterator(), strict=True):
             (image,) = tf.train.Example.FromString(example).features.feature[self.image_key].bytes_list.value
             yield f"{self.splits[split]}-{entry['place']}", image, int(entry["label"])

@@ -79,7 +79,7 @@ def read_records(path: tf.Tensor, offset: tf.Tensor, count: tf.Tensor) -> tf.dat
     return tf.data.experimental.from_variant(variant, tf.TensorSpec((), tf.string)).take(count)
 
 
-def interleave(places: tf.data.Dataset, read: Callable[..., tf.data.Dataset]) -> tf.data.Dataset:
+def read_in_parallel(places: tf.data.Dataset, read: Callable[..., tf.data.Dataset]) -> tf.data.Dataset:
     """Reads several places at once, and returns what is read in the order of the places.
 
     Args:
@@ -131,13 +131,14 @@ class Records:
     def mean_bytes(self) -> float:
         return float(np.mean(self.ends - self.begins))
 
-    def runs(self, numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Splits records into runs that are contiguous in a file.
+    def segments(self, numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Splits records into segments that are contiguous in a file.
 
         Args:
             numbers: int64 (n,), numbers of records, n > 0.
 
-        Returns: (paths, offsets, counts) of the runs, as `read_records` takes them; string, int64 and int64 (runs,).
+        Returns: (paths, offsets, counts) of the segments, as `read_records` takes them; string, int64 and int64, each
+        of shape (segments,).
         """
         shards, begins, ends = (tf.gather(each, numbers) for each in (self.shards, self.begins, self.ends))
         continues = (shards[1:] == shards[:-1]) & (begins[1:] == ends[:-1])
@@ -147,8 +148,8 @@ class Records:
 
     def read_range(self, begin: int | tf.Tensor, end: int | tf.Tensor) -> tf.data.Dataset:
         """Reads the records from `begin` to before `end`, int64 scalars: a `tf.data.Dataset` of string scalars."""
-        runs = self.runs(tf.range(begin, end, dtype=tf.int64))
-        return tf.data.Dataset.from_tensor_slices(runs).flat_map(read_records)
+        segments = self.segments(tf.range(begin, end, dtype=tf.int64))
+        return tf.data.Dataset.from_tensor_slices(segments).flat_map(read_records)
 
 
 def parse_record(record: tf.Tensor, description: schema.DatasetDescription) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -118,8 +118,8 @@ class MaxPool:
 
 @dataclasses.dataclass(frozen=True)
 class Dropout:
-    """Dropout of [paper] section 4.2. rescaled: whether outputs are divided by 1 - rate in training (True) instead of
-    multiplied by it at test time (False)."""
+    """Dropout of [paper] section 4.2. rescaled: whether outputs are divided by 1 - rate in training, as in
+    Keras (inverted dropout), instead of multiplied by it at test time, as in the paper."""
 
     name: str
     rate: float = 0.5
@@ -199,7 +199,8 @@ class LayerShape:
     Attributes:
         row: the row, or None for the softmax, which follows the last.
         name: name of the layer.
-        input_shape, output_shape: for one image, (rows, columns, feature maps) or (units,), in all columns together.
+        input_shape, output_shape: for one image, (height, width, feature maps) or (units,), of all of the network's
+            columns together.
         fan_in: number of inputs of a unit; 0 for layers without weights.
         parameters: number of trainable parameters.
         multiply_adds: multiply-adds for one image: one for each weight of a kernel at each of its positions.

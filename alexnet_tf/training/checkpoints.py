@@ -206,7 +206,7 @@ def complete_checkpoints(run_dir: str | pathlib.Path) -> list[pathlib.Path]:
 
 
 def _newest_first(run_dir) -> Iterator[pathlib.Path]:
-    """Yields checkpoints, newest first. Those with a damaged progress.json come before, so that they are reported."""
+    """Yields checkpoints, newest first, but before them those with a damaged progress.json, which is reported."""
     folders = complete_checkpoints(run_dir)
     return reversed(sorted(folders, key=lambda path: _number(path) == 0))
 

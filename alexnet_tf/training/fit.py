@@ -13,7 +13,7 @@ from alexnet_tf.training.callbacks import Stopped
 from alexnet_tf.training.checkpoints import Start
 
 
-class InputClock:
+class InputWaitTimer:
     """Measures how long training waits for its batches.
 
     Attributes:
@@ -48,7 +48,7 @@ def fit(
     epochs: int,
     callbacks: Sequence[keras.callbacks.Callback | None],
     worker: Worker | None = None,
-    input_clock: InputClock | None = None,
+    input_wait_timer: InputWaitTimer | None = None,
 ) -> None:
     """Trains from a step to the end of the last epoch, or until a callback sets the model's `stop_training`.
 
@@ -61,7 +61,7 @@ def fit(
         epochs: number of epochs of the complete run.
         callbacks: as in `keras.Model.fit`, in this order; None is skipped.
         worker: which worker this process is; None if it is the only one.
-        input_clock: measures the wait for batches, or None.
+        input_wait_timer: measures the wait for batches, or None.
 
     Raises:
         Stopped: if a signal requested to stop and a callback is a `SaveCheckpoints`.
@@ -75,9 +75,9 @@ def fit(
         return dataset.map(_without_noise) if "color_offset" in training_model.input else dataset
 
     validation_dataset = _distribute(strategy, worker, make_validation)
-    if input_clock is not None:
+    if input_wait_timer is not None:
         training_model.make_train_function()
-        training_model.train_function = input_clock.wrap(training_model.train_function)
+        training_model.train_function = input_wait_timer.wrap(training_model.train_function)
 
     def fit_epochs(step, end_epoch, steps):
         training_model.fit(

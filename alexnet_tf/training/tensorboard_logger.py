@@ -28,7 +28,7 @@ from alexnet_tf.training import initial_kernels, summaries
 from alexnet_tf.training.build import Training
 from alexnet_tf.training.callbacks import Stopped
 from alexnet_tf.training.config import TrainConfig
-from alexnet_tf.training.fit import InputClock
+from alexnet_tf.training.fit import InputWaitTimer
 from alexnet_tf.training.inputs import Data
 
 # TensorBoard's table of runs shows five flags until more are selected, and those marked as different first.
@@ -69,16 +69,18 @@ class TensorBoardLogger(keras.callbacks.Callback):
         training: what is trained.
         data: the run's images.
         initial_step: number of completed steps.
-        input_clock: measures the wait for batches.
+        input_wait_timer: measures the wait for batches.
     """
 
-    def __init__(self, config: TrainConfig, training: Training, data: Data, initial_step: int, input_clock: InputClock):
+    def __init__(
+        self, config: TrainConfig, training: Training, data: Data, initial_step: int, input_wait_timer: InputWaitTimer
+    ):
         super().__init__()
         self.config = config
         self.training = training
         self.data = data
         self.step = initial_step
-        self.input_clock = input_clock
+        self.input_wait_timer = input_wait_timer
         self.folder = pathlib.Path(config.run_dir) / "tensorboard"
         self.train_writer = tf.summary.create_file_writer(str(self.folder / "train"))
         self.validation_writer = tf.summary.create_file_writer(str(self.folder / "validation"))
@@ -152,7 +154,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
 
     def _restart_clocks(self):
         self._entry_start = time.perf_counter()
-        self._entry_waited = self.input_clock.seconds
+        self._entry_waited = self.input_wait_timer.seconds
 
     def _write_entry(self, batch, logs):
         means = summaries.means_since(logs, batch + 1, self._entry_logs, self._entry_batch)
@@ -169,7 +171,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
                 seconds = time.perf_counter() - self._entry_start
                 self.images_seen += steps * self.config.batch_size
                 self.seconds += seconds
-                waited = self.input_clock.seconds - self._entry_waited
+                waited = self.input_wait_timer.seconds - self._entry_waited
                 tf.summary.scalar("speed/images_per_second", steps * self.config.batch_size / seconds)
                 tf.summary.scalar("speed/step_ms", 1000 * seconds / steps)
                 tf.summary.scalar("speed/waiting_for_input_ms", 1000 * waited / steps)

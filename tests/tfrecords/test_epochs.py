@@ -13,7 +13,7 @@ from alexnet_tf.tfrecords.augmentation import Augmentation
 
 AUGMENTATION = Augmentation(images_per_crop=5)
 LEFT_OUT = ((0, 3), (2, 5), (4, 1), (4, 8))  # (shard, record)
-# (images, batch size, bytes of a record): one window or several; short runs, a last run that is shorter, one step.
+# (images, batch size, bytes of a record): one window or several; short blocks, a last block that is shorter, one step.
 SIZES = [(46, 10, 1e3), (5000, 128, 3e4), (100_003, 100, 1e5), (70_000, 128, 2e5), (9, 9, 1e9), (1, 1, 1.0)]
 
 
@@ -24,9 +24,9 @@ def epoch_of(order, epoch=0):
 
 @pytest.fixture
 def small_windows(monkeypatch):
-    """Windows of two steps of 12 images, and runs of 4 of the 46 records."""
+    """Windows of two steps of 12 images, and blocks of 4 of the 46 records."""
     monkeypatch.setattr(epochs, "WINDOW_IMAGES", 24)
-    monkeypatch.setattr(epochs, "MIN_RUNS", 10)
+    monkeypatch.setattr(epochs, "MIN_BLOCKS", 10)
 
 
 class TestEpochOrder:
@@ -56,18 +56,18 @@ class TestEpochOrder:
 
     def test_batch_has_records_from_all_over_the_epoch(self):
         order = epochs.EpochOrder(100_000, 3e4, 128, seed=0)
-        assert order.run_length == 32
-        runs = epoch_of(order) // order.run_length
-        assert np.mean([len(set(step)) for step in runs]) > 110
-        assert np.abs(runs.mean(axis=1) / runs.max() - 0.5).max() < 0.15
+        assert order.block_length == 32
+        blocks = epoch_of(order) // order.block_length
+        assert np.mean([len(set(step)) for step in blocks]) > 110
+        assert np.abs(blocks.mean(axis=1) / blocks.max() - 0.5).max() < 0.15
 
     @pytest.mark.parametrize("record_bytes", [1e3, 3.5e4, 2e5, 1e7])
-    def test_windows_and_runs_are_bounded(self, record_bytes):
+    def test_windows_and_blocks_are_bounded(self, record_bytes):
         order = epochs.EpochOrder(200_000, record_bytes, 10, seed=0)
         largest = max(len(order.window(0, window)) for window in (0, order.windows // 2, order.windows - 1))
         assert largest * 10 <= epochs.WINDOW_IMAGES
         assert largest == 1 or largest * 10 * record_bytes <= epochs.WINDOW_BYTES
-        assert order.run_length == 1 or order.run_length * record_bytes <= epochs.RUN_BYTES
+        assert order.block_length == 1 or order.block_length * record_bytes <= epochs.BLOCK_BYTES
         assert largest * 10 >= min(epochs.WINDOW_IMAGES, epochs.WINDOW_BYTES / record_bytes) / 2 or largest == 1
 
     def test_windows_of_an_epoch_are_of_one_size(self):
@@ -124,10 +124,10 @@ class TestLeftOutRecords:
         split = dataclasses.replace(split, count=46 - len(LEFT_OUT), shards=shards)
         return dataclasses.replace(description, splits=description.splits | {"train": split})
 
-    def test_runs_end_before_a_gap(self, tiny_data_dir, description):
+    def test_segments_end_before_a_gap(self, tiny_data_dir, description):
         found = records.Records.open(tiny_data_dir, description, "train")
         assert found.count == 42
-        paths, offsets, counts = found.runs(tf.range(42, dtype=tf.int64))
+        paths, offsets, counts = found.segments(tf.range(42, dtype=tf.int64))
         index = records.load_index(tiny_data_dir, description)["train"]
         assert list(counts.numpy()) == [3, len(index[0]) - 4, len(index[1]), 5, len(index[2]) - 6, len(index[3]), 1, 6,
                                         len(index[4]) - 9]  # fmt: skip
@@ -136,10 +136,10 @@ class TestLeftOutRecords:
         ]
         assert offsets.numpy()[1] == index[0][4]
 
-    def test_runs_end_with_their_file(self):
+    def test_segments_end_with_their_file(self):
         begins, ends = tf.constant([0, 100], tf.int64), tf.constant([100, 200], tf.int64)
         found = records.Records(tf.constant(["a", "b"]), tf.constant([0, 1]), begins, ends)
-        paths, offsets, counts = found.runs(tf.range(2, dtype=tf.int64))
+        paths, offsets, counts = found.segments(tf.range(2, dtype=tf.int64))
         assert [*paths.numpy()] == [b"a", b"b"] and [*offsets.numpy()] == [0, 100] and [*counts.numpy()] == [1, 1]
 
     @pytest.mark.slow

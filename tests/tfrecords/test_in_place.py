@@ -231,7 +231,7 @@ class TestOrder:
     @pytest.mark.parametrize("order", ["sorted", "random"])
     def test_warns_of_sorted_images(self, order, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(epochs, "WINDOW_IMAGES", 1000)
-        monkeypatch.setattr(epochs, "MIN_RUNS", 8)
+        monkeypatch.setattr(epochs, "MIN_BLOCKS", 8)
         monkeypatch.setattr(in_place, "STATISTICS_IMAGES", 20)
         content = encoded(photo(8, 8), "PNG")
         of_files = np.random.default_rng(0).permutation(np.arange(4000) % 50).reshape(8, 500)

@@ -123,7 +123,7 @@ class TestGoogleStorage:
             "from alexnet_tf.tfrecords import record_files, records; import tensorflow as tf;"
             "places = tf.data.Dataset.from_tensors(('gs://bucket/records', tf.constant(0, tf.int64)));"
             "read = lambda *place: records.read_records(*place, tf.constant(1, tf.int64));"
-            "print(len(list(records.interleave(places, read))))"
+            "print(len(list(records.read_in_parallel(places, read))))"
         )
         with google_storage(tmp_path / "buckets", tmp_path) as (environment, requests):
             command = [sys.executable, "-c", code]

@@ -92,7 +92,7 @@ class Received:
     epochs: int
     callbacks: list
     worker: Any
-    input_clock: Any
+    input_wait_timer: Any
 
     @property
     def network(self):
