@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+import types
 
 import pytest
 from interruptions import (
@@ -19,27 +20,59 @@ from interruptions import (
     wait_for_step,
     workers_of,
 )
-from programs import ENVIRONMENT
+from programs import ENVIRONMENT, call
 
 from alexnet_tf.distribution import local_workers
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.long), 1])
-def test_killed_worker_is_named_and_all_resume_automatically(victim, data_dir, tmp_path):
-    process = start(command("multi_worker", data_dir, tmp_path / "run", "--max_restarts=1", *FEW_STEPS))
-    wait_for_step(process, tmp_path / "run", 2)
+@pytest.fixture(scope="module", params=[pytest.param(0, marks=pytest.mark.long), 1])
+def killed(request, data_dir, tmp_path_factory):
+    """A run that was automatically restarted after one of its workers was killed: its folder, this worker, and what it
+    printed."""
+    folder, victim = tmp_path_factory.mktemp("killed") / "run", request.param
+    process = start(command("multi_worker", data_dir, folder, "--max_restarts=1", *FEW_STEPS))
+    wait_for_step(process, folder, 2)
     os.kill(workers_of(process)[victim], signal.SIGKILL)
     output, errors = process.communicate()
     assert process.returncode == 0, errors
-    assert f"Worker {1 - victim} stops: worker {victim} (localhost:" in errors
-    # -9 or, if the other worker noticed first, its 69.
-    assert re.search(r"A worker ended with status (-9|69)\. Restart 1 of 1\.", errors)
-    assert "Resuming after step" in output and "Trained to the end of epoch 2" in output
-    if victim == 0:
-        finish(command("multi_worker", data_dir, tmp_path / "uninterrupted", *FEW_STEPS))
-        assert_same_weights(tmp_path / "run", tmp_path / "uninterrupted")
+    return types.SimpleNamespace(folder=folder, victim=victim, output=output, errors=errors)
+
+
+class TestKill:
+    def test_killed_worker_is_named_and_all_resume_automatically(self, killed, data_dir, tmp_path):
+        assert f"Worker {1 - killed.victim} stops: worker {killed.victim} (localhost:" in killed.errors
+        # -9 or, if the other worker noticed first, its 69.
+        assert re.search(r"A worker ended with status (-9|69)\. Restart 1 of 1\.", killed.errors)
+        assert killed.output.count("2 replicas on 2 workers") == 2
+        assert killed.output.count("Resuming after step") == 1
+        assert killed.output.count("Trained to the end of epoch 2") == 1
+        if killed.victim == 0:
+            finish(command("multi_worker", data_dir, tmp_path / "uninterrupted", *FEW_STEPS))
+            assert_same_weights(killed.folder, tmp_path / "uninterrupted")
+
+    def test_only_the_chief_writes(self, killed):
+        assert {path.name for path in killed.folder.iterdir()} == {
+            ".lock",
+            "best.keras",
+            "checkpoints",
+            "config.json",
+            "dataset.json",
+            "initial_kernels.npz",
+            "model.keras",
+            "statistics.npz",
+            "tensorboard",
+            "training.json",
+        }
+        event_files = [path.name for path in (killed.folder / "tensorboard").rglob("events*")]
+        # events.out.tfevents.TIME.HOST.PROCESS: of the chief before and after the restart.
+        assert len({name.split(".")[5] for name in event_files}) == 2
+
+    def test_metrics_are_those_of_all_workers_images(self, killed, data_dir):
+        reported = json.loads((killed.folder / "training.json").read_text())
+        evaluation = call("evaluate", f"--model={killed.folder}", f"--data_dir={data_dir}", "--noten_views")
+        assert f"{reported['val_top1_error']:.2%}" in evaluation
 
 
 @pytest.mark.long
