@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from alexnet_tf.distribution import strategies
 from alexnet_tf.tfrecords import reader
 from alexnet_tf.training import callbacks, checkpoints
 from alexnet_tf.training.health_checks import TrainingHealthChecks
@@ -55,11 +56,17 @@ class TestResume:
     def run_dir(self, saved_run, tmp_path):
         return shutil.copytree(saved_run, tmp_path / "run")
 
-    def test_run_resumes_after_its_checkpoint(self, run_dir, start, capsys):
+    def test_run_resumes_after_its_checkpoint(self, run_dir, start, monkeypatch, capsys):
+        agreed = []
+        monkeypatch.setattr(strategies, "check_workers_agree", lambda strategy, worker, values: agreed.append(values))
         received = start(run_dir)
         assert "Resuming after step 9, in epoch 3." in capsys.readouterr().out
         saver, logger = received.callback(callbacks.SaveCheckpoints), received.callback(TensorBoardLogger)
         assert received.start.step == saver.step == logger.step == 9
+        (values,) = agreed  # by all workers, whose paths may differ
+        expected = {"step": 9, "jit": "auto", "data.checksum": saver.settings["data.checksum"]}
+        expected |= {"batch_size": 10, "run_dir": None, "data_dir": None}
+        assert values | expected == values
         assert received.callback(DivideRateOnPlateau).state["divisions"] == 2
         saved = keras.models.load_model(run_dir / "model.keras")
         for weight, expected in zip(received.network.get_weights(), saved.get_weights(), strict=True):
