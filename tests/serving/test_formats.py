@@ -9,7 +9,7 @@ import tensorflow as tf
 from programs import image_files, run, run_well
 
 from alexnet_tf.model import build_alexnet, load_model
-from alexnet_tf.serving import exporter, formats, parity
+from alexnet_tf.serving import exporter, formats, parity, signatures
 from alexnet_tf.tfrecords import reader
 
 CARD = "assets/model_card.md"
@@ -65,6 +65,20 @@ class TestConversions:
         (tmp_path / "none.png").write_bytes(b"no image")
         result = run("predict", f"--model={tmp_path / 'served' / '1'}", tmp_path / "none.png")
         assert "none.png: not an image that can be read" in result.stderr
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_signatures_compute_in_the_precision_asked_for(precision, untrained, tmp_path, monkeypatch):
+    received = []
+
+    def make_signatures(model, *_):
+        received.append(model)
+        raise InterruptedError
+
+    monkeypatch.setattr(signatures, "make_signatures", make_signatures)
+    with pytest.raises(InterruptedError):
+        exporter.export_model(*untrained, tmp_path, formats.ExportConfig(precision=precision))
+    assert {received[0].get_layer(name).compute_dtype for name in ("conv2", "fc7")} == {precision}
 
 
 @pytest.mark.slow

@@ -70,6 +70,8 @@ def test_page_says_what_is_unknown(untrained):
     card = model_card.collect(*untrained, None, "served", 3) | {"format": "savedmodel", "precision": "float32"}
     page = model_card.as_markdown(card)
     assert "None" not in page
+    fast = "Fast on processors with AVX512_BF16 or AMX"
+    assert fast not in page and fast in model_card.as_markdown(card | {"precision": "bfloat16"})
     assert page.startswith("# AlexNet for 10 classes of unrecorded data\n")
     assert "Unknown: there is no config.json next to the model." in page
     assert "an amount that is not measured" in page
