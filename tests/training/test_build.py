@@ -148,7 +148,8 @@ class TestMakeOptimizer:
         for optimizer in (paper, lars):
             assert (optimizer.momentum, optimizer.weight_decay, optimizer.reduce_dtype) == (0.7, 0.002, "float16")
             assert (optimizer.decay_biases, optimizer.layer_decays) == (decay_biases, {"conv1": 0.0})
-        assert lars.trust == 0.01
+        assert (lars.trust, lars.scale_biases) == (0.01, False)
+        assert make_optimizer(optimizer="lars", lars_biases=True).scale_biases
 
 
 def known_loss(training):

@@ -29,6 +29,8 @@ class TestGradientNorms:
             loss = keras.losses.sparse_categorical_crossentropy(labels, model(inputs, training=True))
             loss = tf.reduce_mean(loss)
         expected = [np.linalg.norm(gradient) for gradient in tape.gradient(loss, [kernel.value for kernel in kernels])]
+        lengths = [norms.weight_norm(kernel) for kernel in kernels]
+        np.testing.assert_allclose(lengths, [np.linalg.norm(kernel) for kernel in kernels], rtol=1e-5)
         norms.enable(True)
         model.train_on_batch(inputs, labels)
         np.testing.assert_allclose([norms.norm(kernel) for kernel in kernels], expected, rtol=1e-4)

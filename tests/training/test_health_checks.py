@@ -47,19 +47,21 @@ class TestTrainingHealthChecks:
         assert caplog.text.count("The loss has been at chance level") == warnings
 
     @pytest.mark.parametrize(
-        "counts, loss, learned",
+        "counts, class_weights, loss, learned",
         [
-            ([50, 50], math.log(2), False),
-            ([50, 50], 0.9 * math.log(2), True),
-            ([50, 50], 2.0, True),  # not at chance: it diverges
-            ([90, 10], math.log(2), False),
-            ([90, 10], 0.325, False),  # the loss of predicting 90 % and 10 %
-            ([90, 10], 0.30, True),
-            ([90, 10, 0], 0.325, False),
+            ([50, 50], "none", math.log(2), False),
+            ([50, 50], "none", 0.9 * math.log(2), True),
+            ([50, 50], "none", 2.0, True),  # not at chance: it diverges
+            ([90, 10], "none", math.log(2), False),
+            ([90, 10], "none", 0.325, False),  # the loss of predicting 90 % and 10 %
+            ([90, 10], "none", 0.30, True),
+            ([90, 10, 0], "none", 0.325, False),
+            ([90, 10], "balanced", math.log(2), False),
+            ([90, 10], "balanced", 0.325, True),
         ],
     )
-    def test_loss_at_chance_at_the_end_gives_advice(self, counts, loss, learned, make_config):
-        checks = health_checks.TrainingHealthChecks(make_config(), counts)
+    def test_loss_at_chance_at_the_end_gives_advice(self, counts, class_weights, loss, learned, make_config):
+        checks = health_checks.TrainingHealthChecks(make_config(class_weights=class_weights), counts)
         checks.on_epoch_end(0, {"loss": loss})
         advice = checks.advice()
         if learned:

@@ -102,6 +102,8 @@ class TestValidation:
         assert images.shape == (10, 56, 56, 3)
         assert sorted(numbers(images.numpy())) == list(range(100, 110))
         np.testing.assert_array_equal(labels, images[:, 0, 0, 2] % 2)
+        halves = [images for worker in (0, 1) for images, _ in open_data().validation(reader.Share(worker, 2))]
+        np.testing.assert_array_equal(np.concatenate(halves), images)
 
 
 class TestTraining:
