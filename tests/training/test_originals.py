@@ -178,6 +178,14 @@ def test_phases_follow_the_notes(recipe, read_config):
 CONVS = {"conv1": (0.01, 0), "conv2": (0.01, 1), "conv3": (0.03, 0), "conv4": (0.03, 1), "conv5": (0.03, 1)}
 HIDDEN = {"fc6": (0.01, 1), "fc7": (0.01, 1)}
 CIFAR = {"conv1": (0.0001, 0), "conv2": (0.01, 0), "local3": (0.04, 0), "local4": (0.04, 0), "fc10": (0.01, 0)}
+
+
+def caffe(bias):
+    """The values of Caffe's files; this is the bias of all layers but conv1, conv3 and fc8."""
+    convs = {f"conv{i}": (0.01, 0 if i in (1, 3) else bias) for i in range(1, 6)}
+    return convs | {"fc6": (0.005, bias), "fc7": (0.005, bias), "fc8": (0.01, 0)}
+
+
 INITIAL = {
     **dict.fromkeys(
         [name for name in VARIANTS if name.startswith("original") and "six" not in name],
@@ -188,9 +196,13 @@ INITIAL = {
     | {"conv6": (0.03, 1)}
     | HIDDEN
     | {"fc_linear": (0.01, 0), "fc8": (0.01, 0)},
-    "cuda_convnet2": CONVS | HIDDEN | {"fc8": (0.01, -7)},  # layers-imagenet-1gpu.cfg
+    # layers-imagenet-1gpu.cfg
+    **dict.fromkeys(("cuda_convnet2", "krizhevsky_2014"), CONVS | HIDDEN | {"fc8": (0.01, -7)}),
     "cifar_13pct": CIFAR,
     "cifar_11pct": CIFAR,
+    # Caffe, models/bvlc_alexnet/train_val.prototxt and models/bvlc_reference_caffenet/train_val.prototxt
+    **dict.fromkeys(("caffe", "caffe_224"), caffe(0.1)),
+    "caffenet": caffe(1),
     # nvcaffe, models/alexnet_bn/train_val2_fp16.prototxt
     "batch_norm_32k": {f"conv{i}": (0.01, 0.01) for i in range(1, 6)}
     | {"fc6": (0.005, 0.1), "fc7": (0.005, 0.1), "fc8": (0.01, 0.01)},
