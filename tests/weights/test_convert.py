@@ -205,11 +205,12 @@ class TestReadClassNames:
 
 
 class TestOwnModels:
-    def test_saved_model_with_other_columns(self, tmp_path):
+    @pytest.mark.parametrize("suffix", ["keras", "h5"])
+    def test_saved_model_with_other_columns(self, suffix, tmp_path):
         model = build_alexnet("testing", 3, initializer="he_normal", input_scale=0.0125)
-        model.save(tmp_path / "model.keras")
+        model.save(tmp_path / f"model.{suffix}")
         (tmp_path / "names.txt").write_text("a\nb\nc\n")
-        flags = [f"--input={tmp_path / 'model.keras'}", f"--class_names={tmp_path / 'names.txt'}"]
+        flags = [f"--input={tmp_path / 'model'}.{suffix}", f"--class_names={tmp_path / 'names.txt'}"]
         call("convert", *flags, f"--output_dir={tmp_path / 'merged'}", "--columns=merged")
         merged = load_model(tmp_path / "merged")
         assert [len(layer.kernels) for layer in merged.layers if hasattr(layer, "kernels")] == [1, 2, 1, 2, 2, 1, 1, 1]
