@@ -54,12 +54,15 @@ def test_folder_gives_json_lines_and_a_panel(server, saved, photos, tmp_path):
     assert Image.open(tmp_path / "panel.png").size[0] > 500
 
 
-def test_table_has_a_line_for_each_file(server, saved, photos):
-    path = photos / "image-0.png"
-    output = call("client", f"--server={server.address('grpc')}", "--signature=ten_view", path)
+def test_table_has_a_line_for_each_file(server, saved, photos, capsys):
+    path, address = photos / "image-0.png", f"--server={server.address('grpc')}"
+    output = call("client", address, "--signature=ten_view", path)
     names, probabilities = expected(saved, path, "ten_view")
     row = "  ".join(f"{p:6.2%} {name}" for name, p in zip(names, probabilities, strict=True))
     assert output == f"{path}  {row}\n"
+    with pytest.raises(SystemExit):
+        call("client", address, "--version=9", path)
+    assert "not found" in capsys.readouterr().err
 
 
 def test_missing_path_and_absent_server_are_named(photos):

@@ -1,6 +1,9 @@
 """ONNX, LiteRT, OpenVINO and bfloat16 exports predict the same as the trained model."""
 
+import functools
+import itertools
 import json
+import types
 
 import keras
 import numpy as np
@@ -141,7 +144,7 @@ class TestErrors:
 
 
 class TestMeasure:
-    def test_report_has_agreement_difference_and_errors(self):
+    def test_report_has_agreement_difference_errors_and_latency(self, monkeypatch):
         images = np.zeros((4, 2, 2, 3), "uint8")
         images[:, 0, 0, 0] = range(4)
         labels = np.array([0, 1, 1, 0])
@@ -151,9 +154,11 @@ class TestMeasure:
 
         reference = predictor([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.6, 0.4]])
         candidate = predictor([[0.9, 0.1], [0.2, 0.8], [0.55, 0.45], [0.6, 0.4]])
+        clock = types.SimpleNamespace(perf_counter=functools.partial(next, itertools.count(step=0.5)))
+        monkeypatch.setattr(parity, "time", clock)
         report = parity.measure(candidate, reference, images, labels, batch_size=3)
         assert report["images"] == 4
         assert report["top1_agreement"] == 0.75
         assert report["largest_difference"] == pytest.approx(0.25)
         assert report["top1_error"] == {"candidate": 0.25, "reference": 0.0}
-        assert all(times["candidate"] > 0 and times["reference"] > 0 for times in report["latency_ms"].values())
+        assert report["latency_ms"] == {size: {"candidate": 500, "reference": 500} for size in ("1", "32")}
