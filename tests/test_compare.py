@@ -5,6 +5,7 @@ import pathlib
 import matplotlib
 import numpy as np
 import pytest
+from made_photos import encoded, exif, photo
 from PIL import Image
 from programs import call
 
@@ -53,6 +54,12 @@ def test_hidden_files_and_files_without_a_counterpart_are_skipped(tmp_path, caps
     a, b = tmp_path / "a", tmp_path / "b"
     assert compare.find_pairs([str(a), str(b)]) == {"x.png": (a / "x.png", b / "x.png")}
     assert capsys.readouterr().out == f"Skipped: {a / 'only.png'} has no counterpart in {b}\n"
+
+
+def test_photographs_are_turned_upright(tmp_path):
+    image = photo(40, 60)
+    (tmp_path / "turned.png").write_bytes(encoded(image, "PNG", exif=exif(6)))
+    np.testing.assert_array_equal(compare._read(tmp_path / "turned.png"), np.rot90(image, -1))
 
 
 @pytest.mark.parametrize(
