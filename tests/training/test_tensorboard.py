@@ -46,8 +46,9 @@ class TestEventFiles:
 @pytest.fixture(scope="module")
 def get(whole_run):
     """A function that requests a run's data from TensorBoard, as its pages do."""
+    # Without its data server, with which it talks by gRPC: processes that other tests fork would inherit this.
     server = program.TensorBoard()
-    server.configure(argv=["tensorboard", f"--logdir={whole_run.folder.parent}", "--port=0"])
+    server.configure(argv=["tensorboard", f"--logdir={whole_run.folder.parent}", "--port=0", "--load_fast=false"])
     address = server.launch()
 
     def get(path, **parameters):
