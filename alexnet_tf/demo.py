@@ -138,7 +138,7 @@ def _summarize(source, transfer, exported, seconds):
         "val_top5_error_center_crop": evaluation["center_crop"]["top5_error"],
         "chance_top1_error": evaluation["chance"]["top1_error"],
         "chance_top5_error": evaluation["chance"]["top5_error"],
-        "images_per_second": training["images_per_second"],
+        "images_per_second": training.get("images_per_second"),
         "seconds": sum(seconds.values()),
         "seconds_per_step": seconds,
         "tensorboard": str(run_dir / "tensorboard"),

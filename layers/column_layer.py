@@ -158,7 +158,7 @@ class ColumnLayer(keras.layers.Layer):
         if self.groups < 1 or count < 1 or count % self.groups:
             raise ValueError(
                 f"`{argument}` must be a positive multiple of `groups`. "
-                f"Received: {argument}={count}, groups={self.groups}"
+                f"Received: {argument}={count}, groups={self.groups} in {self.name}"
             )
         return count // self.groups
 

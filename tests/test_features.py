@@ -130,7 +130,7 @@ class TestImageFiles:
 class TestMistakes:
     def test_missing_layer(self, untrained_dir, data_dir, tmp_path):
         flags = [f"--model={untrained_dir}", f"--data_dir={data_dir}", f"--output={tmp_path / 'a.npz'}", "--layers=fc9"]
-        with pytest.raises(ValueError, match="Layers must be among mean_image, "):
+        with pytest.raises(ValueError, match="`layers` must be among mean_image, "):
             call("extract_features", *flags)
 
     @pytest.mark.parametrize(

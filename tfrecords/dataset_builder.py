@@ -152,7 +152,7 @@ def _load_complete(data_dir: pathlib.Path, settings: dict[str, Any]) -> schema.D
         return None
     if (data_dir / _UNFINISHED_FILE).exists():
         _delete_leftovers(data_dir)
-    print(f"{data_dir} is complete: nothing to build.")
+    print(f"Using {data_dir}, which is complete.")
     return description
 
 

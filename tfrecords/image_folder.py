@@ -114,7 +114,8 @@ def _skip_levels(folder: pathlib.Path) -> pathlib.Path:
 def _list_folders(folder: pathlib.Path) -> list[pathlib.Path]:
     """The sorted folders in a folder, without hidden ones."""
     if not folder.is_dir():
-        raise ValueError(f"{folder} must be a folder with one folder of images per class. It is not a folder.")
+        problem = "It is not a folder." if folder.exists() else "It does not exist."
+        raise ValueError(f"{folder} must be a folder with one folder of images per class. {problem}")
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
@@ -123,10 +124,12 @@ def _list_classes(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     folders = _list_folders(folder)
     others = [path for path in folder.iterdir() if not path.is_dir() and not path.name.startswith(".")]
     _print_skipped(folder, "files outside of the folders of classes", others)
+    if not folders:
+        raise ValueError(f"{folder} must contain one folder of images for each class. Found no folders of classes.")
     if len(folders) < 2 or all(split_of(child.name) for child in folders):
         raise ValueError(
             f"{folder} must contain one folder of images for each of at least 2 classes, not all with the names of "
-            f"splits. Found: {', '.join(child.name for child in folders) or 'no folders'}"
+            f"splits. Found: {', '.join(child.name for child in folders)}"
         )
     classes, targets = {}, {}
     for child in folders:

@@ -108,7 +108,7 @@ def _load_complete(data_dir: pathlib.Path, settings: dict[str, Any]) -> schema.D
     except ValueError as error:
         print(f"{error}. Indexing the records again.")
         return None
-    print(f"{data_dir} is complete: nothing to index.")
+    print(f"Using {data_dir}, which is complete.")
     return description
 
 

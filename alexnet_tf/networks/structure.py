@@ -180,7 +180,7 @@ def check_layers(model: keras.Model, names: Sequence[str]) -> None:
     known = [layer.name for layer in network_layers(model)]
     for name in names:
         if name not in known:
-            raise ValueError(f"Layers must be among {', '.join(known)}. Received: {name!r}")
+            raise ValueError(f"`layers` must be among {', '.join(known)}. Received: {name!r}")
 
 
 def features(model: keras.Model, names: Sequence[str], output: str | None = None) -> keras.Model:

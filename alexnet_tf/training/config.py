@@ -130,7 +130,7 @@ class TrainConfig(record_format.RecordFormat, execution.Execution):
     init_layers: tuple[str, ...] = option(
         (), "With --init_from: the layers to take from it, e.g. conv1,conv2. The others start with initial weights."
     )
-    new_head: bool = option(False, "With --init_from: start with a new classifier, for other classes.")
+    new_head: bool = option(False, "With --init_from: start with a new head (the last layer, fc8), for other classes.")
     freeze: tuple[str, ...] = option((), "Layers that are not trained, e.g. conv1,conv2.")
     cache_features: bool = option(
         False,

@@ -160,7 +160,8 @@ def _make_data(config):
     # As in the paper, images are an eighth larger than the crops.
     image_px = 256 if 128 < crop_px <= 256 else crop_px * 8 // 7
     folder = pathlib.Path(config.run_dir) / "data"
-    print(f"Making {folder}, which alexnet-evaluate takes as --data_dir. alexnet-tfrecords makes one for several runs.")
+    if not (folder / schema.DATASET_FILE).exists():
+        print(f"Making {folder}, a data set for alexnet-evaluate too. alexnet-tfrecords makes one for several runs.")
     if config.data_dir.startswith("tfrecords:"):
         given_format = record_format.given_format(config, "data_dir")
         in_place.index_in_place(config.data_dir, folder, image_px=image_px, record_format=given_format)

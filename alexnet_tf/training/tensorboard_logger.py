@@ -202,10 +202,10 @@ class TensorBoardLogger(keras.callbacks.Callback):
             "epochs": epoch + 1,
             "val_top1_error": 1 - logs["val_top1"],
             "val_top5_error": 1 - logs["val_top5"],
-            # Without the first step of each epoch, which may compile.
-            "images_per_second": self.images_seen / self.seconds if self.seconds else 0.0,
             "records_left_out": len(self.data.skipped),
         }
+        if self.seconds:  # of the steps after the first of each epoch, which may compile
+            summary["images_per_second"] = self.images_seen / self.seconds
         write_json(pathlib.Path(self.config.run_dir) / "training.json", summary)
 
     def _draw_kernels(self):

@@ -50,4 +50,7 @@ def find_model(path: str | pathlib.Path) -> pathlib.Path:
         return file
     if (path / "config.json").is_file():
         return path  # unzipped, as Keras saves to the Hub
-    raise ValueError(f"No model found: {file} does not exist. Give a run folder or a .keras file.")
+    raise ValueError(
+        f"No model found: {file} does not exist. Give a run folder, a .keras file, or the name of published weights "
+        "(alexnet-describe --weights lists them)."
+    )

@@ -49,7 +49,7 @@ class TestOcclude:
         [
             ({"square_px": 13}, "`square_px` must be from 1"),
             ({"step_px": -1}, "`step_px` must be from 1"),
-            ({"layer": "dense"}, "Layers must be among"),
+            ({"layer": "dense"}, "`layers` must be among"),
         ],
     )
     def test_impossible_arguments(self, changes, message):

@@ -88,7 +88,7 @@ class TestOptimizeInputs:
         assert picture.ndim == 3
 
     @pytest.mark.parametrize(
-        "layer, maps, message", [("conv9", [0], "Layers must be among"), ("conv1", [400], "`feature_maps` must be")]
+        "layer, maps, message", [("conv9", [0], "`layers` must be among"), ("conv1", [400], "`feature_maps` must be")]
     )
     def test_missing_layers_and_maps(self, layer, maps, message):
         with pytest.raises(ValueError, match=message):

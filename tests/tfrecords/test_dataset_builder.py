@@ -156,7 +156,7 @@ class TestSecondCall:
         build()
         before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").iterdir()}
         build()
-        assert "is complete: nothing to build" in capsys.readouterr().out
+        assert "data, which is complete.\n" in capsys.readouterr().out
         with pytest.raises(ValueError, match=r"image_px was 16 and is now 20; .*resize was 'crop' .*seed was 0 and is"):
             build(image_px=20, seed=3, resize="warp")
         assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data").iterdir()} == before

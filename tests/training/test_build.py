@@ -111,7 +111,7 @@ class TestBuildNetwork:
         assert differing == others
 
     def test_unknown_init_layer_is_refused(self, source, build_network):
-        with pytest.raises(ValueError, match=r"does not fit: Layers must be among .* Received: 'conv9'"):
+        with pytest.raises(ValueError, match=r"does not fit: `layers` must be among .* Received: 'conv9'"):
             build_network(init_from=source[1], init_layers=("conv9",))
 
     @pytest.mark.parametrize("names", [("a", "b", "c"), ("odd", "even")])

@@ -75,7 +75,7 @@ class TestSources:
         assert {name: split.count for name, split in data.description.splits.items()} == {"train": 46, "validation": 10}
         assert "Making" in capsys.readouterr().out
         open_data(**source)
-        assert "nothing to build" in capsys.readouterr().out
+        assert capsys.readouterr().out == f"Using {tmp_path / 'data'}, which is complete.\n"
 
     def test_third_party_records_are_indexed_in_the_run_and_stay(self, open_data, tmp_path, capsys):
         for split, count in (("train", 46), ("validation", 10)):
