@@ -102,11 +102,8 @@ def build_network(config: TrainConfig, data: Data, column_devices: list[str] | N
             transfer.copy_weights(source, network, config.new_head, config.init_layers)
         except ValueError as error:
             raise ValueError(f"The model of `init_from`, {config.init_from}, does not fit: {error}") from error
-    trainable = {layer.name: layer for layer in network.layers if layer.trainable_weights}
     for name in config.freeze:
-        if name not in trainable:
-            raise ValueError(f"`freeze` must name trainable layers: {', '.join(trainable)}. Received: {name!r}")
-        trainable[name].trainable = False
+        network.get_layer(name).trainable = False
     return network
 
 

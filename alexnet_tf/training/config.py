@@ -2,11 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from alexnet_tf.cli import option
-from alexnet_tf.networks import variants
+from alexnet_tf.networks import rows, variants
 from alexnet_tf.tfrecords import record_format
 from alexnet_tf.training import execution
 from alexnet_tf.training.phases import parse_phases
@@ -205,6 +205,7 @@ class TrainConfig(record_format.RecordFormat, execution.Execution):
                 f"Received: schedule={self.schedule}, step_epochs={self.step_epochs}"
             )
         self._check_phases()
+        self._check_layer_names()
         if (self.new_head or self.init_layers) and not self.init_from:
             raise ValueError(
                 "`new_head` and `init_layers` need `init_from`. Without it all layers start with initial weights."
@@ -238,6 +239,25 @@ class TrainConfig(record_format.RecordFormat, execution.Execution):
                 f"`learning_rate` must be that of the first phase, {first}. Received: {self.learning_rate}. Change the "
                 "rates of --phase, or all rates by --scale_lr."
             )
+
+    def _check_layer_names(self):
+        variant = variants.VARIANTS[self.variant]
+        trained = [shape.name for shape in rows.trace(variant, num_classes=2) if shape.parameters]
+        untrained = {"mean_image", *(row.name for row in variant.layers)} - set(trained)
+        given: dict[str, Collection[str]] = {
+            "freeze": self.freeze,
+            "init_layers": [name for name in self.init_layers if name not in untrained],
+            "layer_decays": self.layer_decays,
+            "layer_rates": [name.partition("/")[0] for name in self.layer_rates if name != "bias"],
+        }
+        if self.phase:
+            given["phase"] = [name.partition("/")[0] for each in parse_phases(self.phase) for name in each.layers]
+        for argument, names in given.items():
+            if unknown := [name for name in names if name not in trained]:
+                raise ValueError(
+                    f"`{argument}` must name trainable layers of {self.variant}: {', '.join(trained)}. "
+                    f"Received: {unknown[0]!r}"
+                )
 
     @property
     def makes_data(self) -> bool:

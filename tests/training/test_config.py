@@ -33,6 +33,11 @@ class TestChecks:
         [
             ({"new_head": True}, "`new_head` and `init_layers` need `init_from`"),
             ({"init_layers": ("conv1",)}, "need `init_from`"),
+            ({"freeze": ("norm1",)}, "`freeze` must name trainable layers of testing: conv1, .*Received: 'norm1'"),
+            ({"layer_rates": {"conv9/bias": 1.0}}, "`layer_rates` must name .*Received: 'conv9'"),
+            ({"layer_decays": {"conv9": 1.0}}, "`layer_decays` must name .*Received: 'conv9'"),
+            ({"init_from": "a.keras", "init_layers": ("conv9",)}, "`init_layers` must name .*Received: 'conv9'"),
+            (PHASES | {"phase": ("1 weights=0.01", "9 weights=0.01 conv9=0")}, "`phase` must name .*: 'conv9'"),
             ({"label_smoothing": 1.0}, r"must be in \[0, 1\). Received: label_smoothing=1.0"),
             ({"label_smoothing": -0.1}, "label_smoothing=-0.1"),
             ({"learning_rate": -0.01}, "`learning_rate` must be above 0. Received: learning_rate=-0.01"),

@@ -131,7 +131,7 @@ class TestFollowPhases:
             assert multipliers(optimizer) == pytest.approx(expected), step
             follow.on_train_batch_end(step % 4)
 
-    def test_unknown_layer_is_refused_before_the_first_step(self, optimizer, make_config):
-        config = make_config(schedule="phases", phase=("1 weights=0.01", "9 weights=0.01 conv9=0"))
+    def test_layer_that_is_not_trained_is_refused_before_the_first_step(self, optimizer, make_config):
+        config = make_config(schedule="phases", phase=("1 weights=0.01", "9 weights=0.01 conv3=0"))
         with pytest.raises(ValueError, match=r"must be for .* a trainable layer"):
             schedules.start_schedule(config, optimizer, 4)
