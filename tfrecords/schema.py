@@ -38,6 +38,7 @@ INTERPOLATIONS = ("bilinear", "area")
 RESIZES = ("crop", "warp")  # the central square, as in section 2; or both sides, whatever the aspect ratio
 DATASET_FILE = "dataset.json"
 _FORMAT_VERSION = 2
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")  # by which a folder of images is recognized
 
 
 def shard_name(split: str, index: int, count: int) -> str:
@@ -219,6 +220,9 @@ def _remedy(data_dir: str | pathlib.Path) -> str:
         remedy = "Build it with `alexnet-tfrecords` on a disk and copy it."
     else:
         remedy = f"`alexnet-tfrecords --source=... --data_dir={data_dir}` builds it or finishes an interrupted build."
+        inside = pathlib.Path(data_dir).glob("*")  # nothing if there is no such folder
+        if any(path.is_dir() or path.suffix.lower() in _IMAGE_SUFFIXES for path in inside):
+            remedy += f" For a folder of images per class: `alexnet-train --data_dir=folder:{data_dir}`."
     if has_records:
         remedy += (
             f" If the folder holds third-party TFRecords: `alexnet-train --data_dir=tfrecords:{data_dir}` reads them "
