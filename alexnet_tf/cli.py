@@ -283,6 +283,13 @@ def define_overwrite():
     flags.DEFINE_bool("overwrite", False, "Replace existing files.")
 
 
+def check_exists(*paths: str | pathlib.Path) -> None:
+    """Raises ValueError if a file or folder does not exist."""
+    for path in paths:
+        if not pathlib.Path(path).exists():
+            raise ValueError(f"{path} does not exist.")
+
+
 def check_outputs(argument, paths, overwrite, inputs=(), makes_folder=False):
     """Refuses to overwrite files, or to write into a missing folder, before any work is done.
 

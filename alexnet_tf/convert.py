@@ -18,6 +18,7 @@ from absl import flags, logging
 from alexnet_tf import cli, files
 from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.tfrecords import schema
+from alexnet_tf.weights import published
 
 
 def define_flags():
@@ -61,11 +62,12 @@ def main(arguments):
     if output_dir.exists() or output_dir.is_symlink():
         raise ValueError(f"`output_dir` must not exist yet. Received: {flag.output_dir}")
 
+    published.check_model(flag.input)
     # Imported here, so that --help and flag errors do not wait for TensorFlow.
     from alexnet_tf import model
     from alexnet_tf.networks import descriptions, layer_table
     from alexnet_tf.serving import model_card
-    from alexnet_tf.weights import caffe_files, pretrained, pretrained_files, published, transfer
+    from alexnet_tf.weights import caffe_files, pretrained, pretrained_files, transfer
 
     path, run, described = pathlib.Path(flag.input), None, None
     name = pretrained.published_name(flag.input)

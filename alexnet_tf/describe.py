@@ -34,6 +34,7 @@ def define_flags():
 def main(arguments):
     flag = flags.FLAGS
     if arguments:
+        cli.check_exists(*arguments)
         from alexnet_tf import identification  # imports TensorFlow
 
         print("\n".join(map(identification.describe_file, arguments)), end="")

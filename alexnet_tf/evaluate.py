@@ -18,6 +18,8 @@ from absl import flags
 
 from alexnet_tf import cli
 from alexnet_tf.evaluation import files
+from alexnet_tf.tfrecords import schema
+from alexnet_tf.weights import published
 
 EXIT_WORSE = 1  # an error is larger than expected
 _ILSVRC_IMAGES = 50_000  # validation images, which published errors refer to
@@ -93,7 +95,7 @@ def main(arguments):
 
 
 def _check_flags(flag):
-    """Raises ValueError if flags contradict each other, or an output file exists."""
+    """Raises ValueError if flags contradict each other, an output file exists, or a model or the data set does not."""
     files.check_unique("model", flag.model)
     expected = files.parse_expected(flag.expect)
     if not flag.ten_views and any(files.EXPECTED[name][0] == "ten_views" for name in expected):
@@ -109,13 +111,16 @@ def _check_flags(flag):
             raise ValueError(f"`save_predictions` requires runs with different names. Received: {names}")
         outputs = [pathlib.Path(flag.save_predictions) / f"{name}.npz" for name in names]
         cli.check_outputs("save_predictions", outputs, flag.overwrite, flag.model, makes_folder=True)
+    for path in flag.model:
+        (cli.check_exists if files.is_saved(path) else published.check_model)(path)
+    schema.load_description(flag.data_dir)
 
 
 def _evaluate(flag, worker):
     """Predicts on all workers; the chief measures and writes the results."""
     from alexnet_tf.distribution import strategies
     from alexnet_tf.evaluation import predictions
-    from alexnet_tf.tfrecords import schema, verify
+    from alexnet_tf.tfrecords import verify
 
     strategy = strategies.make_strategy(flag.strategy, worker)
     description = schema.load_description(flag.data_dir)
@@ -177,7 +182,7 @@ def _report(flag, models, records_skipped):
 
 def _expected(flag, num_images):
     """The errors to compare with, in percent: those in --expect, or the published errors of published weights."""
-    from alexnet_tf.weights import pretrained, published
+    from alexnet_tf.weights import pretrained
 
     name = pretrained.published_name(flag.model[0]) if len(flag.model) == 1 else None
     if flag.expect or name is None or flag.split != "validation" or num_images != _ILSVRC_IMAGES:

@@ -17,6 +17,7 @@ from absl import flags
 
 from alexnet_tf import cli
 from alexnet_tf.serving import browser_runtime, formats
+from alexnet_tf.weights import published
 
 
 def define_flags():
@@ -40,6 +41,7 @@ def main(arguments):
     config = cli.read_flags(formats.ExportConfig)
     if flag.serve is not None and config.format != "web":
         raise ValueError(f"`serve` is for --format=web. Received: --format={config.format}")
+    published.check_model(flag.model)
     # Before the export, which takes minutes: is the package complete, and the port free?
     if config.runtime:
         browser_runtime.read_package(config.runtime)

@@ -13,6 +13,9 @@ from absl import flags
 
 from alexnet_tf import cli
 from alexnet_tf.evaluation import files
+from alexnet_tf.serving import image_requests
+from alexnet_tf.tfrecords import schema
+from alexnet_tf.weights import published
 
 
 def define_flags():
@@ -56,21 +59,22 @@ def main(arguments):
     if len(layers) > 1:
         paths = [output.with_stem(f"{output.stem}_{layer}") for layer in layers]
     cli.check_outputs("output", paths, flag.overwrite)
+    published.check_model(flag.model)
+    description = schema.load_description(flag.data_dir) if flag.data_dir else None
+    images = [] if flag.data_dir else image_requests.find_files(arguments)
 
     # Imported after the checks, because TensorFlow takes seconds to import.
     from alexnet_tf.evaluation import features
     from alexnet_tf.model import load_model
     from alexnet_tf.networks import structure
-    from alexnet_tf.tfrecords import schema
 
     model, failed = load_model(flag.model), []
     layers = layers or [structure.last_features(model)]
-    if flag.data_dir:
-        description = schema.load_description(flag.data_dir)
+    if description:
         schema.split_of(description, flag.split)
         extracted = features.extract(model, layers, flag.data_dir, description, flag.split, flag.batch_size)
     else:
-        batches = _read_files(arguments, model, flag.batch_size, failed)
+        batches = _read_files(images, model, flag.batch_size, failed)
         extracted = features.extract_from_files(model, layers, batches)
     for layer_features, path in zip(extracted, paths, strict=True):
         saves = {
@@ -85,16 +89,15 @@ def main(arguments):
         sys.exit(1)
 
 
-def _read_files(arguments, model, batch_size, failed):
-    """Yields (paths, images) of image files and those in folders. Adds unreadable files to `failed`."""
+def _read_files(paths, model, batch_size, failed):
+    """Yields (paths, images) of image files. Adds unreadable files to `failed`."""
     import numpy as np
     from tqdm import tqdm
 
     from alexnet_tf import notebook
-    from alexnet_tf.serving import image_requests
 
     names, images = [], []
-    for path in tqdm(image_requests.find_files(arguments), unit=" images"):
+    for path in tqdm(paths, unit=" images"):
         try:
             images.append(notebook.preprocess(path, model)[0])
         except ValueError as error:

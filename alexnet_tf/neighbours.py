@@ -12,6 +12,7 @@ import pathlib
 from absl import flags
 
 from alexnet_tf import cli
+from alexnet_tf.tfrecords import schema
 
 
 def define_flags():
@@ -44,13 +45,13 @@ def main(arguments):
     tables = [pathlib.Path(flag.output).with_suffix(suffix) for suffix in (".npz", ".csv")]
     inputs = [flag.features, flag.queries or flag.features]
     cli.check_outputs("output", [flag.output, *tables], flag.overwrite, inputs)
+    cli.check_exists(*inputs)
+    description = schema.load_description(flag.data_dir) if flag.data_dir else None
 
     # Imported after the checks, because TensorFlow takes seconds to import.
     from alexnet_tf.evaluation import features, nearest_neighbors, panels
     from alexnet_tf.figures import plots
-    from alexnet_tf.tfrecords import schema
 
-    description = schema.load_description(flag.data_dir) if flag.data_dir else None
     searched, queries = (features.load_matching(path, flag.data_dir, description) for path in inputs)
     if searched.layer != queries.layer:
         raise ValueError(f"Both files must be of the same layer. Received: {searched.layer} and {queries.layer}")

@@ -14,6 +14,7 @@ from absl import flags
 from alexnet_tf import cli
 from alexnet_tf.evaluation import files
 from alexnet_tf.tfrecords import schema
+from alexnet_tf.weights import published
 
 FIGURES = {
     "relu_against_tanh": "figure 1: training error of two four-layer networks by epoch; trains both",
@@ -86,13 +87,16 @@ def main(arguments):
     paths = {figure: [folder / name for name in _file_names(figure, flag.layers)] for figure in figures}
     outputs = [path for of_figure in paths.values() for path in of_figure]
     cli.check_outputs("output_dir", outputs, flag.overwrite, makes_folder=True)
+    if flag.model:
+        published.check_model(flag.model)
+    cli.check_exists(*flag.image or ())
+    description = schema.load_description(flag.data_dir) if flag.data_dir else None
 
     # Imported after the checks, because TensorFlow takes seconds to import.
     from alexnet_tf.model import load_model, variant_name
     from alexnet_tf.networks import structure
     from alexnet_tf.networks.variants import VARIANTS
 
-    description = schema.load_description(flag.data_dir) if flag.data_dir else None
     model = load_model(flag.model) if flag.model else None
     folder.mkdir(parents=True, exist_ok=True)
     for number, figure in enumerate(figures, 1):

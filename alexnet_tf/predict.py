@@ -43,17 +43,21 @@ def main(arguments):
     from alexnet_tf.evaluation import metrics
     from alexnet_tf.serving import classifier, image_requests
 
+    folders = [image_requests.find_files([each]) if pathlib.Path(each).is_dir() else [each] for each in arguments]
+    if not any(pathlib.Path(each).exists() for each in arguments):
+        cli.check_exists(*arguments)
     classify = classifier.open_classifier(flag.model, all_classes=bool(flag.csv))
     import tensorflow as tf  # after open_classifier, which imports only what the model needs
 
     shown, table, failed = [], [], False
-    folders = (image_requests.find_files([each]) if pathlib.Path(each).is_dir() else [each] for each in arguments)
     for path in (pathlib.Path(each) for folder in folders for each in folder):
         try:
             encoded = image_requests.read_file(path)
             names, probabilities = classify(encoded)
         except (OSError, tf.errors.InvalidArgumentError) as error:
-            print(f"{cli.printable(str(path))}: not an image that can be read: {cli.reason(error)}", file=sys.stderr)
+            missing = isinstance(error, FileNotFoundError)
+            problem = "does not exist" if missing else f"not an image that can be read: {cli.reason(error)}"
+            print(f"{cli.printable(str(path))}: {problem}", file=sys.stderr)
             failed = True
             continue
         if flag.csv:

@@ -18,7 +18,7 @@ import sys
 
 from alexnet_tf import cli
 from alexnet_tf.distribution import local_workers, workers
-from alexnet_tf.tfrecords import schema
+from alexnet_tf.tfrecords import schema, sources
 from alexnet_tf.training.config import TrainConfig
 from alexnet_tf.weights import hub, published
 
@@ -81,6 +81,8 @@ def check_start(config: TrainConfig) -> None:
             "For several workers or a data service, `data_dir` must first be made by alexnet-tfrecords. "
             f"Received: data_dir={config.data_dir}"
         )
+    elif not (pathlib.Path(config.run_dir) / "data" / schema.DATASET_FILE).exists():  # not made yet
+        sources.check_exists(config.data_dir)
 
 
 def _check_weights(config):

@@ -65,7 +65,8 @@ class TestPredict:
             results.append(printed.out.splitlines()[:18])
             assert ending.value.code == 1
             assert results[-1][0:18:6] == [str(path) for path in paths]
-            for path in (cut, tmp_path / "missing.png", empty):
+            assert f"{tmp_path / 'missing.png'}: does not exist\n" in printed.err
+            for path in (cut, empty):
                 assert f"{path}: not an image that can be read" in printed.err
             assert np.asarray(Image.open(tmp_path / "panel.png")).shape[2] == 3
         assert results[0] == results[1]
@@ -137,6 +138,34 @@ def test_object_stores_are_refused_with_the_way_to_mount_them(program, flags, na
     assert result.returncode == 2
     assert named in result.stderr and "gcsfuse" in result.stderr and "Received: " in result.stderr
     assert not list(tmp_path.iterdir())  # in particular no folder "gs:"
+
+
+@pytest.mark.parametrize(
+    "program, flags, message",
+    [
+        ("predict", ["--model=nothing", "photo.jpg"], "No model found: nothing does not exist"),
+        ("predict", ["--model=torchvision", "nosuch.jpg"], "nosuch.jpg does not exist."),
+        ("extract_features", ["--model=torchvision", "--output=f.npz", "empty"], "There are no files in empty."),
+        (
+            "paper_figures",
+            ["--model=caffe", "--output_dir=o", "--figure=occlusion", "--image=no"],
+            "no does not exist.",
+        ),
+        ("neighbours", ["--features=no.npz", "--output=n.png"], "no.npz does not exist."),
+        ("describe", ["no.pth"], "no.pth does not exist."),
+        ("convert", ["--input=no.pth", "--output_dir=o"], "No model found: no.pth does not exist"),
+        ("export", ["--model=nothing", "--export_dir=e"], "No model found: nothing does not exist"),
+        ("evaluate", ["--model=nothing", "--data_dir=d"], "No model found: nothing does not exist"),
+        ("evaluate", ["--model=no.npz", "--data_dir=d", "--output_dir=o"], "no.npz does not exist."),
+    ],
+)
+def test_missing_paths_are_named_before_tensorflow_is_imported(program, flags, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("empty").mkdir()
+    pathlib.Path("photo.jpg").touch()
+    monkeypatch.setitem(sys.modules, "alexnet_tf.model", None)  # imports TensorFlow
+    with pytest.raises(ValueError, match=message):
+        call(program, *flags)
 
 
 def test_records_in_an_object_store_are_left_to_tensorflow_which_names_its_file_systems(tmp_path):

@@ -114,8 +114,7 @@ def _skip_levels(folder: pathlib.Path) -> pathlib.Path:
 def _list_folders(folder: pathlib.Path) -> list[pathlib.Path]:
     """The sorted folders in a folder, without hidden ones."""
     if not folder.is_dir():
-        problem = "It is not a folder." if folder.exists() else "It does not exist."
-        raise ValueError(f"{folder} must be a folder with one folder of images per class. {problem}")
+        raise ValueError(f"{folder} must be a folder with one folder of images per class. It is not a folder.")
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 

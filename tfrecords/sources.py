@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from alexnet_tf import cli
 from alexnet_tf.tfrecords import (
     fashion_mnist,
     ilsvrc,
@@ -82,6 +83,7 @@ def open_source(
     """
     if not 0 < validation_fraction < 1:
         raise ValueError(f"`validation_fraction` must be between 0 and 1. Received: {validation_fraction}")
+    check_exists(source)
     kind, name = parse_source(source)
     match kind:
         case "fashion_mnist":
@@ -100,6 +102,13 @@ def open_source(
             unpacked = ilsvrc_folder.find_unpacked(name)
             make = ilsvrc_folder.make_ilsvrc_folder_source if unpacked else ilsvrc.make_ilsvrc_source
             return make(kind.removeprefix("ilsvrc"), name, seed)
+
+
+def check_exists(source: str) -> None:
+    """Raises ValueError if the folder or file of "folder:PATH" or "list:PATH" does not exist."""
+    kind, name = parse_source(source)
+    if kind in ("folder", "list"):
+        cli.check_exists(pathlib.Path(name).expanduser())
 
 
 def parse_source(source: str) -> tuple[str, str]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from alexnet_tf.evaluation import metrics
 from alexnet_tf.serving import formats
+from alexnet_tf.weights import published
 
 # From an encoded image to (names, probabilities) of classes.
 Classifier: TypeAlias = Callable[[bytes], tuple[list[str], np.ndarray]]
@@ -52,6 +53,7 @@ def open_classifier(path: str | pathlib.Path, all_classes: bool = False) -> Clas
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{card_file} is not a model card from alexnet-export: {error!r}") from error
         return _classify_pixels(formats.open_predictor(folder), class_names, crop_px, options, all_classes)
+    published.check_model(str(path))
     from alexnet_tf.model import load_model
     from alexnet_tf.networks import structure
 

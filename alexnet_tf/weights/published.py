@@ -6,7 +6,7 @@ import dataclasses
 import pathlib
 
 from alexnet_tf.networks.variants import VARIANTS
-from alexnet_tf.weights import downloads
+from alexnet_tf.weights import downloads, hub
 from alexnet_tf.weights.downloads import PackagedFile, RemoteFile, digest
 
 
@@ -167,6 +167,16 @@ def fetch(name: str) -> pathlib.Path:
         raise ValueError(
             f"{error}. --model={alone[0]} (convolutions, no classifier) works with alexnet-figures and alexnet-features"
         ) from error
+
+
+def check_model(path: str) -> None:
+    """Raises ValueError if a model does not exist, without TensorFlow. Models on the Hugging Face Hub are not checked.
+
+    Args:
+        path: what `model.load_model` takes.
+    """
+    if path not in PUBLISHED and not path.startswith("hf:"):
+        hub.find_model(path)
 
 
 def identify(path: str | pathlib.Path) -> str | None:

@@ -168,7 +168,7 @@ class TestSecondCall:
         path.write_bytes(path.read_bytes()[:-1])
         damaged = contents(tmp_path / "data")
         image_folder.rename(tmp_path / "elsewhere")
-        with pytest.raises(ValueError, match="must be a folder"):
+        with pytest.raises(ValueError, match="does not exist"):
             build()
         assert contents(tmp_path / "data") == damaged
         (tmp_path / "elsewhere").rename(image_folder)

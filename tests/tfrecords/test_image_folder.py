@@ -138,7 +138,7 @@ class TestFolder:
             ("train/a train/b val/a val/b val/c", "the same classes. In only one: .'c'.$"),
             ("train/a train/b train/c val/a val/b", "the same classes. In only one: .'c'.$"),
             ("a", "one folder of images for each of at least 2 classes, .* Found: a$"),
-            ("", "must be a folder with one folder of images per class. It does not exist.$"),
+            ("", "images does not exist.$"),
             (".hidden", "Found no folders of classes.$"),
         ],
     )

@@ -103,7 +103,7 @@ class TestErrors:
             sources.open_source(f"list:{folder / 'list.csv'}")
 
     def test_missing_list(self, folder):
-        with pytest.raises(ValueError, match="list:PATH must be a file"):
+        with pytest.raises(ValueError, match="none does not exist"):
             sources.open_source(f"list:{folder / 'none'}")
         with pytest.raises(ValueError, match="one file per split"):
             sources.open_source(f"list:{folder}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import signal
 import sys
 
@@ -17,8 +18,6 @@ class TestRefusals:
     @pytest.mark.parametrize(
         "changes, message",
         [
-            ({"layer_rates": {"conv9": 1.0}}, r"a trainable layer \(conv1, "),
-            ({"freeze": ("norm1",)}, "`freeze` must name trainable layers: conv1, "),
             ({"cache_features": True}, "`cache_features` needs `freeze` to include conv1, the first layer"),
             ({"init_from": "nowhere.keras", "data_dir": "nowhere"}, "No model found: nowhere.keras"),
             ({"init_from": "torchvision_features"}, "needs `variant=one_weird_trick`.* Received: testing"),
@@ -28,6 +27,8 @@ class TestRefusals:
             ({"column_devices": ("GPU:0", "GPU:1")}, "With --allow_fewer_devices"),
             ({"data_service": "nowhere"}, "`data_service` must be HOST:PORT"),
             ({"data_dir": "nowhere"}, "alexnet-tfrecords --source="),
+            ({"data_dir": str(pathlib.Path(__file__).parents[1])}, "For a folder of images per class: .*=folder:/"),
+            ({"data_dir": "folder:nowhere"}, "nowhere does not exist."),
             ({"data_dir": "folder:photos", "num_local_workers": 2}, "For several workers .*data_dir=folder:photos"),
             ({"data_dir": "list:a.csv", "num_local_workers": 2}, "For several workers .*data_dir=list:a.csv"),
             ({"data_dir": "tfrecords:a", "num_local_workers": 2}, "For several workers .*data_dir=tfrecords:a"),
