@@ -93,7 +93,7 @@ class TestSources:
         assert np.abs(batch["image"] - np.array([254, 0, 0])).max() <= 1  # JPEG's red
         assert state(tmp_path / "others") == before
         open_data(**source)
-        assert "nothing to index" in capsys.readouterr().out
+        assert "which is complete" in capsys.readouterr().out
 
 
 class TestValidation:
