@@ -118,16 +118,16 @@ class TestFollowPhases:
         lines = (
             "1 weights=0.01 biases=0.02",
             "2.5 weights=0.001 biases=0.02 conv1/kernel=0.0001",
-            "4 weights=0.001 conv1=0",
+            "4 weights=0.001 biases=0.002 conv1=0 fc8=0.004",
         )
         changes = {"schedule": "phases", "phase": lines, "scale_lr": "linear", "batch_size": 256}  # twice the rates
         follow = schedules.start_schedule(make_config(**changes), optimizer, 4, first_step)
         for step in range(first_step, 16):
             follow.on_train_batch_begin(step % 4)
             assert float(optimizer.learning_rate) == pytest.approx(0.02 if step < 6 else 0.002), step
-            bias, conv1, conv1_bias = (2, 1, 2) if step < 6 else (20, 0.1, 20) if step < 12 else (1, 0, 0)
+            bias, conv1, conv1_bias = (2, 1, 2) if step < 6 else (20, 0.1, 20) if step < 12 else (2, 0, 0)
             expected = {"conv1/kernel": conv1, "conv1/bias": conv1_bias, "conv2/kernel": 1, "conv2/bias": bias}
-            expected |= {"fc8/kernel": 1, "fc8/bias": bias}
+            expected |= {"fc8/kernel": 1, "fc8/bias": bias} if step < 12 else {"fc8/kernel": 4, "fc8/bias": 4}
             assert multipliers(optimizer) == pytest.approx(expected), step
             follow.on_train_batch_end(step % 4)
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from alexnet_tf import cli, train
-from alexnet_tf.distribution import local_workers
+from alexnet_tf.distribution import local_workers, strategies
 from alexnet_tf.training import fit
 
 
@@ -40,9 +40,12 @@ class TestRefusals:
         with pytest.raises(ValueError, match=message):
             train_here(tmp_path / "run", **changes)
 
-    def test_missing_column_devices_are_a_warning_if_allowed(self, start, tmp_path, caplog):
+    def test_missing_column_devices_are_a_warning_if_allowed(self, start, tmp_path, monkeypatch, caplog):
+        names, make_strategy = [], strategies.make_strategy
+        monkeypatch.setattr(strategies, "make_strategy", lambda *args: names.append(args[0]) or make_strategy(*args))
         received = start(tmp_path / "run", column_devices=("GPU:0", "GPU:1"), allow_fewer_devices=True)
         assert "columns share a device" in caplog.text
+        assert names == ["one"]  # instead of one replica per GPU
         assert not received.model.jit_compile  # "auto" on a CPU
 
 
