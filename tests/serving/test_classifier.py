@@ -8,11 +8,13 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from made_photos import encoded as as_file
+from made_photos import exif
+from PIL import Image
 from programs import ENVIRONMENT, image_files
 
 from alexnet_tf.model import build_alexnet
 from alexnet_tf.serving import classifier, formats, preprocessing
-from alexnet_tf.tfrecords import images
 
 
 class TestOpenClassifier:
@@ -43,9 +45,9 @@ class TestOpenClassifier:
         with pytest.raises(ValueError, match="is not a model card from alexnet-export"):
             classifier.open_classifier(tmp_path)
 
-    @pytest.mark.parametrize("resize", ["crop", "warp"])
-    def test_pixels_for_an_export_are_resized_as_its_card_says(self, resize, tmp_path, monkeypatch):
-        card = {"data": {"image_px": 64, "exif_orientation": True, "resize": resize}, "network": {"image_px": 56}}
+    @pytest.mark.parametrize("resize, upright", [("crop", True), ("warp", False)])
+    def test_pixels_for_an_export_are_prepared_as_its_card_says(self, resize, upright, tmp_path, monkeypatch):
+        card = {"data": {"image_px": 64, "exif_orientation": upright, "resize": resize}, "network": {"image_px": 56}}
         (tmp_path / "assets").mkdir()
         (tmp_path / "assets" / "labels.txt").write_text("a\nb\n")
         (tmp_path / "assets" / "model_card.json").write_text(json.dumps(card))
@@ -57,9 +59,9 @@ class TestOpenClassifier:
 
         monkeypatch.setattr(formats, "open_predictor", lambda folder: predict)
         pixels = np.random.default_rng(0).integers(0, 256, (40, 90, 3)).astype("uint8")
-        encoded = images.encode_image(pixels, "png", 0)
+        encoded = as_file(Image.fromarray(pixels), "PNG", exif=exif(6))
         assert classifier.open_classifier(tmp_path)(encoded)[0] == ["b", "a"]
-        expected = preprocessing.decode_square(tf.constant(encoded), 64, resize=resize)[4:60, 4:60]
+        expected = preprocessing.decode_square(tf.constant(encoded), 64, upright, resize)[4:60, 4:60]
         np.testing.assert_array_equal(received[0], expected)
 
     @pytest.mark.slow

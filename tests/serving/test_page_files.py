@@ -1,6 +1,8 @@
 """The files of a page: its sources, onnxruntime-web, its examples and the strongest images."""
 
+import base64
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -29,10 +31,27 @@ def test_cdn_addresses_have_the_version_and_checksums(tmp_path):
         assert each["integrity"].startswith("sha384-")
 
 
+def test_checksums_are_those_of_the_copied_files(tmp_path):
+    (tmp_path / "package" / "dist").mkdir(parents=True)
+    for name in browser_runtime.FILES:
+        (tmp_path / "package" / "dist" / name).write_text(name)
+    described = browser_runtime.write(tmp_path, tmp_path / "package")
+    digests = [hashlib.sha384(name.encode()).digest() for name in browser_runtime.FILES]
+    assert [each["integrity"] for each in described] == [f"sha384-{base64.b64encode(d).decode()}" for d in digests]
+    assert (tmp_path / described[0]["url"]).read_text() in browser_runtime.FILES
+
+
+def test_typical_ranges_are_those_of_colors_and_edges():
+    images = np.full((3, 4, 5, 3), [10, 20, 40], "uint8")
+    images[:, 1:-1, 1:-1] = 90
+    expected = {"color": [30 * 14 / 20] * 2, "border": [round(70 / 3, 1)] * 2}
+    assert web_page._typical_ranges(images) == expected
+
+
 @pytest.mark.slow
 def test_strongest_images_equal_the_layers(page_dir, untrained, data_dir):
     described = json.loads((page_dir / "page.json").read_text())
-    assert described["data"]["searched"] == 100
+    assert described["data"]["searched"] == 100 and len(described["examples"]) == 8
     model, _ = untrained
     images, labels = parity.read_images(data_dir, schema.load_description(data_dir), "train", model, 100)
     tables = np.frombuffer((page_dir / "strongest.bin").read_bytes(), "<u2")

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import gzip
 import json
 import socketserver
 import threading
@@ -19,14 +20,14 @@ predict_pb2 = pytest.importorskip("tensorflow_serving.apis.predict_pb2")
 
 
 @contextlib.contextmanager
-def rest_server(body):
+def rest_server(body, header=b""):
     """A server with the same response to every request; yields its address."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self):
             while self.rfile.readline().strip():
                 pass
-            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (header, len(body), body))
 
     with in_background(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)) as served:
         yield f"http://127.0.0.1:{served.server_address[1]}"
@@ -136,6 +137,10 @@ class TestResponses:
         with rest_server(rest_body(class_names=["a" * 1000, "b"])) as strange:
             failure = failure_of(strange)
         assert "more than 1000 bytes" in str(failure) and not failure.transient
+
+    def test_compressed_response_is_not_unpacked(self):
+        with rest_server(gzip.compress(rest_body()), b"Content-Encoding: gzip\r\n") as strange:
+            assert "unexpected response" in str(failure_of(strange))
 
 
 class TestDeadline:
