@@ -13,7 +13,7 @@ from alexnet_tf.tfrecords import schema, storage
 
 def save(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray]) -> str:
     """Writes a .npz file, atomically. Returns its `checksum`."""
-    files.write_atomically(path, lambda file: np.savez_compressed(file, **dict(arrays)))
+    files.write_atomically(path, lambda file: np.savez_compressed(file, **dict(arrays)))  # pyright: ignore[reportArgumentType]
     return checksum(arrays)
 
 
