@@ -175,6 +175,7 @@ class TestCenterCrop:
             evaluate_models("trained")
         assert not (tmp_path / "out" / "evaluation.json").exists()
 
+    @pytest.mark.slow
     def test_expected_errors_and_exit_status(self, evaluate_models, tmp_path):
         evaluate_models("trained")
         error = json.loads((tmp_path / "out" / "evaluation.json").read_text())["center_crop"]["top1_error"]

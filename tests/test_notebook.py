@@ -123,6 +123,7 @@ class TestPreprocess:
         np.testing.assert_array_equal(alexnet_tf.preprocess(turned, model)[0], expected)
         np.testing.assert_array_equal(self.crop(pixels, model=model, resize="crop"), self.crop(pixels))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("resize", ["crop", "warp"])
     def test_in_a_pipeline_and_in_a_model_pixels_differ_by_at_most_1(self, resize):
         pixels = np.asarray(photo(91, 60))

@@ -33,6 +33,7 @@ def test_errors_appear_when_the_import_fails(capfd):
     assert capfd.readouterr().err.encode() == ERRORS
 
 
+@pytest.mark.slow
 def test_worker_process_inherits_the_silence():
     script = "import alexnet_tf, tensorflow; tensorflow.constant(1) + 1"
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"}

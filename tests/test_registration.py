@@ -89,6 +89,7 @@ SLOW_FIRST_IMPORTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first",
     [

@@ -25,6 +25,7 @@ def test_initial_weights(paper):
             assert np.all(np.asarray(values) == bias), name
 
 
+@pytest.mark.slow
 def test_logits_and_gradients_equal_numpy(paper):
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (2, 224, 224, 3)).astype("uint8")

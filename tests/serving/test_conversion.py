@@ -128,6 +128,7 @@ def test_network_in_a_sequential_model(tmp_path):
     assert np.abs(gated["probabilities"] - outputs["probabilities"]).max() > 0.001
 
 
+@pytest.mark.slow
 def test_int8_quantizes_only_fully_connected_layers(tmp_path):
     keras.utils.set_random_seed(1)
     model = build_alexnet("testing", 10, initializer="he_normal", input_scale=1 / 80)

@@ -66,6 +66,7 @@ class TestSavedModel:
         compiled = openvino.Core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         np.testing.assert_allclose(compiled(pixels)[0], untrained[0].predict(pixels, verbose=0), atol=1e-5)
 
+    @pytest.mark.slow
     def test_warm_up_requests_call_every_signature(self, export_dir, saved):
         prediction_log_pb2 = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
         records = tf.data.TFRecordDataset(str(export_dir / "1" / warm_up.FILE))

@@ -95,6 +95,7 @@ class TestWorkers:
             tuple(np.concatenate(each) for each in zip(*step, strict=True)) for step in zip(*of_workers, strict=True)
         ]
 
+    @pytest.mark.slow
     def test_any_number_of_workers_reads_the_same_batches(self, tiny_data_dir):
         expected = self.read(tiny_data_dir, 1, 6)
         numbers = np.array([numbers_in(images) for images, _, _ in expected])

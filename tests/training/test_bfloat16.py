@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from alexnet_tf.model import build_alexnet
@@ -62,6 +63,7 @@ class TestGradients:
         assert {momentum.dtype for momentum in received.optimizer.momentums} == {"float32"}
         assert received.callback(callbacks.SaveCheckpoints).settings["precision"] == "mixed_bfloat16"
 
+    @pytest.mark.slow
     def test_auto_run_resumes_in_the_precision_it_began_in(self, train_here, start, tmp_path, monkeypatch):
         monkeypatch.setattr(precision, "_on_this_machine", lambda: (True, "made"))
         train_here(tmp_path / "run", precision="auto", epochs=1)

@@ -173,6 +173,7 @@ def test_saved_network_opens(saved):
     np.testing.assert_array_equal(open_model(saved / "net.keras")(pixels), open_model(saved / "net.h5")(pixels))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("name", ["compiled.keras", "compiled.h5"])
 def test_compiled_network_opens(name, nested, tmp_path):

@@ -166,6 +166,7 @@ class TestFiles:
         complete.touch()
         assert pretrained.published_name("imagenet", "one_weird_trick", include_top=False) == "torchvision"
 
+    @pytest.mark.slow
     def test_features_become_a_network_of_convolutions(self, published_features, tmp_path):
         model = build_alexnet("one_weird_trick", weights="torchvision_features", include_top=False)
         kernel = structure.merged_weights(model.get_layer("conv1"))["kernel"]
