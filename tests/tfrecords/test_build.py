@@ -2,17 +2,15 @@
 
 import io
 import pathlib
-import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 from made_photos import encoded, exif, photo
 from PIL import Image
 from programs import run
 
-from alexnet_tf.tfrecords import build, images, pool, schema
+from alexnet_tf.tfrecords import images, pool, schema
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +59,6 @@ def opened(data_dir):
     """A dict from file name to the stored image."""
     splits = stored(data_dir).values()
     return {name: Image.open(io.BytesIO(image)) for split in splits for name, image in split.items()}
-
-
-_TESTS = ("test_build.py", "test_beam.py", "test_record_files.py", "test_in_place.py")
 
 
 class TestFlags:
@@ -144,17 +139,6 @@ class TestFlags:
         content = path.read_bytes()
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         assert run_build("--verify", f"--data_dir={folder}").status == 1
-
-    def test_every_flag_is_tested(self):
-        text = "".join(pathlib.Path(__file__).with_name(name).read_text() for name in _TESTS)
-        before = set(flags.FLAGS)
-        build.define_flags()
-        defined = set(flags.FLAGS) - before
-        for name in defined:
-            delattr(flags.FLAGS, name)
-        assert "image_px" in defined
-        for name in defined:
-            assert re.search(rf"--(no)?{name}\b", text), name
 
 
 class TestErrors:
