@@ -92,9 +92,9 @@ EVERY_RECIPE = {
     ),
     "demo": (
         UNIT_VARIANCE
-        | {"batch_size": 32, "learning_rate": 0.03, "warmup_steps": 40, "epochs": 8, "log_every": 10}
+        | {"batch_size": 32, "learning_rate": 0.03, "warmup_steps": 40, "epochs": 5, "log_every": 10}
         | {"precision": "auto"},
-        {0: 0, 20: 0.015, 40: 0.03, 744: 0},
+        {0: 0, 20: 0.015, 40: 0.03, 465: 0},
     ),
     "transfer": (
         {"variant": "one_weird_trick", "init_from": "torchvision_features", "new_head": True, "color_noise": "none"}
