@@ -103,6 +103,7 @@ def write_with_activations(folder: str | pathlib.Path, model: keras.Model, preci
             if isinstance(layer, ColumnDense | keras.layers.Dense)
         )
         products = [node.name for node in proto.graph.node if node.op_type == "MatMul" and node.name.startswith(dense)]
+        quantization.quant_utils.add_pre_process_metadata(proto)  # as below
         # 7 bits, as below.
         quantization.quantize_dynamic(
             proto, path, nodes_to_quantize=products, per_channel=True, reduce_range=True,
@@ -185,6 +186,7 @@ def _write_onnx(model: keras.Model, folder: pathlib.Path, function, precision: s
         onnx.save(proto, path)
         return
     feeds = ({"pixels": image} for image in images)
+    quantization.quant_utils.add_pre_process_metadata(proto)  # otherwise it warns; tf2onnx has simplified the graph
     quantization.quantize_static(
         proto,
         path,

@@ -129,7 +129,7 @@ def test_network_in_a_sequential_model(tmp_path):
 
 
 @pytest.mark.slow
-def test_int8_quantizes_only_fully_connected_layers(tmp_path):
+def test_int8_quantizes_only_fully_connected_layers_without_a_warning(tmp_path, caplog):
     keras.utils.set_random_seed(1)
     model = build_alexnet("testing", 10, initializer="he_normal", input_scale=1 / 80)
     outputs = {}
@@ -152,3 +152,4 @@ def test_int8_quantizes_only_fully_connected_layers(tmp_path):
             kernels[type(layer)] += sum(np.size(kernel) for kernel in layer.kernels)
     assert counts["int8"] >= kernels[ColumnDense] and counts["float16"] == kernels[GroupedConv2D]
     assert [path.name for path in (tmp_path / "int8").iterdir()] == ["model.onnx"]
+    assert not caplog.records
