@@ -100,6 +100,7 @@ class ModelServer:
         self.grpc = grpc.server(concurrent.futures.ThreadPoolExecutor(64), options=options)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_PredictionService(self), self.grpc)
         self.rest = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _RestHandler)
+        self.rest.socket.listen(64)  # by default five clients may wait, and others' connections are reset
         self.rest.owner = self
         if certificate:
             pair = (pathlib.Path(key).read_bytes(), pathlib.Path(certificate).read_bytes())
