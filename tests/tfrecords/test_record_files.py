@@ -65,6 +65,13 @@ class TestRecordFiles:
         assert [entry[0] for entry in source.read("train", 7, 9)] == [entry[0] for entry in found[7:9]]
         assert collections.Counter(label for *_, label in read_all(source, "validation")) == dict.fromkeys(range(4), 3)
 
+    def test_seed_determines_the_order_and_the_held_out_records(self, tmp_path):
+        write_numbers(tmp_path / "train-00000-of-00001", range(40))
+        one, same, other = (sources.open_source(f"tfrecords:{tmp_path}", seed=seed) for seed in (1, 1, 2))
+        for split in ("train", "validation"):
+            names = [[name for name, *_ in read_all(source, split)] for source in (one, same, other)]
+            assert names[0] == names[1] and set(names[0]) != set(names[2])
+
     def test_records_of_tensorflow_datasets_have_class_names(self, tfds_dir):
         (folder,) = (tfds_dir / "train_only").iterdir()
         source = open_files(folder)
