@@ -254,10 +254,11 @@ class TestProgram:
     def test_index(self, others_dir, tmp_path):
         before = state(others_dir)
         flags = [f"--source=tfrecords:{others_dir}", f"--data_dir={tmp_path / 'index'}", "--in_place"]
-        printed = call("tfrecords.build", *flags, "--label_offset=1", f"--image_px={IMAGE_PX}")
+        printed = call("tfrecords.build", *flags, "--label_offset=1", f"--image_px={IMAGE_PX}", "--keep_aspect")
         assert "train: 60 images in 3 shards" in printed
         description = schema.load_description(tmp_path / "index")
         assert (description.image_px, description.exif_orientation, description.in_place) == (IMAGE_PX, False, True)
+        assert description.keep_aspect
         assert state(others_dir) == before
 
     def test_flags_of_the_builder_are_errors(self, others_dir, tmp_path):
