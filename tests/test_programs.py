@@ -157,13 +157,16 @@ def test_object_stores_are_refused_with_the_way_to_mount_them(program, flags, na
         ("export", ["--model=nothing", "--export_dir=e"], "No model found: nothing does not exist"),
         ("evaluate", ["--model=nothing", "--data_dir=d"], "No model found: nothing does not exist"),
         ("evaluate", ["--model=no.npz", "--data_dir=d", "--output_dir=o"], "no.npz does not exist."),
+        ("tfrecords.build", ["--source=folder:no", "--data_dir=d"], "no does not exist."),
+        ("tfrecords.build", ["--source=ilsvrc2012:no", "--data_dir=d"], "no does not exist."),
     ],
 )
 def test_missing_paths_are_named_before_tensorflow_is_imported(program, flags, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pathlib.Path("empty").mkdir()
     pathlib.Path("photo.jpg").touch()
-    monkeypatch.setitem(sys.modules, "alexnet_tf.model", None)  # imports TensorFlow
+    for name in ("alexnet_tf.model", "alexnet_tf.tfrecords.dataset_builder"):  # which import TensorFlow
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ValueError, match=message):
         call(program, *flags)
 

@@ -9,6 +9,7 @@ Examples:
 """
 
 import dataclasses
+import pathlib
 import sys
 import time
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from typing import Any
 from absl import flags
 
 from alexnet_tf import cli
-from alexnet_tf.tfrecords import record_format, sources, storage
+from alexnet_tf.tfrecords import record_format, schema, sources, storage
 from alexnet_tf.tfrecords.build_config import BuildConfig
 
 _IN_PLACE_FLAGS = ("source", "data_dir", "in_place", "image_px", "keep_aspect", "seed", *record_format.NAMES, "debug")
@@ -105,7 +106,7 @@ def main(beam_arguments: list[str]) -> None:
 
 
 def _check_flags(flag: flags.FlagValues, beam_arguments: list[str]) -> Mapping[str, Any]:
-    """Returns the record format. Raises ValueError if flags can't be combined."""
+    """Returns the record format. Raises ValueError if flags can't be combined, or the source does not exist."""
     if beam_arguments and not flag.runner:
         raise ValueError(f"Arguments without --NAME need --runner. Received: {' '.join(beam_arguments)}")
     if not flag.describe and not (flag.data_dir and (flag.verify or flag.source)):
@@ -124,6 +125,8 @@ def _check_flags(flag: flags.FlagValues, beam_arguments: list[str]) -> Mapping[s
     if not flag.source:
         return {}
     sources.parse_source(flag.source)
+    if not (pathlib.Path(flag.data_dir or flag.describe) / schema.DATASET_FILE).exists():  # built ones need no source
+        sources.check_exists(flag.source)
     return record_format.given_format(flag, "source")
 
 

@@ -17,6 +17,7 @@ from alexnet_tf.tfrecords import (
     image_folder,
     image_list,
     record_source,
+    storage,
     tfds_source,
 )
 
@@ -105,9 +106,9 @@ def open_source(
 
 
 def check_exists(source: str) -> None:
-    """Raises ValueError if the folder or file of "folder:PATH" or "list:PATH" does not exist."""
+    """Raises ValueError if the folder or file that a source names does not exist. Object stores are not asked."""
     kind, name = parse_source(source)
-    if kind in ("folder", "list"):
+    if kind not in ("fashion_mnist", "tfds") and not storage.is_remote(name):
         cli.check_exists(pathlib.Path(name).expanduser())
 
 

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -130,15 +131,11 @@ class TestFlags:
         splits = stored(built("data", f"--tfds_data_dir={tfds_dir}", source="tfds:with_test"))
         assert {split: len(names) for split, names in splits.items()} == {"train": 20, "validation": 6}
 
-    def test_verify_and_describe(self, built, run_build):
-        folder = built("data")
-        assert "2 classes" in run_build(f"--describe={folder}").stdout
-        assert (folder / "contact_sheet.png").exists()
-        assert run_build("--verify", f"--data_dir={folder}").status == 0
-        path = next(folder.glob("train-*"))
-        content = path.read_bytes()
-        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        assert run_build("--verify", f"--data_dir={folder}").status == 1
+    def test_complete_data_set_needs_no_source(self, built, photographs, tmp_path):
+        source = shutil.copytree(photographs, tmp_path / "source")
+        built("data", source=f"folder:{source}")
+        shutil.rmtree(source)
+        built("data", source=f"folder:{source}")
 
 
 class TestErrors:

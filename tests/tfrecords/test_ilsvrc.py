@@ -154,9 +154,9 @@ class TestRelease:
         assert source.class_names[0] == "n01440764 tench, Tinca tinca"
         assert all(source.class_names[label].startswith(name.split("/")[0]) for name, _, label in halves[1])
 
-    def test_missing_tar(self, tmp_path):
+    def test_folder_is_not_a_tar(self, tmp_path):
         with pytest.raises(ValueError, match=r"must name a tar of tars, one per class. Received: imagenet:"):
-            sources.open_source(f"imagenet:{tmp_path / 'fall.tar'}")
+            sources.open_source(f"imagenet:{tmp_path}")
 
 
 class TestIlsvrc2010:

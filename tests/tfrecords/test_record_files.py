@@ -119,9 +119,9 @@ class TestRecordFiles:
             open_files(imagenet_dir, label_offset=1)
 
     def test_folder_without_records(self, tmp_path):
-        with pytest.raises(ValueError, match="none is not a folder"):
-            open_files(tmp_path / "none")
         (tmp_path / "images.zip").write_bytes(b"PK")
+        with pytest.raises(ValueError, match="zip is not a folder"):
+            open_files(tmp_path / "images.zip")
         with pytest.raises(ValueError, match=r"`train` in their names.* Found: images.zip"):
             open_files(tmp_path)
 
