@@ -16,30 +16,30 @@ from alexnet_tf.training.compilation import ConfusionMatrix
 from alexnet_tf.training.config import TrainConfig
 from alexnet_tf.training.devices import Devices
 from alexnet_tf.training.gradient_norms import GradientNorms
-from alexnet_tf.training.inputs import Data
+from alexnet_tf.training.inputs import RunData
 from alexnet_tf.weights import transfer
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
+class CompiledNetwork:
     """A network that is ready to train.
 
     Attributes:
         network: from pixels to probabilities.
-        model: the compiled model, which also takes color noise and shares the network's layers.
+        training_model: the compiled model, which also takes color noise and shares the network's layers.
         optimizer: the update rule, without the loss scaling of half precision.
         confusion_matrix: the compiled metric; None if there are too many classes.
         gradient_norms: measures the optimizer's gradients.
     """
 
     network: keras.Model
-    model: keras.Model
+    training_model: keras.Model
     optimizer: optimizers.PaperMomentum
     confusion_matrix: ConfusionMatrix | None
     gradient_norms: GradientNorms
 
 
-def build_training(config: TrainConfig, data: Data, devices: Devices) -> Training:
+def compile_network(config: TrainConfig, data: RunData, devices: Devices) -> CompiledNetwork:
     """Builds the network and its optimizer, compiled; equal for equal seeds.
 
     Raises:
@@ -64,10 +64,10 @@ def build_training(config: TrainConfig, data: Data, devices: Devices) -> Trainin
         )
         norms = optimizer.gradient_norms or GradientNorms(training_model.trainable_variables, always=devices.jit)
         optimizer.gradient_norms = norms
-    return Training(network, training_model, optimizer, confusion_matrix, norms)
+    return CompiledNetwork(network, training_model, optimizer, confusion_matrix, norms)
 
 
-def build_network(config: TrainConfig, data: Data, column_devices: list[str] | None = None) -> keras.Model:
+def build_network(config: TrainConfig, data: RunData, column_devices: list[str] | None = None) -> keras.Model:
     """Builds the network with its initial weights and the mean image of the data.
 
     Returns: a model from pixels to probabilities.

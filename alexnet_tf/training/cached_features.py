@@ -13,7 +13,7 @@ from alexnet_tf.evaluation import features, predictions
 from alexnet_tf.model import weights_checksum
 from alexnet_tf.networks import structure
 from alexnet_tf.tfrecords import reader
-from alexnet_tf.training.inputs import Data
+from alexnet_tf.training.inputs import RunData
 
 
 def split(network: keras.Model) -> tuple[keras.layers.Layer, list[keras.layers.Layer]]:
@@ -55,7 +55,7 @@ class CachedFeatures:
         splits: the features of the splits "train" and "validation".
     """
 
-    data: Data
+    data: RunData
     shape: tuple[int, ...]
     splits: dict[str, features.Features]
 
@@ -95,7 +95,7 @@ class CachedFeatures:
         return tf.data.Dataset.from_generator(make_batches, output_signature=signature).prefetch(2)
 
 
-def open_features(run_dir: str | pathlib.Path, data: Data, network: keras.Model) -> CachedFeatures:
+def open_features(run_dir: str | pathlib.Path, data: RunData, network: keras.Model) -> CachedFeatures:
     """Reads the features of a run's images from its folder, or computes them and writes them there.
 
     Args:

@@ -12,7 +12,7 @@ from alexnet_tf.training.config import TrainConfig
 from alexnet_tf.training.schedules import DivideRateOnPlateau, FollowPhases
 
 if TYPE_CHECKING:
-    from alexnet_tf.training.build import Training
+    from alexnet_tf.training.build import CompiledNetwork
 
 
 class BestEpoch(keras.callbacks.Callback):
@@ -63,7 +63,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
     Args:
         config: the run's configuration.
-        training: what is trained.
+        compiled: what is trained.
         settings: the settings of the run, for config.json.
         initial_step: number of completed steps. (The optimizer does not count steps whose gradients overflowed.)
         best: remembers the best epoch.
@@ -75,7 +75,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def __init__(
         self,
         config: TrainConfig,
-        training: "Training",
+        compiled: "CompiledNetwork",
         settings: dict[str, Any],
         initial_step: int,
         best: BestEpoch,
@@ -84,7 +84,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
     ):
         super().__init__()
         self.config = config
-        self.training = training
+        self.compiled = compiled
         self.settings = settings
         self.step = initial_step
         self.best = best
@@ -92,7 +92,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.writes = writes
         self.has_begun = False
         self.stop_signaled = False
-        self.distributed = training.model if isinstance(training.model, strategies.DistributedModel) else None
+        model = compiled.training_model
+        self.distributed = model if isinstance(model, strategies.DistributedModel) else None
         if self.distributed:
             # This worker's own variable: a strategy would mirror one made in its scope.
             self.distributed.stop_requested = tf.Variable(tf.zeros(()), trainable=False)
@@ -123,7 +124,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
         progress = {"step": self.step, "validation_due": validation_due, "is_best": is_best, "best": self.best.state}
         if isinstance(self.schedule, DivideRateOnPlateau):
             progress["plateau"] = self.schedule.state
-        checkpoints.save(self.config.run_dir, self.training.network, self.training.model, progress, self.settings)
+        network, training_model = self.compiled.network, self.compiled.training_model
+        checkpoints.save(self.config.run_dir, network, training_model, progress, self.settings)
 
     def on_train_batch_begin(self, batch, logs=None):
         self._request_stop()

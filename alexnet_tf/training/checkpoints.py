@@ -61,7 +61,7 @@ class Start:
 def save(
     run_dir: str | pathlib.Path,
     network: "keras.Model",
-    model: "keras.Model",
+    training_model: "keras.Model",
     progress: Mapping[str, Any],
     settings: Mapping[str, Any],
 ) -> None:
@@ -70,7 +70,7 @@ def save(
     Args:
         run_dir: the run's folder.
         network: the model that takes only pixels.
-        model: the compiled model that trains the same layers.
+        training_model: the compiled model that trains the same layers.
         progress: what `restore` returns as `Start`: "step" and optionally "validation_due", "plateau" and "best"; and
             "is_best" if the model is to become the run's `best.keras`.
         settings: the settings of the run, for config.json.
@@ -87,7 +87,7 @@ def save(
             )
     folder = pathlib.Path(run_dir) / CHECKPOINTS
     try:
-        complete = _save(folder, network, model, progress, settings)
+        complete = _save(folder, network, training_model, progress, settings)
     except OSError as error:
         for unfinished in folder.glob(".tmp-*"):
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -99,14 +99,14 @@ def save(
     _publish(complete)
 
 
-def _save(folder, network, model, progress, settings) -> pathlib.Path:
+def _save(folder, network, training_model, progress, settings) -> pathlib.Path:
     folder.mkdir(parents=True, exist_ok=True)
     for unfinished in folder.glob(".tmp-*"):
         shutil.rmtree(unfinished)
     complete = folder / f"{progress['step']:08d}"
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
     network.save(temporary / _MODEL)
-    np.savez(temporary / _STATE, **{name: v.numpy() for name, v in _state(model).items()})
+    np.savez(temporary / _STATE, **{name: v.numpy() for name, v in _state(training_model).items()})
     number = 1 + max(map(_number, complete_checkpoints(folder.parent)), default=0)
     (temporary / _PROGRESS).write_text(json.dumps(dict(progress) | {_NUMBER: number}, indent=2))
     (temporary / _CONFIG).write_text(json.dumps(settings, indent=2))
@@ -128,7 +128,7 @@ def _save(folder, network, model, progress, settings) -> pathlib.Path:
 def restore(
     run_dir: str | pathlib.Path,
     network: "keras.Model",
-    model: "keras.Model",
+    training_model: "keras.Model",
     settings: Mapping[str, Any],
     publish: bool = True,
     allow_changed: bool = False,
@@ -137,7 +137,7 @@ def restore(
 
     Args:
         run_dir: the run's folder.
-        network, model: as in `save`.
+        network, training_model: as in `save`.
         settings: the settings of the run now. If their steps per epoch are not the checkpoint's, the run resumes after
             the same fraction of its epochs.
         publish: whether to make its model the run's `model.keras`. Only one worker should.
@@ -154,7 +154,7 @@ def restore(
             progress, before = (json.loads((folder / name).read_text()) for name in (_PROGRESS, _CONFIG))
             with np.load(folder / _STATE, allow_pickle=False) as arrays:
                 values = {name: arrays[name] for name in arrays.files}
-            state = _state(model)
+            state = _state(training_model)
             if values.keys() != state.keys():
                 differing = f"its variables are not this run's: {sorted(values.keys() ^ state.keys())[:4]}"
                 if not allow_changed:
@@ -173,7 +173,7 @@ def restore(
         step, steps_before, steps_now = progress["step"], before["steps_per_epoch"], settings["steps_per_epoch"]
         if steps_before != steps_now:
             step = step * steps_now // steps_before
-            model.optimizer.iterations.assign(step)
+            training_model.optimizer.iterations.assign(step)
         return Start(step, progress.get("validation_due", False), progress.get("plateau"), progress.get("best"))
     if problems:
         raise ValueError(
@@ -234,16 +234,16 @@ def _checksum(path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _state(model) -> dict[str, Any]:
+def _state(training_model) -> dict[str, Any]:
     """What training needs besides the weights: optimizer variables and the state of random generators, by name."""
     generators = [
         variable
-        for layer in model.layers
+        for layer in training_model.layers
         for variable in layer.variables
         if not any(variable is weight for weight in layer.weights)
     ]
     # A number distinguishes variables of the same name. ("/" in an .npz name would make folders in the archive.)
-    variables = enumerate([*model.optimizer.variables, *generators])
+    variables = enumerate([*training_model.optimizer.variables, *generators])
     return {f"{index:03d} {variable.path.replace('/', '.')}": variable for index, variable in variables}
 
 

@@ -55,7 +55,7 @@ def fit(
     Args:
         training_model: compiled, from `model.with_color_offset`; in the scope of a strategy of several replicas it
             must be a `strategies.DistributedModel`.
-        data: an `inputs.Data`, or an object that has its `training`, `validation`, `steps_per_epoch` and
+        data: an `inputs.RunData`, or an object that has its `training`, `validation`, `steps_per_epoch` and
             `validation_steps`.
         start: where to begin.
         epochs: number of epochs of the complete run.

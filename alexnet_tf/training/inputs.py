@@ -24,7 +24,7 @@ from alexnet_tf.training.config import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
+class RunData:
     """The images of a run, as `fit.fit` takes them.
 
     Attributes:
@@ -135,7 +135,7 @@ class Data:
         }
 
 
-def open_data(config: TrainConfig) -> Data:
+def open_data(config: TrainConfig) -> RunData:
     """Opens the data set, and prints which records are skipped. If `data_dir` names images, makes it of them first.
 
     Raises:
@@ -148,7 +148,7 @@ def open_data(config: TrainConfig) -> Data:
     for problem in skipped:
         print(f"Skipped: {problem}")
     reader.steps_per_epoch(description, config.batch_size)  # checks the batch size
-    data = Data(config, folder, description, statistics.Statistics.load(folder), skipped)
+    data = RunData(config, folder, description, statistics.Statistics.load(folder), skipped)
     crops.check_image_px(folder, description.image_px, data.image_px)
     data.validation(reader.Share())  # raises now instead of after the first epoch
     return data

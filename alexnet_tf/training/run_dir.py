@@ -13,7 +13,7 @@ from alexnet_tf.distribution.workers import Worker
 from alexnet_tf.tfrecords import schema, statistics
 from alexnet_tf.training import checkpoints
 from alexnet_tf.training.config import TrainConfig
-from alexnet_tf.training.inputs import Data
+from alexnet_tf.training.inputs import RunData
 
 _LOCK = ".lock"
 _FILES_OF_A_RUN = (
@@ -22,7 +22,7 @@ _FILES_OF_A_RUN = (
 )
 
 
-def settings(config: TrainConfig, data: Data, worker: Worker) -> dict[str, Any]:
+def settings(config: TrainConfig, data: RunData, worker: Worker) -> dict[str, Any]:
     """What config.json holds, and what is compared on resume: configuration, data, and the number of workers."""
     compared = config.compared() | data.settings | {"workers": len(worker.addresses)}
     return json.loads(json.dumps(compared))
@@ -69,7 +69,7 @@ def _on_resume(config, name):
 
 
 @contextlib.contextmanager
-def opened(run_dir: str | pathlib.Path, data: Data, writes: bool) -> Iterator[None]:
+def opened(run_dir: str | pathlib.Path, data: RunData, writes: bool) -> Iterator[None]:
     """Makes and locks the run's folder and describes the data in it. Does nothing if this process does not write.
 
     Raises:

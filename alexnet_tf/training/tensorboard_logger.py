@@ -25,11 +25,11 @@ from alexnet_tf.figures import activations, kernels, plots
 from alexnet_tf.files import write_json
 from alexnet_tf.tfrecords import reader
 from alexnet_tf.training import initial_kernels, summaries
-from alexnet_tf.training.build import Training
+from alexnet_tf.training.build import CompiledNetwork
 from alexnet_tf.training.callbacks import Stopped
 from alexnet_tf.training.config import TrainConfig
 from alexnet_tf.training.fit import InputWaitTimer
-from alexnet_tf.training.inputs import Data
+from alexnet_tf.training.inputs import RunData
 
 # TensorBoard's table of runs shows five flags until more are selected, and those marked as different first.
 _FLAGS_SHOWN_FIRST = ("variant", "learning_rate", "batch_size", "schedule", "epochs")
@@ -66,18 +66,23 @@ class TensorBoardLogger(keras.callbacks.Callback):
     Args:
         config: the run's configuration. `training.json` is written to its `run_dir` after each epoch, the rest to
             `tensorboard` there.
-        training: what is trained.
+        compiled: what is trained.
         data: the run's images.
         initial_step: number of completed steps.
         input_wait_timer: measures the wait for batches.
     """
 
     def __init__(
-        self, config: TrainConfig, training: Training, data: Data, initial_step: int, input_wait_timer: InputWaitTimer
+        self,
+        config: TrainConfig,
+        compiled: CompiledNetwork,
+        data: RunData,
+        initial_step: int,
+        input_wait_timer: InputWaitTimer,
     ):
         super().__init__()
         self.config = config
-        self.training = training
+        self.compiled = compiled
         self.data = data
         self.step = initial_step
         self.input_wait_timer = input_wait_timer
@@ -90,7 +95,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
         self.seconds = 0.0
         self.kernels = {
             layer.name: [weight for weight in layer.trainable_weights if len(weight.shape) > 1]
-            for layer in training.model.layers
+            for layer in compiled.training_model.layers
             if any(len(weight.shape) > 1 for weight in layer.trainable_weights)
         }
         self._write_hparams()
@@ -119,7 +124,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
             for title, text in texts.items():
                 tf.summary.text(title, text)
             _write_image("augmented inputs", lambda: summaries.image_sheet(first_images))
-            tf.summary.graph(summaries.network_graph(self.training.model))
+            tf.summary.graph(summaries.network_graph(self.compiled.training_model))
 
     def on_epoch_begin(self, epoch, logs=None):
         self._entry_batch = 0
@@ -133,7 +138,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
             self._profiled_step = tf.profiler.experimental.Trace("train", step_num=self.step + 1, _r=1)
             self._profiled_step.__enter__()
         if self._is_entry(batch, self.step + 1):
-            self.training.gradient_norms.enable(True)
+            self.compiled.gradient_norms.enable(True)
             # The rate of this step, not of the next one.
             self._entry_rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
 
@@ -149,7 +154,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
         if batch == 0:  # this step may have compiled
             self._restart_clocks()
         if self._is_entry(batch, self.step):
-            self.training.gradient_norms.enable(False)
+            self.compiled.gradient_norms.enable(False)
             self._write_entry(batch, logs)
 
     def _restart_clocks(self):
@@ -162,7 +167,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
             for name, value in summaries.loss_and_errors(means).items():
                 tf.summary.scalar(f"step/{name}", value)
             tf.summary.scalar("step/learning_rate", self._entry_rate)
-            norms = self.training.gradient_norms
+            norms = self.compiled.gradient_norms
             for layer, columns in self.kernels.items():
                 tf.summary.scalar(f"weight_norm/{layer}", np.linalg.norm([norms.weight_norm(k) for k in columns]))
                 tf.summary.scalar(f"gradient_norm/{layer}", np.linalg.norm([norms.norm(k) for k in columns]))
@@ -179,7 +184,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
         self._restart_clocks()
 
     def on_epoch_end(self, epoch, logs: Any = None):
-        network, class_names = self.training.network, self.data.description.class_names
+        network, class_names = self.compiled.network, self.data.description.class_names
         with self.train_writer.as_default(step=self.step):
             _write_image("conv1 kernels", self._draw_kernels)
             _write_image(
@@ -194,7 +199,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
         with self.validation_writer.as_default(step=self.step):
             for name, value in summaries.loss_and_errors(logs, "val_").items():
                 tf.summary.scalar(f"epoch/{name}", value)
-            if self.training.confusion_matrix is not None:
+            if self.compiled.confusion_matrix is not None:
                 _write_image("confusion matrix", self._draw_confusion_matrix)
         self.train_writer.flush()
         self.validation_writer.flush()
@@ -209,12 +214,12 @@ class TensorBoardLogger(keras.callbacks.Callback):
         write_json(pathlib.Path(self.config.run_dir) / "training.json", summary)
 
     def _draw_kernels(self):
-        conv1 = self.training.network.get_layer("conv1")
+        conv1 = self.compiled.network.get_layer("conv1")
         return kernels.draw_kernels(conv1.kernels, initial_kernels.load_initial_kernels(self.config.run_dir))
 
     def _draw_confusion_matrix(self):
         # The counts of this worker's replicas: each worker has validated a share of the images.
-        counts = self.training.confusion_matrix.counts.value
+        counts = self.compiled.confusion_matrix.counts.value
         parts = self.model.distribute_strategy.experimental_local_results(counts)
         counts = np.int64(sum(np.asarray(part) for part in parts))
         labels, predictions = np.repeat(np.argwhere(counts >= 0), counts.ravel(), axis=0).T
@@ -226,7 +231,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
             self._stop_profiler()
         with _warning_of_failure("embedding projector"):
             validation, class_names = self.data.validation(reader.Share()), self.data.description.class_names
-            summaries.write_projector(self.folder, self.training.network, validation, class_names)
+            summaries.write_projector(self.folder, self.compiled.network, validation, class_names)
         with self.hparams_writer.as_default(step=0):
             ended = hparams_summary.session_end_pb(api_pb2.STATUS_SUCCESS)
             tf.summary.experimental.write_raw_pb(ended.SerializeToString(), step=0)

@@ -19,7 +19,7 @@ from alexnet_tf import train
 from alexnet_tf.distribution.workers import Worker
 from alexnet_tf.figures import image_grids
 from alexnet_tf.tfrecords import dataset_builder, schema
-from alexnet_tf.training import fit, summaries, tensorboard_logger
+from alexnet_tf.training import fit, procedure, summaries, tensorboard_logger
 from alexnet_tf.training.config import TrainConfig
 
 SMALL_IMAGE_PX = 60
@@ -86,7 +86,7 @@ class Reached(Exception):
 class Received:
     """What `fit.fit` received from alexnet-train."""
 
-    model: Any
+    training_model: Any
     data: Any
     start: Any
     epochs: int
@@ -96,11 +96,11 @@ class Received:
 
     @property
     def network(self):
-        return self.callbacks[-1].training.network
+        return self.callbacks[-1].compiled.network
 
     @property
     def optimizer(self):
-        return getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        return getattr(self.training_model.optimizer, "inner_optimizer", self.training_model.optimizer)
 
     def callback(self, kind):
         (found,) = [callback for callback in self.callbacks if isinstance(callback, kind)]
@@ -125,7 +125,7 @@ def train_here(make_config):
         try:
             config = make_config(run_dir=str(run_dir), **changes)
             train.check_start(config)
-            train.train(config, Worker())
+            procedure.train(config, Worker())
         finally:
             keras.config.set_dtype_policy("float32")
             for number, handler in handlers.items():

@@ -38,12 +38,12 @@ def make_optimizer(make_config):
 
 
 @pytest.fixture(scope="module")
-def build_training(make_config, data):
-    def build_training(data=data, **changes):
+def compile_network(make_config, data):
+    def compile_network(data=data, **changes):
         config = make_config(**changes)
-        return build.build_training(config, dataclasses.replace(data, config=config), choose_devices(config, Worker()))
+        return build.compile_network(config, dataclasses.replace(data, config=config), choose_devices(config, Worker()))
 
-    return build_training
+    return compile_network
 
 
 class TestBuildNetwork:
@@ -146,62 +146,62 @@ class TestMakeOptimizer:
         assert make_optimizer(optimizer="lars", lars_biases=True).scale_biases
 
 
-def known_loss(training):
+def known_loss(compiled):
     """The loss of a batch, its probabilities and its labels."""
     images = np.random.default_rng(0).integers(0, 256, (4, 56, 56, 3)).astype("uint8")
     batch, labels = {"image": images, "color_offset": np.zeros((4, 3), "float32")}, np.array([0, 1, 1, 0])
-    loss = training.model.evaluate(batch, labels, verbose=0, return_dict=True)["loss"]
-    return loss, training.network.predict(images, verbose=0), labels
+    loss = compiled.training_model.evaluate(batch, labels, verbose=0, return_dict=True)["loss"]
+    return loss, compiled.network.predict(images, verbose=0), labels
 
 
 class TestBuildTraining:
-    def test_seed_determines_the_initial_weights(self, build_training):
-        first, same, other = (build_training(seed=seed).network.get_weights() for seed in (7, 7, 8))
+    def test_seed_determines_the_initial_weights(self, compile_network):
+        first, same, other = (compile_network(seed=seed).network.get_weights() for seed in (7, 7, 8))
         for weight, equal in zip(first, same, strict=True):
             np.testing.assert_array_equal(weight, equal)
         assert not np.array_equal(first[1], other[1])
 
     @pytest.mark.parametrize("counts", [None, (40, 6)])
     @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-    def test_loss_has_label_smoothing_and_balanced_class_weights(self, smoothing, counts, build_training, data):
+    def test_loss_has_label_smoothing_and_balanced_class_weights(self, smoothing, counts, compile_network, data):
         changes, factors = {"label_smoothing": smoothing} | HE, np.ones(2)
         if counts:
             changes["class_weights"], factors = "balanced", 46 / 2 / np.array(counts)
             split = dataclasses.replace(data.description.splits["train"], count_per_class=counts)
             splits = data.description.splits | {"train": split}
             data = dataclasses.replace(data, description=dataclasses.replace(data.description, splits=splits))
-        loss, probabilities, labels = known_loss(build_training(data, **changes))
+        loss, probabilities, labels = known_loss(compile_network(data, **changes))
         targets = (1 - smoothing) * np.eye(2)[labels] + smoothing / 2
         losses = -np.sum(targets * np.log(probabilities), axis=1)
         np.testing.assert_allclose(loss, np.mean(factors[labels] * losses), rtol=1e-4)
 
-    def test_optimizer_updates_and_measures_the_trainable_weights(self, build_training):
-        training = build_training(freeze=("conv1",))
-        names = {variable.path.split("/")[0] for variable in training.optimizer._trainable_variables}
+    def test_optimizer_updates_and_measures_the_trainable_weights(self, compile_network):
+        compiled = compile_network(freeze=("conv1",))
+        names = {variable.path.split("/")[0] for variable in compiled.optimizer._trainable_variables}
         assert names == {"conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"}
-        assert training.optimizer.gradient_norms is training.gradient_norms
-        assert training.confusion_matrix.classes == 2
+        assert compiled.optimizer.gradient_norms is compiled.gradient_norms
+        assert compiled.confusion_matrix.classes == 2
 
     @pytest.mark.parametrize("jit", ["true", "false"])
-    def test_xla_compiles_on_request(self, jit, build_training, monkeypatch):
+    def test_xla_compiles_on_request(self, jit, compile_network, monkeypatch):
         def in_python(labels, probabilities, label_smoothing):  # XLA can't compile it
             return tf.ensure_shape(tf.py_function(lambda p: p[:, 0], [probabilities], tf.float32), (None,))
 
         monkeypatch.setattr(keras.losses, "categorical_crossentropy", in_python)
-        training = build_training(jit=jit, label_smoothing=0.1)
+        compiled = compile_network(jit=jit, label_smoothing=0.1)
         if jit == "true":
             with pytest.raises(tf.errors.InvalidArgumentError, match=r"compile.*EagerPyFunc"):
-                known_loss(training)
+                known_loss(compiled)
         else:
-            loss, probabilities, _ = known_loss(training)
+            loss, probabilities, _ = known_loss(compiled)
             assert loss == pytest.approx(probabilities[:, 0].mean(), rel=1e-5)
 
-    def test_half_precision_scales_the_loss(self, build_training):
+    def test_half_precision_scales_the_loss(self, compile_network):
         try:
-            training = build_training(precision="mixed_float16", optimizer="lars")
+            compiled = compile_network(precision="mixed_float16", optimizer="lars")
         finally:
             keras.config.set_dtype_policy("float32")
-        assert isinstance(training.model.optimizer, optimizers.AgreedLossScale)
-        assert type(training.optimizer) is optimizers.Lars
-        assert training.network.get_layer("conv2").compute_dtype == "float16"
-        assert {weight.dtype for weight in training.network.weights} == {"float32"}
+        assert isinstance(compiled.training_model.optimizer, optimizers.AgreedLossScale)
+        assert type(compiled.optimizer) is optimizers.Lars
+        assert compiled.network.get_layer("conv2").compute_dtype == "float16"
+        assert {weight.dtype for weight in compiled.network.weights} == {"float32"}

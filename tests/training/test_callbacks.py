@@ -20,8 +20,8 @@ def test_best_epoch_is_saved_as_the_best_if_it_is_kept(make_config, monkeypatch)
     monkeypatch.setattr(checkpoints, "save", lambda run_dir, network, model, progress, settings: saved.append(progress))
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     for keep_best in (True, False):
-        best, training = callbacks.BestEpoch(), types.SimpleNamespace(network=None, model=None)
-        saver = callbacks.SaveCheckpoints(make_config(keep_best=keep_best), training, {}, 8, best)
+        best, compiled = callbacks.BestEpoch(), types.SimpleNamespace(network=None, training_model=None)
+        saver = callbacks.SaveCheckpoints(make_config(keep_best=keep_best), compiled, {}, 8, best)
         best.set_model(types.SimpleNamespace())
         for epoch, top1 in enumerate((0.4, 0.6, 0.5)):
             for callback in (best, saver):
@@ -34,9 +34,9 @@ def test_steps_are_counted_whatever_the_optimizer_counts(make_config, monkeypatc
     saved = []  # the optimizer does not count steps whose gradients overflowed
     monkeypatch.setattr(checkpoints, "save", lambda *arguments: saved.append(arguments[3]["step"]))
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    training = types.SimpleNamespace(network=None, model=None)
+    compiled = types.SimpleNamespace(network=None, training_model=None)
     config = make_config(checkpoint_every_steps=2)
-    saver = callbacks.SaveCheckpoints(config, training, {}, 8, callbacks.BestEpoch())
+    saver = callbacks.SaveCheckpoints(config, compiled, {}, 8, callbacks.BestEpoch())
     saver.set_params({"steps": 6})
     for batch in range(6):
         saver.on_train_batch_begin(batch)

@@ -154,28 +154,28 @@ class TestRestore:
         for name in ("he_normal", "variant"):
             keras.utils.clear_session()
             config = make_config(initializer=name)
-            made.append(build.build_training(config, inputs.open_data(config), devices))
+            made.append(build.compile_network(config, inputs.open_data(config), devices))
         return made
 
     def test_run_without_a_checkpoint_starts_at_the_beginning(self, trainings, tmp_path):
-        _, training = trainings
-        assert checkpoints.restore(tmp_path, training.network, training.model, SETTINGS) == checkpoints.Start()
+        _, compiled = trainings
+        assert checkpoints.restore(tmp_path, compiled.network, compiled.training_model, SETTINGS) == checkpoints.Start()
 
     def test_weights_step_and_plateau_come_back(self, trainings, tmp_path):
-        saved, training = trainings
+        saved, compiled = trainings
         state = {"best_top1": 0.5, "epochs_without_improvement": 1, "divisions": 2}
         progress = {"step": 8, "validation_due": True, "plateau": state}
-        checkpoints.save(tmp_path, saved.network, saved.model, progress, SETTINGS)
-        start = checkpoints.restore(tmp_path, training.network, training.model, SETTINGS)
+        checkpoints.save(tmp_path, saved.network, saved.training_model, progress, SETTINGS)
+        start = checkpoints.restore(tmp_path, compiled.network, compiled.training_model, SETTINGS)
         assert start == checkpoints.Start(step=8, validation_due=True, plateau=state)
-        for weight, expected in zip(training.network.get_weights(), saved.network.get_weights(), strict=True):
+        for weight, expected in zip(compiled.network.get_weights(), saved.network.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, expected)
 
     def test_other_number_of_steps_per_epoch_keeps_the_fraction_of_the_run(self, trainings, tmp_path):
-        saved, training = trainings
-        checkpoints.save(tmp_path, saved.network, saved.model, {"step": 8}, SETTINGS)
-        start = checkpoints.restore(tmp_path, training.network, training.model, {"steps_per_epoch": 2})
-        assert start.step == int(training.optimizer.iterations) == 4
+        saved, compiled = trainings
+        checkpoints.save(tmp_path, saved.network, saved.training_model, {"step": 8}, SETTINGS)
+        start = checkpoints.restore(tmp_path, compiled.network, compiled.training_model, {"steps_per_epoch": 2})
+        assert start.step == int(compiled.optimizer.iterations) == 4
 
     def test_checkpoint_with_other_variables_is_refused_with_the_reason(self, tmp_path):
         save(tmp_path, 8)

@@ -7,7 +7,7 @@ import pytest
 
 from alexnet_tf import train
 from alexnet_tf.distribution.workers import Worker
-from alexnet_tf.training import build
+from alexnet_tf.training import build, procedure
 
 RECIPES = pathlib.Path(train.__file__).parent / "recipes"
 
@@ -128,4 +128,4 @@ class TestRecipes:
         # The only reason not to train is the data: 46 images of 60 pixels.
         reason = "with 60 pixels" if config.batch_size <= 46 else "from 1 to the number of training images, 46"
         with pytest.raises(ValueError, match=reason):
-            train.train(config, Worker())
+            procedure.train(config, Worker())

@@ -49,7 +49,7 @@ class TestResume:
         received = start(folder)
         saver = received.callback(callbacks.SaveCheckpoints)
         progress = {"step": 9, "plateau": saver.schedule.state | {"divisions": 2}}
-        checkpoints.save(folder, received.network, received.model, progress, saver.settings)
+        checkpoints.save(folder, received.network, received.training_model, progress, saver.settings)
         return folder
 
     @pytest.fixture

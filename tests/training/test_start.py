@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from alexnet_tf import cli, train
 from alexnet_tf.distribution import local_workers, strategies
-from alexnet_tf.training import fit
+from alexnet_tf.training import fit, procedure
 
 
 class TestRefusals:
@@ -46,7 +46,7 @@ class TestRefusals:
         received = start(tmp_path / "run", column_devices=("GPU:0", "GPU:1"), allow_fewer_devices=True)
         assert "columns share a device" in caplog.text
         assert names == ["one"]  # instead of one replica per GPU
-        assert not received.model.jit_compile  # "auto" on a CPU
+        assert not received.training_model.jit_compile  # "auto" on a CPU
 
 
 class TestMain:
@@ -81,7 +81,7 @@ class TestMain:
         task = {"cluster": {"worker": addresses[:workers]}, "task": {"type": "worker", "index": workers - 1}}
         monkeypatch.setenv("TF_CONFIG", json.dumps(task))
         monkeypatch.setattr(signal, "signal", lambda *_: None)
-        monkeypatch.setattr(train, "train", fail)
+        monkeypatch.setattr(procedure, "train", fail)
         monkeypatch.setattr(os, "_exit", sys.exit)
         with pytest.raises((SystemExit, tf.errors.OpError)) as ending:
             main()
