@@ -15,7 +15,7 @@ PAPER_BATCH_SIZE = 128  # section 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig(record_format.RecordFormat, execution.Execution):
+class TrainConfig(execution.Execution, record_format.RecordFormat):
     """All settings of a run. Each field is a flag of alexnet-train, whose help describes it.
 
     The metadata `on_resume` says what happens when a run is resumed with another value: "refuse" (the default), unless
@@ -151,14 +151,9 @@ class TrainConfig(record_format.RecordFormat, execution.Execution):
         choices=("standard_deviation", "eigenvalue_unit_range", "eigenvalue", "none"),
         group="Augmentation",
     )
-    color_noise_epochs: int | None = option(
-        None,
-        "Number of epochs with color noise. Default: all.",
-        minimum=0,
-    )
+    color_noise_epochs: int | None = option(None, "Number of epochs with color noise. Default: all.", minimum=0)
     mean_color: tuple[float, float, float] | None = option(
-        None,
-        "RED,GREEN,BLUE from 0 to 255 to subtract from all pixels. Default: the mean of the training images.",
+        None, "RED,GREEN,BLUE from 0 to 255 to subtract from all pixels. Default: the mean of the training images."
     )
     mean_at_crop: bool = option(
         False,
@@ -166,9 +161,7 @@ class TrainConfig(record_format.RecordFormat, execution.Execution):
         "Reading images is then about half as fast.",
     )
     crops: str = option(
-        "random",
-        "Position of the training crops: random (the paper's) or center.",
-        choices=("random", "center"),
+        "random", "Position of the training crops: random (the paper's) or center.", choices=("random", "center")
     )
     flip: bool = option(True, "Mirror half of the training images.")
     images_per_crop: int = option(

@@ -32,7 +32,7 @@ class Execution:
         "Devices. one; mirrored: one replica per GPU of this machine; multi_worker: one replica per GPU of all "
         "machines in TF_CONFIG or SLURM; tpu:NAME: a Cloud TPU; auto: multi_worker if there are several workers, "
         "mirrored if there are several GPUs.",
-        group="Devices",
+        group="Devices and compilation",
     )
     num_local_workers: int = _option(
         1,
@@ -44,34 +44,34 @@ class Execution:
         "Split the fully-connected layers over the workers by units, which saves 96 % of the communication. Each "
         "worker must have one device. Results and files are the same.",
     )
-    max_restarts: int = _option(
-        0,
-        "Maximum number of automatic restarts after a worker was killed, lost or stopped.",
-        minimum=0,
-    )
     reduce_in: str = _option(
         "float32",
         "Data type for summing gradients across replicas. Half precision halves the communication.",
         choices=("float32", "float16", "bfloat16"),
         on_resume="warn",
     )
-    allow_changed: bool = _option(False, "Resume a run although flags or data have changed.", group="Resuming")
     column_devices: tuple[str, ...] = _option(
         (),
         "One device per column, e.g. GPU:0,GPU:1 for the paper's two GPUs. A column's variables and operations are on "
         "its device.",
-        group="Devices for columns",
     )
     allow_fewer_devices: bool = _option(
-        False,
-        "If the machine does not have the --column_devices, warn and train without them.",
+        False, "If the machine does not have the --column_devices, warn and train without them."
     )
     jit: str = _option(
         "auto",
         "Compile the training step with XLA. auto: only on a single GPU, since CPUs are 1.4 times faster without.",
         choices=("auto", "true", "false"),
-        group="Compilation",
     )
+
+    max_restarts: int = _option(
+        0,
+        "Maximum number of automatic restarts after a worker was killed, lost or stopped.",
+        minimum=0,
+        group="Restarting and resuming",
+    )
+    allow_changed: bool = _option(False, "Resume a run although flags or data have changed.")
+
     checkpoint_every_steps: int = _option(
         1000,
         "Number of steps between checkpoints within an epoch. There is always one after each epoch.",
