@@ -165,16 +165,15 @@ def _pictures(figure, model, description) -> Any:
 
 def _images(model, description):
     """The images of --image, or 100 spread evenly over the validation split, preprocessed for the network."""
-    import numpy as np
-
     from alexnet_tf import notebook
+    from alexnet_tf.figures import image_grids
     from alexnet_tf.tfrecords import crops, reader
 
     flag = flags.FLAGS
     if flag.image:
         upright = bool(description.exif_orientation)
         return notebook.preprocess(flag.image, model, image_px=description.image_px, exif_orientation=upright)
-    indices = np.unique(np.linspace(0, description.splits["validation"].count - 1, 100).round().astype(int))
+    indices = image_grids.spread_evenly(description.splits["validation"].count, 100)
     images = reader.read_images(flag.data_dir, description, "validation", indices)
     return crops.center_crop(images, model.input_shape[1])
 

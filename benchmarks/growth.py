@@ -22,6 +22,8 @@ from absl import app, flags
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, NullLocator
 
+from alexnet_tf.figures import plots
+
 _VALIDATION_IMAGES = 32
 
 
@@ -104,7 +106,7 @@ def save_plot(path, panels):
         axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 1)))
         axes.yaxis.set_major_formatter(LogFormatter())
         axes.legend(fontsize=7)
-    speed.save_svg(path, figure)
+    plots.save_svg(path, figure)
 
 
 def main(argv):

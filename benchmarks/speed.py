@@ -20,11 +20,11 @@ import sys
 import time
 
 import contestants
-import matplotlib
 from absl import app, flags
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from alexnet_tf import files
+from alexnet_tf.figures import plots
 from alexnet_tf.networks import precision
 
 OURS, LIMIT = "this project", "matrix product"
@@ -250,15 +250,7 @@ def save_plot(path, speed):
         axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
         axes.set_title(f"{'training' if mode == 'train' else 'inference'}, batch {batch_size}", fontsize=10)
         axes.set_ylabel("images/s")
-    save_svg(path, figure)
-
-
-def save_svg(path, figure):
-    """Saves a matplotlib figure without a date, so that equal figures give equal files."""
-    temporary = path.with_name(f".tmp-{path.name}")
-    with matplotlib.rc_context({"svg.hashsalt": "alexnet", "svg.fonttype": "none"}):
-        FigureCanvasSVG(figure).print_svg(temporary, metadata={"Date": None})
-    temporary.replace(path)
+    plots.save_svg(path, figure)
 
 
 def write_report(path, lines):
@@ -267,9 +259,7 @@ def write_report(path, lines):
     if BEGIN not in text or END not in text:
         raise ValueError(f"`report` must contain the lines {BEGIN!r} and {END!r}. Received: report={path}")
     before, after = text[: text.index(BEGIN)], text[text.index(END) :]
-    temporary = path.with_name(f".tmp-{path.name}")
-    temporary.write_text("\n".join([before + BEGIN, "", *lines, "", after]))
-    temporary.replace(path)
+    files.write_text(path, "\n".join([before + BEGIN, "", *lines, "", after]))
 
 
 def main(argv):

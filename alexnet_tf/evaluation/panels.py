@@ -28,7 +28,7 @@ def draw_predictions(
 
     Source: figure 4, left.
     """
-    indices = np.linspace(0, description.splits["validation"].count - 1, count).round().astype(int)
+    indices = image_grids.spread_evenly(description.splits["validation"].count, count)
     images = reader.read_images(data_dir, description, "validation", indices)
     labels = reader.read_labels(data_dir, description, "validation")[indices]
     probabilities = model.predict(crops.center_crop(images, model.input_shape[1]), verbose=0)
@@ -63,7 +63,7 @@ def draw_neighbors(
         _, firsts = np.unique(queries.labels, return_index=True)
         drawn = np.sort(firsts)[:num_queries]
     else:
-        drawn = np.unique(np.linspace(0, len(queries.files) - 1, num_queries).round().astype(int))
+        drawn = image_grids.spread_evenly(len(queries.files), num_queries)
     own = _named_images(queries, drawn, data_dir, description)
     found = _named_images(searched, indices[drawn].ravel(), data_dir, description)
     count = indices.shape[1]

@@ -3,15 +3,12 @@
 import pathlib
 from typing import NamedTuple
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 
-from alexnet_tf import files
 from alexnet_tf.figures import columns, plots
 from alexnet_tf.networks import rows
 from alexnet_tf.networks.variants import VARIANTS
@@ -52,11 +49,8 @@ def save_architecture(path: str | pathlib.Path, variant: str, num_classes: int =
     figure = _draw(variant, num_classes)
     if path.suffix == ".png":
         plots.save_png(path, plots.pixels_of(figure))
-        return
-    # Without a date and with constant names, so that the same network gives the same file.
-    with matplotlib.rc_context({"svg.hashsalt": "alexnet", "svg.fonttype": "none"}):
-        canvas = FigureCanvasSVG(figure)
-        files.write_atomically(path, lambda file: canvas.print_svg(file, metadata={"Date": None}))
+    else:
+        plots.save_svg(path, figure)
 
 
 def _draw(variant: str, num_classes: int) -> Figure:

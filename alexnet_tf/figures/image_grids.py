@@ -13,6 +13,11 @@ from alexnet_tf.figures import plots
 _KERNELS_PER_ROW = 16  # figure 3: 48 kernels of a column in three rows
 
 
+def spread_evenly(length: int, count: int) -> np.ndarray:
+    """At most `count` different indices from 0 to `length` - 1, these two included; int (n,)."""
+    return np.unique(np.linspace(0, length - 1, count).round().astype(int))
+
+
 def kernel_sheet(kernels: Sequence[Any], magnification: int = 4) -> np.ndarray:
     """Draws the kernels of a layer whose input is RGB pixels: one block of rows for each column of the network.
 

@@ -172,7 +172,7 @@ def draw_optimized_inputs(
     class_layers, rows = structure.class_layers(model), []
     outputs = structure.features(model, layers).output
     for layer in layers:
-        feature_maps = np.unique(np.linspace(0, outputs[layer].shape[-1] - 1, num_feature_maps).round().astype(int))
+        feature_maps = image_grids.spread_evenly(outputs[layer].shape[-1], num_feature_maps)
         images, _ = optimize_inputs(model, layer, feature_maps)
         names = [class_names[index] if layer in class_layers else f"map {index}" for index in feature_maps]
         rows.append(list(zip(images, names, strict=True)))

@@ -1,13 +1,15 @@
-"""Charts of measurements. Each is an RGB array, uint8 (rows, columns, 3), that `save_png` writes."""
+"""Charts of measurements. Each is an RGB array, uint8 (rows, columns, 3), which `save_png` writes."""
 
 import itertools
 import pathlib
 import warnings
 from collections.abc import Sequence
 
+import matplotlib
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
@@ -104,6 +106,13 @@ def training_curves(
 def save_png(path: str | pathlib.Path, pixels: np.ndarray) -> None:
     """Writes uint8 (rows, columns, 3) as a PNG file, atomically."""
     files.write_atomically(path, lambda file: Image.fromarray(pixels).save(file, format="PNG"))
+
+
+def save_svg(path: str | pathlib.Path, figure: Figure) -> None:
+    """Writes a Matplotlib figure as an SVG file, atomically. Equal figures give equal files: they have no date."""
+    with matplotlib.rc_context({"svg.hashsalt": "alexnet", "svg.fonttype": "none"}):
+        canvas = FigureCanvasSVG(figure)
+        files.write_atomically(path, lambda file: canvas.print_svg(file, metadata={"Date": None}))
 
 
 def pixels_of(figure: Figure, dpi: int = 100) -> np.ndarray:

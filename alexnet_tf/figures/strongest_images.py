@@ -132,17 +132,12 @@ def draw_strongest_images(
         found = find_strongest_images(model, layers, (images for images, _ in batches), count)
     pictures = {}
     for layer, strongest in found.items():
-        candidates = _spread(len(strongest.indices), 2 * num_feature_maps)  # some may be skipped
+        candidates = image_grids.spread_evenly(len(strongest.indices), 2 * num_feature_maps)  # some may be skipped
         strongest = StrongestImages(*(array[candidates] for array in strongest))
         images = reader.read_images(data_dir, description, split, strongest.indices.ravel())
         images = crops.center_crop(images, side).reshape(*strongest.indices.shape, side, side, 3)
         pictures[layer] = _draw(model, layer, candidates, strongest, images, num_feature_maps, description.class_names)
     return pictures
-
-
-def _spread(length: int, count: int) -> np.ndarray:
-    """At most `count` indices, spread evenly from 0 to `length` - 1."""
-    return np.unique(np.linspace(0, length - 1, count).round().astype(int))
 
 
 def _draw(model, layer, candidates, strongest, images, num_feature_maps, class_names):
@@ -155,7 +150,7 @@ def _draw(model, layer, candidates, strongest, images, num_feature_maps, class_n
         rows.append([(patch, f"{value:.3g}") for patch, value in zip(patches, values, strict=True)])
         flat.append(np.mean([_is_flat(image, field, row, column) for image, row, column in units]) > 0.5)
     shown = np.flatnonzero(np.invert(flat)) if not all(flat) else np.arange(len(candidates))
-    shown = shown[_spread(len(shown), num_feature_maps)]
+    shown = shown[image_grids.spread_evenly(len(shown), num_feature_maps)]
     is_class = layer in structure.class_layers(model)
     names = [class_names[index] if is_class else f"feature map {index}" for index in candidates[shown]]
     return image_grids.patch_rows([rows[m] for m in shown], [f"{layer}\n{image_grids.shorten(n)}" for n in names])
