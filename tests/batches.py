@@ -1,4 +1,4 @@
-"""Batches of the tiny data set, whose images show where each pixel is from."""
+"""The images of a source; and batches of the tiny data set, whose images show where each pixel is from."""
 
 import dataclasses
 import itertools
@@ -9,6 +9,10 @@ from alexnet_tf.tfrecords import reader
 from alexnet_tf.tfrecords.augmentation import Augmentation
 
 CROP_PX = 32
+
+
+def read_all(source, split):
+    return list(source.read(split, 0, source.count(split)))
 
 
 def training_batches(data_dir, count, **arguments):

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
-from PIL import Image
+from made_photos import save_image
 
 from alexnet_tf.figures import plots
 from alexnet_tf.model import build_alexnet, load_model
@@ -53,9 +53,8 @@ def tiny_data_dir(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiny")
     for split, numbers in (("train", range(46)), ("validation", range(100, 110))):
         for number in numbers:
-            path = root / "images" / split / ("even" if number % 2 == 0 else "odd") / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(tiny_image(number)).save(path)
+            class_name = "odd" if number % 2 else "even"
+            save_image(root / "images" / split / class_name / f"{number}.png", tiny_image(number))
     dataset_builder.build_dataset(
         f"folder:{root / 'images'}",
         root / "data",

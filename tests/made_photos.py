@@ -12,6 +12,12 @@ def encoded(image, format, **options):
     return buffer.getvalue()
 
 
+def save_image(path, image):
+    """Writes an image, a `PIL.Image.Image` or an array, into a folder that may not exist yet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path)
+
+
 def exif(orientation):
     """EXIF data with an Orientation for `encoded`."""
     tags = Image.Exif()

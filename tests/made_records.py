@@ -35,6 +35,10 @@ def set_feature(number, key, value):
     return lambda examples: examples[number].features.feature[key].CopyFrom(feature(value))
 
 
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def state(folder):
     """Times and contents of the files in a folder: equal only if nothing was written or deleted."""
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()} | {

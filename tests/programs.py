@@ -21,9 +21,10 @@ def program(module, *flags):
     return [sys.executable, "-m", f"alexnet_tf.{module}", *map(str, flags)]
 
 
-def run(module, *flags):
-    """Runs a program to its end; returns the finished process."""
-    return subprocess.run(program(module, *flags), env=ENVIRONMENT, capture_output=True, text=True, check=False)
+def run(module, *flags, environment=None):
+    """Runs a program to its end, with more environment variables; returns the finished process."""
+    variables = ENVIRONMENT | (environment or {})
+    return subprocess.run(program(module, *flags), env=variables, capture_output=True, text=True, check=False)
 
 
 def run_well(module, *flags):

@@ -1,5 +1,6 @@
 """Data sets in our format and from TensorFlow Datasets, and the program that builds them."""
 
+import shutil
 import types
 
 import numpy as np
@@ -68,6 +69,12 @@ def tfds_dir(tmp_path_factory):
         builder = type(name, (Tiny,), attributes, skip_registration=True)
         builder(data_dir=root).download_and_prepare()
     return root
+
+
+@pytest.fixture
+def copy(tiny_data_dir, tmp_path):
+    """A copy of the tiny data set that a test may damage."""
+    return shutil.copytree(tiny_data_dir, tmp_path / "data")
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,8 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image
+from made_photos import save_image
+from made_records import contents
 from programs import ENVIRONMENT, program, run_well
 
 import alexnet_tf.tfrecords
@@ -14,10 +15,6 @@ from alexnet_tf.tfrecords import dataset_builder, schema
 
 FASHION_MNIST_FLAGS = ("--source=fashion_mnist", "--image_px=48")
 BEAM_FLAGS = ("--runner=DirectRunner", "--", "--direct_num_workers=2", "--direct_running_mode=multi_processing")
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +30,8 @@ def image_folder(tmp_path):
     """30 images in 2 classes, 3 of them unreadable."""
     random = np.random.default_rng(0)
     for number in range(30):
-        path = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(random.integers(0, 256, (20 + number, 30, 3)).astype("uint8")).save(path)
+        pixels = random.integers(0, 256, (20 + number, 30, 3)).astype("uint8")
+        save_image(tmp_path / "images" / "ab"[number % 2] / f"{number}.png", pixels)
     for name in ("a/0.png", "b/1.png", "b/21.png"):
         (tmp_path / "images" / name).write_bytes(b"text, not an image")
     return tmp_path / "images"

@@ -7,9 +7,8 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from made_photos import encoded, exif, photo
+from made_photos import encoded, exif, photo, save_image
 from PIL import Image
-from programs import run
 
 from alexnet_tf.tfrecords import images, pool, schema
 
@@ -19,9 +18,7 @@ def photographs(tmp_path_factory):
     """Ten images in each of two classes. b/turned.png has an EXIF orientation, b/large.png has the most pixels."""
     folder = tmp_path_factory.mktemp("photographs")
     for number in range(20):
-        path = folder / "ab"[number % 2] / f"{number}.jpg"
-        path.parent.mkdir(exist_ok=True)
-        photo(60, 80 - number).save(path)
+        save_image(folder / "ab"[number % 2] / f"{number}.jpg", photo(60, 80 - number))
     (folder / "b" / "1.jpg").unlink()
     (folder / "b" / "3.jpg").unlink()
     (folder / "b" / "turned.png").write_bytes(encoded(photo(60, 60), "PNG", exif=exif(6)))
@@ -106,8 +103,9 @@ class TestFlags:
     def test_max_bad_fraction(self, built, run_build, tmp_path):
         for number in range(24):
             path = tmp_path / "images" / ("val" if number > 19 else "train") / "ab"[number % 2] / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"no image" if number < 2 else encoded(photo(), "PNG"))
+            save_image(path, photo())
+            if number < 2:
+                path.write_bytes(b"no image")
         places = (f"--source=folder:{tmp_path / 'images'}", f"--data_dir={tmp_path / 'data'}", "--num_processes=1")
         for arguments, percent in (([], 1), (["--max_bad_fraction=0.09"], 9)):
             result = run_build(*places, "--image_px=16", *arguments)
@@ -139,12 +137,6 @@ class TestFlags:
 
 
 class TestErrors:
-    def test_help_lists_the_flags(self):
-        output = run("tfrecords.build", "--help").stdout
-        for name in ("source", "data_dir", "image_px", "encoding", "quality", "num_processes", "max_bad_fraction"):
-            assert f"--{name}: " in output
-        assert "tfds:NAME" in output
-
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
@@ -152,9 +144,8 @@ class TestErrors:
             (["--data_dir=data"], "--source and --data_dir to build"),
             (["--source=fashion_mnist", "--data_dir=data", "--label_offset=1"], "without --source=tfrecords:PATH"),
             (["--source=fashion_mnist", "--data_dir=data", "--", "--direct_num_workers=2"], "--runner"),
-            (["--source=fashion_mnist", "--data_dir=gs://bucket/data"], "gs://bucket/data"),
         ],
-        ids=["source", "nothing to do", "record format", "Beam arguments", "object store"],
+        ids=["source", "nothing to do", "record format", "Beam arguments"],
     )
     def test_mistakes_are_named(self, run_build, arguments, message):
         result = run_build(*arguments)

@@ -10,8 +10,10 @@ import numpy as np
 import psutil
 import pytest
 import tensorflow as tf
+from batches import read_all
 from made_fashion_mnist import write_fashion_mnist
-from made_photos import encoded, photo
+from made_photos import encoded, photo, save_image
+from made_records import contents
 from PIL import Image
 from programs import ENVIRONMENT, program
 
@@ -31,17 +33,11 @@ def read_examples(data_dir, split):
     return entries
 
 
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 @pytest.fixture
 def image_folder(tmp_path):
     """24 images in 2 classes."""
     for number in range(24):
-        path = tmp_path / "images" / "ab"[number % 2] / f"{number}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        photo(40 + number, 60).save(path)
+        save_image(tmp_path / "images" / "ab"[number % 2] / f"{number}.jpg", photo(40 + number, 60))
     return tmp_path / "images"
 
 
@@ -62,7 +58,7 @@ class TestContent:
         assert description.class_names == ("a", "b")
         source = sources.open_source(f"folder:{image_folder}")
         for split in schema.SPLITS:
-            expected = list(source.read(split, 0, source.count(split)))
+            expected = read_all(source, split)
             entries = read_examples(tmp_path / "data", split)
             assert len(entries) == description.splits[split].count == source.count(split)
             for (name, label, text, image), (source_name, content, source_label) in zip(entries, expected, strict=True):

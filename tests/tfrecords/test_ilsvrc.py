@@ -6,8 +6,8 @@ import tarfile
 import numpy as np
 import pytest
 import tensorflow as tf
+from batches import read_all
 from made_ilsvrc import DEVKIT, encode, image_of, make_ilsvrc, tar_of
-from programs import call
 
 from alexnet_tf.tfrecords import dataset_builder, ilsvrc, reader, schema, sources, verify
 
@@ -15,14 +15,6 @@ from alexnet_tf.tfrecords import dataset_builder, ilsvrc, reader, schema, source
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory):
     return make_ilsvrc(tmp_path_factory.mktemp("ilsvrc"), images_per_class=60)
-
-
-@pytest.fixture(scope="module")
-def ilsvrc_data_dir(archives, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "imagenet"
-    flags = ["--image_px=64", "--num_train_shards=3", "--num_validation_shards=2", "--max_bad_fraction=0.1"]
-    call("tfrecords.build", f"--source=ilsvrc2012:{archives}", f"--data_dir={folder}", *flags, "--num_processes=1")
-    return folder
 
 
 class TestLabels:
@@ -39,7 +31,7 @@ class TestLabels:
     def test_images_have_the_labels_of_their_classes(self, archives, split):
         source = sources.open_source(f"ilsvrc2012:{archives}")
         seen = set()
-        for name, content, label in source.read(split, 0, source.count(split)):
+        for name, content, label in read_all(source, split):
             seen.add(label)
             if split == "train":
                 assert source.class_names[label].startswith(name.split("/")[0])
@@ -52,8 +44,7 @@ class TestLabels:
 
     def test_seed_shuffles_only_training_images(self, archives):
         def names(split, seed):
-            source = sources.open_source(f"ilsvrc2012:{archives}", seed=seed)
-            return [name for name, *_ in source.read(split, 0, source.count(split))]
+            return [name for name, *_ in read_all(sources.open_source(f"ilsvrc2012:{archives}", seed=seed), split)]
 
         assert names("train", 0) == names("train", 0) != names("train", 1)
         assert names("validation", 0) == names("validation", 1)
@@ -92,21 +83,14 @@ class TestLabels:
 
 
 @pytest.mark.slow
-class TestBuild:
-    def test_odd_images_are_read_and_damaged_ones_listed(self, ilsvrc_data_dir):
-        description = schema.load_description(ilsvrc_data_dir)
-        train = description.splits["train"]
-        skipped = dict(train.skipped)
-        assert {name.split("_")[-1] for name in skipped} == {"short.JPEG", "text.JPEG"}
-        assert train.count == 4 * 60 + 5
-        assert train.count_per_class == (60, 60, 65, 60)
-        assert description.splits["validation"].count == 12
-
-    def test_validation_images_have_their_labels(self, ilsvrc_data_dir):
-        images, labels = next(iter(reader.make_evaluation_dataset(ilsvrc_data_dir, 12, 64)))
-        assert [round(red / 60) for red in images.numpy()[..., 0].mean((1, 2))] == [1 + i % 4 for i in range(1, 13)]
-        ids = [name.split()[0] for name in schema.load_description(ilsvrc_data_dir).class_names]
-        assert [ids[label] for label in labels] == [DEVKIT[i % 4][0] for i in range(1, 13)]
+def test_odd_images_are_read_and_damaged_ones_listed(archives, tmp_path):
+    arguments = {"image_px": 64, "max_bad_fraction": 0.1, "num_processes": 1}
+    description = dataset_builder.build_dataset(f"ilsvrc2012:{archives}", tmp_path / "data", **arguments)
+    train = description.splits["train"]
+    assert {name.split("_")[-1] for name, _ in train.skipped} == {"short.JPEG", "text.JPEG"}
+    assert train.count == 4 * 60 + 5
+    assert train.count_per_class == (60, 60, 65, 60)
+    assert description.splits["validation"].count == 12
 
 
 class TestErrors:
@@ -146,7 +130,7 @@ class TestErrors:
 class TestRelease:
     def test_half_of_each_class_is_held_out(self, archives):
         source = sources.open_source(f"imagenet:{archives / 'ILSVRC2012_img_train.tar'}", 3, validation_fraction=0.5)
-        halves = [list(source.read(split, 0, source.count(split))) for split in ("train", "validation")]
+        halves = [read_all(source, split) for split in ("train", "validation")]
         counts = [np.bincount([label for _, _, label in half]).tolist() for half in halves]
         assert abs(np.subtract(*counts)).max() <= 1 and sum(map(sum, counts)) == sum(map(len, halves))
         names = [{name for name, _, _ in half} for half in halves]

@@ -5,6 +5,7 @@ import shutil
 import tarfile
 
 import pytest
+from batches import read_all
 from made_ilsvrc import DEVKIT, make_ilsvrc
 
 from alexnet_tf.tfrecords import sources
@@ -32,10 +33,7 @@ def archives(tmp_path_factory):
 
 def read(source, split):
     """A dict from file name to class name."""
-    return {
-        name.rpartition("/")[2]: source.class_names[label]
-        for name, _, label in source.read(split, 0, source.count(split))
-    }
+    return {name.rpartition("/")[2]: source.class_names[label] for name, _, label in read_all(source, split)}
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,9 @@ import pathlib
 import re
 
 import pytest
+from batches import read_all
 
 from alexnet_tf.tfrecords import sources
-
-
-def read_all(source, split):
-    return list(source.read(split, 0, source.count(split)))
 
 
 def names_of(folder, source, split):

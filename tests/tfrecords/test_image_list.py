@@ -1,7 +1,8 @@
 """Lists of image paths and labels."""
 
 import pytest
-from made_photos import photo
+from batches import read_all
+from made_photos import photo, save_image
 
 from alexnet_tf.tfrecords import dataset_builder, sources
 
@@ -10,9 +11,7 @@ from alexnet_tf.tfrecords import dataset_builder, sources
 def folder(tmp_path):
     """Images a/0.png to a/11.png."""
     for number in range(12):
-        path = tmp_path / "a" / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        photo(20, 20 + number).save(path)
+        save_image(tmp_path / "a" / f"{number}.png", photo(20, 20 + number))
     return tmp_path
 
 
@@ -25,10 +24,7 @@ def write_list(path, form="{path},{label}\n", numbers=range(12), labels="bc", he
 def read(source):
     """A dict from split to a dict from relative path to class name."""
     return {
-        split: {
-            "/".join(path.parts[-2:]): source.class_names[label]
-            for _, path, label in source.read(split, 0, source.count(split))
-        }
+        split: {"/".join(path.parts[-2:]): source.class_names[label] for _, path, label in read_all(source, split)}
         for split in ("train", "validation")
     }
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from batches import CROP_PX, training_batches
-from PIL import Image
+from made_photos import save_image
 
 from alexnet_tf.tfrecords import dataset_builder, reader, statistics, verify
 
@@ -16,9 +16,7 @@ def wide_data_dir(request, tmp_path_factory):
         rows, columns = (80, 40) if number % 2 else (40, 60)
         y, x = np.mgrid[:rows, :columns]
         pixels = np.stack([3 * y, 3 * x, np.full_like(x, 8 * number)], axis=-1).astype("uint8")
-        path = root / "images" / "ab"[number % 2] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
+        save_image(root / "images" / "ab"[number % 2] / f"{number}.png", pixels)
     dataset_builder.build_dataset(
         f"folder:{root / 'images'}",
         root / "data",

@@ -105,9 +105,6 @@ class TestMakeTrainingDataset:
         assert numbers_in(one[0][0]) != numbers_in(other[0][0])
         assert not np.allclose(one[0][1], other[0][1])
 
-    def test_color_noise_none_is_zero(self, tiny_data_dir):
-        assert not training_batches(tiny_data_dir, 1, color_noise="none")[0][1].any()
-
     def test_crop_of_the_whole_image_is_the_image(self, tiny_data_dir):
         ((inputs, _),) = reader.make_training_dataset(tiny_data_dir, 10, TINY_IMAGE_PX).take(1)
         assert set(inputs["image"][:, 0, 0, 0].numpy()) == {0}

@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
+from batches import read_all
 from made_records import write_records
 from PIL import Image
 
@@ -48,10 +49,6 @@ def open_files(folder, **record_format):
 
 def index_in_place(folder):
     return in_place.index_in_place(f"tfrecords:{folder}", folder.with_name("index"), image_px=32)
-
-
-def read_all(source, split):
-    return list(source.read(split, 0, source.count(split)))
 
 
 class TestRecordFiles:
@@ -147,26 +144,6 @@ class TestLabels:
             write_numbers(tmp_path / name, range(4), texts=texts)
         with pytest.raises(ValueError, match=r"label 0 is 'a' and 'b'"):
             open_files(tmp_path)
-
-    @pytest.mark.parametrize(
-        ("content", "expected"),
-        [
-            ("\ufeffant\nbee\ncat\ndog\n", None),
-            ("ant\r\nbee\r\ncat\r\ndog\r\n\r\n \n", None),
-            ("ant\n\ncat\ndog\n", "Line 2 of .* is empty"),
-            ("ant\nbee\nant\ndog\n", "Line 3 of .* is the same as line 1: 'ant'"),
-        ],
-        ids=["byte order mark", "empty last lines", "empty line", "duplicate"],
-    )
-    def test_class_names_file(self, tmp_path, content, expected):
-        write_numbers(tmp_path / "train", range(12))
-        (tmp_path / "names.txt").write_bytes(content.encode())
-        if expected is None:
-            source = open_files(tmp_path, class_names=tmp_path / "names.txt")
-            assert source.class_names == ("ant", "bee", "cat", "dog")
-        else:
-            with pytest.raises(ValueError, match=expected):
-                open_files(tmp_path, class_names=tmp_path / "names.txt")
 
 
 class TestFindFiles:

@@ -1,19 +1,12 @@
 """dataset.json and the checks of shards."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
+from made_photos import photo, save_image
 
 from alexnet_tf.tfrecords import arrays, dataset_builder, reader, schema
-
-
-@pytest.fixture
-def data_dir(tiny_data_dir, tmp_path):
-    """A copy that a test may damage."""
-    return shutil.copytree(tiny_data_dir, tmp_path / "data")
 
 
 class TestDatasetDescription:
@@ -50,13 +43,13 @@ class TestLoadDescription:
             lambda c: c["splits"]["train"].update(count_per_class=[22, 24]),
         ],
     )
-    def test_edited_file_is_refused(self, data_dir, change):
-        path = data_dir / "dataset.json"
+    def test_edited_file_is_refused(self, copy, change):
+        path = copy / "dataset.json"
         content = json.loads(path.read_text())
         change(content)
         path.write_text(json.dumps(content))
         with pytest.raises(ValueError, match=r"dataset\.json was edited"):
-            reader.make_evaluation_dataset(data_dir, 2, 32)
+            reader.make_evaluation_dataset(copy, 2, 32)
 
     def test_shard_in_another_folder_is_refused(self, tmp_path):
         shard = schema.Shard("../train-00000-of-00001", 1, 40, "ab", end="0a")
@@ -76,18 +69,18 @@ class TestShards:
         ],
         ids=["missing", "truncated", "of the same size"],
     )
-    def test_other_shard_is_refused(self, change, message, data_dir):
-        path = data_dir / "train-00002-of-00005"
+    def test_other_shard_is_refused(self, change, message, copy):
+        path = copy / "train-00002-of-00005"
         content = change(path.read_bytes())
         path.write_bytes(content) if content else path.unlink()
         with pytest.raises(ValueError, match=f"{path} {message}"):
-            reader.make_training_dataset(data_dir, 2, 32)
+            reader.make_training_dataset(copy, 2, 32)
 
 
 class TestChecksums:
     @pytest.mark.parametrize("name", ["statistics.npz", "index.npz"])
-    def test_other_file_of_the_same_shapes_is_refused(self, name, data_dir):
-        path = data_dir / name
+    def test_other_file_of_the_same_shapes_is_refused(self, name, copy):
+        path = copy / name
         with np.load(path) as saved:
             foreign = dict(saved)
         if name == "statistics.npz":
@@ -96,7 +89,7 @@ class TestChecksums:
             foreign["train"][:2] += np.array([1, -1], "int32")
         np.savez_compressed(path, **foreign)
         with pytest.raises(ValueError, match=rf"{name} .*does not match dataset\.json"):
-            reader.make_training_dataset(data_dir, 2, 32)
+            reader.make_training_dataset(copy, 2, 32)
 
     def test_order_of_arrays_does_not_matter(self):
         one, two = np.arange(3), np.ones((2, 2))
@@ -115,11 +108,27 @@ class TestClassNames:
     def test_folder_with_such_a_name_is_not_built(self, tmp_path):
         for split in ("train", "validation"):
             for name in ("a", "two\nlines"):
-                (tmp_path / "images" / split / name).mkdir(parents=True)
-                Image.new("RGB", (64, 64)).save(tmp_path / "images" / split / name / "1.png")
+                save_image(tmp_path / "images" / split / name / "1.png", photo())
         with pytest.raises(ValueError, match=r"Received: 'two\\nlines'"):
             dataset_builder.build_dataset(f"folder:{tmp_path / 'images'}", tmp_path / "data", num_processes=1)
         assert not list((tmp_path / "data").glob("*"))
+
+    @pytest.mark.parametrize("content", ["\ufeffécluse\r\nb\r\n", "écluse\nb\n\n \n"], ids=["windows", "empty lines"])
+    def test_byte_order_mark_and_empty_last_lines_of_a_file_are_ignored(self, content):
+        assert schema.parse_class_names(content.encode(), "names.txt") == ["écluse", "b"]
+
+    @pytest.mark.parametrize(
+        "content, message",
+        [
+            (b"a\n\nc\n", "Line 2 of names.txt is empty"),
+            (b"a\nb\na\n", "Line 3 of names.txt is the same as line 1: 'a'"),
+            (b"\xff", "must be text in UTF-8. names.txt: "),
+        ],
+        ids=["empty line", "duplicate", "encoding"],
+    )
+    def test_other_files_are_refused(self, content, message):
+        with pytest.raises(ValueError, match=message):
+            schema.parse_class_names(content, "names.txt")
 
     @pytest.mark.parametrize("name", ["a|b", "<img>", "猫", "a b", "n01\ttench", "نیم‌فاصله"])
     def test_other_names_are_allowed(self, name):

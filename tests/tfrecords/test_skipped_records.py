@@ -1,7 +1,6 @@
 """Damaged records: an error names them, or they are skipped."""
 
 import pathlib
-import shutil
 
 import pytest
 import tensorflow as tf
@@ -10,11 +9,6 @@ from batches import CROP_PX, assert_equal_batches, numbers_in, training_batches
 from alexnet_tf.tfrecords import epochs, reader, records, schema, verify
 
 SHARD = "train-00001-of-00005"
-
-
-@pytest.fixture
-def copy(tiny_data_dir, tmp_path):
-    return shutil.copytree(tiny_data_dir, tmp_path / "data")
 
 
 def damage(data_dir, name, record):

@@ -7,15 +7,12 @@ import pickle
 
 import numpy as np
 import pytest
+from batches import read_all
 from made_fashion_mnist import idx, write_fashion_mnist
 
 from alexnet_tf.tfrecords import fashion_mnist, sources
 
 INSTALLED = pathlib.Path("/usr/share/datasets/fashion-mnist")
-
-
-def read_all(source, split):
-    return list(source.read(split, 0, source.count(split)))
 
 
 class TestOpenSource:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from batches import assert_equal_batches, training_batches
 from google_storage import google_storage
 from made_records import write_records
-from programs import ENVIRONMENT, program, train_flags
+from programs import ENVIRONMENT, run, train_flags
 
 from alexnet_tf.model import load_model
 from alexnet_tf.tfrecords import in_place, reader, schema, storage, verify
@@ -140,17 +140,13 @@ class TestGoogleStorage:
                 ("bucket", "gs://bucket/data"),
                 ("in_place", "tfrecords:gs://bucket/data"),
             ):
-                command = program("train", *train_flags(folder, tmp_path / name, *flags))
-                result = subprocess.run(
-                    command, env=ENVIRONMENT | environment, capture_output=True, text=True, check=False
-                )
+                result = run("train", *train_flags(folder, tmp_path / name, *flags), environment=environment)
                 assert result.returncode == 0, result.stderr
                 assert bool(requests) == (name != "disk")
-            verify = program("tfrecords.build", "--verify", "--data_dir=gs://bucket/data")
-            result = subprocess.run(verify, env=ENVIRONMENT | environment, capture_output=True, text=True, check=False)
+            result = run("tfrecords.build", "--verify", "--data_dir=gs://bucket/data", environment=environment)
             assert result.returncode == 0 and "no problems" in result.stdout, result.stderr
-            missing = program("train", *train_flags("gs://bucket/nothing", tmp_path / "missing", *flags))
-            result = subprocess.run(missing, env=ENVIRONMENT | environment, capture_output=True, text=True, check=False)
+            missing = train_flags("gs://bucket/nothing", tmp_path / "missing", *flags)
+            result = run("train", *missing, environment=environment)
         assert {method for method, _, _ in requests} == {"GET"}
         assert result.returncode == 2
         assert "train: error: gs://bucket/nothing/dataset.json does not exist" in result.stderr.splitlines()[-1]

@@ -9,13 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from batches import read_all
 from PIL import Image
 
 from alexnet_tf.tfrecords import sources
-
-
-def read_all(source, split):
-    return list(source.read(split, 0, source.count(split)))
 
 
 class TestTfds:

@@ -4,7 +4,6 @@ import dataclasses
 import pathlib
 import random
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -20,11 +19,6 @@ from alexnet_tf.tfrecords import describe, reader, schema, statistics, verify
 
 SHARD = "validation-00001-of-00002"
 SMALL_PNG = encoded(photo(9, 8), "PNG")
-
-
-@pytest.fixture
-def copy(tiny_data_dir, tmp_path):
-    return shutil.copytree(tiny_data_dir, tmp_path / "data")
 
 
 class TestVerify:

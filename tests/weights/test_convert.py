@@ -25,6 +25,7 @@ from alexnet_tf.weights import pretrained_files, transfer
 
 @pytest.fixture(autouse=True)
 def thin(monkeypatch):
+    keras.utils.set_random_seed(0)  # some initial weights give small logits
     others = ("paper", "independent_columns", "batch_norm", "no_dropout")
     make_thin(monkeypatch, "caffe", "caffenet", "one_weird_trick", *others)
 
@@ -182,26 +183,18 @@ class TestCopyWeights:
         models[1].fit(make_images(227), np.arange(2), verbose=0)
 
 
-class TestReadClassNames:
-    @pytest.mark.parametrize("content", ["\ufeffécluse\r\nb\r\n", "écluse\nb\n\n \n"], ids=["windows", "empty lines"])
-    def test_byte_order_mark_and_empty_last_lines(self, content, tmp_path):
-        (tmp_path / "names.txt").write_bytes(content.encode())
-        assert list(convert.read_class_names(tmp_path / "names.txt", 2)) == ["écluse", "b"]
-
-    @pytest.mark.parametrize(
-        ("name", "content", "message"),
-        [
-            ("names.txt", "a\nb\na\n", "Line 3 of .* is the same as line 1: 'a'"),
-            ("names.txt", "a\n\nb\n", "Line 2 of .* is empty"),
-            ("names.txt", "a\nb\n", "must name the 3 classes. Received: 2 names"),
-            ("dataset.json", '{"class_names": ["a", "b", "a"]}', "Line 3 of .* is the same as line 1: 'a'"),
-            ("dataset.json", "[" * 100_000, "must be a dataset.json or a text file"),
-        ],
-    )
-    def test_names_must_be_unique_and_not_empty(self, name, content, message, tmp_path):
-        (tmp_path / name).write_text(content)
-        with pytest.raises(ValueError, match=message):
-            convert.read_class_names(tmp_path / name, 3)
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("names.txt", "a\nb\n", "must name the 3 classes. Received: 2 names"),
+        ("dataset.json", '{"class_names": ["a", "b", "a"]}', "Line 3 of .* is the same as line 1: 'a'"),
+        ("dataset.json", "[" * 100_000, "must be a dataset.json or a text file"),
+    ],
+)
+def test_class_names_must_be_as_many_as_classes_and_unique(name, content, message, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        convert.read_class_names(tmp_path / name, 3)
 
 
 class TestOwnModels:
