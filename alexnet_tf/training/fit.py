@@ -41,6 +41,17 @@ class InputWaitTimer:
         yield batch
 
 
+class _ProgressBar(keras.callbacks.ProgbarLogger):
+    """Keras's progress bar, with the number of epochs of the complete run: of 3 also in a `fit` up to the second."""
+
+    def __init__(self, epochs: int):
+        super().__init__()
+        self.epochs_of_run = epochs
+
+    def set_params(self, params):
+        super().set_params(params | {"epochs": self.epochs_of_run})
+
+
 def fit(
     training_model: keras.Model,
     data,
@@ -88,7 +99,7 @@ def fit(
             shuffle=False,  # the data set is shuffled
             validation_data=validation_dataset,
             validation_steps=validation_steps,
-            callbacks=callbacks,
+            callbacks=[*callbacks, _ProgressBar(epochs)],
         )
 
     epoch, steps_done = divmod(start.step, steps_per_epoch)

@@ -98,7 +98,7 @@ def test_resumed_run_is_bit_identical_and_logs_the_same(whole_run, train_here, t
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_pictures")
-def test_stops_within_an_epoch_and_a_validation_change_nothing(whole_run, train_here, tmp_path, monkeypatch):
+def test_stops_within_an_epoch_and_a_validation_change_nothing(whole_run, train_here, tmp_path, monkeypatch, capsys):
     options = whole_run.options | {"data_dir": str(whole_run.folder.parent / "data"), "profile_steps": None}
 
     def train_and_stop(method, step, number):
@@ -120,6 +120,8 @@ def test_stops_within_an_epoch_and_a_validation_change_nothing(whole_run, train_
     assert train_and_stop("on_test_batch_begin", 4, signal.SIGTERM) == (4, True)
     train_here(tmp_path / "run", **options)
     assert_same_run(tmp_path / "run", whole_run.folder)
+    begun = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Epoch ")]
+    assert begun == ["Epoch 1/2", "Epoch 1/2", "Epoch 2/2"]  # the rest of the first epoch is the first of two, too
 
 
 def assert_same_run(folder, other_folder):
