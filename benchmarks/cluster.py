@@ -1,6 +1,6 @@
 """Times the building of a data set by one and by two workers of a Dask cluster on this machine, with a core each.
 
-    pip install --editable '.[beam]' 'apache-beam[dask]'
+    pip install --constraint=constraints.txt --editable '.[beam]' 'apache-beam[dask]'
     python benchmarks/cluster.py
 
 Makes photographs as benchmarks/reading.py does, links each of them several times, and prints a table in Markdown. A

@@ -1,6 +1,6 @@
 """Times building data sets and reading training images, compared to bare JPEG decoders and PyTorch's DataLoader.
 
-    pip install --editable '.[bench]'
+    pip install --constraint=constraints.txt --editable '.[bench]'
     python benchmarks/reading.py
 
 Makes synthetic photographs (noise with the spectrum of natural images, 500 x 375 pixels), builds data sets in each

@@ -1,6 +1,6 @@
 """Load test of a served model: 1, 8 and 32 concurrent clients, photographs of real size, a tenth of them damaged.
 
-    pip install --editable '.[serving]' psutil
+    pip install --constraint=constraints.txt --editable '.[serving]' psutil
     python benchmarks/serving.py --served=served/alexnet
 
 Starts the tests' server (tests/model_server.py) with the newest version in --served, as a process of its own, and sends

@@ -1,6 +1,6 @@
 """Compares the speed of training and inference with plain Keras, PyTorch, onnxruntime and a bare matrix product.
 
-    pip install --editable '.[bench]'
+    pip install --constraint=constraints.txt --editable '.[bench]'
     python benchmarks/speed.py            # `make bench`: writes its tables and its plot into docs/performance.md
     python benchmarks/speed.py --quick    # small batches, two rounds; only prints the tables
 
