@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from alexnet_tf.figures import occlusion
 from alexnet_tf.layers import GroupedConv2D
@@ -73,3 +74,17 @@ def test_picture_of_a_network_with_a_users_own_head(figures):
     titles = [axes.get_title() for axes in figures[0].axes]
     label = model.predict(images, verbose=0)[0].argmax()
     assert titles[0].startswith("abcde"[label]) and titles[1].startswith("sum of relu5's feature map")
+
+
+def test_answers_have_the_colors_of_the_legend():
+    names = [f"class {label}" for label in range(20)]
+    predicted = np.repeat(np.arange(20), 20 - np.arange(20)).reshape(10, 21)  # class 0 is the most frequent
+    axes = Figure().subplots()
+    occlusion._draw_answers(axes, predicted, (0, 21, 10, 0), names)
+    (image,), legend = axes.images, axes.get_legend()
+    handles = dict(zip([text.get_text() for text in legend.get_texts()], legend.get_patches(), strict=True))
+    shown = image.to_rgba(image.get_array())
+    for label, color in zip(predicted.ravel(), shown.reshape(-1, 4), strict=True):
+        patch = handles.get(names[label], handles["others"])
+        np.testing.assert_allclose(color, patch.get_facecolor())
+    assert len({tuple(patch.get_facecolor()) for patch in handles.values()}) == len(handles)

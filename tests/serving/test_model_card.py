@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from alexnet_tf.model import weights_checksum
+from alexnet_tf.model import build_alexnet, weights_checksum
 from alexnet_tf.serving import model_card
 
 ERRORS = {"top1_error": 0.25, "top5_error": 0.125}
@@ -34,6 +34,15 @@ def test_page_has_data_recipe_errors_and_limits(untrained, tmp_path):
     assert "| center crop | 25.00 | 12.50 |\n" in page
     assert "Folder:&lt;photos>: 10 classes, squares of 64 pixels." in page
     assert "## Limits of use" in page and "3.4 % on average" in page
+
+
+def test_differences_from_the_paper_are_those_of_the_variant(untrained):
+    model, description = untrained
+    differs = model_card.collect(model, description, None, "export", 1)["network"]["differs_from_paper"]
+    sizes = {(row["of"], row["layer"]): row["output"] for row in differs}
+    assert sizes["paper", "conv1"] == "55 x 55 x 96" and sizes["testing", "conv1"] == "27 x 27 x 8"
+    paper = build_alexnet("paper", 10, include_top=False)
+    assert model_card.collect(paper, description, None, "export", 1)["network"]["differs_from_paper"] == []
 
 
 @pytest.mark.parametrize("measured", [["another"], ["this", "another"]])

@@ -70,6 +70,17 @@ def test_strongest_images_equal_the_layers(page_dir, untrained, data_dir):
     assert np.abs(shown.astype(int) - thumbnail).mean() < 6
 
 
+@pytest.mark.parametrize("count, width, height", [(3, 3, 1), (40, 40, 1), (41, 40, 2)])
+def test_cells_of_a_sprite_are_row_by_row(count, width, height, tmp_path):
+    patches = [np.full((8, 8, 3), 5 * index, "uint8") for index in range(count)]
+    web_page._write_sprite(tmp_path / "sprite.jpg", patches, 4)
+    with Image.open(tmp_path / "sprite.jpg") as sprite:
+        assert sprite.size == (4 * width, 4 * height)
+        for index in range(count):
+            cell = sprite.getpixel((4 * (index % 40) + 2, 4 * (index // 40) + 2))
+            assert cell == pytest.approx([5 * index] * 3, abs=20)
+
+
 @pytest.mark.slow
 def test_checksums_match_the_package(runtime, tmp_path):
     described = browser_runtime.write(tmp_path, runtime)

@@ -3,6 +3,9 @@
 import signal
 import types
 
+import pytest
+import tensorflow as tf
+
 from alexnet_tf.training import callbacks, checkpoints
 
 
@@ -43,3 +46,16 @@ def test_steps_are_counted_whatever_the_optimizer_counts(make_config, monkeypatc
         saver.on_train_batch_end(batch)
     saver.on_epoch_end(2)
     assert saved == [10, 12, 14]  # that of the last step comes after the validation
+
+
+@pytest.mark.parametrize("begin", ["on_train_batch_begin", "on_test_batch_begin"])
+def test_signal_between_batches_is_told_to_the_other_workers(begin, make_config, monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    training = types.SimpleNamespace(network=None, model=None)
+    saver = callbacks.SaveCheckpoints(make_config(), training, {}, 0, callbacks.BestEpoch())
+    saver.distributed = types.SimpleNamespace(stop_requested=tf.Variable(0.0))
+    getattr(saver, begin)(0)
+    assert saver.distributed.stop_requested.numpy() == 0
+    saver._on_signal(signal.SIGTERM, None)
+    getattr(saver, begin)(1)
+    assert saver.distributed.stop_requested.numpy() == 1
