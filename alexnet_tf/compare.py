@@ -71,7 +71,7 @@ def find_pairs(arguments: list[str]) -> dict[str, tuple[pathlib.Path, pathlib.Pa
 
 
 def _read(path):
-    """The pixels of an image file, turned upright; uint8 (rows, columns, 3)."""
+    """The pixels of an image file, turned upright; uint8 (height, width, 3)."""
     import numpy as np
     from PIL import ImageOps
 

@@ -37,7 +37,7 @@ def preprocess(
 
     Args:
         images: an image or a list of images, of any sizes: paths, bytes of encoded files, Pillow images, arrays or
-            tensors (rows, columns) or (rows, columns, channels), RGB from 0 to 255; or a batch of arrays.
+            tensors (height, width) or (height, width, channels), RGB from 0 to 255; or a batch of arrays.
         model: None, or the network that the images are for. Trained and published networks know the arguments below
             from the data that they were trained on.
         crop_px: side of the network's input, in pixels. Default: the model's, or 224.
@@ -130,7 +130,7 @@ def _as_array(image, exif_orientation: bool) -> np.ndarray:
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     if pixels.ndim != 2 and (pixels.ndim != 3 or pixels.shape[2] not in (3, 4)):
-        raise ValueError(f"an array must be (rows, columns) or (rows, columns, 3), not {pixels.shape}")
+        raise ValueError(f"an array must be (height, width) or (height, width, 3), not {pixels.shape}")
     low, high = pixels.min(), pixels.max()
     is_fraction = pixels.dtype.kind not in "iu" and 0 < high <= 1
     if not (low >= 0 and high <= 255) or is_fraction:

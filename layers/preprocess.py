@@ -15,7 +15,7 @@ class Preprocess(keras.layers.Layer):
     Pixels differ from `alexnet_tf.preprocess` by at most 1.
 
     Call arguments:
-        images: uint8 or float tensor (rows, columns, 3) or (batch, rows, columns, 3), RGB pixels from 0 to 255.
+        images: uint8 or float tensor (height, width, 3) or (batch, height, width, 3), RGB pixels from 0 to 255.
 
     Returns: uint8 tensor (crop_px, crop_px, 3) or (batch, crop_px, crop_px, 3).
 
@@ -51,7 +51,7 @@ class Preprocess(keras.layers.Layer):
 
     def call(self, images: Tensor) -> Tensor:
         if images.shape[-1] != 3:
-            raise ValueError(f"`images` must be (rows, columns, 3). Received: images.shape={images.shape}")
+            raise ValueError(f"`images` must be (height, width, 3). Received: images.shape={images.shape}")
         squares = ops.image.resize(
             ops.cast(images, "float32"),
             (self.image_px, self.image_px),
@@ -61,8 +61,8 @@ class Preprocess(keras.layers.Layer):
             data_format="channels_last",
         )
         first = (self.image_px - self.crop_px) // 2
-        rows = columns = slice(first, first + self.crop_px)
-        return ops.cast(ops.clip(ops.round(squares[..., rows, columns, :]), 0, 255), "uint8")
+        center = slice(first, first + self.crop_px)
+        return ops.cast(ops.clip(ops.round(squares[..., center, center, :]), 0, 255), "uint8")
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"crop_px": self.crop_px, "image_px": self.image_px, "resize": self.resize}

@@ -25,19 +25,19 @@ def exif(orientation):
     return tags
 
 
-def photo(rows=60, columns=80, mode="RGB"):
+def photo(height=60, width=80, mode="RGB"):
     """A smooth image, so that a JPEG of it is close to it."""
-    y, x = np.mgrid[:rows, :columns]
-    array = np.stack([255 * y / rows, 255 * x / columns, 255 * (x + y) / (rows + columns)], axis=-1)
+    y, x = np.mgrid[:height, :width]
+    array = np.stack([255 * y / height, 255 * x / width, 255 * (x + y) / (height + width)], axis=-1)
     return Image.fromarray(array.astype("uint8")).convert(mode)
 
 
-def noisy_photo(generator, rows, columns, channels=3):
+def noisy_photo(generator, height, width, channels=3):
     """Noise of several scales, also the finest: resizing without antialiasing would show."""
-    total = np.zeros((rows, columns, channels))
+    total = np.zeros((height, width, channels))
     for cells in (3, 12, 60, 400):
         field = Image.fromarray(generator.integers(0, 256, (cells, cells, channels), "uint8").squeeze())
-        total += np.asarray(field.resize((columns, rows), Image.Resampling.BICUBIC)).reshape(total.shape)
+        total += np.asarray(field.resize((width, height), Image.Resampling.BICUBIC)).reshape(total.shape)
     return Image.fromarray(np.uint8(total / 4).squeeze())
 
 
@@ -46,7 +46,7 @@ def write_photos(folder, count):
     generator = np.random.default_rng(5)
     paths = []
     for number in range(count):
-        rows, columns = generator.integers(40, 700, 2)
+        height, width = generator.integers(40, 700, 2)
         options, channels, kind = {}, 3, "JPEG"
         match number % 5:
             case 0 | 1:
@@ -60,5 +60,5 @@ def write_photos(folder, count):
             case 4:
                 kind, channels = "PNG", 4
         paths.append(folder / f"{number}.{kind.lower()}")
-        noisy_photo(generator, rows, columns, channels).save(paths[-1], kind, **options)
+        noisy_photo(generator, height, width, channels).save(paths[-1], kind, **options)
     return paths

@@ -164,7 +164,7 @@ class TestPreprocess:
             (np.full((9, 9, 3), -3), "must be from 0 to 255"),
             (np.full((9, 9, 3), 300.0), "must be from 0 to 255"),
             (np.full((9, 9, 3), np.nan), "must be from 0 to 255"),
-            (np.zeros((3, 9, 9), "uint8"), r"must be \(rows, columns\) or \(rows, columns, 3\), not \(3, 9, 9\)"),
+            (np.zeros((3, 9, 9), "uint8"), r"must be \(height, width\) or \(height, width, 3\), not \(3, 9, 9\)"),
         ],
     )
     def test_pixels_of_another_range_or_order(self, pixels, message):

@@ -125,13 +125,13 @@ class Augmentation:
         return [tf.cast(draws[axis] * positions[axis], tf.int32) for axis in range(2)]
 
     def window(self, size: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-        """A window of random area and aspect ratio: (top, left, rows, columns), int32 scalars.
+        """A window of random area and aspect ratio: (top, left, height, width), int32 scalars.
 
         The first of ten windows that fits into the image, with a uniform area, a log-uniform aspect ratio and a uniform
         position. If none fits, the largest central window with an aspect ratio within `crop_ratio`.
 
         Args:
-            size: int32 (2,), rows and columns of the image.
+            size: int32 (2,), height and width of the image.
             draws: float32 (22 or more,): ten for areas, ten for aspect ratios, one for the row, one for the column.
 
         Source: torchvision, transforms.RandomResizedCrop, after Szegedy et al., Going Deeper with Convolutions, 2014.
@@ -142,13 +142,13 @@ class Augmentation:
         areas = height * width * (least + (most - least) * areas)
         low, high = map(math.log, self.crop_ratio)
         aspects = tf.exp(low + (high - low) * aspects)
-        columns, rows = tf.round(tf.sqrt(areas * aspects)), tf.round(tf.sqrt(areas / aspects))
-        fits = (columns > 0) & (columns <= width) & (rows > 0) & (rows <= height)
+        widths, heights = tf.round(tf.sqrt(areas * aspects)), tf.round(tf.sqrt(areas / aspects))
+        fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
         first = tf.argmax(fits)
         lengths = tf.stack([height, width])
-        fitting = tf.stack([rows[first], columns[first]])
+        fitting = tf.stack([heights[first], widths[first]])
         nearest = tf.stack([tf.round(width / self.crop_ratio[0]), tf.round(height * self.crop_ratio[1])])
         sides = tf.where(tf.reduce_any(fits), fitting, tf.minimum(lengths, nearest))
         corner = tf.where(tf.reduce_any(fits), tf.floor(position * (lengths - sides + 1)), (lengths - sides) // 2)
-        top, left, rows, columns = tf.unstack(tf.cast(tf.concat([corner, sides], axis=0), tf.int32))
-        return top, left, rows, columns
+        top, left, height, width = tf.unstack(tf.cast(tf.concat([corner, sides], axis=0), tf.int32))
+        return top, left, height, width

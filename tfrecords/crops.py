@@ -27,7 +27,7 @@ def center_offset(length, crop_px):
     """The first row or column of a center crop, half a pixel above or left of the center if the margin is odd.
 
     Args:
-        length: rows or columns of the image, in pixels; an integer, or an array or tensor of integers.
+        length: height or width of the image, in pixels; an integer, or an array or tensor of integers.
         crop_px: side of the crop, in pixels.
     """
     return (length - crop_px) // 2
@@ -37,7 +37,7 @@ def center_crop(images, crop_px: int):
     """The center crops of images.
 
     Args:
-        images: array or tensor (..., rows, columns, channels) whose rows and columns are static.
+        images: array or tensor (..., height, width, channels) whose height and width are static.
         crop_px: side of the crops, in pixels.
 
     Returns: array or tensor (..., crop_px, crop_px, channels).
@@ -45,9 +45,9 @@ def center_crop(images, crop_px: int):
     Raises:
         ValueError: if `crop_px` is larger than an image.
     """
-    rows, columns = images.shape[-3:-1]
-    check_crop_px(crop_px, min(rows, columns))
-    top, left = center_offset(rows, crop_px), center_offset(columns, crop_px)
+    height, width = images.shape[-3:-1]
+    check_crop_px(crop_px, min(height, width))
+    top, left = center_offset(height, crop_px), center_offset(width, crop_px)
     return images[..., top : top + crop_px, left : left + crop_px, :]
 
 
@@ -59,7 +59,7 @@ def ten_views(images, crop_px: int):
     their mirror images in the same order.
 
     Args:
-        images: array or tensor (..., rows, columns, channels) whose rows and columns are static.
+        images: array or tensor (..., height, width, channels) whose height and width are static.
         crop_px: side of the views, in pixels.
 
     Returns: array or tensor (..., 10, crop_px, crop_px, channels).
@@ -69,11 +69,11 @@ def ten_views(images, crop_px: int):
 
     Source: section 4.1.
     """
-    rows, columns = images.shape[-3:-1]
-    check_crop_px(crop_px, min(rows, columns))
-    bottom, right = rows - crop_px, columns - crop_px
+    height, width = images.shape[-3:-1]
+    check_crop_px(crop_px, min(height, width))
+    bottom, right = height - crop_px, width - crop_px
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
-    corners.append((center_offset(rows, crop_px), center_offset(columns, crop_px)))
+    corners.append((center_offset(height, crop_px), center_offset(width, crop_px)))
     crops = [images[..., top : top + crop_px, left : left + crop_px, :] for top, left in corners]
     if isinstance(images, np.ndarray):
         views = np.stack(crops, axis=-4)

@@ -19,9 +19,9 @@ def decode_image(encoded: tf.Tensor, encoding: str, size: tf.Tensor) -> tf.Tenso
     Args:
         encoded: string scalar.
         encoding: one of `schema.ENCODINGS`, or "original".
-        size: int32 (2,), its rows and columns; for an "original" image, those to which it is resized.
+        size: int32 (2,), its height and width; for an "original" image, those to which it is resized.
 
-    Returns: uint8 (rows, columns, 3).
+    Returns: uint8 (height, width, 3).
 
     Raises:
         tf.errors.InvalidArgumentError: if the image can't be decoded or has another size.
@@ -54,18 +54,18 @@ def decode_crop(
 
 
 def decode_window(
-    encoded: tf.Tensor, encoding: str, size: tf.Tensor, top: tf.Tensor, left: tf.Tensor, rows: Any, columns: Any
+    encoded: tf.Tensor, encoding: str, size: tf.Tensor, top: tf.Tensor, left: tf.Tensor, height: Any, width: Any
 ) -> tf.Tensor:
-    """Decodes a rectangle of an image, uint8 (rows, columns, 3). Arguments as in `decode_crop`."""
+    """Decodes a rectangle of an image, uint8 (height, width, 3). Arguments as in `decode_crop`."""
     if encoding == schema.ORIGINAL:
-        return _decode_original(encoded, size, top, left, rows, columns)
+        return _decode_original(encoded, size, top, left, height, width)
     if encoding == "jpeg":  # decodes only the rectangle
-        return tf.io.decode_and_crop_jpeg(encoded, [top, left, rows, columns], channels=3, dct_method=_DCT)
-    return decode_image(encoded, encoding, size)[top : top + rows, left : left + columns]
+        return tf.io.decode_and_crop_jpeg(encoded, [top, left, height, width], channels=3, dct_method=_DCT)
+    return decode_image(encoded, encoding, size)[top : top + height, left : left + width]
 
 
 def read_size(encoded: tf.Tensor) -> tf.Tensor:
-    """Reads the rows and columns of a JPEG or PNG, int32 (2,), from its header.
+    """Reads the height and width of a JPEG or PNG, int32 (2,), from its header.
 
     Raises:
         tf.errors.InvalidArgumentError: if it is neither, or has more than `images.MAX_PIXELS` pixels.
@@ -82,14 +82,14 @@ def read_size(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def scaled_size(encoded: tf.Tensor, image_px: int) -> tf.Tensor:
-    """The rows and columns of a JPEG or PNG after its shorter side is resized to `image_px`, int32 (2,)."""
+    """The height and width of a JPEG or PNG after its shorter side is resized to `image_px`, int32 (2,)."""
     size = read_size(encoded)
     return tf.cast(tf.round(size * image_px / tf.reduce_min(size)), tf.int32)
 
 
-def resize(image: tf.Tensor, rows: Any, columns: Any) -> tf.Tensor:
-    """Resizes an image, uint8 (rows, columns, 3), with antialiasing; within 1 of Pillow's bilinear filter."""
-    resized = tf.image.resize(image, (rows, columns), antialias=True)
+def resize(image: tf.Tensor, height: Any, width: Any) -> tf.Tensor:
+    """Resizes an image, uint8 (height, width, 3), with antialiasing; within 1 of Pillow's bilinear filter."""
+    resized = tf.image.resize(image, (height, width), antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
 
 
@@ -97,7 +97,7 @@ def _is_jpeg(encoded):
     return tf.strings.substr(encoded, 0, len(images.JPEG_MAGIC)) == images.JPEG_MAGIC
 
 
-def _decode_original(encoded, size, top, left, rows, columns):
+def _decode_original(encoded, size, top, left, height, width):
     """Decodes a rectangle of an image as if the central part of the file, a JPEG or PNG, had been resized to `size`.
 
     Deviation: the rectangle is rounded to whole pixels of the file and resized without its surroundings, so that
@@ -109,7 +109,7 @@ def _decode_original(encoded, size, top, left, rows, columns):
     def in_file(lengths):
         return tf.cast(tf.round(tf.cast(lengths, tf.float64) * scale), tf.int32)
 
-    kept, sides = tf.minimum(in_file(size), whole), tf.maximum(in_file([rows, columns]), 1)
+    kept, sides = tf.minimum(in_file(size), whole), tf.maximum(in_file([height, width]), 1)
     corner = crops.center_offset(whole, kept) + tf.minimum(in_file([top, left]), kept - sides)
 
     def decode_jpeg():
@@ -125,5 +125,5 @@ def _decode_original(encoded, size, top, left, rows, columns):
         return tf.cast((sums + sums // 256) // 256, tf.uint8)  # divides by 255, as Pillow does
 
     pixels = tf.cond(_is_jpeg(encoded), decode_jpeg, decode_png)
-    has_the_size = tf.reduce_all(sides == [rows, columns])
-    return tf.cond(has_the_size, lambda: pixels, lambda: resize(pixels, rows, columns))
+    has_the_size = tf.reduce_all(sides == [height, width])
+    return tf.cond(has_the_size, lambda: pixels, lambda: resize(pixels, height, width))

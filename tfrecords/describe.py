@@ -61,7 +61,7 @@ def describe_dataset(data_dir: str | pathlib.Path) -> str:
 def draw_dataset(data_dir: str | pathlib.Path) -> dict[str, np.ndarray]:
     """Draws pictures of a data set.
 
-    Returns: a dict from file name to uint8 (rows, columns, 3):
+    Returns: a dict from file name to uint8 (height, width, 3):
         contact_sheet.png   64 training images from all shards, with their classes
         mean_image.png      the mean of the training images
         color_noise.png     four rows of an image without and with seven draws of color noise

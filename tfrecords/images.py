@@ -41,7 +41,7 @@ def open_image(image: bytes | str | pathlib.Path | np.ndarray, max_pixels: int =
     """Opens an image in one of `FORMATS`, or HEIC if pillow-heif is installed. No pixels are decoded yet.
 
     Args:
-        image: the content or the path of an image file, or uint8 (rows, columns) or (rows, columns, 3).
+        image: the content or the path of an image file, or uint8 (height, width) or (height, width, 3).
         max_pixels: maximum number of pixels.
 
     Raises:
@@ -87,7 +87,7 @@ def prepare_image(
         resize: "crop", or "warp" to resize both sides of the complete image to `image_px`, as Caffe's tools do.
         interpolation: "bilinear", or "area" for the average over each pixel's area (bicubic where images are enlarged).
 
-    Returns: uint8 (rows, columns, 3).
+    Returns: uint8 (height, width, 3).
 
     Raises:
         Exception: one of many types, if Pillow can't read the image.
@@ -117,23 +117,23 @@ def prepare_image(
         kept = kept.convert("RGB")
         if orientation in _UPRIGHT:
             kept = kept.transpose(_UPRIGHT[orientation])
-        columns, rows = (round(length * image_px / side) for length in kept.size)
+        width, height = (round(length * image_px / side) for length in kept.size)
         if resize == "warp":
-            columns = rows = image_px
+            width = height = image_px
         if interpolation == "area":
-            if min(kept.size[0] / columns, kept.size[1] / rows) > 1:
-                return _average_areas(np.asarray(kept), rows, columns)
-            return np.asarray(kept.resize((columns, rows), Image.Resampling.BICUBIC))
-        return np.asarray(kept.resize((columns, rows), Image.Resampling.BILINEAR))
+            if min(kept.width / width, kept.height / height) > 1:
+                return _average_areas(np.asarray(kept), height, width)
+            return np.asarray(kept.resize((width, height), Image.Resampling.BICUBIC))
+        return np.asarray(kept.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _average_areas(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
+def _average_areas(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     """Shrinks an image; each pixel is the average over its area, where pixels at the edges count by their part.
 
     (Pillow's BOX counts only whole pixels.)
     """
     result = pixels.astype("float32")
-    for axis, new in enumerate((rows, columns)):
+    for axis, new in enumerate((height, width)):
         old = pixels.shape[axis]
         edges = np.arange(new + 1) * old / new
         starts = np.arange(old)
@@ -225,7 +225,7 @@ def unserved_format(opened: Image.Image) -> str | None:
 
 
 def encode_image(image: np.ndarray, encoding: str, quality: int) -> bytes:
-    """Encodes uint8 (rows, columns, 3) as "jpeg" with a quality, "png" or "raw" pixels."""
+    """Encodes uint8 (height, width, 3) as "jpeg" with a quality, "png" or "raw" pixels."""
     if encoding == "raw":
         return image.tobytes()
     buffer = io.BytesIO()

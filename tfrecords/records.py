@@ -157,7 +157,7 @@ def parse_record(record: tf.Tensor, description: schema.DatasetDescription) -> t
 
     Returns: (encoded, size, label):
         encoded: string scalar, the encoded image.
-        size: int32 (2,), its rows and columns; for an "original" image, those after resizing.
+        size: int32 (2,), its height and width; for an "original" image, those after resizing.
         label: int32 scalar.
 
     Raises:

@@ -48,7 +48,7 @@ class Source(Protocol):
     ) -> Iterator[tuple[str, str | pathlib.Path | bytes | np.ndarray, int]]:
         """Yields (filename, image, label) for a range of a split.
 
-        An image is the path or the content of an image file, or uint8 (rows, columns). Labels start at 0.
+        An image is the path or the content of an image file, or uint8 (height, width). Labels start at 0.
         """
         ...
 

@@ -24,7 +24,7 @@ def draw_predictions(
         data_dir, description: the images.
         count: number of images.
 
-    Returns: uint8 (rows, columns, 3).
+    Returns: uint8 (height, width, 3).
 
     Source: figure 4, left.
     """
@@ -55,7 +55,7 @@ def draw_neighbors(
         data_dir, description: the data set; None for image files.
         num_queries: number of queries to draw: the first image of that many classes, or files spread evenly.
 
-    Returns: uint8 (rows, columns, 3).
+    Returns: uint8 (height, width, 3).
 
     Source: figure 4, right.
     """
@@ -88,7 +88,7 @@ def draw_nearest_training_images(
         model: from RGB pixels (batch, side, side, 3) to probabilities.
         data_dir, description: the images.
 
-    Returns: uint8 (rows, columns, 3).
+    Returns: uint8 (height, width, 3).
 
     Source: figure 4, right.
     """

@@ -31,7 +31,7 @@ def activations(
 
     Returns:
         A dict from the layers' names, in the order of computation, to lists with an array for each column: float32 (n,
-        rows, columns, feature maps) or, for a fully-connected layer, (n, units). Layers that belong to no column are
+        height, width, feature maps) or, for a fully-connected layer, (n, units). Layers that belong to no column are
         lists of one array: the subtraction of the mean image, the classifier, its softmax, and a user's own layers.
 
     Raises:
@@ -62,10 +62,10 @@ def mosaic(maps: np.ndarray, height: float = 1.0) -> np.ndarray:
     """Arranges feature maps in a near-square, or in another rectangle.
 
     Args:
-        maps: float (rows, columns, feature maps); or (units,), where each unit becomes a square.
+        maps: float (height, width, feature maps); or (units,), where each unit becomes a square.
         height: approximate height of the rectangle divided by its width.
 
-    Returns: float (rows, columns). Gaps of one row or column between feature maps, and positions without a feature map
+    Returns: float (height, width). Gaps of one row or column between feature maps, and positions without a feature map
     or unit, are NaN.
     """
     maps = np.atleast_3d(maps.astype("float32")).transpose(2, 0, 1) if maps.ndim == 3 else maps.reshape(-1, 1, 1)
@@ -86,7 +86,7 @@ def draw_activations(model: keras.Model, image: np.ndarray, class_names: Sequenc
         image: uint8 (side, side, 3), from `preprocess`.
         class_names: names in the order of the labels.
 
-    Returns: uint8 (rows, columns, 3). It shows the feature maps after the nonlinearity, with one scale for each layer:
+    Returns: uint8 (height, width, 3). It shows the feature maps after the nonlinearity, with one scale for each layer:
     black is 0 or less, and the brightest color is the 99.9th percentile of the column where it is largest. Colors
     follow the square root, which makes weak activations visible.
 

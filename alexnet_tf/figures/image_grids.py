@@ -1,4 +1,4 @@
-"""Grids of images: kernels, predictions, and images in rows. Each is an RGB array, uint8 (rows, columns, 3)."""
+"""Grids of images: kernels, predictions, and images in rows. Each is an RGB array, uint8 (height, width, 3)."""
 
 import re
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def kernel_sheet(kernels: Sequence[Any], magnification: int = 4) -> np.ndarray:
         kernels: an array or variable (side, side, 3, filters) for each column, such as `layers.GroupedConv2D.kernels`.
         magnification: side of a kernel's pixel in the picture, in pixels.
 
-    Returns: uint8 (rows, columns, 3). Each kernel is scaled separately to 0...255, where gray is zero.
+    Returns: uint8 (height, width, 3). Each kernel is scaled separately to 0...255, where gray is zero.
 
     Source: figure 3.
     """
@@ -57,12 +57,12 @@ def prediction_panel(
     """Draws images above bars of their most probable classes, with the probabilities in percent.
 
     Args:
-        images: uint8 arrays (rows, columns, 3), or one (n, rows, columns, 3).
+        images: uint8 arrays (height, width, 3), or one (n, height, width, 3).
         predictions: for each image the (names, probabilities) of its most probable classes, the most probable first.
         titles: the text above each image, or None. If it is the name of a class, the bar of that class is orange. A
             "/" in the name may be "_" in the title, as in file names.
 
-    Returns: uint8 (rows, columns, 3).
+    Returns: uint8 (height, width, 3).
 
     Source: figure 4, left.
     """
@@ -110,9 +110,9 @@ def image_rows(rows: Sequence[Sequence[tuple[np.ndarray, str]]]) -> np.ndarray:
     """Draws rows of captioned images, with a gap after the first image of each row.
 
     Args:
-        rows: lists of equal length of (uint8 (rows, columns, 3), caption).
+        rows: lists of equal length of (uint8 (height, width, 3), caption).
 
-    Returns: uint8 (rows, columns, 3).
+    Returns: uint8 (height, width, 3).
 
     Source: figure 4, right.
     """
@@ -136,7 +136,7 @@ def patch_rows(rows: Sequence[Sequence[tuple[np.ndarray, str]]], names: Sequence
         rows: lists of equal length of (uint8 (side, side, 3), caption).
         names: the name of each row, which may have several lines.
 
-    Returns: uint8 (rows, columns, 3).
+    Returns: uint8 (height, width, 3).
     """
     columns = len(rows[0])
     figure = Figure(figsize=(1.1 * columns + 0.9, 1.3 * len(rows)), layout="constrained")

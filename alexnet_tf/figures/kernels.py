@@ -41,7 +41,7 @@ def draw_kernels(kernels: Sequence[Any], initial: Sequence[Any] | None = None) -
     Args:
         kernels, initial: an array or variable (side, side, 3, filters) for each column; `initial` may be None.
 
-    Returns: uint8 (rows, columns, 3).
+    Returns: uint8 (height, width, 3).
 
     Source: figure 3.
 

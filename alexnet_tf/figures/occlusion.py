@@ -27,9 +27,9 @@ class OcclusionMaps:
     Attributes:
         label: the most probable class of the uncovered image.
         feature_map: index of the feature map with the largest sum of activations for the uncovered image.
-        probability: float32 (rows, columns), the probability of `label`.
-        strength: float32 (rows, columns), the sum of activations of `feature_map`.
-        predicted: int (rows, columns), the most probable class.
+        probability: float32 (height, width), the probability of `label`.
+        strength: float32 (height, width), the sum of activations of `feature_map`.
+        predicted: int (height, width), the most probable class.
         probability_without, strength_without: `probability` and `strength` of the uncovered image.
     """
 
@@ -133,7 +133,7 @@ def draw_occlusion(
         images: uint8 (side, side, 3) each, from `preprocess`.
         class_names: names in the order of the labels.
 
-    Returns: uint8 (rows, columns, 3).
+    Returns: uint8 (height, width, 3).
 
     Source: figure 7 of Zeiler and Fergus, 2013.
     """

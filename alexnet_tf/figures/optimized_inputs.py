@@ -164,7 +164,7 @@ def draw_optimized_inputs(
         num_feature_maps: number of feature maps, spread evenly over each layer; all if it has fewer.
         class_names: names of the classes, the titles of the classifier's units.
 
-    Returns: uint8 (rows, columns, 3). For a convolution, only the receptive field of the unit in the middle is shown.
+    Returns: uint8 (height, width, 3). For a convolution, only the receptive field of the unit in the middle is shown.
 
     Raises:
         ValueError: as `optimize_inputs`.

@@ -1,4 +1,4 @@
-"""Charts of measurements. Each is an RGB array, uint8 (rows, columns, 3), which `save_png` writes."""
+"""Charts of measurements. Each is an RGB array, uint8 (height, width, 3), which `save_png` writes."""
 
 import itertools
 import pathlib
@@ -24,7 +24,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, class_names: S
         labels, predictions: int arrays (n,).
         class_names: names in the order of the labels.
 
-    Returns: uint8 (rows, columns, 3). If there are more than 30 classes, names and numbers are omitted.
+    Returns: uint8 (height, width, 3). If there are more than 30 classes, names and numbers are omitted.
     """
     classes = len(class_names)
     counts = np.zeros((classes, classes), "int64")
@@ -53,7 +53,7 @@ def reliability_diagram(calibration: dict) -> np.ndarray:
     Args:
         calibration: the dict that `evaluation.metrics.calibration` returns.
 
-    Returns: uint8 (rows, columns, 3).
+    Returns: uint8 (height, width, 3).
     """
     rows = calibration["bins"]
     confidences, accuracies, images = ([row[key] for row in rows] for key in ("confidence", "accuracy", "images"))
@@ -85,7 +85,7 @@ def training_curves(
         goal_error: error at which a horizontal line is drawn.
         title: title of the picture.
 
-    Returns: uint8 (rows, columns, 3).
+    Returns: uint8 (height, width, 3).
 
     Source: figure 1: ReLU solid, tanh dashed.
     """
@@ -104,7 +104,7 @@ def training_curves(
 
 
 def save_png(path: str | pathlib.Path, pixels: np.ndarray) -> None:
-    """Writes uint8 (rows, columns, 3) as a PNG file, atomically."""
+    """Writes uint8 (height, width, 3) as a PNG file, atomically."""
     files.write_atomically(path, lambda file: Image.fromarray(pixels).save(file, format="PNG"))
 
 
@@ -122,7 +122,7 @@ def pixels_of(figure: Figure, dpi: int = 100) -> np.ndarray:
         figure: the figure.
         dpi: pixels per inch.
 
-    Returns: uint8 (rows, columns, 3).
+    Returns: uint8 (height, width, 3).
     """
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(dpi)

@@ -118,7 +118,7 @@ def draw_strongest_images(
             are strongest on areas of one color, such as a black background, are skipped.
         count: number of images for each feature map.
 
-    Returns: a dict from the layers' names to uint8 (rows, columns, 3).
+    Returns: a dict from the layers' names to uint8 (height, width, 3).
 
     Raises:
         ValueError: as `find_strongest_images`.

@@ -11,9 +11,9 @@ from alexnet_tf.networks import structure
 
 
 class Window(NamedTuple):
-    """The rows that a unit of a feature map depends on, of a layer's input or of the image; its columns are the same.
+    """The positions, along either side of a layer's input or of the image, that a unit of a feature map depends on.
 
-    The unit in row r depends on `size` rows, from row `start` + r * `step` on; some of them may lie outside.
+    The unit at position p depends on `size` positions from `start` + p * `step` on; some of them may lie outside.
     """
 
     size: int

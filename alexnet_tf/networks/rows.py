@@ -255,7 +255,7 @@ def trace(variant: Variant, num_classes: int) -> collections.abc.Iterator[LayerS
 
 
 def kernel_shapes(variant: Variant, num_classes: int) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of the kernels by layer name, with columns concatenated: (rows, columns, input feature maps,
+    """Returns the shapes of the kernels by layer name, with columns concatenated: (height, width, input feature maps,
     kernels) for convolutions, (inputs, units) for dense layers."""
     shapes = {}
     for shape in trace(variant, num_classes):

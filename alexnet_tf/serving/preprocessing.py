@@ -50,7 +50,7 @@ def decode_square(
 
 
 def _decode(encoded_image, max_pixels, exif_orientation):
-    """The pixels of a file, uint8 (rows, columns, 3), and the value of its EXIF tag Orientation (1 if it has none)."""
+    """The pixels of a file, uint8 (height, width, 3), and the value of its EXIF tag Orientation (1 if it has none)."""
 
     def starts_with(magic):
         return tf.equal(tf.strings.substr(encoded_image, 0, len(magic)), magic)
@@ -106,7 +106,7 @@ def _decode(encoded_image, max_pixels, exif_orientation):
 
 
 def _lay_on_background(image: tf.Tensor) -> tf.Tensor:
-    """Converts uint8 or uint16 (rows, columns, 4) to uint8 (rows, columns, 3), as `images.prepare_image` does.
+    """Converts uint8 or uint16 (height, width, 4) to uint8 (height, width, 3), as `images.prepare_image` does.
 
     Scales 16 bits by the range of the colors (see `images.scale_to_8_bits`), and composites transparent pixels on
     white. Works in strips of rows: the whole image at once takes several times its memory.

@@ -42,7 +42,7 @@ def describe_run(
 def augmented_inputs(dataset: tf.data.Dataset, count: int) -> np.ndarray:
     """The first images of a training set as the network receives them: with color noise, before the mean is subtracted.
 
-    Returns: uint8 (at most count, rows, columns, 3).
+    Returns: uint8 (at most count, height, width, 3).
     """
     inputs, _ = next(iter(dataset))
     pixels = np.float32(inputs["image"][:count]) + np.asarray(inputs["color_offset"][:count])[:, None, None, :]
@@ -50,7 +50,7 @@ def augmented_inputs(dataset: tf.data.Dataset, count: int) -> np.ndarray:
 
 
 def image_sheet(images: np.ndarray, columns: int = 4) -> np.ndarray:
-    """Images of the same size, uint8 (n, rows, columns, 3), in a grid."""
+    """Images of the same size, uint8 (n, height, width, 3), in a grid."""
     images = np.concatenate([images, np.zeros((-len(images) % columns, *images.shape[1:]), images.dtype)])
     rows = [np.concatenate(images[start : start + columns], axis=1) for start in range(0, len(images), columns)]
     return np.concatenate(rows)

@@ -60,7 +60,7 @@ def read_caffemodel(
     """Reads a .caffemodel.
 
     Returns: (layers, pools_first, settings): layer names to (weights, biases), float32, with weights of shape (kernels,
-    channels, rows, columns) or (units, inputs); whether each normalization follows a pooling, None without any; and the
+    channels, height, width) or (units, inputs); whether each normalization follows a pooling, None without any; and the
     settings of convolutions, normalizations and poolings in their order: (kind, name, settings), with the kinds and
     settings of rows.py.
 
@@ -104,7 +104,7 @@ def _read_settings(layers):
 
 
 def _values(given, name, default):
-    """Returns the values of a setting, which may differ between rows and columns: stride, or stride_h and stride_w."""
+    """Returns the values of a setting, which may differ between height and width: stride, or stride_h and stride_w."""
     values = {
         float(value) for each in (name, f"{name}_h", f"{name}_w") if each in given for value in np.ravel(given[each])
     }
@@ -112,10 +112,10 @@ def _values(given, name, default):
 
 
 def read_mean(path: str | pathlib.Path) -> np.ndarray:
-    """Reads a mean image: Caffe's .binaryproto, or a .npy array. Returns float32 (rows, columns, 3), red first.
+    """Reads a mean image: Caffe's .binaryproto, or a .npy array. Returns float32 (height, width, 3), red first.
 
     Raises:
-        ValueError: if it is damaged, or not of the shape (3, rows, columns), blue first, as Caffe's own files.
+        ValueError: if it is damaged, or not of the shape (3, height, width), blue first, as Caffe's own files.
     """
     path = pathlib.Path(path)
     try:
@@ -131,14 +131,14 @@ def read_mean(path: str | pathlib.Path) -> np.ndarray:
         raise ValueError(f"{path} is not a complete .binaryproto or .npy array of numbers: {error}") from error
     if mean.ndim != 3 or mean.shape[:1] != (3,) or not np.all(np.isfinite(mean)):
         received = f"{mean.shape}{'' if np.all(np.isfinite(mean)) else ', numbers that are not finite,'}"
-        raise ValueError(f"A mean image must be of shape (3, rows, columns) and finite. Received: {received} in {path}")
+        raise ValueError(f"A mean image must be of shape (3, height, width) and finite. Received: {received} in {path}")
     return mean[::-1].transpose(1, 2, 0)
 
 
 def read_npy(path: str | pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Reads the dictionary that circulates as bvlc_alexnet.npy, as caffe-tensorflow writes it.
 
-    Returns: the names of the layers to (kernel, bias), arrays of any number type: (rows, columns, channels, kernels),
+    Returns: the names of the layers to (kernel, bias), arrays of any number type: (height, width, channels, kernels),
     with the colors blue, green, red, or (inputs, units).
 
     Raises:

@@ -21,7 +21,7 @@ def read(weights: str | pathlib.Path) -> tuple[Convolutions, list[np.ndarray]]:
     Args:
         weights: "torchvision_features", which is downloaded once; or a .ckpt file, or the package's .tar.gz file.
 
-    Returns: the names conv1 to conv5 to (kernel, bias), float32, kernels as (rows, columns, input channels, kernels)
+    Returns: the names conv1 to conv5 to (kernel, bias), float32, kernels as (height, width, input channels, kernels)
     with red first; and the five linear heads, float32 (channels,).
 
     Raises:

@@ -18,7 +18,7 @@ def read_onnx(
     """Reads a graph of five convolutions and three fully-connected layers, such as the model zoo's bvlcalexnet.
 
     Returns: (layers, pools_first, settings, image_px): conv1 to fc8 to (weights, biases), with weights of shape
-    (kernels, channels, rows, columns) or (units, inputs); whether each normalization follows a pooling, None without
+    (kernels, channels, height, width) or (units, inputs); whether each normalization follows a pooling, None without
     any; the settings of the layers, as `caffe_files.read_caffemodel` returns them; and the side of the images, None if
     the graph does not say.
 

@@ -44,7 +44,7 @@ class PretrainedWeights:
 
     Attributes:
         variant: its key in the table of variants; None if the file does not say which one it is.
-        weights: layer names to (kernel, bias), float32. Kernels of convolutions are (rows, columns, input
+        weights: layer names to (kernel, bias), float32. Kernels of convolutions are (height, width, input
             channels, kernels) with channels in the order red, green, blue in conv1; of dense layers (inputs, units).
         maps_first: whether the inputs of the first dense layer are in the order (channel, row, column), as in Caffe and
             PyTorch, instead of (row, column, channel), as here.
@@ -131,7 +131,7 @@ def _convert(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Converts kernels and biases to this project's layout, if a variant has kernels of these shapes.
 
-    `output_first`: whether kernels are (kernels, channels, rows, columns) and (units, inputs), as in Caffe, PyTorch and
+    `output_first`: whether kernels are (kernels, channels, height, width) and (units, inputs), as in Caffe, PyTorch and
     ONNX. The shapes are checked first: a small file can describe arrays that would fill all memory.
     """
     axes = {4: (2, 3, 1, 0), 2: (1, 0)} if output_first else {4: (0, 1, 2, 3), 2: (0, 1)}

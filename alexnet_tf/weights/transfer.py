@@ -76,9 +76,9 @@ def load_pretrained(network: PretrainedWeights, target: keras.Model, new_head: b
     if network.maps_first and values:
         _check_shape(first_dense, "kernel", values["kernel"].shape)
         below = target.layers[target.layers.index(first_dense) - 1]
-        rows, columns, maps = structure.output_shape(below)
-        kernel = values["kernel"].reshape(maps, rows, columns, -1).transpose(1, 2, 0, 3)
-        values["kernel"] = kernel.reshape(rows * columns * maps, -1)
+        height, width, maps = structure.output_shape(below)
+        kernel = values["kernel"].reshape(maps, height, width, -1).transpose(1, 2, 0, 3)
+        values["kernel"] = kernel.reshape(height * width * maps, -1)
     _set_weights(target, weights, network.input_scale, new_head)
 
 

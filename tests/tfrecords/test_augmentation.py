@@ -15,7 +15,7 @@ SIZES = [(256, 256), (256, 400), (700, 256), (256, 1024), (20, 3)]
 
 
 def reference_window(height, width, scale, ratio, uniform, randint):
-    """torchvision's RandomResizedCrop: (top, left, rows, columns)."""
+    """torchvision's RandomResizedCrop: (top, left, height, width)."""
     for _ in range(10):
         area = height * width * uniform(*scale)
         aspect = math.exp(uniform(math.log(ratio[0]), math.log(ratio[1])))
@@ -105,11 +105,11 @@ class TestApply:
         augmentation = Augmentation(crop_scale=(0.08, 1), flip=False)
         size = tf.constant((256, 400))
         for row in np.random.default_rng(3).random((20, 23), "float32"):
-            top, left, rows, columns = (int(each) for each in augmentation.window(size, tf.constant(row)))
+            top, left, height, width = (int(each) for each in augmentation.window(size, tf.constant(row)))
             if encoding == "jpeg":
                 whole = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE").numpy()
                 stored = Image.fromarray(whole)
-            box = stored.crop((left, top, left + columns, top + rows))
+            box = stored.crop((left, top, left + width, top + height))
             expected = np.asarray(box.resize((64, 64), Image.Resampling.BILINEAR))
             result = augmentation.apply(tf.constant(content), encoding, size, tf.constant(row), 64).numpy()
             assert result.dtype == np.uint8

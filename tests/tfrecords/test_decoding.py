@@ -11,7 +11,7 @@ from PIL import Image
 from alexnet_tf.tfrecords import decoding
 from alexnet_tf.tfrecords.augmentation import Augmentation
 
-SIZES = [(375, 500), (500, 333), (256, 256), (100, 141), (701, 90)]  # rows, columns
+SIZES = [(375, 500), (500, 333), (256, 256), (100, 141), (701, 90)]  # height, width
 IMAGE_PX, CROP_PX = 256, 224
 # Without subsampling a JPEG's rectangle does not depend on its surroundings.
 FORMATS = {"JPEG": {"quality": 95, "subsampling": 0}, "PNG": {}}
@@ -115,8 +115,8 @@ class TestOriginal:
         for (_, image), row, result in zip(
             files, draws, in_graph(decode, [each for each, _ in files], draws), strict=True
         ):
-            top, left, rows, columns = (int(each) for each in augmentation.window(tf.constant(image.size[::-1]), row))
-            box = image.crop((left, top, left + columns, top + rows))
+            top, left, height, width = (int(each) for each in augmentation.window(tf.constant(image.size[::-1]), row))
+            box = image.crop((left, top, left + width, top + height))
             expected = np.int32(box.resize((CROP_PX, CROP_PX), Image.Resampling.BILINEAR))
             assert np.abs(result - expected).max() <= 1
 

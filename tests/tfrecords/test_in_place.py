@@ -111,10 +111,10 @@ class TestReading:
         assert description.class_names == tuple("abcdefgh")
         squares = reader.read_images(tmp_path / "index", description, "validation", range(8))
         # The photograph is the same at each size: red is the row, green the column, from 0 to 255.
-        for (rows, columns), pair in zip(sizes, squares.reshape(4, 2, *squares.shape[1:]), strict=True):
-            side = min(rows, columns)
-            top, left = ((length - side) / 2 / length * 255 for length in (rows, columns))
-            expected = [top + 255 * side / rows / 2, left + 255 * side / columns / 2]
+        for (height, width), pair in zip(sizes, squares.reshape(4, 2, *squares.shape[1:]), strict=True):
+            side = min(height, width)
+            top, left = ((length - side) / 2 / length * 255 for length in (height, width))
+            expected = [top + 255 * side / height / 2, left + 255 * side / width / 2]
             assert np.abs(pair[:, 28:36, 28:36, :2].mean(axis=(1, 2)) - expected).max() < 8
         for scale in ((0.1, 1), None):
             augmentation = Augmentation(crop_scale=scale)

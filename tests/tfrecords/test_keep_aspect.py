@@ -13,8 +13,8 @@ def wide_data_dir(request, tmp_path_factory):
     """Images of two shapes, red 3 x row and green 3 x column, so that a crop shows its position."""
     root = tmp_path_factory.mktemp("wide")
     for number in range(24):
-        rows, columns = (80, 40) if number % 2 else (40, 60)
-        y, x = np.mgrid[:rows, :columns]
+        height, width = (80, 40) if number % 2 else (40, 60)
+        y, x = np.mgrid[:height, :width]
         pixels = np.stack([3 * y, 3 * x, np.full_like(x, 8 * number)], axis=-1).astype("uint8")
         save_image(root / "images" / "ab"[number % 2] / f"{number}.png", pixels)
     dataset_builder.build_dataset(
