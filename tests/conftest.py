@@ -7,14 +7,13 @@ import shutil
 import subprocess
 
 import keras
-import numpy as np
 import programs
 import psutil
 import pytest
 import tensorflow as tf
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
-from made_photos import save_image
+from made_numbered import build_numbered, numbered_image
 
 from alexnet_tf.figures import plots
 from alexnet_tf.model import build_alexnet, load_model
@@ -42,29 +41,13 @@ def collect_garbage():
 
 
 def tiny_image(number):
-    """An image that says where each pixel is from: red is 6 x row, green 6 x column, blue the image's number."""
-    rows, columns = np.mgrid[:TINY_IMAGE_PX, :TINY_IMAGE_PX]
-    return np.stack([6 * rows, 6 * columns, np.full_like(rows, number)], axis=-1).astype("uint8")
+    return numbered_image(number, TINY_IMAGE_PX)
 
 
 @pytest.fixture(scope="session")
 def tiny_data_dir(tmp_path_factory):
-    """A data set of `tiny_image`s as PNG: 46 for training, 0 to 45; 10 for validation, 100 to 109; 2 classes."""
-    root = tmp_path_factory.mktemp("tiny")
-    for split, numbers in (("train", range(46)), ("validation", range(100, 110))):
-        for number in numbers:
-            class_name = "odd" if number % 2 else "even"
-            save_image(root / "images" / split / class_name / f"{number}.png", tiny_image(number))
-    dataset_builder.build_dataset(
-        f"folder:{root / 'images'}",
-        root / "data",
-        image_px=TINY_IMAGE_PX,
-        encoding="png",
-        num_train_shards=5,
-        num_validation_shards=2,
-        num_processes=1,
-    )
-    return root / "data"
+    """The data set of `made_numbered` at 40 pixels, in 5 and 2 shards."""
+    return build_numbered(tmp_path_factory.mktemp("tiny"), TINY_IMAGE_PX, num_train_shards=5)
 
 
 @pytest.fixture(scope="session")

@@ -13,40 +13,20 @@ import numpy as np
 import programs
 import pytest
 from absl import logging
-from PIL import Image
+from made_numbered import build_numbered
 
 from alexnet_tf import train
 from alexnet_tf.distribution.workers import Worker
 from alexnet_tf.figures import image_grids
-from alexnet_tf.tfrecords import dataset_builder, schema
+from alexnet_tf.tfrecords import schema
 from alexnet_tf.training import fit, procedure, summaries, tensorboard_logger
 from alexnet_tf.training.config import TrainConfig
-
-SMALL_IMAGE_PX = 60
 
 
 @pytest.fixture(scope="session")
 def small_data_dir(tmp_path_factory):
-    """Images of 60 pixels: red is 4 x row, green 4 x column, blue the image's number: 0 to 45 for training, 100 to 109
-    for validation; the classes are even and odd."""
-    root = tmp_path_factory.mktemp("small")
-    rows, columns = np.mgrid[:SMALL_IMAGE_PX, :SMALL_IMAGE_PX]
-    for split, numbers in (("train", range(46)), ("validation", range(100, 110))):
-        for number in numbers:
-            path = root / "images" / split / ("even", "odd")[number % 2] / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pixels = np.stack([4 * rows, 4 * columns, np.full_like(rows, number)], axis=-1).astype("uint8")
-            Image.fromarray(pixels).save(path)
-    dataset_builder.build_dataset(
-        f"folder:{root / 'images'}",
-        root / "data",
-        image_px=SMALL_IMAGE_PX,
-        encoding="png",
-        num_train_shards=3,
-        num_validation_shards=2,
-        num_processes=1,
-    )
-    return root / "data"
+    """The data set of `made_numbered` at 60 pixels, in 3 and 2 shards."""
+    return build_numbered(tmp_path_factory.mktemp("small"), 60, num_train_shards=3)
 
 
 @pytest.fixture
