@@ -115,9 +115,7 @@ def extract(
     Args:
         model: from RGB pixels (batch, side, side, 3) to probabilities.
         layers: names of its layers. The output for an image is flattened to one vector.
-        data_dir: folder of the data set.
-        description: description of the data set.
-        split: "train" or "validation".
+        data_dir, description, split: the images.
         batch_size: images in a batch.
 
     Returns: the `Features` of each layer.
@@ -180,8 +178,7 @@ def load_matching(
 
     Args:
         path: an .npz file that `Features.save` wrote.
-        data_dir: folder of the data set, for errors; None if there is none.
-        description: description of the data set.
+        data_dir, description: the data set; None for image files.
 
     Raises:
         ValueError: if the file is damaged, or holds features of other images or of a data set that is not given.

@@ -89,8 +89,7 @@ def load_model_for(
 
     Args:
         path: a run's folder, a checkpoint in it, a .keras file, or the name of published weights.
-        data_dir: folder of the data set, for messages.
-        description: description of the data set.
+        data_dir, description: the data set.
 
     Returns: a model from RGB pixels to the probabilities of the data set's classes, in their order. If these are only
         some of the model's classes, as in ImageNet-A, the model's probabilities for them are divided by their sum.
@@ -151,27 +150,24 @@ def predict(
     batch_size: int,
     ten_views: bool,
     strategy: tf.distribute.Strategy,
-    worker: workers.Worker | None = None,
+    worker: workers.Worker,
 ) -> Predictions:
     """Runs inference on all images of a split.
 
     Args:
         model: from `load_model_for`, in the strategy's scope unless there are several workers.
         name: name of the model, for tables.
-        data_dir: folder of the data set.
-        description: description of the data set.
-        split: "train" or "validation".
+        data_dir, description, split: the images.
         batch_size: global batch size; a tenth of it for ten views.
         ten_views: whether to predict ten views as well.
         strategy: the `tf.distribute.Strategy` whose devices are used. If there are several workers, each predicts its
             share of the images, on one of its devices.
-        worker: the worker that this process is; None if it is the only one.
+        worker: the worker that this process is.
 
     Returns: `Predictions`.
 
     Source: section 4.1: the softmax outputs of the ten views are averaged.
     """
-    worker = worker or workers.Worker()
     num_workers = len(worker.addresses)
     share = reader.Share(worker.number, num_workers)
     side = model.input_shape[1]
@@ -211,9 +207,7 @@ def load_matching(
 
     Args:
         path: an .npz file that `Predictions.save` wrote.
-        data_dir: folder of the data set, for errors.
-        description: description of the data set.
-        split: "train" or "validation".
+        data_dir, description, split: the images that they must be of.
 
     Raises:
         ValueError: if the file is damaged, or holds predictions of other images.

@@ -20,8 +20,8 @@ class ConfusionMatrix(keras.metrics.Metric):
         counts: variable (classes, classes): rows are true classes, columns are predictions.
     """
 
-    def __init__(self, classes: int, name: str = "top1"):
-        super().__init__(name=name)
+    def __init__(self, classes: int):
+        super().__init__(name="top1")
         self.classes = classes
         self.counts = self.add_weight(shape=(classes, classes), initializer="zeros", name="counts")
 

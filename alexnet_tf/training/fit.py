@@ -58,7 +58,7 @@ def fit(
     start: Start,
     epochs: int,
     callbacks: Sequence[keras.callbacks.Callback | None],
-    worker: Worker | None = None,
+    worker: Worker,
     input_wait_timer: InputWaitTimer | None = None,
 ) -> None:
     """Trains from a step to the end of the last epoch, or until a callback sets the model's `stop_training`.
@@ -71,13 +71,13 @@ def fit(
         start: where to begin.
         epochs: number of epochs of the complete run.
         callbacks: as in `keras.Model.fit`, in this order; None is skipped.
-        worker: which worker this process is; None if it is the only one.
+        worker: which worker this process is.
         input_wait_timer: measures the wait for batches, or None.
 
     Raises:
         Stopped: if a signal requested to stop and a callback is a `SaveCheckpoints`.
     """
-    strategy, worker = training_model.distribute_strategy, worker or Worker()
+    strategy = training_model.distribute_strategy
     callbacks = [callback for callback in callbacks if callback is not None]
     steps_per_epoch, validation_steps = data.steps_per_epoch, data.validation_steps(strategy.num_replicas_in_sync)
 

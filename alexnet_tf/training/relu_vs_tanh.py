@@ -12,6 +12,7 @@ from alexnet_tf.tfrecords import reader, schema, statistics
 from alexnet_tf.training import optimizers
 
 VARIANTS = ("four_layer", "four_layer_tanh")
+_BATCH_SIZE = 128
 
 
 def compare(
@@ -20,7 +21,6 @@ def compare(
     learning_rates: Sequence[float],
     goal_error: float = 0.25,
     max_epochs: int = 60,
-    batch_size: int = 128,
     seed: int = 0,
 ) -> dict[str, tuple[float, list[float]]]:
     """Trains both networks with each learning rate, and draws the best training of each network.
@@ -35,7 +35,6 @@ def compare(
         learning_rates: the rates that both networks are trained with.
         goal_error: training error, between 0 and 1; 0.25 in the paper.
         max_epochs: maximum number of epochs of a training.
-        batch_size: number of images per step.
         seed: seed of the initial weights and of the order of the images.
 
     Returns: a dict from each of `VARIANTS` to (learning rate, training error of each epoch) of its best training: the
@@ -61,7 +60,7 @@ def compare(
         "source": description.settings["source"],
         "goal_error": goal_error,
         "most_epochs": max_epochs,
-        "batch_size": batch_size,
+        "batch_size": _BATCH_SIZE,
         "seed": seed,
     }
     kept = json.loads(path.read_text()) if path.exists() else {"settings": settings, "trainings": []}
@@ -74,7 +73,7 @@ def compare(
         for rate in learning_rates:
             if rate not in trainings:
                 print(f"{variant}, learning rate {rate:g}, at most {limit} epochs:", flush=True)
-                errors = _train(variant, data_dir, description, rate, goal_error, limit, batch_size, seed)
+                errors = _train(variant, data_dir, description, rate, goal_error, limit, seed)
                 trainings[rate] = {"variant": variant, "learning_rate": rate, "training_errors": errors}
                 kept["trainings"].append(trainings[rate])
                 files.write_json(path, kept)
@@ -110,16 +109,16 @@ def _rank(errors, goal_error):
     return (0, epochs) if epochs else (1, errors[-1] if errors else 1.0)
 
 
-def _train(variant, data_dir, description, rate, goal_error, max_epochs, batch_size, seed):
+def _train(variant, data_dir, description, rate, goal_error, max_epochs, seed):
     keras.utils.set_random_seed(seed)
     classes = len(description.class_names)
     network = model.build_alexnet(variant, classes)
     network.get_layer("mean_image").set_mean_image(statistics.Statistics.load(data_dir).mean_image)
     side = network.input_shape[1]
-    images = reader.make_evaluation_dataset(data_dir, batch_size, side, description=description, split="train")
+    images = reader.make_evaluation_dataset(data_dir, _BATCH_SIZE, side, description=description, split="train")
     # No crops, flips or noise: figure 1 has no regularization. The pixels stay in memory.
     count = description.splits["train"].count
-    images = images.unbatch().cache().shuffle(count, seed=seed).repeat().batch(batch_size).prefetch(2)
+    images = images.unbatch().cache().shuffle(count, seed=seed).repeat().batch(_BATCH_SIZE).prefetch(2)
     network.compile(
         optimizers.PaperMomentum(rate, weight_decay=0.0), "sparse_categorical_crossentropy", metrics=["accuracy"]
     )
@@ -131,7 +130,7 @@ def _train(variant, data_dir, description, rate, goal_error, max_epochs, batch_s
 
     network.fit(
         images,
-        steps_per_epoch=count // batch_size,
+        steps_per_epoch=count // _BATCH_SIZE,
         epochs=max_epochs,
         shuffle=False,  # the data set is shuffled
         verbose=2,

@@ -127,8 +127,8 @@ class TensorBoardLogger(keras.callbacks.Callback):
             tf.summary.graph(summaries.network_graph(self.compiled.training_model))
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._entry_batch = 0
-        self._entry_logs = {}
+        self._batches_before = 0
+        self._logs_before = {}
 
     def on_train_batch_begin(self, batch, logs=None):
         if self.step + 1 == self.profile_steps[0]:
@@ -137,12 +137,12 @@ class TensorBoardLogger(keras.callbacks.Callback):
         if self.profiling:
             self._profiled_step = tf.profiler.experimental.Trace("train", step_num=self.step + 1, _r=1)
             self._profiled_step.__enter__()
-        if self._is_entry(batch, self.step + 1):
+        if self._is_log_point(batch, self.step + 1):
             self.compiled.gradient_norms.enable(True)
             # The rate of this step, not of the next one.
-            self._entry_rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+            self._learning_rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
 
-    def _is_entry(self, batch, step):
+    def _is_log_point(self, batch, step):
         return step % self.config.log_every == 0 or batch + 1 == self.params["steps"]
 
     def on_train_batch_end(self, batch, logs=None):
@@ -153,34 +153,34 @@ class TensorBoardLogger(keras.callbacks.Callback):
             self._stop_profiler()
         if batch == 0:  # this step may have compiled
             self._restart_clocks()
-        if self._is_entry(batch, self.step):
+        if self._is_log_point(batch, self.step):
             self.compiled.gradient_norms.enable(False)
-            self._write_entry(batch, logs)
+            self._write_log_point(batch, logs)
 
     def _restart_clocks(self):
-        self._entry_start = time.perf_counter()
-        self._entry_waited = self.input_wait_timer.seconds
+        self._clock_start = time.perf_counter()
+        self._waited_before = self.input_wait_timer.seconds
 
-    def _write_entry(self, batch, logs):
-        means = summaries.means_since(logs, batch + 1, self._entry_logs, self._entry_batch)
+    def _write_log_point(self, batch, logs):
+        means = summaries.means_since(logs, batch + 1, self._logs_before, self._batches_before)
         with self.train_writer.as_default(step=self.step):
             for name, value in summaries.loss_and_errors(means).items():
                 tf.summary.scalar(f"step/{name}", value)
-            tf.summary.scalar("step/learning_rate", self._entry_rate)
+            tf.summary.scalar("step/learning_rate", self._learning_rate)
             norms = self.compiled.gradient_norms
             for layer, columns in self.kernels.items():
                 tf.summary.scalar(f"weight_norm/{layer}", np.linalg.norm([norms.weight_norm(k) for k in columns]))
                 tf.summary.scalar(f"gradient_norm/{layer}", np.linalg.norm([norms.norm(k) for k in columns]))
-            steps = batch + 1 - max(self._entry_batch, 1)
+            steps = batch + 1 - max(self._batches_before, 1)
             if steps:
-                seconds = time.perf_counter() - self._entry_start
+                seconds = time.perf_counter() - self._clock_start
                 self.images_seen += steps * self.config.batch_size
                 self.seconds += seconds
-                waited = self.input_wait_timer.seconds - self._entry_waited
+                waited = self.input_wait_timer.seconds - self._waited_before
                 tf.summary.scalar("speed/images_per_second", steps * self.config.batch_size / seconds)
                 tf.summary.scalar("speed/step_ms", 1000 * seconds / steps)
                 tf.summary.scalar("speed/waiting_for_input_ms", 1000 * waited / steps)
-        self._entry_batch, self._entry_logs = batch + 1, dict(logs)
+        self._batches_before, self._logs_before = batch + 1, dict(logs)
         self._restart_clocks()
 
     def on_epoch_end(self, epoch, logs: Any = None):

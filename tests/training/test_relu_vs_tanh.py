@@ -26,7 +26,7 @@ class TestCompare:
         }
         limits = []
 
-        def train(variant, data_dir, description, rate, goal_error, limit, batch_size, seed):
+        def train(variant, data_dir, description, rate, goal_error, limit, seed):
             limits.append((variant, rate, limit))
             return errors[variant, rate]
 

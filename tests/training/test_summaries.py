@@ -22,7 +22,7 @@ def test_augmented_inputs_have_their_color_noise_within_the_range_of_pixels():
     assert shown[:, 0, 0].tolist() == shown[:, 1, 1].tolist() == [[100, 110, 89], [255, 100, 0]]
 
 
-def test_means_are_those_of_the_batches_since_the_entry_before():
+def test_means_are_those_of_the_batches_since_the_log_point_before():
     losses = np.array([4.0, 2.0, 3.0, 1.0, 5.0])
     so_far = {number: {"loss": losses[:number].mean()} for number in (2, 5)}
     assert summaries.means_since(so_far[2], 2, {}, 0) == {"loss": 3.0}
