@@ -127,10 +127,6 @@ class TestFiles:
             (["top1=x"], "Received: 'top1=x'"),
             (["top1=nan"], "Received: 'top1=nan'"),
             (["top1=101"], "Received: top1=101"),
-            (
-                ["top1=5", "top5=4", "top1=90"],
-                "`expect` must have each name only once. Received: top1=5,top5=4,top1=90",
-            ),
         ],
     )
     def test_wrong_expected_errors(self, items, message):

@@ -126,11 +126,6 @@ class TestBuildNetwork:
         assert description.class_names == data.description.class_names
         assert description.image_px == data.description.image_px
 
-    def test_frozen_layers_are_not_trainable(self, build_network):
-        network = build_network(freeze=("conv1", "fc6"))
-        trainable = {layer.name for layer in network.layers if layer.trainable_weights}
-        assert trainable == {"conv2", "conv3", "conv4", "conv5", "fc7", "fc8"}
-
 
 class TestMakeOptimizer:
     @pytest.mark.parametrize("decay_biases", [False, True])
@@ -175,10 +170,10 @@ class TestBuildTraining:
         losses = -np.sum(targets * np.log(probabilities), axis=1)
         np.testing.assert_allclose(loss, np.mean(factors[labels] * losses), rtol=1e-4)
 
-    def test_optimizer_updates_and_measures_the_trainable_weights(self, compile_network):
-        compiled = compile_network(freeze=("conv1",))
+    def test_optimizer_updates_and_measures_the_weights_that_are_not_frozen(self, compile_network):
+        compiled = compile_network(freeze=("conv1", "fc6"))
         names = {variable.path.split("/")[0] for variable in compiled.optimizer._trainable_variables}
-        assert names == {"conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"}
+        assert names == {"conv2", "conv3", "conv4", "conv5", "fc7", "fc8"}
         assert compiled.optimizer.gradient_norms is compiled.gradient_norms
         assert compiled.confusion_matrix.classes == 2
 

@@ -113,10 +113,6 @@ class TestOnResume:
         assert {name for name, rule in rules.items() if rule == "warn"} == warned
         assert set(rules.values()) == {"ignore", "never", "warn", "refuse"}
 
-    @pytest.mark.parametrize("schedule", ["cosine", "poly"])
-    def test_epochs_must_not_change_if_the_rate_depends_on_them(self, schedule, make_config):
-        assert make_config(schedule=schedule).on_resume("epochs") == "refuse"
-
 
 def test_hparams_are_the_compared_values_that_tensorboard_can_show(make_config):
     hparams = make_config(layer_rates={"conv2": 0.5}, weight_decay=0.002, freeze=("conv1",)).hparams()

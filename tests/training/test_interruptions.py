@@ -83,20 +83,6 @@ class TestKill:
         assert len(set(lost)) > 5, "killed at the same moment again and again"
 
 
-class TestStop:
-    @pytest.mark.slow
-    @pytest.mark.long  # test_whole_run.py does the same within a process
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_signal_saves_the_current_step_and_stops(self, number, data_dir, tmp_path):
-        process = start(command("one", data_dir, tmp_path / "run", *FEW_STEPS), start_new_session=True)
-        wait_for_step(process, tmp_path / "run", 2)
-        os.killpg(process.pid, number)  # like a terminal's Ctrl-C: to the program and its group
-        output, errors = process.communicate()
-        assert process.returncode == local_workers.EXIT_STOPPED, errors
-        assert "Stopped on request. The same command resumes" in output
-        assert steps_saved(tmp_path / "run") > 2
-
-
 class TestDisk:
     @pytest.mark.slow
     @pytest.mark.long

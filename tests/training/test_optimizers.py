@@ -78,24 +78,6 @@ class TestRule:
             value, _ = updated(np.full((2, 3), 2.0), 0.0, np.ones((2, 3)), 0.1, decay, trust=0.001 * (kind is Lars))
             np.testing.assert_allclose(kernel, value, rtol=1e-6)
 
-    def test_decay_of_biases_is_pytorchs_rule(self):
-        torch = pytest.importorskip("torch")
-        random = np.random.default_rng(0)
-        start = [np.float32(random.normal(size=shape)) for shape in ((4, 3), 3)]
-        ours = [keras.Variable(value) for value in start]
-        theirs = [torch.tensor(value, requires_grad=True) for value in start]
-        optimizer = PaperMomentum(0.01, weight_decay=0.1, decay_biases=True)
-        optimizer = PaperMomentum.from_config(optimizer.get_config())
-        reference = torch.optim.SGD(theirs, lr=0.01, momentum=0.9, weight_decay=0.1)
-        for _ in range(30):
-            gradients = [np.float32(random.normal(size=value.shape)) for value in start]
-            optimizer.apply([tf.constant(each) for each in gradients], ours)
-            for variable, gradient in zip(theirs, gradients, strict=True):
-                variable.grad = torch.tensor(gradient)
-            reference.step()
-        for variable, expected in zip(ours, theirs, strict=True):
-            np.testing.assert_allclose(variable, expected.detach(), rtol=1e-5, atol=1e-6)
-
 
 class TestMultipliers:
     def test_multipliers_are_saved_with_the_model(self, tmp_path):
