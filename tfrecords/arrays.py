@@ -10,6 +10,8 @@ import numpy as np
 from alexnet_tf import files
 from alexnet_tf.tfrecords import schema, storage
 
+_REMEDY = "alexnet-tfrecords, with the flags that built the data set, repairs it on a disk."
+
 
 def save(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray]) -> str:
     """Writes a .npz file, atomically. Returns its `checksum`."""
@@ -25,13 +27,13 @@ def checksum(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def load(path: str, names: Iterable[str], description: schema.DatasetDescription | None) -> dict[str, np.ndarray]:
+def load(path: str, names: Iterable[str], description: schema.DatasetDescription) -> dict[str, np.ndarray]:
     """Reads the arrays with some names.
 
     Args:
         path: path of the file.
         names: names of the arrays.
-        description: the description that has the file's checksum; None to skip the check.
+        description: the description that has the file's checksum.
 
     Raises:
         ValueError: if the file is missing or damaged, or does not have the checksum.
@@ -41,11 +43,8 @@ def load(path: str, names: Iterable[str], description: schema.DatasetDescription
             arrays = {name: saved[name] for name in names}
     except Exception as error:  # a damaged archive raises half a dozen types
         raise ValueError(f"{path} can't be read: {error!r}. {_REMEDY}") from error
-    if description and description.checksums.get(pathlib.PurePath(path).name) != checksum(arrays):
+    if description.checksums.get(pathlib.PurePath(path).name) != checksum(arrays):
         raise ValueError(
             f"{path} is damaged or belongs to another data set: it does not match {schema.DATASET_FILE}. {_REMEDY}"
         )
     return arrays
-
-
-_REMEDY = "alexnet-tfrecords, with the flags that built the data set, repairs it on a disk."

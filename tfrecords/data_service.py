@@ -49,11 +49,11 @@ def check_reachable(address: str, seconds: float = 30) -> None:
         seconds: how long to wait for it.
     """
     host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"`data_service` must be HOST:PORT. Received: {address!r}")
     deadline = time.monotonic() + seconds
     while True:
         try:
-            if not host or not port.isdecimal():
-                raise ValueError(f"`data_service` must be HOST:PORT. Received: {address!r}")
             socket.create_connection((host, int(port)), timeout=5).close()
             return
         except OSError as error:

@@ -86,19 +86,19 @@ class EpochOrder:
         return tf.random.fold_in(self.key(epoch), self.windows + step)
 
     def window(self, epoch: tf.Tensor | int, window: tf.Tensor | int) -> tf.Tensor:
-        """The numbers of the records in a window, int64 (steps, batch_size). `epoch` and `window` are int64 scalars."""
+        """The indices of the records in a window, int64 (steps, batch_size). `epoch` and `window` are int64 scalars."""
         key, window = self.key(epoch), tf.cast(window, tf.int64)
         first, end = self.first_step(window), self.first_step(window + 1)
         rows_key, records_key = tf.unstack(tf.random.split(tf.random.fold_in(key, window)))
-        numbers = self._numbers(tf.range(first * self.batch_size, end * self.batch_size), key)
-        rows = tf.random.experimental.stateless_shuffle(tf.reshape(numbers, (self.batch_size, -1)), rows_key)
+        indices = self._indices(tf.range(first * self.batch_size, end * self.batch_size), key)
+        rows = tf.random.experimental.stateless_shuffle(tf.reshape(indices, (self.batch_size, -1)), rows_key)
         columns = tf.argsort(tf.random.stateless_uniform(tf.shape(rows), records_key))
-        numbers = tf.gather(rows, columns, batch_dims=1)
+        indices = tf.gather(rows, columns, batch_dims=1)
         # As float64: on some processors TensorFlow logs an error when it transposes integers.
-        return tf.cast(tf.transpose(tf.cast(numbers, tf.float64)), tf.int64)
+        return tf.cast(tf.transpose(tf.cast(indices, tf.float64)), tf.int64)
 
-    def _numbers(self, positions, key):
-        """The numbers of the records at positions in the permutation."""
+    def _indices(self, positions, key):
+        """The indices of the records at positions in the permutation."""
         firsts = np.arange(0, self.count, self.block_length)
         lengths = np.minimum(self.block_length, self.count - firsts)  # the last block may be shorter
         blocks = tf.random.experimental.stateless_shuffle(tf.range(len(firsts)), key)
@@ -111,7 +111,7 @@ def read_epochs(
     order: EpochOrder,
     stored: records.Records,
     draw: Callable[[tf.Tensor, tf.Tensor], Any],
-    part: slice,
+    worker_slice: slice,
     start_epoch: int,
     start_step: int,
 ) -> tf.data.Dataset:
@@ -122,7 +122,7 @@ def read_epochs(
         stored: the records.
         draw: a function from the epoch and the step, int64 scalars, to the random numbers of this worker's images in
             the step, a structure of tensors (images, ...).
-        part: this worker's positions in the global batch.
+        worker_slice: this worker's positions in the global batch.
         start_epoch, start_step: where to begin.
 
     Returns: a `tf.data.Dataset` of (record, string scalar; its random numbers).
@@ -132,14 +132,14 @@ def read_epochs(
         epoch, window = number // order.windows, number % order.windows
         first = order.first_step(window)
         done = tf.where(epoch == start_epoch, tf.maximum(start_step - first, 0), tf.constant(0, tf.int64))
-        numbers = order.window(epoch, window)[done:, part]
-        steps = first + done + tf.range(tf.shape(numbers, tf.int64)[0])
-        numbers, shape = tf.reshape(numbers, (-1,)), tf.shape(numbers)
-        in_files = tf.argsort(numbers)
+        indices = order.window(epoch, window)[done:, worker_slice]
+        steps = first + done + tf.range(tf.shape(indices, tf.int64)[0])
+        indices, shape = tf.reshape(indices, (-1,)), tf.shape(indices)
+        in_files = tf.argsort(indices)
         positions = tf.reshape(tf.math.invert_permutation(in_files), shape)
-        segments = tf.data.Dataset.from_tensor_slices(stored.segments(tf.gather(numbers, in_files)))
+        segments = tf.data.Dataset.from_tensor_slices(stored.segments(tf.gather(indices, in_files)))
         encoded = records.read_in_parallel(segments, lambda *each: records.read_records(*each).batch(each[-1]))
-        encoded = encoded.unbatch().batch(tf.size(numbers, tf.int64))
+        encoded = encoded.unbatch().batch(tf.size(indices, tf.int64))
         return encoded.map(lambda encoded: (encoded, positions, epoch, steps))
 
     def read_steps(encoded, positions, epoch, steps):

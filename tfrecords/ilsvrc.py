@@ -99,8 +99,7 @@ def make_release_source(path: str | pathlib.Path, seed: int, validation_fraction
 
     Args:
         path: the tar.
-        seed: seed of the order of the training images, and of the choice of the others.
-        validation_fraction: fraction of each class to hold out.
+        seed, validation_fraction: see `sources.open_source`.
 
     Raises:
         ValueError: if the tar does not exist or is damaged, or a class has only one image.

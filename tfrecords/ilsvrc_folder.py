@@ -6,6 +6,7 @@ import re
 from alexnet_tf.tfrecords import ilsvrc, image_files, image_folder
 
 _KAGGLE_FOLDERS = ("Data/CLS-LOC", "ILSVRC/Data/CLS-LOC")
+_NUMBER = re.compile(r"ILSVRC\d+_val_(\d+)\.JPEG")
 
 
 def find_unpacked(path: str | pathlib.Path) -> pathlib.Path | None:
@@ -49,9 +50,6 @@ def make_ilsvrc_folder_source(year: str, path: str | pathlib.Path, seed: int) ->
             )
         classes[split] = {f"{class_id} {words[class_id]}".strip(): files[class_id] for class_id in sorted(files)}
     return image_files.mix(folder, classes, seed, validation_fraction=0.5)
-
-
-_NUMBER = re.compile(r"ILSVRC\d+_val_(\d+)\.JPEG")
 
 
 def _list_classes(folder):

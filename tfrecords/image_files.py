@@ -44,8 +44,7 @@ def mix(
         source: path of the source, for errors.
         classes: a dict from "train" and "validation" to a dict from class name to paths. Labels follow the order of
             the training classes. Without "validation", a part of each class is held out.
-        seed: seed of the order and of the choice of held-out images.
-        validation_fraction: fraction of each class to hold out.
+        seed, validation_fraction: see `sources.open_source`.
 
     Raises:
         ValueError: if the splits have different classes, or a class has one image, of which none can be held out.

@@ -37,8 +37,7 @@ def make_folder_source(path: str | pathlib.Path, seed: int, validation_fraction:
 
     Args:
         path: the folder.
-        seed: seed of the order and of the choice of held-out images.
-        validation_fraction: fraction of each class to hold out if there is no validation split.
+        seed, validation_fraction: see `sources.open_source`.
 
     Raises:
         ValueError: if the path has no folders, a class is empty or has the name of a split, or the splits have

@@ -26,8 +26,7 @@ def make_list_source(path: str | pathlib.Path, seed: int, validation_fraction: f
 
     Args:
         path: the file; or a folder with files such as train.csv and val.csv.
-        seed: seed of the order and of the choice of held-out images.
-        validation_fraction: fraction of each class to hold out if there are no validation images.
+        seed, validation_fraction: see `sources.open_source`.
 
     Raises:
         ValueError: if a file can't be read as such a list, a path is listed twice, there are fewer than two classes, or

@@ -184,16 +184,16 @@ def _read_files(paths, image_key, label_key):
 def _compute_statistics(data_dir: pathlib.Path, description: schema.DatasetDescription) -> statistics.Statistics:
     """Computes them from the central squares of up to `STATISTICS_IMAGES` training images, without damaged ones."""
     count = description.splits["train"].count
-    numbers = np.arange(count)
+    indices = np.arange(count)
     if count > STATISTICS_IMAGES:
         random = np.random.default_rng(description.settings["seed"])
-        numbers = np.sort(random.choice(count, STATISTICS_IMAGES, replace=False))
+        indices = np.sort(random.choice(count, STATISTICS_IMAGES, replace=False))
     sums = statistics.PixelSums(description.image_px)
-    squares = reader.read_squares(data_dir, description, "train", numbers).ignore_errors().as_numpy_iterator()
-    for square in tqdm(squares, "Computing the mean image", len(numbers), unit=" images", file=sys.stdout):
+    squares = reader.read_squares(data_dir, description, "train", indices).ignore_errors().as_numpy_iterator()
+    for square in tqdm(squares, "Computing the mean image", len(indices), unit=" images", file=sys.stdout):
         sums.add_image(square)
-    if sums.count < len(numbers):
-        print(f"{len(numbers) - sums.count} of {len(numbers)} images can't be read. The mean image excludes them.")
+    if sums.count < len(indices):
+        print(f"{len(indices) - sums.count} of {len(indices)} images can't be read. The mean image excludes them.")
     if not sums.count:
         raise ValueError(f"No training image of {description.settings['source']} can be read: all are damaged.")
     return statistics.Statistics.of(sums)

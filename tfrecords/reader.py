@@ -122,19 +122,19 @@ def make_training_dataset(
         share, data_service_job = _share_of_service(data_service, data_service_job, share)
     order = epochs.EpochOrder(stored.count, stored.mean_bytes, batch_size, seed)
     local_batch = batch_size // share.num_workers
-    part = slice(share.worker * local_batch, (share.worker + 1) * local_batch)
+    worker_slice = slice(share.worker * local_batch, (share.worker + 1) * local_batch)
 
     def draw(epoch, step):
         # For all workers' images at once: for each image separately it takes longer.
         draws, offsets = augmentation.draw(order.step_key(epoch, step), epoch, batch_size, noise)
-        return draws[part], offsets[part]
+        return draws[worker_slice], offsets[worker_slice]
 
     def decode(record, drawn):
         encoded, size, label = records.parse_record(record, description)
         image = augmentation.apply(encoded, description.encoding, size, drawn[0], crop_px, pixel_statistics.mean_image)
         return {"image": image, "color_offset": drawn[1]}, label
 
-    dataset = epochs.read_epochs(order, stored, draw, part, start_epoch, start_step)
+    dataset = epochs.read_epochs(order, stored, draw, worker_slice, start_epoch, start_step)
     # Twice the number of cores is faster than AUTOTUNE. But the service's machines may have more cores than this one.
     calls = num_parallel_calls or (tf.data.AUTOTUNE if data_service else 2 * available_cpus())
     dataset = dataset.map(decode, num_parallel_calls=calls, deterministic=True)
@@ -217,28 +217,28 @@ def read_images(
     data_dir: str | pathlib.Path,
     description: schema.DatasetDescription,
     split: str,
-    numbers: Sequence[int] | np.ndarray,
+    indices: Sequence[int] | np.ndarray,
 ) -> np.ndarray:
     """Reads the central squares of some images of a split, and no others.
 
     Args:
         data_dir, description, split: see `make_evaluation_dataset`.
-        numbers: ints (n,), positions in the order of `make_evaluation_dataset`.
+        indices: ints (n,), in the order of `make_evaluation_dataset`.
 
     Returns: uint8 (n, image_px, image_px, 3).
     """
-    return np.stack(list(read_squares(data_dir, description, split, numbers).as_numpy_iterator()))
+    return np.stack(list(read_squares(data_dir, description, split, indices).as_numpy_iterator()))
 
 
 def read_squares(
     data_dir: str | pathlib.Path,
     description: schema.DatasetDescription,
     split: str,
-    numbers: Sequence[int] | np.ndarray,
+    indices: Sequence[int] | np.ndarray,
 ) -> tf.data.Dataset:
     """Like `read_images`, but returns a `tf.data.Dataset` of uint8 (image_px, image_px, 3)."""
     stored = records.Records.open(data_dir, description, split)
-    places = tf.data.Dataset.from_tensor_slices(np.asarray(numbers, "int64"))
+    places = tf.data.Dataset.from_tensor_slices(np.asarray(indices, "int64"))
     dataset = records.read_in_parallel(places, lambda number: stored.read_range(number, number + 1))
     return dataset.map(
         lambda record: _decode_center(record, description, description.image_px)[0],

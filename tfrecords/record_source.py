@@ -74,8 +74,7 @@ def make_record_files_source(
 
     Args:
         folder: folder of the files. Nothing is written there.
-        seed: seed of the order and of the choice of held-out images.
-        validation_fraction: fraction of each class to hold out if there is no validation split.
+        seed, validation_fraction: see `sources.open_source`.
         label_offset: label of the first class, which is subtracted. 1 if label 0 is the background, as in TensorFlow's
             first ImageNet scripts and the Model Garden.
         image_key, label_key: feature keys; None for "image/encoded" and "image/class/label", or "image" and "label",

@@ -91,7 +91,7 @@ def read_in_parallel(places: tf.data.Dataset, read: Callable[..., tf.data.Datase
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """Where the records of a split are. They are numbered in the order of the files, without those that are skipped.
+    """Where the records of a split are, in the order of the files, without those that are skipped.
 
     Attributes:
         paths: string (shards,).
@@ -131,19 +131,19 @@ class Records:
     def mean_bytes(self) -> float:
         return float(np.mean(self.ends - self.begins))
 
-    def segments(self, numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def segments(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Splits records into segments that are contiguous in a file.
 
         Args:
-            numbers: int64 (n,), numbers of records, n > 0.
+            indices: int64 (n,), indices of records, n > 0.
 
         Returns: (paths, offsets, counts) of the segments, as `read_records` takes them; string, int64 and int64, each
         of shape (segments,).
         """
-        shards, begins, ends = (tf.gather(each, numbers) for each in (self.shards, self.begins, self.ends))
+        shards, begins, ends = (tf.gather(each, indices) for each in (self.shards, self.begins, self.ends))
         continues = (shards[1:] == shards[:-1]) & (begins[1:] == ends[:-1])
         firsts = tf.where(tf.concat([[True], ~continues], axis=0))[:, 0]
-        counts = tf.concat([firsts[1:], [tf.size(numbers, tf.int64)]], axis=0) - firsts
+        counts = tf.concat([firsts[1:], [tf.size(indices, tf.int64)]], axis=0) - firsts
         return tf.gather(self.paths, tf.gather(shards, firsts)), tf.gather(begins, firsts), counts
 
     def read_range(self, begin: int | tf.Tensor, end: int | tf.Tensor) -> tf.data.Dataset:

@@ -127,12 +127,11 @@ class Statistics:
         """Reads statistics.npz from the folder of a data set.
 
         Raises:
-            ValueError: if the file is missing or damaged, or does not match dataset.json in the same folder.
+            ValueError: if it or dataset.json is missing or damaged, or they do not belong together.
         """
-        described = storage.size(storage.join(data_dir, schema.DATASET_FILE)) is not None
-        description = schema.load_description(data_dir) if described else None
         names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**arrays.load(storage.join(data_dir, STATISTICS_FILE), names, description))
+        path = storage.join(data_dir, STATISTICS_FILE)
+        return cls(**arrays.load(path, names, schema.load_description(data_dir)))
 
     def color_noise(self, scale: str = "standard_deviation") -> np.ndarray:
         """The matrix that turns three independent draws from N(0, 1) into an offset of red, green and blue.

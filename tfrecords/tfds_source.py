@@ -16,8 +16,7 @@ def make_tfds_source(
 
     Args:
         name: name of the data set.
-        seed: seed of the order and of the choice of held-out images.
-        validation_fraction: fraction of each class to hold out if there is no validation split.
+        seed, validation_fraction: see `sources.open_source`.
         data_dir: folder where TensorFlow Datasets stores its data; None for its default.
 
     Raises:

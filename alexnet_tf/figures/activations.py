@@ -94,7 +94,7 @@ def draw_activations(model: keras.Model, image: np.ndarray, class_names: Sequenc
     """
     stages, classifier = structure.stages(model), structure.classifier(model)
     outputs = activations(model, image[None], [stage.activation for stage in stages])
-    centers = columns.box_centers([1, *(stage.boxes for stage in stages)], _STEP, _DISTANCE)
+    centers = columns.box_centers([1, *(stage.columns for stage in stages)], _STEP, _DISTANCE)
     middle = centers[0][0][1]
     tall = _BOX if middle else _BOX + _DISTANCE  # a single column is as tall as two
     below, above = _BOX / 2 + 0.2 + (tall - _BOX) / 2, 2 * middle + _BOX / 2 + 1.0 + (tall - _BOX) / 2

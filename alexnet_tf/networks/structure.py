@@ -35,19 +35,19 @@ _KEEP_COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A layer with a kernel as figure 2 draws it: a box for each column.
+    """A layer with a kernel, and how figure 2 draws it: once for each column.
 
     Attributes:
         layer: the convolutional or fully-connected layer.
         activation: name of the layer whose output is its activations: the last nonlinearity above it (the classifier's
             softmax), or the layer itself if there is none.
-        boxes: number of columns that the layer is split into; 1 for the classifier.
-        connections: pairs (index of a box of the stage below, or of the image; index of a box of this stage).
+        columns: number of columns that the layer is split into; 1 for the classifier.
+        connections: pairs (index of a column of the stage below, 0 for the image; index of a column of this stage).
     """
 
     layer: keras.layers.Layer
     activation: str
-    boxes: int
+    columns: int
     connections: list[tuple[int, int]]
 
     @property
@@ -243,11 +243,11 @@ def stages(model: keras.Model) -> list[Stage]:
 
     Source: figure 2.
     """
-    boxes, found = output_columns(model), []
+    columns, found = output_columns(model), []
     below = 1
     for layer in network_layers(model):
         if has_kernel(layer):
-            here = boxes[layer.name]
+            here = columns[layer.name]
             connected = rows.connections(below, here, getattr(layer, "input_columns", "all"))
             found.append(Stage(layer, layer.name, here, connected))
             below = here

@@ -71,7 +71,7 @@ def write_with_activations(folder: str | pathlib.Path, model: keras.Model, preci
 
     path, side, columns = pathlib.Path(folder) / "model.onnx", model.input_shape[1], structure.num_columns(model)
     *stages, classifier = structure.stages(model)
-    shown = {stage.activation: stage.boxes for stage in stages}
+    shown = {stage.activation: stage.columns for stage in stages}
     joining = {stage.layer.name for stage in [*stages, classifier] if stage.joins_columns}
 
     def call(pixels, gates):

@@ -105,7 +105,7 @@ def _typical_ranges(images):
 def _describe_stage(model, stage):
     """What the page needs to know of a layer: its place in figure 2, its steps, its maps and their receptive fields."""
     shape = structure.features(model, [stage.activation]).output[stage.activation].shape
-    maps = shape[-1] // stage.boxes
+    maps = shape[-1] // stage.columns
     wanted_rows = (maps / (_ASPECT * structure.num_columns(model))) ** 0.5
     rows = min((k for k in range(1, maps + 1) if maps % k == 0), key=lambda k: abs(k - wanted_rows))
     return {
@@ -113,7 +113,7 @@ def _describe_stage(model, stage):
         "output": stage.activation,
         "maps": shape[-1],
         "side": shape[1] if len(shape) == 4 else 1,
-        "boxes": stage.boxes,
+        "boxes": stage.columns,
         "grid": [rows, maps // rows],
         "connections": stage.connections,
         "joins_columns": stage.joins_columns,

@@ -100,27 +100,31 @@ def fitting_variants(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
             of all convolutions for a network without its top.
     """
     fitting = []
-    for name, row in VARIANTS.items():
-        expected = rows.kernel_shapes(row, _num_classes(row, shapes))
-        convolutions = {layer.name for layer in row.select(rows.Conv)}
-        if shapes in (expected, {name: shape for name, shape in expected.items() if name in convolutions}):
-            fitting.append(name)
+    for variant, expected in _kernel_shapes(shapes).items():
+        convolutions = {layer.name: expected[layer.name] for layer in VARIANTS[variant].select(rows.Conv)}
+        if shapes in (expected, convolutions):
+            fitting.append(variant)
     return fitting
 
 
 def no_variant_error(path: str | pathlib.Path, shapes: Mapping[str, tuple[int, ...]]) -> ValueError:
     """The error for kernels that no variant has, with those of the variant that has most of them."""
-    expected = {name: rows.kernel_shapes(row, _num_classes(row, shapes)) for name, row in VARIANTS.items()}
-    nearest = max(expected, key=lambda name: len(expected[name].items() & shapes.items()))
-    name = next((name for name in expected[nearest] if expected[nearest][name] != shapes.get(name)), "")
+    every = _kernel_shapes(shapes)
+    nearest = max(every, key=lambda variant: len(every[variant].items() & shapes.items()))
+    expected = every[nearest]
+    name = next((name for name in expected if expected[name] != shapes.get(name)), "")
     return ValueError(
         f"{path} holds no network of alexnet-describe's list. The nearest is {nearest}, whose {name} has kernels of "
-        f"{expected[nearest].get(name)}. Received: {shapes.get(name, f'no {name}')}"
+        f"{expected.get(name)}. Received: {shapes.get(name, f'no {name}')}"
     )
 
 
-def _num_classes(row: rows.Variant, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    return (shapes.get(row.layers[-1].name) or (0,))[-1]
+def _kernel_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, tuple[int, ...]]]:
+    """The kernels of every variant, for as many classes as a network with kernels of these shapes has."""
+    return {
+        name: rows.kernel_shapes(variant, (shapes.get(variant.layers[-1].name) or (0,))[-1])
+        for name, variant in VARIANTS.items()
+    }
 
 
 def _convert(
@@ -144,8 +148,7 @@ def _convert(
             )
         transposed[name] = kernel.transpose(axes[kernel.ndim])
     shapes = {name: kernel.shape for name, kernel in transposed.items()}
-    expected = (rows.kernel_shapes(row, _num_classes(row, shapes)) for row in VARIANTS.values())
-    if not any(shapes.items() <= each.items() for each in expected):
+    if not any(shapes.items() <= expected.items() for expected in _kernel_shapes(shapes).values()):
         raise no_variant_error(path, shapes)
     weights = {}
     for name, kernel in transposed.items():

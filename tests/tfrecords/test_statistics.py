@@ -86,7 +86,8 @@ class TestStatistics:
 
     def test_save_and_load(self, images, tmp_path):
         saved = statistics_of(images)
-        saved.save(tmp_path)
+        checksums = {"statistics.npz": saved.save(tmp_path)}
+        schema.DatasetDescription(("a", "b"), 9, False, "png", {}, {}, checksums).save(tmp_path)
         loaded = statistics.Statistics.load(tmp_path)
         for name in ("mean_image", "rgb_mean", "rgb_covariance", "eigenvalues", "eigenvectors"):
             np.testing.assert_array_equal(getattr(loaded, name), getattr(saved, name))
@@ -100,6 +101,7 @@ class TestStatistics:
             result.mean("colour")
 
     def test_missing_or_damaged_file(self, tmp_path):
+        schema.DatasetDescription(("a", "b"), 9, False, "png", {}, {}).save(tmp_path)
         with pytest.raises(ValueError, match=r"statistics\.npz can't be read"):
             statistics.Statistics.load(tmp_path)
         (tmp_path / "statistics.npz").write_bytes(b"PK nonsense")
