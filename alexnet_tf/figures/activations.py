@@ -70,12 +70,10 @@ def mosaic(maps: np.ndarray, height: float = 1.0) -> np.ndarray:
     """
     maps = np.atleast_3d(maps.astype("float32")).transpose(2, 0, 1) if maps.ndim == 3 else maps.reshape(-1, 1, 1)
     across = int(np.ceil((len(maps) / height) ** 0.5))
-    down = -(-len(maps) // across)
     gap = int(maps.shape[1] > 1)
-    maps = np.pad(maps, ((0, across * down - len(maps)), (0, gap), (0, gap)), constant_values=np.nan)
-    _, rows, columns = maps.shape
-    tiled = maps.reshape(down, across, rows, columns).transpose(0, 2, 1, 3).reshape(down * rows, across * columns)
-    return tiled[: down * rows - gap, : across * columns - gap]
+    maps = np.pad(maps, ((0, 0), (0, gap), (0, gap)), constant_values=np.nan)
+    tiled = image_grids.tile(maps, across, fill=np.nan)
+    return tiled[: len(tiled) - gap, : tiled.shape[1] - gap]
 
 
 def draw_activations(model: keras.Model, image: np.ndarray, class_names: Sequence[str]) -> np.ndarray:

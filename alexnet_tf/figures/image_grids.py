@@ -18,6 +18,22 @@ def spread_evenly(length: int, count: int) -> np.ndarray:
     return np.unique(np.linspace(0, length - 1, count).round().astype(int))
 
 
+def tile(pictures: Sequence[np.ndarray] | np.ndarray, columns: int, fill: float = 0) -> np.ndarray:
+    """Arranges pictures of one size in rows.
+
+    Args:
+        pictures: arrays (height, width) or (height, width, channels).
+        columns: number of pictures in a row.
+        fill: value of the places without a picture at the end of the last row.
+
+    Returns: an array (rows * height, columns * width), with channels if they have them.
+    """
+    pictures = np.asarray(pictures)
+    missing = np.full((-len(pictures) % columns, *pictures.shape[1:]), fill, pictures.dtype)
+    places = np.concatenate([pictures, missing])
+    return np.vstack([np.hstack(list(places[first : first + columns])) for first in range(0, len(places), columns)])
+
+
 def kernel_sheet(kernels: Sequence[Any], magnification: int = 4) -> np.ndarray:
     """Draws the kernels of a layer whose input is RGB pixels: one block of rows for each column of the network.
 
@@ -29,24 +45,16 @@ def kernel_sheet(kernels: Sequence[Any], magnification: int = 4) -> np.ndarray:
 
     Source: figure 3.
     """
-    blocks = []
+    blocks, gap = [], 2 * magnification
     for of_column in kernels:
         pictures = np.moveaxis(np.asarray(of_column, "float32"), -1, 0)  # (kernels, side, side, 3)
         largest = np.abs(pictures).max(axis=(1, 2, 3), keepdims=True)
         pictures = 0.5 + 0.5 * pictures / np.where(largest > 0, largest, 1)
         pictures = pictures.repeat(magnification, axis=1).repeat(magnification, axis=2)
         pictures = np.pad(pictures, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1)
-        missing = -len(pictures) % min(_KERNELS_PER_ROW, len(pictures))
-        pictures = np.concatenate([pictures, np.ones((missing, *pictures.shape[1:]), "float32")])
-        per_row = min(_KERNELS_PER_ROW, len(pictures))
-        side = pictures.shape[1]
-        rows = pictures.reshape(-1, per_row, side, side, 3).transpose(0, 2, 1, 3, 4)
-        blocks.append(rows.reshape(-1, per_row * side, 3))
-    gap = np.ones((2 * magnification, blocks[0].shape[1], 3), "float32")
-    sheet = blocks[0]
-    for block in blocks[1:]:
-        sheet = np.concatenate([sheet, gap, block])
-    return np.round(255 * sheet).astype("uint8")
+        block = tile(pictures, min(_KERNELS_PER_ROW, len(pictures)), fill=1)
+        blocks.append(np.pad(block, ((0, gap), (0, 0), (0, 0)), constant_values=1))
+    return np.round(255 * np.concatenate(blocks)[:-gap]).astype("uint8")
 
 
 def prediction_panel(

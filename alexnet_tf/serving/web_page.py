@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from alexnet_tf.figures import strongest_images
+from alexnet_tf.figures import image_grids, strongest_images
 from alexnet_tf.files import write_json
 from alexnet_tf.layers import GroupedConv2D, LocalResponseNormalization
 from alexnet_tf.model import count_parameters, variant_name
@@ -250,9 +250,6 @@ def _write_strongest(folder, model, layers, images, labels):
 
 def _write_sprite(path, patches, cell_px):
     """Writes images as the cells of one JPEG, row by row."""
-    rows = -(-len(patches) // _CELLS_PER_ROW)
-    sprite = Image.new("RGB", (min(len(patches), _CELLS_PER_ROW) * cell_px, rows * cell_px))
-    for index, patch in enumerate(patches):
-        cell = Image.fromarray(patch).resize((cell_px, cell_px), Image.Resampling.BILINEAR)
-        sprite.paste(cell, (index % _CELLS_PER_ROW * cell_px, index // _CELLS_PER_ROW * cell_px))
-    sprite.save(path, quality=85, subsampling=0)
+    cells = [Image.fromarray(patch).resize((cell_px, cell_px), Image.Resampling.BILINEAR) for patch in patches]
+    sprite = image_grids.tile([np.asarray(cell) for cell in cells], min(len(cells), _CELLS_PER_ROW))
+    Image.fromarray(sprite).save(path, quality=85, subsampling=0)

@@ -12,7 +12,7 @@ from PIL import Image
 from tensorboard.plugins import projector
 
 from alexnet_tf import files, layers
-from alexnet_tf.figures import plots
+from alexnet_tf.figures import image_grids, plots
 from alexnet_tf.tfrecords import schema
 
 # Number of weights in a large kernel's histogram: TensorBoard would need gigabytes for all 38 million of fc6.
@@ -47,13 +47,6 @@ def augmented_inputs(dataset: tf.data.Dataset, count: int) -> np.ndarray:
     inputs, _ = next(iter(dataset))
     pixels = np.float32(inputs["image"][:count]) + np.asarray(inputs["color_offset"][:count])[:, None, None, :]
     return np.clip(np.round(pixels), 0, 255).astype("uint8")
-
-
-def image_sheet(images: np.ndarray, columns: int = 4) -> np.ndarray:
-    """Images of the same size, uint8 (n, height, width, 3), in a grid."""
-    images = np.concatenate([images, np.zeros((-len(images) % columns, *images.shape[1:]), images.dtype)])
-    rows = [np.concatenate(images[start : start + columns], axis=1) for start in range(0, len(images), columns)]
-    return np.concatenate(rows)
 
 
 def network_graph(model: keras.Model) -> tf.compat.v1.GraphDef:
@@ -148,7 +141,7 @@ def write_projector(
     ):
         files.write_text(folder / path, f"{text}\n")
     # TensorBoard finds a thumbnail by its position.
-    sheet = image_sheet(np.stack(thumbnails), columns=math.ceil(math.sqrt(len(thumbnails))))
+    sheet = image_grids.tile(thumbnails, columns=math.ceil(math.sqrt(len(thumbnails))))
     plots.save_png(folder / embedding.sprite.image_path, sheet)
     projector.visualize_embeddings(str(folder), config)
 

@@ -21,7 +21,7 @@ from tensorboard.plugins.hparams import api as hparams_api
 from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams import summary as hparams_summary
 
-from alexnet_tf.figures import activations, kernels, plots
+from alexnet_tf.figures import activations, image_grids, kernels, plots
 from alexnet_tf.files import write_json
 from alexnet_tf.tfrecords import reader
 from alexnet_tf.training import initial_kernels, summaries
@@ -123,7 +123,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
         with self.train_writer.as_default(step=self.step):
             for title, text in texts.items():
                 tf.summary.text(title, text)
-            _write_image("augmented inputs", lambda: summaries.image_sheet(first_images))
+            _write_image("augmented inputs", lambda: image_grids.tile(first_images, columns=4))
             tf.summary.graph(summaries.network_graph(self.compiled.training_model))
 
     def on_epoch_begin(self, epoch, logs=None):

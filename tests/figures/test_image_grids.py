@@ -8,6 +8,14 @@ from alexnet_tf.figures import image_grids
 NAMES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
 
 
+def test_last_row_of_tiles_is_filled():
+    pictures = np.arange(1, 6, dtype="uint8").repeat(12).reshape(5, 2, 2, 3)
+    for fill in (0, 9):
+        tiled = image_grids.tile(list(pictures), 3, fill)
+        assert tiled.dtype == np.uint8 and tiled.shape == (4, 6, 3)
+        assert tiled[::2, ::2, 0].tolist() == tiled[1::2, 1::2, 2].tolist() == [[1, 2, 3], [4, 5, fill]]
+
+
 class TestKernelSheet:
     def test_position_and_scale_of_each_kernel(self):
         kernels = np.zeros((2, 2, 2, 3, 18), "float32")

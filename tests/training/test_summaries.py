@@ -30,12 +30,6 @@ def test_means_are_those_of_the_batches_since_the_log_point_before():
     assert summaries.means_since(so_far[5], 5, {"loss": 4.0}, 1) == {"loss": pytest.approx(11 / 4)}
 
 
-def test_last_row_of_a_sheet_is_filled_with_black():
-    images = np.arange(1, 6, dtype="uint8").repeat(12).reshape(5, 2, 2, 3)
-    sheet = summaries.image_sheet(images, columns=3)
-    assert sheet[::2, ::2, 0].tolist() == [[1, 2, 3], [4, 5, 0]]
-
-
 def test_projector_has_the_first_images_with_their_features_and_classes(tmp_path):
     keras.utils.set_random_seed(0)
     model = build_alexnet("testing", 3, initializer="he_normal", input_scale=0.01)
