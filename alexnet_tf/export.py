@@ -15,7 +15,7 @@ import socket
 
 from absl import flags
 
-from alexnet_tf import cli
+from alexnet_tf import cli, options
 from alexnet_tf.serving import browser_runtime, formats
 from alexnet_tf.weights import published
 
@@ -32,13 +32,13 @@ def define_flags():
     flags.DEFINE_string(
         "export_dir", None, "Model base path of TensorFlow Serving. Each export is a numbered subfolder.", required=True
     )
-    cli.define_flags(formats.ExportConfig)
+    options.define_flags(formats.ExportConfig)
     flags.DEFINE_integer("serve", None, "web: local port at which to serve the page after the export.", lower_bound=0)
 
 
 def main(arguments):
     flag = flags.FLAGS
-    config = cli.read_flags(formats.ExportConfig)
+    config = options.read_flags(formats.ExportConfig)
     if flag.serve is not None and config.format != "web":
         raise ValueError(f"`serve` is for --format=web. Received: --format={config.format}")
     published.check_model(flag.model)

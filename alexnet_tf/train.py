@@ -15,7 +15,7 @@ import pathlib
 import signal
 import sys
 
-from alexnet_tf import cli
+from alexnet_tf import cli, options
 from alexnet_tf.distribution import local_workers, workers
 from alexnet_tf.tfrecords import schema, sources
 from alexnet_tf.training.config import TrainConfig
@@ -23,7 +23,7 @@ from alexnet_tf.weights import hub, published
 
 
 def main(arguments: list[str]) -> None:
-    config = cli.read_flags(TrainConfig)
+    config = options.read_flags(TrainConfig)
     check_start(config)
     if config.num_local_workers > 1 or config.max_restarts:
         command = [sys.executable, "-m", "alexnet_tf.train", *sys.argv[1:], "--num_local_workers=1", "--max_restarts=0"]
@@ -102,7 +102,7 @@ def _check_weights(config):
 
 def run() -> None:
     """Entry point, as a module and as a console script."""
-    cli.start(__name__, functools.partial(cli.define_flags, TrainConfig), main)
+    cli.start(__name__, functools.partial(options.define_flags, TrainConfig), main)
 
 
 if __name__ == "__main__":

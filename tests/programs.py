@@ -11,7 +11,7 @@ import threading
 from absl import flags
 from PIL import Image
 
-from alexnet_tf import cli
+from alexnet_tf import options
 from alexnet_tf.tfrecords import sources
 
 ENVIRONMENT = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
@@ -69,14 +69,14 @@ def call(module, *arguments):
 def flag_reader(config):
     """Yields a function from flags to the configuration of this dataclass that they give."""
     before = set(flags.FLAGS)
-    cli.define_flags(config)
+    options.define_flags(config)
     own = set(flags.FLAGS) - before
 
     def read(*arguments):
         for name in own:
             flags.FLAGS[name].unparse()
         flags.FLAGS(["program", *map(str, arguments)])
-        return cli.read_flags(config)
+        return options.read_flags(config)
 
     yield read
     for name in own:

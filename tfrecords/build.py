@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import flags
 
-from alexnet_tf import cli
+from alexnet_tf import cli, options
 from alexnet_tf.tfrecords import record_format, schema, sources, storage
 from alexnet_tf.tfrecords.build_config import BuildConfig
 
@@ -42,7 +42,7 @@ def define_flags() -> None:
         "Folder of a data set. Only print its counts, classes and statistics, and write a contact sheet, the mean "
         "image and examples of color noise into the folder.",
     )
-    cli.define_flags(BuildConfig)
+    options.define_flags(BuildConfig)
     flags.DEFINE_float(
         "max_bad_fraction",
         0.01,
@@ -65,7 +65,7 @@ def define_flags() -> None:
         "tfrecords: only index the records, JPEGs or PNGs of any size. --data_dir then contains the index and "
         "statistics, and images are cropped and resized when they are read.",
     )
-    cli.define_flags(record_format.RecordFormat)
+    options.define_flags(record_format.RecordFormat)
 
 
 def main(beam_arguments: list[str]) -> None:
@@ -85,7 +85,7 @@ def main(beam_arguments: list[str]) -> None:
         print(f"{flag.data_dir}: {len(problems) or 'no'} problems")
         sys.exit(1 if problems else 0)
     start_seconds = time.perf_counter()
-    config = cli.read_flags(BuildConfig)
+    config = options.read_flags(BuildConfig)
     arguments: dict[str, Any] = {"source": flag.source, "data_dir": flag.data_dir, "record_format": given_format}
     if flag.in_place:
         description = in_place.index_in_place(

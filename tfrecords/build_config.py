@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from alexnet_tf.cli import option
+from alexnet_tf.options import option
 from alexnet_tf.tfrecords import images, schema
 
 

@@ -4,27 +4,27 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from alexnet_tf import cli
+from alexnet_tf import options
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecordFormat:
     """The format of third-party TFRecords, for the programs that read them."""
 
-    label_offset: int | None = cli.option(
+    label_offset: int | None = options.option(
         None,
         "tfrecords: label of the first class; default 0. TensorFlow's first ImageNet scripts and the Model Garden use "
         "1, because their 0 is the background.",
         group="Third-party TFRecords",
         on_resume="ignore",
     )
-    image_key: str | None = cli.option(
+    image_key: str | None = options.option(
         None, "tfrecords: feature with the image; default image/encoded or image.", on_resume="ignore"
     )
-    label_key: str | None = cli.option(
+    label_key: str | None = options.option(
         None, "tfrecords: feature with the label; default image/class/label or label.", on_resume="ignore"
     )
-    class_names: str | None = cli.option(
+    class_names: str | None = options.option(
         None,
         "tfrecords: file with one class name per line, in the order of the labels. Default: the names from TensorFlow "
         "Datasets, from image/class/text in the records, or the labels.",

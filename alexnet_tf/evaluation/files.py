@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Sequence
 
-from alexnet_tf import cli
+from alexnet_tf import options
 
 REPORT = ("evaluation.json", "evaluation.md", "confusion_matrix.png", "calibration.png")
 KERNELS = "conv1_kernels.png"
@@ -21,7 +21,7 @@ def parse_expected(items: Sequence[str]) -> dict[str, float]:
     Raises:
         ValueError: if an item is not of that form, or a name occurs twice.
     """
-    expected = cli.parse_numbers_by_name("expect", items)
+    expected = options.parse_numbers_by_name("expect", items)
     for name, percent in expected.items():
         if name not in EXPECTED or not 0 <= percent <= 100:
             raise ValueError(

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from alexnet_tf import cli
+from alexnet_tf import options
 from alexnet_tf.cpus import available_cpus
 
 if TYPE_CHECKING:
@@ -48,34 +48,34 @@ class ExportConfig:
             missing.
     """
 
-    version: int | None = cli.option(
+    version: int | None = options.option(
         None, "Version number; by default one more than the largest in --export_dir.", minimum=1
     )
-    format: str = cli.option("savedmodel", "Format of the model.", choices=sorted(PRECISIONS))
-    precision: str | None = cli.option(
+    format: str = options.option("savedmodel", "Format of the model.", choices=sorted(PRECISIONS))
+    precision: str | None = options.option(
         None,
         "Precision of the weights, and with bfloat16 (SavedModel) and int8 (other formats) also of the computation. By "
         "default float32; int8 for a web page.",
         choices=["float32", "bfloat16", "float16", "int8"],
     )
-    data_dir: str | None = cli.option(
+    data_dir: str | None = options.option(
         None,
         "Data set of the same classes. Its validation images compare the export with the trained model, its training "
         "images calibrate int8. A web page shows images of both.",
     )
-    examples: str | None = cli.option(None, "web: folder of JPEGs and PNGs that the page offers first.")
-    num_images: int = cli.option(1000, "Maximum number of images used of each split.", minimum=1)
-    parity: bool | None = cli.option(
+    examples: str | None = options.option(None, "web: folder of JPEGs and PNGs that the page offers first.")
+    num_images: int = options.option(1000, "Maximum number of images used of each split.", minimum=1)
+    parity: bool | None = options.option(
         None,
         "Whether to compare the export with the trained model on --data_dir. By default for every format but web, "
         "where it takes minutes.",
     )
-    max_pixels: int = cli.option(
+    max_pixels: int = options.option(
         MAX_PIXELS,
         "Maximum number of pixels of an image that is sent to the server. Bounds the memory for decoding.",
         minimum=1,
     )
-    runtime: str | None = cli.option(
+    runtime: str | None = options.option(
         None,
         "web: npm package onnxruntime-web to copy, as a folder or the .tgz of `npm pack onnxruntime-web`. Without it, "
         "the page loads the package from a CDN.",

@@ -5,8 +5,8 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from alexnet_tf.cli import option
 from alexnet_tf.networks import rows, variants
+from alexnet_tf.options import option
 from alexnet_tf.tfrecords import record_format
 from alexnet_tf.training import execution
 from alexnet_tf.training.phases import parse_phases

@@ -3,10 +3,10 @@
 import dataclasses
 import functools
 
-from alexnet_tf import cli
+from alexnet_tf import options
 
 # A run may be resumed with other values.
-_option = functools.partial(cli.option, on_resume="ignore")
+_option = functools.partial(options.option, on_resume="ignore")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from alexnet_tf import cli
+from alexnet_tf import options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ def parse_phases(lines: Sequence[str]) -> tuple[Phase, ...]:
     phases = []
     for line in lines:
         start, *items = line.split()
-        rates = cli.parse_numbers_by_name("phase", items)
+        rates = options.parse_numbers_by_name("phase", items)
         weights = rates.pop("weights", 0.0)
         biases = rates.pop("biases", weights)
         try:

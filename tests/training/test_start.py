@@ -9,7 +9,7 @@ import sys
 import pytest
 import tensorflow as tf
 
-from alexnet_tf import cli, train
+from alexnet_tf import options, train
 from alexnet_tf.distribution import local_workers, strategies
 from alexnet_tf.training import fit, procedure
 
@@ -55,7 +55,7 @@ class TestMain:
         """A function that runs the program's main function with a configuration."""
 
         def main(**changes):
-            monkeypatch.setattr(cli, "read_flags", lambda kind: make_config(**changes))
+            monkeypatch.setattr(options, "read_flags", lambda kind: make_config(**changes))
             train.main([])
 
         return main
