@@ -5,7 +5,6 @@ import itertools
 import json
 import types
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -88,11 +87,7 @@ def test_signatures_compute_in_the_precision_asked_for(precision, untrained, tmp
 @pytest.mark.long
 def test_bfloat16_and_float32_of_a_network_that_computes_in_bfloat16(run_dir, data_dir, tmp_path):
     model = load_model(run_dir)
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        mixed = build_alexnet("testing", 10, input_scale=model.get_layer("mean_image").scale)
-    finally:
-        keras.config.set_dtype_policy("float32")
+    mixed = build_alexnet("testing", 10, input_scale=model.get_layer("mean_image").scale, dtype="mixed_bfloat16")
     mixed.set_weights(model.get_weights())
     sizes, is_fast_noted = [], []
     for version, precision in (("1", "bfloat16"), ("2", "float32")):

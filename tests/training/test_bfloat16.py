@@ -14,16 +14,9 @@ from alexnet_tf.training import callbacks
 BOUND = 4 * 2**-9
 
 
-def build(policy, weights=None):
+def build(dtype):
     keras.utils.set_random_seed(0)
-    keras.config.set_dtype_policy(policy)
-    try:
-        model = build_alexnet("testing", 10, initializer="he_normal", input_scale=0.0125)
-    finally:
-        keras.config.set_dtype_policy("float32")
-    if weights is not None:
-        model.set_weights(weights)
-    return model
+    return build_alexnet("testing", 10, initializer="he_normal", input_scale=0.0125, dtype=dtype)
 
 
 def gradients(layer, inputs, upstream):
@@ -39,8 +32,8 @@ def gradients(layer, inputs, upstream):
 
 class TestGradients:
     def test_gradients_of_each_layer_are_close_to_float64(self):
-        mixed = build("mixed_bfloat16")
-        exact = build("float64", mixed.get_weights())
+        mixed, exact = build("mixed_bfloat16"), build("float64")
+        exact.set_weights(mixed.get_weights())
         generator = np.random.default_rng(0)
         compared = []
         for layer, of_float64 in zip(mixed.layers[2:], exact.layers[2:], strict=True):
