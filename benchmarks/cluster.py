@@ -3,7 +3,7 @@
     pip install --constraint=constraints.txt --editable '.[beam]' 'apache-beam[dask]'
     python benchmarks/cluster.py
 
-Makes photographs as benchmarks/reading.py does, links each of them several times, and prints a table in Markdown. A
+Makes synthetic photographs, links each of them several times, and prints a table in Markdown. A
 worker has built a small data set before it is timed, so the import of TensorFlow is only that of the program itself.
 """
 
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-import reading
+import synthetic
 from absl import app, flags
 
 _SHARDS = 32
@@ -31,8 +31,8 @@ def define_flags():
 
 
 def make_photos(folder, photos, links):
-    reading.write_photos(folder / "val", 8)
-    for path in reading.write_photos(folder / "train", photos):
+    synthetic.write_photos(folder / "val", 8)
+    for path in synthetic.write_photos(folder / "train", photos):
         for link in range(1, links):
             path.with_name(f"{path.stem}-{link}.jpg").hardlink_to(path)
 

@@ -15,7 +15,7 @@ import time
 
 import contestants
 import keras
-import reading
+import synthetic
 import tensorflow as tf
 from absl import app, flags
 
@@ -63,7 +63,7 @@ def main(argv):
 
     with tempfile.TemporaryDirectory() as folder:
         photos = pathlib.Path(folder) / "photos"
-        reading.write_photos(photos, _PHOTOS)
+        synthetic.write_photos(photos, _PHOTOS)
         dataset_builder.build_dataset(f"folder:{photos}", f"{folder}/data", num_processes=1)
         read = reader.make_training_dataset(f"{folder}/data", batch_size, contestants.IMAGE_PX)
 

@@ -15,9 +15,9 @@ import sys
 import tempfile
 import time
 
-import reading
 import scale
 import speed
+import synthetic
 from absl import app, flags
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, NullLocator
@@ -62,8 +62,8 @@ def by_images(counts, rounds):
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         for count in counts:
-            reading.write_photos(folder / f"photos{count}" / "train", count)
-            reading.write_photos(folder / f"photos{count}" / "validation", _VALIDATION_IMAGES)
+            synthetic.write_photos(folder / f"photos{count}" / "train", count)
+            synthetic.write_photos(folder / f"photos{count}" / "validation", _VALIDATION_IMAGES)
         for turn in range(rounds):
             for count in counts:
                 data = f"--data_dir={folder / f'data{count}-{turn}'}"

@@ -3,10 +3,9 @@
     pip install --constraint=constraints.txt --editable '.[bench]'
     python benchmarks/reading.py
 
-Makes synthetic photographs (noise with the spectrum of natural images, 500 x 375 pixels), builds data sets in each
-encoding, and indexes the 256 pixel JPEGs and the photographs themselves to be read in place. Then times all candidates
-in turn, each in its own process, which is idle while another is timed: on one core, then on all cores. Prints
-Markdown tables; speeds of reading are medians over the rounds.
+Makes synthetic photographs, builds data sets in each encoding, and indexes the 256 pixel JPEGs and the photographs
+themselves to be read in place. Then times all candidates in turn, each in its own process, which is idle while another
+is timed: on one core, then on all cores. Prints Markdown tables; speeds of reading are medians over the rounds.
 """
 
 import concurrent.futures
@@ -23,6 +22,7 @@ import tempfile
 import time
 
 import numpy as np
+import synthetic
 from absl import app, flags
 from PIL import Image
 
@@ -46,28 +46,6 @@ def define_flags():
     flags.DEFINE_string("candidate", None, "Internal: the candidate of this process.")
     flags.DEFINE_integer("cores", None, "Internal: number of cores.")
     flags.DEFINE_string("work_dir", None, "Folder of the photographs and data sets; a temporary one by default.")
-
-
-def make_photo(seed):
-    """Makes a JPEG whose amplitudes fall as 1/f, with edges. It has about as many bytes as a photograph."""
-    random = np.random.default_rng(seed)
-    frequency = np.hypot(np.fft.fftfreq(375)[:, None], np.fft.rfftfreq(500)[None])
-    spectrum = random.normal(size=(3, *frequency.shape, 2)) @ [1, 1j] / np.maximum(frequency, 1 / 500)
-    spectrum[1:] = 0.8 * spectrum[0] + 0.2 * spectrum[1:]  # the three colors are correlated
-    waves = np.fft.irfft2(spectrum, s=(375, 500))
-    waves = np.where(waves > 0, waves, 0.3 * waves) / waves.std() * 60 + 110
-    buffer = io.BytesIO()
-    Image.fromarray(np.clip(waves, 0, 255).astype("uint8").transpose(1, 2, 0)).save(buffer, "JPEG", quality=92)
-    return buffer.getvalue()
-
-
-def write_photos(folder, count):
-    """Writes photographs of two classes, "a" and "b"; returns their paths."""
-    paths = [folder / "ab"[number % 2] / f"{number}.jpg" for number in range(count)]
-    for number, path in enumerate(paths):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(make_photo(number))
-    return paths
 
 
 def encoded_images(work_dir):
@@ -221,7 +199,7 @@ def build_data_sets(work_dir, photos):
     """Makes photographs and data sets. Returns the lines of a table of their sizes and the builder's speed."""
     from alexnet_tf.tfrecords import dataset_builder, images
 
-    paths = write_photos(work_dir / "photos", photos)
+    paths = synthetic.write_photos(work_dir / "photos", photos)
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     lines = [

@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 import tensorflow as tf
 from absl import app, flags
-from reading import make_photo
+from synthetic import make_photo
 
 from alexnet_tf.serving import remote_model
 
