@@ -1,24 +1,22 @@
 """A tf.data service: its dispatcher and workers, and datasets that read through it."""
 
-import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable
 
 import tensorflow as tf
 
+from alexnet_tf import processes
 from alexnet_tf.tfrecords import epochs
 
 _HEARTBEAT_MS = 2_000
 # The dispatcher drops a worker after this time without a heartbeat, and trainers stop reading from it.
 _WORKER_TIMEOUT_MS = 20_000
-_PR_SET_PDEATHSIG = 1  # in <sys/prctl.h>: the signal that a process gets when its parent ends
 # A worker that ends sooner than this has failed to start; the program gives up after that many failures in a row.
 _START_SECONDS = 30
 _MAX_FAILURES = 5
@@ -100,9 +98,7 @@ def run_worker(dispatcher: str, host: str) -> None:
         dispatcher: "host:port" of the dispatcher.
         host: name under which trainers reach this machine.
     """
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    if sys.platform == "linux":  # the thread may not run: a worker hung when its dispatcher ended while it registered
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    processes.end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     server = tf.data.experimental.service.WorkerServer(
         tf.data.experimental.service.WorkerConfig(
@@ -113,13 +109,6 @@ def run_worker(dispatcher: str, host: str) -> None:
     )
     print(f"Process {os.getpid()} serves images.", flush=True)
     server.join()
-
-
-def _end_with_parent():
-    parent = multiprocessing.parent_process()
-    if parent:
-        parent.join()
-    os._exit(1)
 
 
 def keep_workers(dispatcher: str, host: str, num_workers: int) -> None:

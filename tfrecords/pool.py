@@ -2,13 +2,12 @@
 
 import concurrent.futures
 import multiprocessing
-import os
 import sys
-import threading
 
 from tqdm import tqdm
 
 from alexnet_tf.cpus import available_cpus
+from alexnet_tf.processes import end_with_parent
 from alexnet_tf.tfrecords import shards, sources
 
 
@@ -64,13 +63,5 @@ def build_shards(
 
 
 def _initialize_process(source):
-    """Sets the source, and ends this process when its parent dies: a process that waits for a task does not notice."""
+    end_with_parent()  # a process that waits for a task does not notice that its parent is gone
     shards.set_source(source)
-
-    def watch():
-        parent = multiprocessing.parent_process()
-        if parent:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

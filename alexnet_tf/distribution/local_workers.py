@@ -1,23 +1,22 @@
 """Starts the workers of a training run on this machine, and restarts them when one is lost."""
 
-import ctypes
 import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 
 from absl import logging
+
+from alexnet_tf.processes import kill_with_parent
 
 # From <sysexits.h>. After these two a restart helps.
 EXIT_STOPPED = os.EX_TEMPFAIL  # 75: stopped by SIGTERM or Ctrl-C; a checkpoint is saved
 EXIT_WORKER_LOST = os.EX_UNAVAILABLE  # 69: another worker is gone
 # Workers are killed if they take longer to notice that another is lost, by missing heartbeats, or to save and stop.
 _SECONDS_TO_END = 90
-_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
 def run_workers(command: Sequence[str], num_workers: int, max_restarts: int) -> int:
@@ -75,15 +74,10 @@ def _start(command, num_workers) -> list[subprocess.Popen]:
         if num_workers > 1:
             task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
             environment["TF_CONFIG"] = json.dumps(task)
-        # In its own process group: this process receives the terminal's Ctrl-C and passes it on.
-        processes.append(subprocess.Popen(command, env=environment, preexec_fn=_end_with_parent, process_group=0))
+        # In its own process group: this process receives the terminal's Ctrl-C and passes it on. If it is killed, the
+        # workers must end, since the next run might write to the same folder.
+        processes.append(subprocess.Popen(command, env=environment, preexec_fn=kill_with_parent, process_group=0))
     return processes
-
-
-def _end_with_parent():
-    """Makes Linux kill this process when its parent is gone: otherwise two runs might write to the same folder."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _wait(processes, stop_signals) -> int:
