@@ -18,7 +18,7 @@ from alexnet_tf import model
 from alexnet_tf.distribution import strategies, workers
 from alexnet_tf.tfrecords import reader, schema
 from alexnet_tf.training import fc_parallel, fit, optimizers
-from alexnet_tf.training.checkpoints import Start
+from alexnet_tf.training.checkpoints import Progress
 from alexnet_tf.training.compilation import ConfusionMatrix
 from alexnet_tf.training.gradient_norms import GradientNorms
 
@@ -71,7 +71,7 @@ def main(data_dir, output, name, as_workers, steps="20", dropout="0", optimizer=
         validation_steps=lambda replicas: reader.evaluation_steps(description, BATCH_SIZE, all_replicas=replicas),
     )
     history = keras.callbacks.History()
-    fit.fit(trained, data, Start(), 1, [history], worker)
+    fit.fit(trained, data, Progress(), 1, [history], worker)
     if replicas > 1:
         trained.gather_weights()
     np.savez(

@@ -121,9 +121,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
             self.distributed.gather_weights()
         if not self.writes:
             return
-        progress = {"step": self.step, "validation_due": validation_due, "is_best": is_best, "best": self.best.state}
-        if isinstance(self.schedule, DivideRateOnPlateau):
-            progress["plateau"] = self.schedule.state
+        plateau = self.schedule.state if isinstance(self.schedule, DivideRateOnPlateau) else None
+        progress = checkpoints.Progress(self.step, validation_due, is_best, plateau, self.best.state)
         network, training_model = self.compiled.network, self.compiled.training_model
         checkpoints.save(self.config.run_dir, network, training_model, progress, self.settings)
 

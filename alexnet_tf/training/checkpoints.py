@@ -42,18 +42,20 @@ _NUMBER = "checkpoint_number"  # in progress.json
 
 
 @dataclasses.dataclass(frozen=True)
-class Start:
-    """Where a run begins or resumes.
+class Progress:
+    """How far a run is: what a checkpoint has besides weights and variables, and where a run begins or resumes.
 
     Attributes:
         step: number of completed steps; 0 for a new run.
         validation_due: whether the step ended an epoch that was not validated yet.
+        is_best: whether the model is to become the run's `best.keras`.
         plateau: state of the plateau schedule, or None.
         best: state of `callbacks.BestEpoch`, or None.
     """
 
     step: int = 0
     validation_due: bool = False
+    is_best: bool = False
     plateau: dict[str, Any] | None = None
     best: dict[str, Any] | None = None
 
@@ -62,7 +64,7 @@ def save(
     run_dir: str | pathlib.Path,
     network: "keras.Model",
     training_model: "keras.Model",
-    progress: Mapping[str, Any],
+    progress: Progress,
     settings: Mapping[str, Any],
 ) -> None:
     """Saves a checkpoint, and makes its model the run's `model.keras`.
@@ -71,8 +73,7 @@ def save(
         run_dir: the run's folder.
         network: the model that takes only pixels.
         training_model: the compiled model that trains the same layers.
-        progress: what `restore` returns as `Start`: "step" and optionally "validation_due", "plateau" and "best"; and
-            "is_best" if the model is to become the run's `best.keras`.
+        progress: what `restore` returns.
         settings: the settings of the run, for config.json.
 
     Raises:
@@ -82,7 +83,7 @@ def save(
     for weight in network.weights:
         if not np.all(np.isfinite(weight)):
             raise FloatingPointError(
-                f"After step {progress['step']} {weight.path} is not finite, so no checkpoint is saved. The newest "
+                f"After step {progress.step} {weight.path} is not finite, so no checkpoint is saved. The newest "
                 "checkpoint is older. Try a lower --learning_rate, or inputs of unit variance (--input_scale=0.0125)."
             )
     folder = pathlib.Path(run_dir) / CHECKPOINTS
@@ -93,7 +94,7 @@ def save(
             shutil.rmtree(unfinished, ignore_errors=True)
         raise OSError(
             error.errno,
-            f"The checkpoint of step {progress['step']} can't be written to {folder}, where "
+            f"The checkpoint of step {progress.step} can't be written to {folder}, where "
             f"{shutil.disk_usage(run_dir).free / 1e6:,.0f} MB are free: {error}. The previous checkpoint is complete",
         ) from error
     _publish(complete)
@@ -103,12 +104,12 @@ def _save(folder, network, training_model, progress, settings) -> pathlib.Path:
     folder.mkdir(parents=True, exist_ok=True)
     for unfinished in folder.glob(".tmp-*"):
         shutil.rmtree(unfinished)
-    complete = folder / f"{progress['step']:08d}"
+    complete = folder / f"{progress.step:08d}"
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
     network.save(temporary / _MODEL)
     np.savez(temporary / _STATE, **{name: v.numpy() for name, v in _state(training_model).items()})
     number = 1 + max(map(_number, complete_checkpoints(folder.parent)), default=0)
-    (temporary / _PROGRESS).write_text(json.dumps(dict(progress) | {_NUMBER: number}, indent=2))
+    (temporary / _PROGRESS).write_text(json.dumps(dataclasses.asdict(progress) | {_NUMBER: number}, indent=2))
     (temporary / _CONFIG).write_text(json.dumps(settings, indent=2))
     checksums = [f"{_checksum(temporary / name)}  {name}\n" for name in _FILES]
     (temporary / _CHECKSUMS).write_text("".join(checksums))
@@ -132,7 +133,7 @@ def restore(
     settings: Mapping[str, Any],
     publish: bool = True,
     allow_changed: bool = False,
-) -> Start:
+) -> Progress:
     """Sets weights, optimizer and random generators to those of the newest checkpoint that is not damaged.
 
     Args:
@@ -151,7 +152,7 @@ def restore(
     for folder in _newest_first(run_dir):
         try:
             _check(folder, _FILES)
-            progress, before = (json.loads((folder / name).read_text()) for name in (_PROGRESS, _CONFIG))
+            saved, before = (json.loads((folder / name).read_text()) for name in (_PROGRESS, _CONFIG))
             with np.load(folder / _STATE, allow_pickle=False) as arrays:
                 values = {name: arrays[name] for name in arrays.files}
             state = _state(training_model)
@@ -170,17 +171,18 @@ def restore(
             state[name].assign(value)
         if publish:  # the run may have been stopped between saving and publishing
             _publish(folder)
-        step, steps_before, steps_now = progress["step"], before["steps_per_epoch"], settings["steps_per_epoch"]
+        del saved[_NUMBER]
+        progress, steps_before, steps_now = Progress(**saved), before["steps_per_epoch"], settings["steps_per_epoch"]
         if steps_before != steps_now:
-            step = step * steps_now // steps_before
-            training_model.optimizer.iterations.assign(step)
-        return Start(step, progress.get("validation_due", False), progress.get("plateau"), progress.get("best"))
+            progress = dataclasses.replace(progress, step=progress.step * steps_now // steps_before)
+            training_model.optimizer.iterations.assign(progress.step)
+        return progress
     if problems:
         raise ValueError(
             f"None of the checkpoints in {pathlib.Path(run_dir) / CHECKPOINTS} can be used. The newest: "
             f"{problems[0]}. Choose another --run_dir to start from the beginning."
         )
-    return Start()
+    return Progress()
 
 
 def newest_settings(run_dir: str | pathlib.Path) -> dict[str, Any]:

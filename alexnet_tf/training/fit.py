@@ -10,7 +10,7 @@ from alexnet_tf.distribution import strategies
 from alexnet_tf.distribution.workers import Worker
 from alexnet_tf.tfrecords import reader
 from alexnet_tf.training.callbacks import Stopped
-from alexnet_tf.training.checkpoints import Start
+from alexnet_tf.training.checkpoints import Progress
 
 
 class InputWaitTimer:
@@ -55,7 +55,7 @@ class _ProgressBar(keras.callbacks.ProgbarLogger):
 def fit(
     training_model: keras.Model,
     data,
-    start: Start,
+    start: Progress,
     epochs: int,
     callbacks: Sequence[keras.callbacks.Callback | None],
     worker: Worker,

@@ -29,13 +29,13 @@ def test_best_epoch_is_saved_as_the_best_if_it_is_kept(make_config, monkeypatch)
         for epoch, top1 in enumerate((0.4, 0.6, 0.5)):
             for callback in (best, saver):
                 callback.on_epoch_end(epoch, {"val_top1": top1})
-    assert [progress["is_best"] for progress in saved] == [True, True, False, False, False, False]
-    assert saved[-1] == {"step": 8, "validation_due": False, "is_best": False, "best": {"epoch": 2, "top1": 0.6}}
+    assert [progress.is_best for progress in saved] == [True, True, False, False, False, False]
+    assert saved[-1] == checkpoints.Progress(8, best={"epoch": 2, "top1": 0.6})
 
 
 def test_steps_are_counted_whatever_the_optimizer_counts(make_config, monkeypatch):
     saved = []  # the optimizer does not count steps whose gradients overflowed
-    monkeypatch.setattr(checkpoints, "save", lambda *arguments: saved.append(arguments[3]["step"]))
+    monkeypatch.setattr(checkpoints, "save", lambda *arguments: saved.append(arguments[3].step))
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     compiled = types.SimpleNamespace(network=None, training_model=None)
     config = make_config(checkpoint_every_steps=2)
@@ -51,8 +51,8 @@ def test_steps_are_counted_whatever_the_optimizer_counts(make_config, monkeypatc
 @pytest.mark.parametrize("begin", ["on_train_batch_begin", "on_test_batch_begin"])
 def test_signal_between_batches_is_told_to_the_other_workers(begin, make_config, monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    training = types.SimpleNamespace(network=None, model=None)
-    saver = callbacks.SaveCheckpoints(make_config(), training, {}, 0, callbacks.BestEpoch())
+    compiled = types.SimpleNamespace(network=None, training_model=None)
+    saver = callbacks.SaveCheckpoints(make_config(), compiled, {}, 0, callbacks.BestEpoch())
     saver.distributed = types.SimpleNamespace(stop_requested=tf.Variable(0.0))
     getattr(saver, begin)(0)
     assert saver.distributed.stop_requested.numpy() == 0

@@ -30,7 +30,7 @@ def save(run_dir, *steps):
     """Saves a checkpoint per step, whose weights are the number of the step."""
     for step in steps:
         model = small_model(step)
-        checkpoints.save(run_dir, model, model, {"step": step}, SETTINGS)
+        checkpoints.save(run_dir, model, model, checkpoints.Progress(step), SETTINGS)
 
 
 def restore(run_dir):
@@ -45,7 +45,7 @@ class TestSave:
     def test_weights_that_are_not_finite_are_not_saved(self, value, tmp_path):
         save(tmp_path, 5)
         with pytest.raises(FloatingPointError, match=r"After step 6 .*kernel is not finite"):
-            checkpoints.save(tmp_path, small_model(value), small_model(), {"step": 6}, SETTINGS)
+            checkpoints.save(tmp_path, small_model(value), small_model(), checkpoints.Progress(6), SETTINGS)
         assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["00000005"]
         assert np.all(keras.models.load_model(tmp_path / "model.keras").get_weights()[0] == 5)
 
@@ -59,7 +59,7 @@ class TestSave:
     def test_best_model_stays_until_a_better_one(self, tmp_path):
         for step, is_best in ((30, True), (60, False)):
             model = small_model(step)
-            checkpoints.save(tmp_path, model, model, {"step": step, "is_best": is_best}, SETTINGS)
+            checkpoints.save(tmp_path, model, model, checkpoints.Progress(step, is_best=is_best), SETTINGS)
         assert np.all(keras.models.load_model(tmp_path / "best.keras").get_weights()[0] == 30)
 
     def test_files_are_on_the_disk_before_they_have_their_names(self, tmp_path, monkeypatch):
@@ -159,21 +159,22 @@ class TestRestore:
 
     def test_run_without_a_checkpoint_starts_at_the_beginning(self, trainings, tmp_path):
         _, compiled = trainings
-        assert checkpoints.restore(tmp_path, compiled.network, compiled.training_model, SETTINGS) == checkpoints.Start()
+        assert (
+            checkpoints.restore(tmp_path, compiled.network, compiled.training_model, SETTINGS) == checkpoints.Progress()
+        )
 
     def test_weights_step_and_plateau_come_back(self, trainings, tmp_path):
         saved, compiled = trainings
         state = {"best_top1": 0.5, "epochs_without_improvement": 1, "divisions": 2}
-        progress = {"step": 8, "validation_due": True, "plateau": state}
+        progress = checkpoints.Progress(8, validation_due=True, plateau=state, best={"epoch": 1, "top1": 0.5})
         checkpoints.save(tmp_path, saved.network, saved.training_model, progress, SETTINGS)
-        start = checkpoints.restore(tmp_path, compiled.network, compiled.training_model, SETTINGS)
-        assert start == checkpoints.Start(step=8, validation_due=True, plateau=state)
+        assert checkpoints.restore(tmp_path, compiled.network, compiled.training_model, SETTINGS) == progress
         for weight, expected in zip(compiled.network.get_weights(), saved.network.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, expected)
 
     def test_other_number_of_steps_per_epoch_keeps_the_fraction_of_the_run(self, trainings, tmp_path):
         saved, compiled = trainings
-        checkpoints.save(tmp_path, saved.network, saved.training_model, {"step": 8}, SETTINGS)
+        checkpoints.save(tmp_path, saved.network, saved.training_model, checkpoints.Progress(8), SETTINGS)
         start = checkpoints.restore(tmp_path, compiled.network, compiled.training_model, {"steps_per_epoch": 2})
         assert start.step == int(compiled.optimizer.iterations) == 4
 

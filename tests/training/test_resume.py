@@ -27,7 +27,7 @@ class TestNewRun:
         return start(tmp_path_factory.mktemp("new") / "run", checkpoint_every_steps=6)
 
     def test_run_begins_at_the_beginning(self, received):
-        assert received.start == checkpoints.Start()
+        assert received.start == checkpoints.Progress()
         assert (received.epochs, received.data.steps_per_epoch) == (90, 4)
 
     def test_callbacks_are_in_the_order_that_checkpoints_need(self, received):
@@ -48,7 +48,7 @@ class TestResume:
         folder = tmp_path_factory.mktemp("saved") / "run"
         received = start(folder)
         saver = received.callback(callbacks.SaveCheckpoints)
-        progress = {"step": 9, "plateau": saver.schedule.state | {"divisions": 2}}
+        progress = checkpoints.Progress(9, plateau=saver.schedule.state | {"divisions": 2})
         checkpoints.save(folder, received.network, received.training_model, progress, saver.settings)
         return folder
 
