@@ -1,6 +1,8 @@
-"""Third-party TFRecords."""
+"""Third-party TFRecords, and what is in the records of a data set."""
 
 import tensorflow as tf
+
+from alexnet_tf.tfrecords import schema
 
 
 def feature(value):
@@ -21,9 +23,24 @@ def write_records(path, images_and_labels, image_key="image/encoded", label_key=
             writer.write(example.SerializeToString())
 
 
+def read_examples(path):
+    return [tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
+
+
+def stored_records(data_dir, split):
+    """Yields (file name, label, class name, encoded image) of each record of a data set's split, in order."""
+    for shard in schema.load_description(data_dir).splits[split].shards:
+        for example in read_examples(data_dir / shard.name):
+            values = example.features.feature
+            name, text, image = (
+                values[key].bytes_list.value[0] for key in (schema.FILENAME, schema.TEXT, schema.ENCODED)
+            )
+            yield name.decode(), values[schema.LABEL].int64_list.value[0], text.decode(), image
+
+
 def change_records(path, change):
     """Passes the list of the examples in a file through `change`."""
-    examples = [tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
+    examples = read_examples(path)
     change(examples)
     with tf.io.TFRecordWriter(str(path)) as writer:
         for example in examples:

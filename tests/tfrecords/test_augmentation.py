@@ -128,7 +128,7 @@ class TestDraw:
 
     def test_crops_do_not_depend_on_the_start(self, tiny_data_dir):
         options = {"crop_scale": (0.1, 0.5), "seed": 3}
-        first = training_batches(tiny_data_dir, 4, num_parallel_calls=1, **options)
+        first = training_batches(tiny_data_dir, 4, **options)
         assert_equal_batches(training_batches(tiny_data_dir, 3, start_step=1, **options), first[1:])
         # Red is 6 x row, so its range is the number of rows in the crop: 13 to 28 of 40, with averaged ends.
         spans = np.concatenate([np.ptp(np.int32(images[..., 0]), axis=(1, 2)) for images, _, _ in first]) / 6

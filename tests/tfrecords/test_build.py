@@ -6,8 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from made_photos import encoded, exif, photo, save_image
+from made_records import stored_records
 from PIL import Image
 
 from alexnet_tf.tfrecords import images, pool, schema
@@ -42,15 +42,10 @@ def built(run_build, photographs, tmp_path):
 
 def stored(data_dir):
     """A dict from split to a dict from file name to stored bytes, in the order of the records."""
-    splits = {}
-    for name, split in schema.load_description(data_dir).splits.items():
-        splits[name] = {}
-        for shard in split.shards:
-            for record in tf.data.TFRecordDataset(str(data_dir / shard.name)):
-                feature = tf.train.Example.FromString(record.numpy()).features.feature
-                file_name, content = (feature[key].bytes_list.value[0] for key in (schema.FILENAME, schema.ENCODED))
-                splits[name][pathlib.Path(file_name.decode()).name] = content
-    return splits
+    return {
+        split: {pathlib.Path(name).name: content for name, _, _, content in stored_records(data_dir, split)}
+        for split in schema.SPLITS
+    }
 
 
 def opened(data_dir):

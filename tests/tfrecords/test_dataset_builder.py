@@ -9,28 +9,14 @@ import time
 import numpy as np
 import psutil
 import pytest
-import tensorflow as tf
 from batches import read_all
 from made_fashion_mnist import write_fashion_mnist
 from made_photos import encoded, photo, save_image
-from made_records import contents
+from made_records import contents, stored_records
 from PIL import Image
 from programs import ENVIRONMENT, program
 
 from alexnet_tf.tfrecords import dataset_builder, images, reader, schema, shards, sources, verify
-
-
-def read_examples(data_dir, split):
-    """(filename, label, text, encoded image) of each record, in order."""
-    entries = []
-    for shard in schema.load_description(data_dir).splits[split].shards:
-        for record in tf.data.TFRecordDataset(str(data_dir / shard.name)):
-            feature = tf.train.Example.FromString(record.numpy()).features.feature
-            name, text, image = (
-                feature[key].bytes_list.value[0] for key in (schema.FILENAME, schema.TEXT, schema.ENCODED)
-            )
-            entries.append((name.decode(), feature[schema.LABEL].int64_list.value[0], text.decode(), image))
-    return entries
 
 
 @pytest.fixture
@@ -59,7 +45,7 @@ class TestContent:
         source = sources.open_source(f"folder:{image_folder}")
         for split in schema.SPLITS:
             expected = read_all(source, split)
-            entries = read_examples(tmp_path / "data", split)
+            entries = list(stored_records(tmp_path / "data", split))
             assert len(entries) == description.splits[split].count == source.count(split)
             for (name, label, text, image), (source_name, content, source_label) in zip(entries, expected, strict=True):
                 assert (name, label, text) == (source_name, source_label, "ab"[label])

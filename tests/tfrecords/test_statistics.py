@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from made_records import stored_records
 
 from alexnet_tf.tfrecords import schema, statistics
 
@@ -64,12 +65,8 @@ class TestStatistics:
                 np.testing.assert_allclose(result.rgb_covariance @ vector, value * vector, atol=1e-9 * value + 1e-9)
 
     def test_built_data_set_has_the_statistics_of_its_pixels(self, tiny_data_dir):
-        pixels = []
-        for shard in schema.load_description(tiny_data_dir).splits["train"].shards:
-            for record in tf.data.TFRecordDataset(str(tiny_data_dir / shard.name)):
-                example = tf.train.Example.FromString(record.numpy())
-                pixels.append(tf.io.decode_png(example.features.feature[schema.ENCODED].bytes_list.value[0]).numpy())
-        pixels = np.array(pixels, "float64")
+        pngs = [content for *_, content in stored_records(tiny_data_dir, "train")]
+        pixels = np.array([tf.io.decode_png(content).numpy() for content in pngs], "float64")
         result = statistics.Statistics.load(tiny_data_dir)
         assert len(pixels) == 46
         np.testing.assert_allclose(result.mean_image, pixels.mean(axis=0), rtol=1e-6)
