@@ -69,9 +69,8 @@ def ours(data_set, **augmentation):
         from alexnet_tf.tfrecords import reader
         from alexnet_tf.tfrecords.augmentation import Augmentation
 
-        dataset = reader.make_training_dataset(
-            work_dir / data_set, BATCH, CROP_PX, augmentation=Augmentation(**augmentation), num_parallel_calls=2 * cores
-        )
+        augment = Augmentation(**augmentation)
+        dataset = reader.make_training_dataset(work_dir / data_set, BATCH, CROP_PX, augmentation=augment)
         for _, labels in dataset:
             yield len(labels)
 

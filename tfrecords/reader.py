@@ -55,16 +55,14 @@ def steps_per_epoch(description: schema.DatasetDescription, batch_size: int) -> 
     return count // batch_size
 
 
-def evaluation_steps(
-    description: schema.DatasetDescription, batch_size: int, split: str = "validation", all_replicas: int = 1
-) -> int:
-    """Number of batches that each replica gets in one pass over a split.
+def evaluation_steps(description: schema.DatasetDescription, batch_size: int, all_replicas: int) -> int:
+    """Number of batches that each replica gets in one pass over the validation images.
 
     Raises:
         ValueError: if there are fewer images than replicas.
     """
-    local_batch = _evaluation_batch(description, batch_size, split, all_replicas)
-    most_images = -(-schema.split_of(description, split).count // all_replicas)
+    local_batch = _evaluation_batch(description, batch_size, "validation", all_replicas)
+    most_images = -(-description.splits["validation"].count // all_replicas)
     return -(-most_images // local_batch)
 
 
@@ -81,7 +79,6 @@ def make_training_dataset(
     share: Share = Share(),
     data_service: str | None = None,
     data_service_job: str | None = None,
-    num_parallel_calls: int | None = None,
 ) -> tf.data.Dataset:
     """Makes the endless training set: shuffled, cropped, flipped, with a color offset for each image.
 
@@ -102,8 +99,6 @@ def make_training_dataset(
             may come twice, and others not at all.
         data_service_job: name under which several workers share what the service reads. It must be the same on all
             workers, and a new one each time a run starts.
-        num_parallel_calls: number of images decoded in parallel; by default twice the number of cores, with a data
-            service chosen by tf.data.
 
     Returns: a `tf.data.Dataset` of ({"image": uint8 (batch, crop_px, crop_px, 3), "color_offset": float32 (batch, 3)},
     int32 labels (batch,)), where `batch` is the batch size of one replica. With `mean_at_crop` images are float32.
@@ -136,7 +131,7 @@ def make_training_dataset(
 
     dataset = epochs.read_epochs(order, stored, draw, worker_slice, start_epoch, start_step)
     # Twice the number of cores is faster than AUTOTUNE. But the service's machines may have more cores than this one.
-    calls = num_parallel_calls or (tf.data.AUTOTUNE if data_service else 2 * available_cpus())
+    calls = tf.data.AUTOTUNE if data_service else 2 * available_cpus()
     dataset = dataset.map(decode, num_parallel_calls=calls, deterministic=True)
     dataset = dataset.batch(local_batch // share.replicas, drop_remainder=True)
     if data_service:
