@@ -9,6 +9,7 @@ import math
 import pathlib
 import re
 import sys
+from collections.abc import Sequence
 
 from absl import app, flags, logging
 
@@ -171,6 +172,12 @@ def check_exists(*paths: str | pathlib.Path) -> None:
     for path in paths:
         if not pathlib.Path(path).exists():
             raise ValueError(f"{path} does not exist.")
+
+
+def check_unique(argument: str, items: Sequence[str]) -> None:
+    """Raises ValueError if an item of a flag occurs twice."""
+    if len(set(items)) < len(items):
+        raise ValueError(f"`{argument}` must not name anything twice. Received: {','.join(items)}")
 
 
 def check_outputs(argument, paths, overwrite, inputs=(), makes_folder=False):

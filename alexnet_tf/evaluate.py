@@ -17,7 +17,7 @@ import sys
 from absl import flags
 
 from alexnet_tf import cli
-from alexnet_tf.evaluation import files
+from alexnet_tf.evaluation import naming
 from alexnet_tf.tfrecords import schema
 from alexnet_tf.weights import published
 
@@ -53,7 +53,7 @@ def define_flags():
     flags.DEFINE_list(
         "expect",
         [],
-        f"Expected errors in percent, such as top1=43.45,top5=20.9; names: {', '.join(files.EXPECTED)}. The exit "
+        f"Expected errors in percent, such as top1=43.45,top5=20.9; names: {', '.join(naming.EXPECTED)}. The exit "
         "status is 1 if one is below the measured error's 95% interval. Default: the published errors, for published "
         "weights on ImageNet's validation images.",
     )
@@ -96,23 +96,23 @@ def main(arguments):
 
 def _check_flags(flag):
     """Raises ValueError if flags contradict each other, an output file exists, or a model or the data set does not."""
-    files.check_unique("model", flag.model)
-    expected = files.parse_expected(flag.expect)
-    if not flag.ten_views and any(files.EXPECTED[name][0] == "ten_views" for name in expected):
+    cli.check_unique("model", flag.model)
+    expected = naming.parse_expected(flag.expect)
+    if not flag.ten_views and any(naming.EXPECTED[name][0] == "ten_views" for name in expected):
         raise ValueError(f"`expect` of ten views requires `ten_views`. Received: {','.join(flag.expect)}")
-    if not flag.output_dir and (len(flag.model) > 1 or files.is_saved(flag.model[0])):
+    if not flag.output_dir and (len(flag.model) > 1 or naming.is_saved(flag.model[0])):
         raise ValueError("`output_dir` is required for several models and for saved predictions.")
     if flag.output_dir:  # without it, earlier results in the model's folder are replaced
-        outputs = [pathlib.Path(flag.output_dir) / name for name in (*files.REPORT, files.KERNELS)]
+        outputs = [pathlib.Path(flag.output_dir) / name for name in (*naming.REPORT, naming.KERNELS)]
         cli.check_outputs("output_dir", outputs, flag.overwrite, makes_folder=True)
     if flag.save_predictions:
-        names = [files.model_name(path) for path in flag.model if not files.is_saved(path)]
+        names = [naming.model_name(path) for path in flag.model if not naming.is_saved(path)]
         if len(set(names)) < len(names):
             raise ValueError(f"`save_predictions` requires runs with different names. Received: {names}")
         outputs = [pathlib.Path(flag.save_predictions) / f"{name}.npz" for name in names]
         cli.check_outputs("save_predictions", outputs, flag.overwrite, flag.model, makes_folder=True)
     for path in flag.model:
-        (cli.check_exists if files.is_saved(path) else published.check_model)(path)
+        (cli.check_exists if naming.is_saved(path) else published.check_model)(path)
     schema.load_description(flag.data_dir)
 
 
@@ -137,7 +137,7 @@ def _evaluate(flag, worker):
     with strategy.scope() if len(worker.addresses) == 1 else contextlib.nullcontext():
         opened = [
             predictions.load_matching(path, *data)
-            if files.is_saved(path)
+            if naming.is_saved(path)
             else predictions.load_model_for(path, flag.data_dir, description)
             for path in flag.model
         ]
@@ -145,8 +145,8 @@ def _evaluate(flag, worker):
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     models = []
     for path, model in zip(flag.model, opened, strict=True):
-        if not files.is_saved(path):
-            name = files.model_name(path)
+        if not naming.is_saved(path):
+            name = naming.model_name(path)
             model = predictions.predict(model, name, *data, flag.batch_size, flag.ten_views, strategy, worker)
             if flag.save_predictions and worker.is_chief:
                 model.save(pathlib.Path(flag.save_predictions) / f"{name}.npz")
@@ -167,11 +167,11 @@ def _report(flag, models, records_skipped):
     compared = report.compare(result, _expected(flag, len(models[0].labels)))
     if compared:
         result["expected"] = compared
-    output_dir = pathlib.Path(flag.output_dir or files.run_folder(flag.model[0]))
-    if len(flag.model) == 1 and not files.is_saved(flag.model[0]):
+    output_dir = pathlib.Path(flag.output_dir or naming.run_folder(flag.model[0]))
+    if len(flag.model) == 1 and not naming.is_saved(flag.model[0]):
         initial = initial_kernels.load_initial_kernels(flag.model[0])
         picture = kernels.draw_kernels(kernels.first_kernels(load_model(flag.model[0])), initial)
-        plots.save_png(output_dir / files.KERNELS, picture)
+        plots.save_png(output_dir / naming.KERNELS, picture)
     report.write(output_dir, result, models)
     print(f"\n{report.as_text(result)}")
     if compared:
@@ -186,7 +186,7 @@ def _expected(flag, num_images):
 
     name = pretrained.published_name(flag.model[0]) if len(flag.model) == 1 else None
     if flag.expect or name is None or flag.split != "validation" or num_images != _ILSVRC_IMAGES:
-        return files.parse_expected(flag.expect)
+        return naming.parse_expected(flag.expect)
     errors = {"top1": published.PUBLISHED[name].top1_error, "top5": published.PUBLISHED[name].top5_error}
     return {kind: error for kind, error in errors.items() if error is not None}
 

@@ -12,7 +12,6 @@ import sys
 from absl import flags
 
 from alexnet_tf import cli
-from alexnet_tf.evaluation import files
 from alexnet_tf.serving import image_requests
 from alexnet_tf.tfrecords import schema
 from alexnet_tf.weights import published
@@ -54,7 +53,7 @@ def main(arguments):
     if bool(arguments) == bool(flag.data_dir):
         raise ValueError(f"Give either image files or folders, or --data_dir. Received: {arguments}, {flag.data_dir=}")
     layers = flag.layers or []
-    files.check_unique("layers", layers)
+    cli.check_unique("layers", layers)
     paths = [output]
     if len(layers) > 1:
         paths = [output.with_stem(f"{output.stem}_{layer}") for layer in layers]

@@ -12,7 +12,6 @@ from typing import Any
 from absl import flags
 
 from alexnet_tf import cli
-from alexnet_tf.evaluation import files
 from alexnet_tf.tfrecords import schema
 from alexnet_tf.weights import published
 
@@ -82,7 +81,7 @@ def main(arguments):
         rates = [float(rate) for rate in flag.learning_rates]
     except ValueError as error:
         raise ValueError(f"`learning_rates` must be numbers. Received: {flag.learning_rates}") from error
-    files.check_unique("layers", flag.layers)
+    cli.check_unique("layers", flag.layers)
     folder = pathlib.Path(flag.output_dir)
     paths = {figure: [folder / name for name in _file_names(figure, flag.layers)] for figure in figures}
     outputs = [path for of_figure in paths.values() for path in of_figure]

@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from alexnet_tf.evaluation import files, metrics
+from alexnet_tf.evaluation import metrics, naming
 from alexnet_tf.evaluation.predictions import VIEWS, Predictions
 from alexnet_tf.figures import plots
 from alexnet_tf.files import write_json, write_text
@@ -54,7 +54,7 @@ def compare(result: dict, expected: Mapping[str, float]) -> list[dict]:
 
     Args:
         result: the results from `evaluate_models`.
-        expected: errors in percent, by the names in `files.EXPECTED`.
+        expected: errors in percent, by the names in `naming.EXPECTED`.
 
     Returns: a JSON-serializable dict for each expected error: "name", "expected" and "measured" (errors in [0, 1]),
     "interval_95", and "passed": whether the expected error is not below the 95% interval of the measured error.
@@ -64,7 +64,7 @@ def compare(result: dict, expected: Mapping[str, float]) -> list[dict]:
     """
     rows = []
     for name, percent in expected.items():
-        view, k = files.EXPECTED[name]
+        view, k = naming.EXPECTED[name]
         if view not in result:
             raise ValueError(f"`expect` must name views that were measured. Received: {name}={percent:g}")
         interval = result[view][f"{k}_error_interval_95"]
@@ -175,7 +175,7 @@ def comparison(rows: Sequence[dict]) -> str:
 
 
 def write(output_dir: str | pathlib.Path, result: dict, models: Sequence[Predictions]) -> None:
-    """Writes `files.REPORT`. evaluation.json comes last: where it exists, the others do.
+    """Writes `naming.REPORT`. evaluation.json comes last: where it exists, the others do.
 
     Args:
         output_dir: folder of the files, created if it does not exist.

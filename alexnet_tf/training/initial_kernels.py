@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_tf.evaluation import files
+from alexnet_tf.evaluation import naming
 from alexnet_tf.files import write_atomically
 
 _INITIAL_KERNELS = "initial_kernels.npz"  # in a run's folder
@@ -25,7 +25,7 @@ def load_initial_kernels(model: str | pathlib.Path) -> list[np.ndarray] | None:
     Args:
         model: a run's folder, a folder of its checkpoints, or a .keras file in one of them.
     """
-    folder = files.run_folder(pathlib.Path(model).absolute())
+    folder = naming.run_folder(pathlib.Path(model).absolute())
     for path in (folder / _INITIAL_KERNELS, folder.parent.parent / _INITIAL_KERNELS):
         if path.is_file():
             with np.load(path) as arrays:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_tf.evaluation import files, metrics, report
+from alexnet_tf.evaluation import metrics, naming, report
 from alexnet_tf.evaluation.predictions import Predictions
 from alexnet_tf.figures import plots
 
@@ -75,7 +75,7 @@ class TestReport:
     def test_files(self, models, tmp_path):
         result = report.evaluate_models(models)
         report.write(tmp_path / "new", result, models)
-        assert {path.name for path in (tmp_path / "new").iterdir()} == set(files.REPORT)
+        assert {path.name for path in (tmp_path / "new").iterdir()} == set(naming.REPORT)
         assert json.loads((tmp_path / "new" / "evaluation.json").read_text()) == result
         mean = (np.float64(models[0].views["center_crop"]) + models[1].views["center_crop"]) / 2
         expected = {
@@ -111,14 +111,14 @@ class TestReport:
         assert "top-5" not in heading + report.as_markdown(result)
 
 
-class TestFiles:
+class TestNaming:
     def test_model_is_named_by_its_runs_folder(self, tmp_path):
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "model.keras").touch()
         for path in (tmp_path / "run", tmp_path / "run" / "model.keras"):
-            assert files.model_name(path) == "run"
-            assert files.run_folder(path) == tmp_path / "run"
-        assert files.is_saved("run.npz") and not files.is_saved("run")
+            assert naming.model_name(path) == "run"
+            assert naming.run_folder(path) == tmp_path / "run"
+        assert naming.is_saved("run.npz") and not naming.is_saved("run")
 
     @pytest.mark.parametrize(
         "items, message",
@@ -131,4 +131,4 @@ class TestFiles:
     )
     def test_wrong_expected_errors(self, items, message):
         with pytest.raises(ValueError, match=re.escape(message)):
-            files.parse_expected(items)
+            naming.parse_expected(items)

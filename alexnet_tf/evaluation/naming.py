@@ -1,4 +1,4 @@
-"""Names of an evaluation's files and errors. Imports nothing heavy, so that programs check them at their start."""
+"""Names of an evaluation's models, files and errors. Imports nothing heavy: programs check them at their start."""
 
 import pathlib
 from collections.abc import Sequence
@@ -29,12 +29,6 @@ def parse_expected(items: Sequence[str]) -> dict[str, float]:
                 f"Received: {name}={percent:g}"
             )
     return expected
-
-
-def check_unique(argument: str, items: Sequence[str]) -> None:
-    """Raises ValueError if an item of a flag occurs twice."""
-    if len(set(items)) < len(items):
-        raise ValueError(f"`{argument}` must not name anything twice. Received: {','.join(items)}")
 
 
 def run_folder(path: str | pathlib.Path) -> pathlib.Path:
