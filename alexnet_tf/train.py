@@ -30,37 +30,44 @@ def main(arguments: list[str]) -> None:
         sys.exit(local_workers.run_workers(command, config.num_local_workers, config.max_restarts))
     worker = workers.this_worker()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(local_workers.EXIT_STOPPED))  # there is nothing to save yet
-    with contextlib.ExitStack() as stack:
-        if not worker.is_chief:  # the chief prints for all
-            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(pathlib.Path(os.devnull).open("w"))))
-        print(f"Training {config.variant} on {config.data_dir}: loading TensorFlow ...", flush=True)
-        # Imported after the flags are checked, because it takes seconds.
-        import tensorflow as tf
+    # Only the chief prints; the other workers print only errors.
+    with (
+        pathlib.Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(sys.stdout if worker.is_chief else nowhere),
+    ):
+        _train(config, worker)
 
-        from alexnet_tf.training import callbacks, procedure
 
-        tf.get_logger().setLevel("WARNING")  # strategies report every collective operation
-        try:
-            procedure.train(config, worker)
-        except callbacks.Stopped:
-            print("\nStopped on request. The same command resumes after the last checkpoint.")
-            sys.exit(local_workers.EXIT_STOPPED)
-        except (
-            tf.errors.UnavailableError,
-            tf.errors.AbortedError,
-            tf.errors.CancelledError,
-            tf.errors.DeadlineExceededError,  # on a worker that is itself cut off from the network
-        ) as error:
-            if len(worker.addresses) == 1:
-                raise
-            lost = ", ".join(workers.lost_workers(error, worker)) or "another worker"
-            print(
-                f"Worker {worker.number} stops: {lost} is gone or can't be reached. Start all workers again to resume "
-                f"after the last checkpoint. TensorFlow's error: {cli.reason(error)}",
-                file=sys.stderr,
-                flush=True,
-            )
-            os._exit(local_workers.EXIT_WORKER_LOST)  # a normal exit would wait for the lost worker
+def _train(config, worker):
+    """Trains to the end, or until this worker is stopped or another is lost, which have exit statuses of their own."""
+    print(f"Training {config.variant} on {config.data_dir}: loading TensorFlow ...", flush=True)
+    # Imported after the flags are checked, because it takes seconds.
+    import tensorflow as tf
+
+    from alexnet_tf.training import callbacks, procedure
+
+    tf.get_logger().setLevel("WARNING")  # strategies report every collective operation
+    try:
+        procedure.train(config, worker)
+    except callbacks.Stopped:
+        print("\nStopped on request. The same command resumes after the last checkpoint.")
+        sys.exit(local_workers.EXIT_STOPPED)
+    except (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,  # on a worker that is itself cut off from the network
+    ) as error:
+        if len(worker.addresses) == 1:
+            raise
+        lost = ", ".join(workers.lost_workers(error, worker)) or "another worker"
+        print(
+            f"Worker {worker.number} stops: {lost} is gone or can't be reached. Start all workers again to resume "
+            f"after the last checkpoint. TensorFlow's error: {cli.reason(error)}",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(local_workers.EXIT_WORKER_LOST)  # a normal exit would wait for the lost worker
 
 
 def check_start(config: TrainConfig) -> None:

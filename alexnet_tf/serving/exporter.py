@@ -111,9 +111,9 @@ def export_model(
                 f"Received: {config.data_dir} with {', '.join(measured.class_names[:3])}, ..."
             )
         if config.format == "web" or config.precision == "int8":
-            training = parity.read_images(config.data_dir, measured, "train", model, config.num_images)
+            training = parity.read_crops(config.data_dir, measured, "train", model, config.num_images)
         if has_top and config.parity:
-            validation = parity.read_images(config.data_dir, measured, "validation", model, config.num_images)
+            validation = parity.read_crops(config.data_dir, measured, "validation", model, config.num_images)
     with new_version(base_dir, config.version) as (folder, target):
         if config.format == "savedmodel":
             written = precisions.stored_in_bfloat16(model) if config.precision == "bfloat16" else model

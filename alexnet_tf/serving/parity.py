@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _RUNS = {1: 25, 32: 7}  # number of timed runs of each model, by batch size
 
 
-def read_images(
+def read_crops(
     data_dir: str | pathlib.Path, description: schema.DatasetDescription, split: str, model: "keras.Model", count: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads the center crops and the labels of the first images of a split.

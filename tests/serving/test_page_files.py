@@ -53,7 +53,7 @@ def test_strongest_images_equal_the_layers(page_dir, untrained, data_dir):
     described = json.loads((page_dir / "page.json").read_text())
     assert described["data"]["searched"] == 100 and len(described["examples"]) == 8
     model, _ = untrained
-    images, labels = parity.read_images(data_dir, schema.load_description(data_dir), "train", model, 100)
+    images, labels = parity.read_crops(data_dir, schema.load_description(data_dir), "train", model, 100)
     tables = np.frombuffer((page_dir / "strongest.bin").read_bytes(), "<u2")
     for layer in described["layers"]:
         network = structure.features(model, [layer["output"]])
