@@ -49,7 +49,6 @@ def main(data_dir, output, name, as_workers, steps="20", dropout="0", optimizer=
         optimizer.build(trained.trainable_variables)
         norms = optimizer.gradient_norms or GradientNorms(trained.trainable_variables)
         optimizer.gradient_norms = norms
-        norms.enable(True)
         accuracy = ConfusionMatrix(10)
         trained.compile(optimizer, "sparse_categorical_crossentropy", metrics=[accuracy], jit_compile=False)
 
@@ -71,7 +70,9 @@ def main(data_dir, output, name, as_workers, steps="20", dropout="0", optimizer=
         validation_steps=lambda replicas: reader.evaluation_steps(description, BATCH_SIZE, all_replicas=replicas),
     )
     history = keras.callbacks.History()
-    fit.fit(trained, data, Progress(), 1, [history], worker)
+    # As at the log points of a run: LARS must not depend on whether the norms are logged.
+    log_last = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: norms.enable(batch + 1 == steps))
+    fit.fit(trained, data, Progress(), 1, [history, log_last], worker)
     if replicas > 1:
         trained.gather_weights()
     np.savez(
@@ -80,6 +81,7 @@ def main(data_dir, output, name, as_workers, steps="20", dropout="0", optimizer=
         **{key: values[0] for key, values in history.history.items()},
         gradient_norms=[norms.norm(v) for v in trained.trainable_variables if len(v.shape) > 1],
         replicas=replicas,
+        gathered=strategies.gather_rows(strategy, worker, np.full((1 + worker.number, 2), worker.number)),
     )
     strategies.check_workers_agree(strategy, worker, {"finished": True})
 

@@ -30,27 +30,32 @@ def train_replicas(data_dir, output, name, as_workers, num_workers=1, *others):
 
 class TestDataParallelism:
     @pytest.mark.parametrize(
-        "name, num_workers",
+        "name, num_workers, optimizer",
         [
-            pytest.param("mirrored", 1, marks=[pytest.mark.slow, pytest.mark.long]),
-            pytest.param("multi_worker", 2, marks=[pytest.mark.slow, pytest.mark.long]),
-            pytest.param("multi_worker", 3, marks=[pytest.mark.slow, pytest.mark.long]),
-            pytest.param("fc_parallel", 2, marks=pytest.mark.slow),
+            pytest.param("mirrored", 1, "PaperMomentum", marks=[pytest.mark.slow, pytest.mark.long]),
+            pytest.param("multi_worker", 2, "PaperMomentum", marks=[pytest.mark.slow, pytest.mark.long]),
+            pytest.param("multi_worker", 3, "PaperMomentum", marks=[pytest.mark.slow, pytest.mark.long]),
+            pytest.param("fc_parallel", 2, "Lars", marks=pytest.mark.slow),
             # 3 divides neither 16 nor 10 units.
-            pytest.param("fc_parallel", 3, marks=[pytest.mark.slow, pytest.mark.long]),
-            pytest.param("fc_parallel", 4, marks=[pytest.mark.slow, pytest.mark.long]),
+            pytest.param("fc_parallel", 3, "PaperMomentum", marks=[pytest.mark.slow, pytest.mark.long]),
+            pytest.param("fc_parallel", 4, "PaperMomentum", marks=[pytest.mark.slow, pytest.mark.long]),
         ],
     )
-    def test_some_steps_and_a_validation_equal_one_device(self, name, num_workers, data_dir, tmp_path, monkeypatch):
+    def test_some_steps_and_a_validation_equal_one_device(
+        self, name, num_workers, optimizer, data_dir, tmp_path, monkeypatch
+    ):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-        steps = 6
-        train_replicas(data_dir, tmp_path / "one.npz", "one", num_workers, 1, steps)
-        train_replicas(data_dir, tmp_path / "worker{worker}.npz", name, num_workers, num_workers, steps)
+        steps, dropout = 6, 0
+        others = (steps, dropout, optimizer)
+        train_replicas(data_dir, tmp_path / "one.npz", "one", num_workers, 1, *others)
+        train_replicas(data_dir, tmp_path / "worker{worker}.npz", name, num_workers, num_workers, *others)
         one = np.load(tmp_path / "one.npz")
         for worker in range(num_workers):
             distributed = np.load(tmp_path / f"worker{worker}.npz")
             assert distributed["replicas"] == (2 if name == "mirrored" else num_workers)
-            for key in set(one.files) - {"replicas"}:
+            rows = [[number] * 2 for number in range(num_workers) for _ in range(1 + number)]
+            assert distributed["gathered"].tolist() == rows
+            for key in set(one.files) - {"replicas", "gathered"}:
                 np.testing.assert_allclose(distributed[key], one[key], rtol=1e-6, atol=1e-6, err_msg=key)
         assert np.all(one["gradient_norms"] > 0)  # of the last step, over all replicas
         weights = [one[key] for key in one.files if key.startswith("arr_")]

@@ -27,6 +27,8 @@ class TestSavedModel:
         folder = export_dir / "1"
         weights = untrained[0].get_weights()
         data = (folder / "variables" / "variables.data-00000-of-00001").stat().st_size
+        other = sum(path.stat().st_size for path in folder.glob("*.pb"))
+        assert data + other < 1e6 * formats.size_mb(folder) < data + other + 1e6
         assert sum(w.nbytes for w in weights) <= data < 1.01 * sum(w.nbytes for w in weights) + 4096
         stored = tf.train.load_checkpoint(str(folder / "variables" / "variables")).get_variable_to_shape_map()
         stored = [shape for name, shape in stored.items() if name != "_CHECKPOINTABLE_OBJECT_GRAPH"]

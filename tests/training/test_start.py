@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from alexnet_tf import options, train
 from alexnet_tf.distribution import local_workers, strategies
+from alexnet_tf.layers import device_placement
 from alexnet_tf.training import fit, procedure
 
 
@@ -47,6 +48,11 @@ class TestRefusals:
         assert "columns share a device" in caplog.text
         assert names == ["one"]  # instead of one replica per GPU
         assert not received.training_model.jit_compile  # "auto" on a CPU
+
+    def test_column_devices_with_a_strategy_are_refused(self, train_here, tmp_path, monkeypatch):
+        monkeypatch.setattr(device_placement, "check_devices_exist", lambda _: None)
+        with pytest.raises(ValueError, match="can't be combined with a distribution strategy"):
+            train_here(tmp_path / "run", column_devices=("CPU:0", "CPU:1"), strategy="mirrored")
 
 
 class TestMain:

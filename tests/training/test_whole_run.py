@@ -120,6 +120,11 @@ def test_stops_within_an_epoch_and_a_validation_change_nothing(whole_run, train_
     assert train_and_stop("on_test_batch_begin", 4, signal.SIGTERM) == (4, True)
     train_here(tmp_path / "run", **options)
     assert_same_run(tmp_path / "run", whole_run.folder)
+    states = [
+        json.loads((each / "checkpoints" / "00000008" / "progress.json").read_text())
+        for each in (tmp_path / "run", whole_run.folder)
+    ]
+    assert states[0]["best"] == states[1]["best"]
     begun = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Epoch ")]
     assert begun == ["Epoch 1/2", "Epoch 1/2", "Epoch 2/2"]  # the rest of the first epoch is the first of two, too
 
