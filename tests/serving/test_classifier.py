@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from made_photos import exif
 from PIL import Image
 from programs import ENVIRONMENT, image_files
 
-from alexnet_tf.model import build_alexnet
+from alexnet_tf import model
+from alexnet_tf.networks import structure
 from alexnet_tf.serving import classifier, formats, preprocessing
 
 
@@ -46,7 +48,7 @@ class TestOpenClassifier:
             classifier.open_classifier(tmp_path)
 
     @pytest.mark.parametrize("resize, upright", [("crop", True), ("warp", False)])
-    def test_pixels_for_an_export_are_prepared_as_its_card_says(self, resize, upright, tmp_path, monkeypatch):
+    def test_pixels_are_prepared_as_the_card_or_the_description_says(self, resize, upright, tmp_path, monkeypatch):
         card = {"data": {"image_px": 64, "exif_orientation": upright, "resize": resize}, "network": {"image_px": 56}}
         (tmp_path / "assets").mkdir()
         (tmp_path / "assets" / "labels.txt").write_text("a\nb\n")
@@ -63,6 +65,15 @@ class TestOpenClassifier:
         assert classifier.open_classifier(tmp_path)(encoded)[0] == ["b", "a"]
         expected = preprocessing.decode_square(tf.constant(encoded), 64, upright, resize)[4:60, 4:60]
         np.testing.assert_array_equal(received[0], expected)
+        settings = {"image_px": 64, "exif_orientation": upright, "resize": resize, "class_names": ("a", "b")}
+        network = types.SimpleNamespace(
+            description=types.SimpleNamespace(**settings), input_shape=(None, 56, 56, 3), predict_on_batch=predict
+        )
+        monkeypatch.setattr(model, "load_model", lambda path: network)
+        monkeypatch.setattr(structure, "check_classifier", lambda network: None)
+        (tmp_path / "model.keras").touch()
+        assert classifier.open_classifier(tmp_path / "model.keras")(encoded)[0] == ["b", "a"]
+        np.testing.assert_array_equal(received[1], expected)
 
     @pytest.mark.slow
     def test_exported_network_is_opened_without_keras(self, export_dir, tmp_path):
@@ -76,6 +87,6 @@ class TestOpenClassifier:
 
 
 def test_network_without_its_top_is_refused(tmp_path):
-    build_alexnet("testing", include_top=False).save(tmp_path / "model.keras")
+    model.build_alexnet("testing", include_top=False).save(tmp_path / "model.keras")
     with pytest.raises(ValueError, match=r"must have a classifier\. Received: alexnet_testing"):
         classifier.open_classifier(tmp_path)

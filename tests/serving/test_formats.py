@@ -148,7 +148,7 @@ class TestMeasure:
             return lambda pixels: np.array(rows, "float32")[np.int32(pixels[:, 0, 0, 0])]
 
         reference = predictor([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.6, 0.4]])
-        candidate = predictor([[0.9, 0.1], [0.2, 0.8], [0.55, 0.45], [0.6, 0.4]])
+        candidate = predictor([[0.9, 0.1], [0.2, 0.8], [0.5, 0.45], [0.6, 0.4]])  # one rises by 0.2, one falls by 0.25
         clock = types.SimpleNamespace(perf_counter=functools.partial(next, itertools.count(step=0.5)))
         monkeypatch.setattr(parity, "time", clock)
         report = parity.measure(candidate, reference, images, labels, batch_size=3)

@@ -143,14 +143,18 @@ class TestSteps:
 
     def test_numbers_of_a_product_are_under_the_pointer(self, page):
         (found, *_) = choose_unit(page, "conv2", 1, 4, 4)
-        products = page.find_elements(By.CSS_SELECTOR, ".mosaic")[2]
+        products, size = page.find_elements(By.CSS_SELECTOR, ".mosaic")[2], found["size"]
         page.execute_script(
-            "arguments[0].scrollIntoView(); const { left, top } = arguments[0].getBoundingClientRect();"
-            "arguments[0].dispatchEvent(new PointerEvent('pointermove', { clientX: left + 2, clientY: top + 2 }))",
+            "arguments[0].scrollIntoView(); const { left, top, width } = arguments[0].getBoundingClientRect();"
+            "const [x, y] = [1, 2].map((at) => ((arguments[at] + 0.5) * width) / arguments[0].width);"
+            "arguments[0].dispatchEvent(new PointerEvent('pointermove', { clientX: left + x, clientY: top + y }))",
             products,
+            size + 1 + 3,  # column 3 of the second map
+            2,
         )
-        numbers = [shown_number(found[name][0]) for name in ("inputs", "kernel", "products")]
-        assert text(page, "readout") == "map 0, row 0, column 0: {} \u00d7 {} = {}".format(*numbers)
+        numbers = [shown_number(found[name][size**2 + 2 * size + 3]) for name in ("inputs", "kernel", "products")]
+        shown = f"map {found['firstMap'] + 1}, row 2, column 3: "
+        assert text(page, "readout") == shown + "{} \u00d7 {} = {}".format(*numbers)
 
     def test_arrow_keys_move_from_unit_to_unit(self, page):
         choose_unit(page, "conv2", 1, 4, 4)

@@ -5,7 +5,19 @@ import shutil
 
 import numpy as np
 import pytest
-from browser import SETTLED, canvas_pixels, choose, open_chromium, open_page, output, pixels_of, serve, text, wait_for
+from browser import (
+    SETTLED,
+    canvas_pixels,
+    choose,
+    choose_unit,
+    open_chromium,
+    open_page,
+    output,
+    pixels_of,
+    serve,
+    text,
+    wait_for,
+)
 from made_photos import noisy_photo
 from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
@@ -86,6 +98,19 @@ class TestInput:
         ActionChains(page).click(canvas).move_to_element(other).perform()
         assert "conv4, feature map" in text(page, "map-caption")
 
+    def test_colors_of_a_layer_end_at_its_strongest_map(self, page, network):
+        values = network(pixels_of(page))["relu3"][0]
+        box, map_in_box, row, column = np.unravel_index(values.argmax(), (2, 12, *values.shape[1:]))
+        levels = np.round(255 * np.sqrt(values / values.max()))
+        colors = canvas_pixels(page, f"conv3-{box + 1}").view("uint32")[..., 0]
+        pitch, per_row = page.execute_script("const l = alexnet.page.layers[2]; return [l.pitch, l.columns]")
+        strongest = colors[map_in_box // per_row * pitch + row, map_in_box % per_row * pitch + column]
+        assert (colors == strongest).sum() == (np.split(levels, 2)[box] == 255).sum()
+
+    def test_pointer_at_the_edges_is_in_the_last_unit(self, page):
+        choose_unit(page, "conv1", 5, 26.5, 26.5)  # where the map of 27 x 27 units ends
+        assert page.execute_script("return alexnet.steps[0].position") == {"row": 26, "column": 26}
+
     def test_image_unlike_the_training_images_is_flagged(self, page, tmp_path):
         assert not page.find_element(By.ID, "unusual").is_displayed()
         assert "Trained on 10 classes of Fashion-MNIST" in text(page, "trained")
@@ -126,6 +151,8 @@ class TestInput:
             expected = network(covered)["probabilities"][0, best]
             assert found[row, column] == pytest.approx(expected, abs=1e-3)
         assert page.find_element(By.ID, "heat").is_displayed()
+        opacity = canvas_pixels(page, "heat")[2::4, 2::4, 3]  # in the middle of each position
+        assert opacity.ravel()[found.argmin()] > 150 > 50 > opacity.ravel()[found.argmax()]
         assert "Red marks where covering costs most" in text(page, "status")
 
     def test_occlusion_map_can_be_stopped(self, page):
