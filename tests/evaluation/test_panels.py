@@ -46,3 +46,24 @@ class TestDrawNeighbors:
                 assert name == ("odd" if number % 2 else "even")
             found = reader.read_images(tiny_data_dir, description, "train", indices[query])
             assert numbers[1:] == found[:, 0, 0, 2].tolist()
+
+    def test_neighbors_of_figure_4_are_the_nearest_by_euclidean_distance(self, untrained, monkeypatch):
+        model, description = untrained
+        vectors = {"train": np.float32([[i, 0] for i in range(8, 0, -1)]), "validation": np.float32([[0, 2]])}
+
+        def extract(model, layers, data_dir, description, split, batch_size):
+            assert layers == ["relu7"]
+            count = len(vectors[split])
+            return [features.Features("relu7", (), split, "", np.zeros(count, int), vectors[split], np.zeros(count))]
+
+        drawn = []
+        monkeypatch.setattr(panels.features, "extract", extract)
+        monkeypatch.setattr(
+            panels,
+            "draw_neighbors",
+            lambda queries, searched, indices, *_, **__: drawn.append(
+                (queries.split, searched.split, indices.tolist())
+            ),
+        )
+        panels.draw_nearest_training_images(model, "data", description)
+        assert drawn == [("validation", "train", [[7, 6, 5, 4, 3, 2]])]  # by cosine all are equally far

@@ -56,6 +56,19 @@ class TestCompare:
         assert row["passed"] is passed
         assert (row["name"], row["expected"], row["measured"]) == ("center crop, top-1", percent / 100, 0.4)
 
+    def test_each_name_is_judged_by_its_view_and_error(self):
+        errors = {
+            (view, k): (4 * i + 2 * j + 1) / 10
+            for i, view in enumerate(("center_crop", "ten_views"))
+            for j, k in enumerate(("top1", "top5"))
+        }
+        result = {}
+        for (view, k), error in errors.items():
+            result.setdefault(view, {}).update({f"{k}_error": error, f"{k}_error_interval_95": [error, error]})
+        rows = report.compare(result, dict.fromkeys(("top1", "top5", "ten_view_top1", "ten_view_top5"), 50.0))
+        assert [row["measured"] for row in rows] == [0.1, 0.3, 0.5, 0.7]
+        assert [row["passed"] for row in rows] == [True, True, True, False]
+
     def test_view_that_was_not_measured(self):
         with pytest.raises(ValueError, match="views that were measured"):
             report.compare(RESULT, {"ten_view_top1": 4})

@@ -81,8 +81,13 @@ class TestSaveArchitecture:
         assert texts.count("stride 4") == 1
         assert "within a column, or from the image" in texts and "from a column to another, or to fc8" in texts
         assert texts == self.texts(DOCS / "columns.svg")  # which is current
-        architecture.save_architecture(tmp_path / "again.svg", "paper")
+        call("describe", f"--picture={tmp_path / 'again.svg'}")
         assert (tmp_path / "again.svg").read_bytes() == (tmp_path / "paper.svg").read_bytes()
+        call("describe", f"--picture={tmp_path / 'other.svg'}", "--variant=caffe", "--num_classes=7")
+        architecture.save_architecture(tmp_path / "seven.svg", "caffe", 7)
+        assert self.texts(tmp_path / "other.svg") == self.texts(tmp_path / "seven.svg") and "7" in self.texts(
+            tmp_path / "seven.svg"
+        )
 
     def test_columns_that_do_not_meet_have_fewer_arrows(self, tmp_path):
         arrows = {}
