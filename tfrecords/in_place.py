@@ -128,8 +128,8 @@ def _index(
     read = _read_files(paths, image_key, label_key)
     texts = [facts.texts for pairs in read.values() for facts, _ in pairs]
     labels = {split: np.concatenate([each.labels for each, _ in pairs]) - label_offset for split, pairs in read.items()}
-    for split, of_split in labels.items():
-        if not len(of_split):
+    for split, split_labels in labels.items():
+        if not len(split_labels):
             raise ValueError(f"{root} must hold {split} images. All {len(paths[split])} files are empty.")
     names = record_files.name_classes(root, labels, texts, label_offset, class_names)
     splits = {

@@ -233,8 +233,8 @@ def read_squares(
 ) -> tf.data.Dataset:
     """Like `read_images`, but returns a `tf.data.Dataset` of uint8 (image_px, image_px, 3)."""
     stored = records.Records.open(data_dir, description, split)
-    places = tf.data.Dataset.from_tensor_slices(np.asarray(indices, "int64"))
-    dataset = records.read_in_parallel(places, lambda number: stored.read_range(number, number + 1))
+    positions = tf.data.Dataset.from_tensor_slices(np.asarray(indices, "int64"))
+    dataset = records.read_in_parallel(positions, lambda index: stored.read_range(index, index + 1))
     return dataset.map(
         lambda record: _decode_center(record, description, description.image_px)[0],
         num_parallel_calls=2 * available_cpus(),

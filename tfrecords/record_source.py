@@ -11,7 +11,7 @@ import numpy as np
 
 from alexnet_tf.tfrecords import image_files, record_files, schema, storage
 
-_ENTRY = [("file", "int32"), ("offset", "int64"), ("place", "int64"), ("label", "int64")]
+_ENTRY = [("file", "int32"), ("offset", "int64"), ("position", "int64"), ("label", "int64")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +48,12 @@ class RecordFiles:
         from alexnet_tf.tfrecords import records
 
         entries = self.images[split][start:stop]
-        places: Any = tf.data.Dataset.from_tensor_slices((np.array(self.paths)[entries["file"]], entries["offset"]))
+        positions: Any = tf.data.Dataset.from_tensor_slices((np.array(self.paths)[entries["file"]], entries["offset"]))
         one = tf.constant(1, tf.int64)
-        examples = records.read_in_parallel(places, lambda path, offset: records.read_records(path, offset, one))
+        examples = records.read_in_parallel(positions, lambda path, offset: records.read_records(path, offset, one))
         for entry, example in zip(entries, examples.as_numpy_iterator(), strict=True):
             (image,) = tf.train.Example.FromString(example).features.feature[self.image_key].bytes_list.value
-            yield f"{self.splits[split]}-{entry['place']}", image, int(entry["label"])
+            yield f"{self.splits[split]}-{entry['position']}", image, int(entry["label"])
 
 
 def make_record_files_source(
@@ -149,7 +149,7 @@ def index_records(
             raise ValueError(f"Each split must have records. Found: none in {len(paths)} files such as {paths[0]}")
         found["file"] = np.repeat(np.arange(len(texts), len(texts) + len(paths)), [len(each) for each in sizes])
         found["offset"] = np.concatenate([np.cumsum(each) - each for each in sizes])
-        found["place"] = np.arange(len(found))
+        found["position"] = np.arange(len(found))
         found["label"] = np.concatenate([each.labels for each in facts])
         texts += [each.texts for each in facts]
     return entries, texts

@@ -79,14 +79,16 @@ def read_records(path: tf.Tensor, offset: tf.Tensor, count: tf.Tensor) -> tf.dat
     return tf.data.experimental.from_variant(variant, tf.TensorSpec((), tf.string)).take(count)
 
 
-def read_in_parallel(places: tf.data.Dataset, read: Callable[..., tf.data.Dataset]) -> tf.data.Dataset:
-    """Reads several places at once, and returns what is read in the order of the places.
+def read_in_parallel(positions: tf.data.Dataset, read: Callable[..., tf.data.Dataset]) -> tf.data.Dataset:
+    """Reads at several positions at once, and returns what is read in the order of the positions.
 
     Args:
-        places: elements that `read` takes.
+        positions: elements that `read` takes.
         read: a function to a dataset of one element, such as one record or one batch of records.
     """
-    return places.interleave(read, cycle_length=_PARALLEL_READS, num_parallel_calls=_PARALLEL_READS, deterministic=True)
+    return positions.interleave(
+        read, cycle_length=_PARALLEL_READS, num_parallel_calls=_PARALLEL_READS, deterministic=True
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -187,12 +187,12 @@ def _caffe_message(name: str) -> Any:  # its fields exist only at run time
             kind, field_name, number = each.split()
             label = field.LABEL_REPEATED if kind.endswith("*") else field.LABEL_OPTIONAL
             kind = kind.removesuffix("*")
-            of_field = added.field.add(name=field_name, number=int(number), label=label)
+            added_field = added.field.add(name=field_name, number=int(number), label=label)
             if kind in _PROTO:
-                of_field.type, of_field.type_name = field.TYPE_MESSAGE, f".caffe.{kind}"
+                added_field.type, added_field.type_name = field.TYPE_MESSAGE, f".caffe.{kind}"
             else:
-                of_field.type = field.Type.Value(f"TYPE_{kind.upper()}")
-            of_field.options.packed = kind == "int64"
+                added_field.type = field.Type.Value(f"TYPE_{kind.upper()}")
+            added_field.options.packed = kind == "int64"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"caffe.{name}"))()

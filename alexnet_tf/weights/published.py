@@ -154,18 +154,18 @@ def fetch(name: str) -> pathlib.Path:
     """Downloads the file of published weights unless it is in the cache.
 
     Raises:
-        ValueError: if it can't be downloaded; the error names the convolutions alone if they were published as well.
+        ValueError: if it can't be downloaded; the error names the file of the convolutions if there is one.
     """
     row = PUBLISHED[name]
     try:
         return downloads.fetch(row.file)
     except ValueError as error:
-        alone = [other for other, each in PUBLISHED.items() if each.variant == row.variant and other != name]
-        alone = [other for other in alone if not PUBLISHED[other].include_top]
-        if not alone:
+        smaller = [other for other, each in PUBLISHED.items() if each.variant == row.variant and not each.include_top]
+        if not smaller or not row.include_top:
             raise
         raise ValueError(
-            f"{error}. --model={alone[0]} (convolutions, no classifier) works with alexnet-figures and alexnet-features"
+            f"{error}. --model={smaller[0]} (convolutions, no classifier) works with alexnet-figures and "
+            "alexnet-features"
         ) from error
 
 

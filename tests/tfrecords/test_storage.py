@@ -121,9 +121,9 @@ class TestGoogleStorage:
         write_records(path, [(bytes(100_000), label) for label in range(200)])
         code = (
             "from alexnet_tf.tfrecords import record_files, records; import tensorflow as tf;"
-            "places = tf.data.Dataset.from_tensors(('gs://bucket/records', tf.constant(0, tf.int64)));"
-            "read = lambda *place: records.read_records(*place, tf.constant(1, tf.int64));"
-            "print(len(list(records.read_in_parallel(places, read))))"
+            "positions = tf.data.Dataset.from_tensors(('gs://bucket/records', tf.constant(0, tf.int64)));"
+            "read = lambda *each: records.read_records(*each, tf.constant(1, tf.int64));"
+            "print(len(list(records.read_in_parallel(positions, read))))"
         )
         with google_storage(tmp_path / "buckets", tmp_path) as (environment, requests):
             command = [sys.executable, "-c", code]
