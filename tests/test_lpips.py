@@ -134,6 +134,8 @@ def test_saved_model_returns_the_same_distances(model, tmp_path):
     model.save(tmp_path / "lpips.keras")
     opened = keras.models.load_model(tmp_path / "lpips.keras")
     np.testing.assert_array_equal(opened(images(1), images(2)), model(images(1), images(2)))
+    spatial = alexnet_tf.LPIPS(weights=None, spatial=True)
+    assert spatial.from_config(spatial.get_config())(images(1), images(2)).shape == (2, 64, 80)
 
 
 @pytest.mark.parametrize(
