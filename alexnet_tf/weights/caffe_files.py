@@ -46,23 +46,20 @@ _PROTO = {
     "LRNParameter": "int32 local_size 1, float alpha 2, float beta 3, int32 norm_region 4, float k 5",
     "PoolingParameter": "int32 pool 1, int32 kernel_size 2, int32 stride 3, int32 pad 4, int32 kernel_size_h 5, "
     "int32 kernel_size_w 6, int32 stride_h 7, int32 stride_w 8",
-    "LayerParameter": "string name 1, string type 2, string* bottom 3, string* top 4, BlobProto* blobs 7, "
+    "LayerParameter": "string name 1, string type 2, BlobProto* blobs 7, "
     "ConvolutionParameter convolution_param 106, LRNParameter lrn_param 118, PoolingParameter pooling_param 121",
-    "V1LayerParameter": "string* bottom 2, string* top 3, string name 4, int32 type 5, BlobProto* blobs 6, "
+    "V1LayerParameter": "string name 4, int32 type 5, BlobProto* blobs 6, "
     "ConvolutionParameter convolution_param 10, LRNParameter lrn_param 18, PoolingParameter pooling_param 19",
     "NetParameter": "string name 1, V1LayerParameter* layers 2, LayerParameter* layer 100",
 }
 
 
-def read_caffemodel(
-    path: str | pathlib.Path,
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], bool | None, list[Settings]]:
+def read_caffemodel(path: str | pathlib.Path) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], list[Settings]]:
     """Reads a .caffemodel.
 
-    Returns: (layers, pools_first, settings): layer names to (weights, biases), float32, with weights of shape (kernels,
-    channels, height, width) or (units, inputs); whether each normalization follows a pooling, None without any; and the
-    settings of convolutions, normalizations and poolings in their order: (kind, name, settings), with the kinds and
-    settings of rows.py.
+    Returns: (layers, settings): layer names to (weights, biases), float32, with weights of shape (kernels, channels,
+    height, width) or (units, inputs); and the settings of convolutions, normalizations, poolings and nonlinearities in
+    their order: (kind, name, settings), with the kinds and settings of rows.py.
 
     Raises:
         ValueError: if the file is damaged, or holds no such layers.
@@ -82,15 +79,7 @@ def read_caffemodel(
             weights[layer.name] = (kernel, bias.reshape(-1))
     if not weights:
         raise ValueError(f"{path} holds no layer with weights and biases: it is not a .caffemodel of an AlexNet.")
-    # The poolings below each normalization. The older format has numbers as types. A ReLU overwrites its input.
-    before = [
-        {each.type for each in layers if set(each.top) & set(layer.bottom)} & {"Pooling", _POOLING}
-        for layer in layers
-        if layer.type in ("LRN", _LRN)
-    ]
-    if any(before) and not all(before):
-        raise ValueError(f"{path} must normalize before each pooling (caffe) or after each (caffenet). It does both.")
-    return weights, all(map(bool, before)) if before else None, [*_read_settings(layers)]
+    return weights, [*_read_settings(layers)]
 
 
 def _read_settings(layers):

@@ -14,13 +14,12 @@ _ACTIVATIONS = ("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Sigmoid", "Tanh", 
 
 def read_onnx(
     path: str | pathlib.Path,
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], bool | None, list[Settings], int | None]:
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], list[Settings], int | None]:
     """Reads a graph of five convolutions and three fully-connected layers, such as the model zoo's bvlcalexnet.
 
-    Returns: (layers, pools_first, settings, image_px): conv1 to fc8 to (weights, biases), with weights of shape
-    (kernels, channels, height, width) or (units, inputs); whether each normalization follows a pooling, None without
-    any; the settings of the layers, as `caffe_files.read_caffemodel` returns them; and the side of the images, None if
-    the graph does not say.
+    Returns: (layers, settings, image_px): conv1 to fc8 to (weights, biases), with weights of shape (kernels, channels,
+    height, width) or (units, inputs); the settings of the layers, as `caffe_files.read_caffemodel` returns them; and
+    the side of the images, None if the graph does not say.
 
     Raises:
         ValueError: if the file is damaged, has its weights in other files, or holds another graph.
@@ -35,7 +34,6 @@ def read_onnx(
     except Exception as error:  # a damaged file raises one of half a dozen classes
         raise ValueError(f"{path} is not a complete ONNX graph with its weights: {error}") from error
     layers, names_of_outputs = {}, {}
-    kinds = {output: node.op_type for node in graph.node for output in node.output}
     for kind, names in _NAMES.items():
         nodes = [node for node in graph.node if node.op_type == kind]
         if len(nodes) != len(names) or any(len(node.input) != 3 for node in nodes):
@@ -49,11 +47,7 @@ def read_onnx(
             kernel = kernel.T if kind == "Gemm" and not is_transposed else kernel
             layers[name] = (kernel, bias.reshape(-1))
             names_of_outputs[node.output[0]] = name
-    normalized = [kinds.get(node.input[0]) == "MaxPool" for node in graph.node if node.op_type == "LRN"]
-    if len(set(normalized)) > 1:
-        raise ValueError(f"{path} must normalize before each pooling (caffe) or after each (caffenet). It does both.")
-    settings = list(_read_settings(graph, names_of_outputs, onnx))
-    return layers, normalized[0] if normalized else None, settings, _image_px(graph, arrays)
+    return layers, list(_read_settings(graph, names_of_outputs, onnx)), _image_px(graph, arrays)
 
 
 def _constants(graph: Any, onnx: Any) -> dict[str, np.ndarray]:

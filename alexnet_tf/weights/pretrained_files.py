@@ -4,6 +4,7 @@ Each reader returns `PretrainedWeights`, in this project's layout. None of them 
 """
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -162,13 +163,12 @@ def _convert(
 
 
 def _read_caffemodel(path):
-    # bvlc_alexnet and bvlc_reference_caffenet differ in the order of normalization and pooling.
-    layers, pools_first, settings = caffe_files.read_caffemodel(path)
+    layers, settings = caffe_files.read_caffemodel(path)
     new = layers.keys() - _TORCHVISION_NAMES.values()
     if "fc8" not in layers and len(new) == 1:  # fine-tuned: Caffe's way to a new classifier is a new name
         layers["fc8"] = layers.pop(new.pop())
     weights = _convert(path, layers, output_first=True, blue_first=True)
-    variant = {None: None, True: "caffenet", False: "caffe"}[pools_first]
+    variant = {None: None, True: "caffenet", False: "caffe"}[_pools_first(path, settings)]
     if variant:
         _warn_of_settings(path, variant, settings)
     return PretrainedWeights(variant, weights, True, *_CAFFE)
@@ -212,13 +212,24 @@ def _read_safetensors(path):
 
 
 def _read_onnx(path):
-    layers, pools_first, settings, image_px = onnx_files.read_onnx(path)
+    layers, settings, image_px = onnx_files.read_onnx(path)
+    pools_first = _pools_first(path, settings)
     is_torchvision = pools_first is None  # it has no normalization, and takes normalized colors, red first
     weights = _convert(path, layers, output_first=True, blue_first=not is_torchvision)
     caffe = "caffe_224" if image_px == 224 else "caffe"  # the model zoo's graph has other paddings than Caffe's own
     variant = {None: "one_weird_trick", True: "caffenet", False: caffe}[pools_first]
     _warn_of_settings(path, variant, settings)
     return PretrainedWeights(variant, weights, True, *(_TORCHVISION if is_torchvision else _CAFFE))
+
+
+def _pools_first(path, settings):
+    """Whether each normalization follows a pooling, as in bvlc_reference_caffenet but not in bvlc_alexnet; None without
+    normalizations."""
+    kinds = [None, *(kind for kind, *_ in settings if kind != "Activation")]
+    found = {below == "MaxPool" for below, kind in itertools.pairwise(kinds) if kind == "LRN"}
+    if len(found) > 1:
+        raise ValueError(f"{path} must normalize before each pooling (caffe) or after each (caffenet). It does both.")
+    return found.pop() if found else None
 
 
 def _warn_of_settings(path, variant, settings):

@@ -26,6 +26,15 @@ class TestCaffe:
         write_caffemodel(tmp_path / "net.caffemodel", LAYERS, "CaffeNet", old, only=("conv1", "fc8"))
         assert read_pretrained(tmp_path / "net.caffemodel").variant is None
 
+    def test_normalization_before_and_after_pooling_is_refused(self, monkeypatch, tmp_path):
+        write_caffemodel(tmp_path / "net.caffemodel", LAYERS)
+        layers, settings = caffe_files.read_caffemodel(tmp_path / "net.caffemodel")
+        (norm1, _) = [number for number, (kind, *_) in enumerate(settings) if kind == "LRN"]
+        settings.insert(norm1 + 1, settings.pop(norm1))  # after pool1
+        monkeypatch.setattr(caffe_files, "read_caffemodel", lambda _: (layers, settings))
+        with pytest.raises(ValueError, match=r"before each pooling .caffe. or after each .caffenet.\. It does both"):
+            read_pretrained(tmp_path / "net.caffemodel")
+
     @pytest.mark.parametrize("old", [False, True])
     @pytest.mark.parametrize(
         "layer, settings, difference",
