@@ -7,6 +7,7 @@ from alexnet_tf import options
 
 REPORT = ("evaluation.json", "evaluation.md", "confusion_matrix.png", "calibration.png")
 KERNELS = "conv1_kernels.png"
+VIEWS = ("center_crop", "ten_views")
 EXPECTED = {  # names in --expect to views and errors
     "top1": ("center_crop", "top1"),
     "top5": ("center_crop", "top5"),

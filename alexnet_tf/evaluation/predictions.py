@@ -14,12 +14,12 @@ import tensorflow as tf
 from absl import logging
 
 from alexnet_tf.distribution import strategies, workers
+from alexnet_tf.evaluation.naming import VIEWS
 from alexnet_tf.files import write_atomically
 from alexnet_tf.model import load_model, weights_checksum
 from alexnet_tf.networks import structure
 from alexnet_tf.tfrecords import crops, reader, schema, verify
 
-VIEWS = ("center_crop", "ten_views")
 _WORDNET_ID = re.compile(r"n\d{8}")
 
 

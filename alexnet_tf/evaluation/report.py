@@ -4,7 +4,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from alexnet_tf.evaluation import metrics, naming
-from alexnet_tf.evaluation.predictions import VIEWS, Predictions
+from alexnet_tf.evaluation.naming import VIEWS
+from alexnet_tf.evaluation.predictions import Predictions
 from alexnet_tf.figures import plots
 from alexnet_tf.files import write_json, write_text
 from alexnet_tf.networks.layer_table import escape

@@ -6,6 +6,7 @@ import json
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from alexnet_tf.evaluation.naming import VIEWS
 from alexnet_tf.model import count_parameters, weights_checksum
 from alexnet_tf.networks import layer_table, variants
 from alexnet_tf.networks.layer_table import escape
@@ -72,7 +73,6 @@ print(alexnet_tf.decode_predictions(predictions, model))
 _RESIZED = {"crop": "central square", "warp": "whole image"}
 _HUB_LICENSES = ("mit", "bsd-3-clause", "bsd-2-clause", "apache-2.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0")
 _PAPER_RECIPE = pathlib.Path(__file__).parents[1] / "recipes" / "paper.flags"
-_VIEWS = ("center_crop", "ten_views")
 
 
 def collect(
@@ -171,7 +171,7 @@ def _metrics(run: pathlib.Path | None, model: "keras.Model") -> dict:
         content = json.loads(path.read_text())
         if [each["weights"] for each in content["models"]] == [weights_checksum(model)]:
             result["evaluation"] = {key: content.get(key) for key in ("split", "images", "chance")}
-            for view in filter(content.__contains__, _VIEWS):
+            for view in filter(content.__contains__, VIEWS):
                 measured = content[view]
                 result["evaluation"][view] = {key: measured[key] for key in measured if "error" in key and "top" in key}
                 result["evaluation"]["expected_calibration_error"] = measured["calibration"][
@@ -234,7 +234,7 @@ def _error_lines(metrics: dict) -> list[str]:
     if evaluation := metrics.get("evaluation"):
         lines = [f"On {evaluation['images']:,} {evaluation['split']} images:", ""]
         lines += ["| | top-1 error, % | top-5 error, % |", "|---|---|---|"]
-        for view in filter(evaluation.__contains__, (*_VIEWS, "chance")):
+        for view in filter(evaluation.__contains__, (*VIEWS, "chance")):
             top1, top5 = (100 * evaluation[view][f"top{k}_error"] for k in (1, 5))
             lines.append(f"| {view.replace('_', ' ')} | {top1:.2f} | {top5:.2f} |")
         return lines
@@ -276,7 +276,7 @@ def as_hub_page(card: dict, license_name: str | None = None) -> str:
                 "name": f"top-{k} accuracy, {view.replace('_', ' ')}",
                 "value": round(1 - evaluation[view][f"top{k}_error"], 6),
             }
-            for view in filter(evaluation.__contains__, _VIEWS)
+            for view in filter(evaluation.__contains__, VIEWS)
             for k in (1, 5)
         ]
         dataset = {"name": source, "type": source, "split": evaluation["split"]}
