@@ -35,6 +35,12 @@ _READ_ANYWHERE = {
 # absl's message about a required flag that was not given.
 _REQUIRED = re.compile(r"flag --\w+=\S+: Flag --(\w+) must have a value other than None\.")
 
+# What programs open as a model, for their flags' help.
+MODELS = (
+    "a run's folder (--run_dir of alexnet-train), a .keras file, or published weights by name (torchvision, caffe, "
+    "caffenet, ...; alexnet-describe --weights lists them)"
+)
+
 EXIT_USAGE = 2  # a user's mistake: a flag, a file, an address
 
 

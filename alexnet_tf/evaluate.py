@@ -30,9 +30,8 @@ def define_flags():
     flags.DEFINE_list(
         "model",
         None,
-        "One or several models, which are averaged: the folder of a run (the --run_dir of alexnet-train) or of a "
-        "checkpoint, a .keras file, published weights by name (torchvision, caffe, caffenet, ...; alexnet-describe "
-        "--weights lists them), or an .npz file from --save_predictions.",
+        f"One or several models, which are averaged: {cli.MODELS}; the folder of a checkpoint; or an .npz file from "
+        "--save_predictions.",
         required=True,
     )
     flags.DEFINE_string("data_dir", None, "Folder of TFRecords made by alexnet-tfrecords.", required=True)

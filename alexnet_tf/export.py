@@ -22,13 +22,7 @@ from alexnet_tf.weights import published
 
 def define_flags():
     """Defines the command-line flags."""
-    flags.DEFINE_string(
-        "model",
-        None,
-        "Run folder (--run_dir of alexnet-train), .keras file, or published weights by name (torchvision, caffe, "
-        "caffenet, ...; alexnet-describe --weights lists them).",
-        required=True,
-    )
+    flags.DEFINE_string("model", None, f"Model to export: {cli.MODELS}.", required=True)
     flags.DEFINE_string(
         "export_dir", None, "Model base path of TensorFlow Serving. Each export is a numbered subfolder.", required=True
     )

@@ -19,13 +19,7 @@ from alexnet_tf.weights import published
 
 def define_flags():
     """Defines the command-line flags."""
-    flags.DEFINE_string(
-        "model",
-        None,
-        "Run folder (--run_dir of alexnet-train), .keras file or published weights by name, such as "
-        "torchvision_features (alexnet-describe --weights lists them).",
-        required=True,
-    )
+    flags.DEFINE_string("model", None, f"Model with the layers: {cli.MODELS}.", required=True)
     flags.DEFINE_string("data_dir", None, "Folder of TFRecords made by alexnet-tfrecords, instead of image files.")
     flags.DEFINE_string("split", "validation", "Split of --data_dir: train or validation.")
     flags.DEFINE_list(

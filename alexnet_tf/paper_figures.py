@@ -37,12 +37,7 @@ def define_flags():
     """Defines the command-line flags."""
     described = "; ".join(f"{name}: {text}" for name, text in FIGURES.items())
     flags.DEFINE_multi_enum("figure", list(_OF_A_MODEL), list(FIGURES), f"Figure to draw; repeatable. {described}.")
-    flags.DEFINE_string(
-        "model",
-        None,
-        "Folder of a run (the --run_dir of alexnet-train), .keras file, or published weights by name "
-        "(torchvision, caffe, caffenet, ...; alexnet-describe --weights lists them).",
-    )
+    flags.DEFINE_string("model", None, f"Model to draw: {cli.MODELS}.")
     flags.DEFINE_string(
         "data_dir",
         None,

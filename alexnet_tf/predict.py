@@ -21,11 +21,7 @@ _MAX_IN_PANEL = 40
 def define_flags():
     """Defines the command-line flags."""
     flags.DEFINE_string(
-        "model",
-        None,
-        "Run folder (--run_dir of alexnet-train), .keras file, numbered folder of alexnet-export, or published weights "
-        "by name (torchvision, caffe, caffenet, ...; alexnet-describe --weights lists them).",
-        required=True,
+        "model", None, f"Model to predict with: {cli.MODELS}; or a numbered folder of alexnet-export.", required=True
     )
     flags.DEFINE_string("panel", None, "PNG file to write: the first 40 images with their predictions, as in figure 4.")
     flags.DEFINE_string(

@@ -5,6 +5,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from alexnet_tf import cli
 from alexnet_tf.networks import rows, variants
 from alexnet_tf.options import option
 from alexnet_tf.tfrecords import record_format
@@ -122,11 +123,7 @@ class TrainConfig(execution.Execution, record_format.RecordFormat):
         group="Initial weights, fine-tuning",
     )
     initial_biases: float | None = option(None, "Initial value of all biases. Default: that of --initializer.")
-    init_from: str | None = option(
-        None,
-        "Model to fine-tune: the folder of a run, a .keras file, or published weights by name (torchvision, "
-        "caffe, caffenet, ...; alexnet-describe --weights lists them).",
-    )
+    init_from: str | None = option(None, f"Model to fine-tune: {cli.MODELS}.")
     init_layers: tuple[str, ...] = option(
         (), "With --init_from: the layers to take from it, e.g. conv1,conv2. The others start with initial weights."
     )
