@@ -78,7 +78,7 @@ PROGRAMS = {
     "data-service": ("tfrecords.service", ["--dispatcher"]),
     "describe": ("describe", ["--against", "--[no]overwrite"]),
     "evaluate": ("evaluate", ["--[no]ten_views", "--[no]overwrite"]),
-    "export": ("export", ["--version", "--model=... --export_dir=... [FLAGS]", "(torchvision, caffe, caffenet, ...;"]),
+    "export": ("export", ["--version", "--model=... --export_dir=... [FLAGS]", "(torchvision, caffe, caffenet,"]),
     "features": ("extract_features", ["--layers", "--[no]overwrite"]),
     "figures": ("paper_figures", ["--goal_error", "--[no]overwrite"]),
     "neighbours": ("neighbours", ["--queries", "--[no]overwrite"]),
