@@ -4,6 +4,7 @@ import io
 import os
 import sys
 
+import made_photos
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,8 +15,7 @@ from alexnet_tf.tfrecords import images
 
 @pytest.fixture
 def photo():
-    corners = np.random.default_rng(5).integers(0, 256, (4, 4, 3), "uint8")
-    return Image.fromarray(corners).resize((90, 70), Image.Resampling.BICUBIC)
+    return made_photos.photo(70, 90)
 
 
 class TestReadFile:
@@ -34,11 +34,8 @@ class TestReadFile:
         np.testing.assert_array_equal(images.prepare_image(content, 64), expected)
 
     def test_first_frame_and_orientation_of_a_webp(self, photo, tmp_path):
-        exif = Image.Exif()
-        exif[images.ORIENTATION_TAG] = 6
-        photo.save(
-            tmp_path / "photo", "WEBP", lossless=True, exif=exif, save_all=True, append_images=[photo.rotate(90)]
-        )
+        frames = {"save_all": True, "append_images": [photo.rotate(90)]}
+        photo.save(tmp_path / "photo", "WEBP", lossless=True, exif=made_photos.exif(6), **frames)
         decoded = Image.open(io.BytesIO(image_requests.read_file(tmp_path / "photo")))
         np.testing.assert_array_equal(np.asarray(decoded), np.asarray(photo.transpose(Image.Transpose.ROTATE_270)))
 

@@ -9,7 +9,6 @@ import types
 from typing import Any
 
 import keras
-import numpy as np
 import programs
 import pytest
 from absl import logging
@@ -89,10 +88,6 @@ class Received:
     def rate_at(self, step):
         self.optimizer.iterations.assign(step)
         return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
-
-    def rate_multipliers(self):
-        paths = [variable.path for variable in self.optimizer._trainable_variables]
-        return dict(zip(paths, np.asarray(self.optimizer.rate_multipliers).tolist(), strict=True))
 
 
 @pytest.fixture(scope="session")

@@ -78,10 +78,6 @@ class TestResume:
         assert start(run_dir, learning_rate=0.5, allow_changed=True).rate_at(9) == pytest.approx(0.005)
         assert "Resuming with other settings: learning_rate was 0.01 and is now 0.5" in caplog.text
 
-    def test_layer_rates_and_epochs_may_change(self, run_dir, start):
-        received = start(run_dir, layer_rates={"fc8/bias": 2.0}, epochs=100)
-        assert received.rate_multipliers()["fc8/bias"] == 2 and received.epochs == 100
-
     def test_other_number_of_workers_continues_the_epoch(self, run_dir, start, small_data_dir, caplog):
         folder = run_dir / "checkpoints" / "00000009"
         settings = json.loads((folder / "config.json").read_text())
