@@ -110,16 +110,17 @@ def main(arguments):
 
 def _describe_data(known, names_file, converted, path):
     """The description of the data of a converted network: `known`, or that of another program's file."""
+    from alexnet_tf.networks import descriptions  # imports Keras
+
     classes = converted.output_shape[-1]
     if known and not names_file:
         return known
-    names = tuple(read_class_names(names_file, classes))
+    names = read_class_names(names_file, classes)
     if known:
-        return dataclasses.replace(known, class_names=names)
+        return dataclasses.replace(known, class_names=tuple(names))
     resize = "warp" if path.suffix in (".caffemodel", ".npy") else "crop"  # as Caffe resizes images
-    settings = {"source": f"converted from {path.name}", "exif_orientation": True, "resize": resize}
     image_px = max(256, converted.input_shape[1])  # section 2
-    return schema.DatasetDescription(names, image_px, False, "jpeg", splits={}, settings=settings)
+    return descriptions.make_description(names, image_px, f"converted from {path.name}", resize)
 
 
 def _save(converted, description, card, output_dir, zipped):

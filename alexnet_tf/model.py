@@ -248,9 +248,8 @@ def load_model(path: str | pathlib.Path) -> keras.Model:
     description = pretrained.description(name) if name else _read_description(pathlib.Path(path), model)
     if description is None:
         logging.warning("No %s found next to %s: classes are named by index.", schema.DATASET_FILE, path)
-        names, image_px = tuple(map(str, range(model.output_shape[-1]))), max(_IMAGE_PX, model.input_shape[1] or 0)
-        settings = {"exif_orientation": True}
-        model.description = schema.DatasetDescription(names, image_px, False, "jpeg", splits={}, settings=settings)
+        names, image_px = map(str, range(model.output_shape[-1])), max(_IMAGE_PX, model.input_shape[1] or 0)
+        model.description = descriptions.make_description(names, image_px)
     else:
         descriptions.set_description(model, description)
     return model

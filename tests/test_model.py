@@ -253,8 +253,10 @@ class TestLoadModel:
         model = build_alexnet("testing", 3)
         model.save(tmp_path / "mine.keras")
         with caplog.at_level("WARNING", "absl"):
-            description = load_model(tmp_path / "mine.keras").description
-        assert (description.class_names, description.image_px) == (("0", "1", "2"), 256)
+            loaded = load_model(tmp_path / "mine.keras")
+        assert (loaded.description.class_names, loaded.description.image_px) == (("0", "1", "2"), 256)
+        descriptions.set_description(loaded, loaded.description)
+        assert descriptions.find_description(keras.models.clone_model(loaded)).settings["source"] is None
         assert "No dataset.json found next to" in caplog.text
 
     def test_lone_file_keeps_the_description(self, trained):

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 
 from alexnet_tf.networks import structure
 from alexnet_tf.tfrecords import schema
+
+
+def make_description(
+    class_names: Iterable[str],
+    image_px: int,
+    source: str | None = None,
+    resize: str = "crop",
+    exif_orientation: bool = True,
+) -> schema.DatasetDescription:
+    """Describes a network's training data without its records: the arguments are fields, settings and properties of
+    `schema.DatasetDescription`."""
+    settings = {"source": source, "resize": resize, "exif_orientation": exif_orientation}
+    return schema.DatasetDescription(tuple(class_names), image_px, False, "jpeg", splits={}, settings=settings)
 
 
 def set_description(network: Any, description: schema.DatasetDescription) -> None:
@@ -26,7 +40,7 @@ def set_description(network: Any, description: schema.DatasetDescription) -> Non
         "image_px": description.image_px,
         "resize": description.resize,
         "exif_orientation": description.exif_orientation,
-        "source": str(description.settings.get("source")),
+        "source": description.settings.get("source"),
     }
     network.description = description
 
@@ -44,9 +58,8 @@ def find_description(network: keras.Model) -> schema.DatasetDescription | None:
         return None
     if not kept:
         return None
-    settings = {name: kept[name] for name in ("source", "exif_orientation", "resize")}
-    names = _names(network, tuple(kept["class_names"]))
-    return schema.DatasetDescription(names, kept["image_px"], False, "jpeg", splits={}, settings=settings)
+    arguments: dict[str, Any] = kept | {"class_names": _names(network, kept["class_names"])}
+    return make_description(**arguments)
 
 
 def _names(network, names):

@@ -9,7 +9,7 @@ import keras
 from absl import logging
 
 from alexnet_tf import layers
-from alexnet_tf.networks import structure
+from alexnet_tf.networks import descriptions, structure
 from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.tfrecords import ilsvrc, schema
 from alexnet_tf.weights import caffe_files, downloads, keras_files, pretrained_files, published, transfer
@@ -104,15 +104,5 @@ def published_name(weights: str | pathlib.Path, variant: str | None = None, incl
 
 def description(name: str) -> schema.DatasetDescription:
     """Returns the description of the training data of published weights, with ImageNet's class names."""
-    return schema.DatasetDescription(
-        class_names=tuple(f"{class_id} {words}" for class_id, words in ilsvrc.read_classes().items()),
-        image_px=256,
-        keep_aspect=False,
-        encoding="jpeg",
-        splits={},
-        settings={
-            "source": f"published weights {name}",
-            "exif_orientation": True,
-            "resize": published.PUBLISHED[name].resize,
-        },
-    )
+    names = (f"{class_id} {words}" for class_id, words in ilsvrc.read_classes().items())
+    return descriptions.make_description(names, 256, f"published weights {name}", published.PUBLISHED[name].resize)
