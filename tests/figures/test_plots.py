@@ -7,7 +7,8 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image
 
-from alexnet_tf.figures import fonts, image_grids, plots
+from alexnet_tf import fonts
+from alexnet_tf.figures import image_grids, plots
 
 NAMES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
 
