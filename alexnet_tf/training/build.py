@@ -27,16 +27,14 @@ class CompiledNetwork:
     Attributes:
         network: from pixels to probabilities.
         training_model: the compiled model, which also takes color noise and shares the network's layers.
-        optimizer: the update rule, without the loss scaling of half precision.
+        optimizer: the update rule, without the loss scaling of half precision. It measures its gradients' norms.
         confusion_matrix: the compiled metric; None if there are too many classes.
-        gradient_norms: measures the optimizer's gradients.
     """
 
     network: keras.Model
     training_model: keras.Model
     optimizer: optimizers.PaperMomentum
     confusion_matrix: ConfusionMatrix | None
-    gradient_norms: GradientNorms
 
 
 def compile_network(config: TrainConfig, data: RunData, devices: Devices) -> CompiledNetwork:
@@ -62,9 +60,9 @@ def compile_network(config: TrainConfig, data: RunData, devices: Devices) -> Com
         confusion_matrix = compilation.compile_model(
             training_model, optimizer, devices.jit, config.label_smoothing, data.class_weights
         )
-        norms = optimizer.gradient_norms or GradientNorms(training_model.trainable_variables, always=devices.jit)
-        optimizer.gradient_norms = norms
-    return CompiledNetwork(network, training_model, optimizer, confusion_matrix, norms)
+        if optimizer.gradient_norms is None:
+            optimizer.gradient_norms = GradientNorms(training_model.trainable_variables, always=devices.jit)
+    return CompiledNetwork(network, training_model, optimizer, confusion_matrix)
 
 
 def build_network(config: TrainConfig, data: RunData, column_devices: list[str] | None = None) -> keras.Model:

@@ -138,7 +138,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
             self._profiled_step = tf.profiler.experimental.Trace("train", step_num=self.step + 1, _r=1)
             self._profiled_step.__enter__()
         if self._is_log_point(batch, self.step + 1):
-            self.compiled.gradient_norms.enable(True)
+            self.compiled.optimizer.gradient_norms.enable(True)
             # The rate of this step, not of the next one.
             self._learning_rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
 
@@ -154,7 +154,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
         if batch == 0:  # this step may have compiled
             self._restart_clocks()
         if self._is_log_point(batch, self.step):
-            self.compiled.gradient_norms.enable(False)
+            self.compiled.optimizer.gradient_norms.enable(False)
             self._write_log_point(batch, logs)
 
     def _restart_clocks(self):
@@ -167,7 +167,7 @@ class TensorBoardLogger(keras.callbacks.Callback):
             for name, value in summaries.loss_and_errors(means).items():
                 tf.summary.scalar(f"step/{name}", value)
             tf.summary.scalar("step/learning_rate", self._learning_rate)
-            norms = self.compiled.gradient_norms
+            norms = self.compiled.optimizer.gradient_norms
             for layer, columns in self.kernels.items():
                 tf.summary.scalar(f"weight_norm/{layer}", np.linalg.norm([norms.weight_norm(k) for k in columns]))
                 tf.summary.scalar(f"gradient_norm/{layer}", np.linalg.norm([norms.norm(k) for k in columns]))
