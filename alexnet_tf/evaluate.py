@@ -151,15 +151,16 @@ def _evaluate(flag, worker):
                 model.save(pathlib.Path(flag.save_predictions) / f"{name}.npz")
         models.append(model)
     strategies.check_workers_agree(strategy, worker, {"finished": True})  # from here on, no worker waits for another
-    if worker.is_chief and not _report(flag, models, len(skipped)):
+    if worker.is_chief and not _report(flag, opened, models, len(skipped)):
         sys.exit(EXIT_WORSE)
 
 
-def _report(flag, models, records_skipped):
-    """Measures the errors, writes and prints them. Returns whether no error is larger than expected."""
+def _report(flag, opened, models, records_skipped):
+    """Measures the errors of `models`, which are predictions, writes and prints them. Draws the kernels of a single one
+    of the `opened` models. Returns whether no error is larger than expected.
+    """
     from alexnet_tf.evaluation import report
     from alexnet_tf.figures import kernels, plots
-    from alexnet_tf.model import load_model
     from alexnet_tf.training import initial_kernels
 
     result = report.evaluate_models(models, records_skipped)
@@ -169,7 +170,7 @@ def _report(flag, models, records_skipped):
     output_dir = pathlib.Path(flag.output_dir or naming.run_folder(flag.model[0]))
     if len(flag.model) == 1 and not naming.is_saved(flag.model[0]):
         initial = initial_kernels.load_initial_kernels(flag.model[0])
-        picture = kernels.draw_kernels(kernels.first_kernels(load_model(flag.model[0])), initial)
+        picture = kernels.draw_kernels(kernels.first_kernels(opened[0]), initial)
         plots.save_png(output_dir / naming.KERNELS, picture)
     report.write(output_dir, result, models)
     print(f"\n{report.as_text(result)}")
