@@ -67,12 +67,6 @@ class TestSkipDamagedRecords:
         with pytest.raises(ValueError, match=rf"At most 0 .*Found: 1\. The first: .*{SHARD}, record 3:"):
             verify.skip_damaged_records(copy, schema.load_description(copy), 0)
 
-    def test_description_round_trips_through_its_file(self, copy, tmp_path):
-        damage(copy, SHARD, 3)
-        description, _ = verify.skip_damaged_records(copy, schema.load_description(copy), 1)
-        description.save(tmp_path)
-        assert schema.load_description(tmp_path) == description
-
 
 class TestNamingDamagedShards:
     def test_error_names_the_damaged_record(self, copy):

@@ -22,9 +22,6 @@ SMALL_PNG = encoded(photo(9, 8), "PNG")
 
 
 class TestVerify:
-    def test_complete_data_set_has_no_problems(self, tiny_data_dir):
-        assert verify.verify_dataset(tiny_data_dir) == []
-
     @pytest.mark.parametrize(
         "change, message",
         [
