@@ -58,17 +58,6 @@ class TestContent:
             "validation-00000-of-00001",
         ]
 
-    def test_raw_images_equal_pngs(self, image_folder, tmp_path):
-        batches = {}
-        for encoding in ("png", "raw"):
-            build_small(f"folder:{image_folder}", tmp_path / encoding, encoding=encoding)
-            training = reader.make_training_dataset(tmp_path / encoding, 2, 12).take(3)
-            validation = reader.make_evaluation_dataset(tmp_path / encoding, 2, 12, views=10)
-            batches[encoding] = [inputs["image"] for inputs, _ in training] + [views for views, _ in validation]
-            assert verify.verify_dataset(tmp_path / encoding) == []
-        for png, raw in zip(*batches.values(), strict=True):
-            np.testing.assert_array_equal(raw, png)
-
     def test_full_shared_memory_names_the_flag(self, build, monkeypatch):
         def no_space(*_):
             raise OSError(28, "No space left on device")
