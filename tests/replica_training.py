@@ -80,6 +80,7 @@ def main(data_dir, output, name, as_workers, steps="20", dropout="0", optimizer=
         *alexnet.get_weights(),
         **{key: values[0] for key, values in history.history.items()},
         gradient_norms=[norms.norm(v) for v in trained.trainable_variables if len(v.shape) > 1],
+        weight_norms=[norms.weight_norm(v) for v in trained.trainable_variables if len(v.shape) > 1],
         replicas=replicas,
         gathered=strategies.gather_rows(strategy, worker, np.full((1 + worker.number, 2), worker.number)),
     )

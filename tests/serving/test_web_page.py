@@ -61,6 +61,9 @@ class TestPixelsAndAnswers:
         halves = page.execute_script("return alexnet.halves.map(each => [...each])")
         for gates, half in zip(((1, 1), (1, 0), (0, 1)), halves, strict=True):
             np.testing.assert_allclose(half, network(pixels, gates)["probabilities"][0], atol=1e-3)
+        said = [f"{untrained[1].class_names[np.argmax(half)]}, {100 * max(half):.1f} %" for half in halves]
+        assert [each.text for each in page.find_elements(By.CSS_SELECTOR, "#knows dd")] == said
+        assert len({np.argmax(half) for half in halves}) > 1
         status = page.find_element(By.ID, "status")
         assert status.get_attribute("role") == "status" and shown[0] in status.text
         asked = page.execute_script("return performance.getEntriesByType('resource').map(each => each.name)")

@@ -98,6 +98,32 @@ class TestInput:
         ActionChains(page).click(canvas).move_to_element(other).perform()
         assert "conv4, feature map" in text(page, "map-caption")
 
+    def test_strongest_images_are_those_of_the_layers_map(self, page, page_dir):
+        described = json.loads((page_dir / "page.json").read_text())
+        tables, captions = np.frombuffer((page_dir / "strongest.bin").read_bytes(), "<u2"), {}
+        for index in (0, 2):
+            layer = described["layers"][index]
+            choose_unit(page, layer["name"], 7, 3, 3)
+            table = tables[layer["strongest"]["offset"] :][2 * 7 * 5 : 2 * 8 * 5].reshape(5, 2)
+            captions[index] = [described["classes"][label] for label in table[:, 1]]
+            shown = "[...document.querySelectorAll('#strongest figcaption')].map(each => each.textContent)"
+            wait_for(
+                page, f"JSON.stringify({shown}) === {json.dumps(json.dumps(captions[index], separators=(',', ':')))}"
+            )
+        assert captions[0] != captions[2]
+
+    def test_mark_is_on_the_selected_map(self, page):
+        for map_number in (7, 17):  # of 12 in each column
+            choose_unit(page, "conv3", map_number, 3, 3)
+            script = "const s = document.querySelector('.mark').style; return [s.top, s.left, s.height, s.width]"
+            rows, columns = page.execute_script("const l = alexnet.page.layers[2]; return [l.rows, l.columns]")
+            row, column = divmod(map_number % 12, columns)
+            expected = [100 * row / rows, 100 * column / columns, 100 / rows, 100 / columns]
+            assert [float(each.rstrip("%")) for each in page.execute_script(script)] == pytest.approx(
+                expected, abs=0.01
+            )
+            assert rows != columns
+
     def test_colors_of_a_layer_end_at_its_strongest_map(self, page, network):
         values = network(pixels_of(page))["relu3"][0]
         box, map_in_box, row, column = np.unravel_index(values.argmax(), (2, 12, *values.shape[1:]))
@@ -123,15 +149,22 @@ class TestInput:
         page.find_element(By.CSS_SELECTOR, "#examples button").click()
         wait_for(page, "document.getElementById('unusual').hidden")
 
-    def test_keyboard_selects_maps_and_moves_the_square(self, page):
+    def test_keyboard_selects_maps_and_moves_the_square(self, page, network):
         page.find_element(By.ID, "conv3-1").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
         columns = page.execute_script("return alexnet.selected.layer.columns")
         assert f"conv3, feature map {columns + 1} in column 1" in text(page, "map-caption") == text(page, "status")
+        choose_unit(page, "conv3", 11, 3, 3)  # the last of column 1
+        page.find_element(By.ID, "conv3-1").send_keys(Keys.ARROW_RIGHT)
+        assert page.execute_script("return alexnet.selected.map") == 11
         before = pixels_of(page)
         page.find_element(By.ID, "image").send_keys(Keys.ARROW_LEFT)
         wait_for(page, "alexnet.covered && document.getElementById('status').textContent === 'A spot is covered.'")
         script = "return [...document.getElementById('image').getContext('2d').getImageData(24, 28, 1, 1).data]"
         assert page.execute_script(script) == [128, 128, 128, 255]
+        covered, image = before.reshape(SIDE, SIDE, 3).copy(), canvas_pixels(page, "image")
+        covered[24:32, 20:28] = 128  # 8 pixels around (28, 24), a step of 4 to the left of the middle
+        np.testing.assert_array_equal(image[..., :3], covered)
+        np.testing.assert_allclose(output(page, "probabilities"), network(covered)["probabilities"][0], atol=1e-3)
         page.find_element(By.ID, "image").send_keys(Keys.ESCAPE)
         wait_for(page, "!alexnet.covered && document.getElementById('status').textContent !== 'A spot is covered.'")
         np.testing.assert_array_equal(pixels_of(page), before)

@@ -46,6 +46,14 @@ class TestTrainingHealthChecks:
                 checks.on_train_batch_end(batch, {"loss": sum(of_epoch[: batch + 1]) / (batch + 1)})
         assert caplog.text.count("The loss has been at chance level") == warnings
 
+    def test_chance_steps_that_are_not_consecutive_are_no_warning(self, make_config, caplog):
+        checks = health_checks.TrainingHealthChecks(make_config(), [5] * 10)
+        losses = [math.log(10) * (0.9 if step % 100 >= 80 else 1) for step in range(500)]
+        checks.on_epoch_begin(0)
+        for batch in range(500):
+            checks.on_train_batch_end(batch, {"loss": sum(losses[: batch + 1]) / (batch + 1)})
+        assert "at chance level" not in caplog.text
+
     @pytest.mark.parametrize(
         "counts, class_weights, loss, learned",
         [

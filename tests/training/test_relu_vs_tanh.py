@@ -1,7 +1,10 @@
 """The comparison of ReLU with tanh."""
 
+import keras
+import numpy as np
 import pytest
 
+from alexnet_tf.tfrecords import reader, schema
 from alexnet_tf.training import relu_vs_tanh
 
 
@@ -36,3 +39,27 @@ class TestCompare:
         assert [limit for *_, limit in limits] == [3, 3, 2, 3, 3, 3]
         assert relu_vs_tanh.compare(tiny_data_dir, tmp_path, [0.2, 0.1], goal_error=0.25, max_epochs=3) == best
         assert len(limits) == 6  # nothing is trained again
+
+    def test_training_has_no_regularization_and_ends_at_the_goal(self, small_data_dir, monkeypatch):
+        received = {}
+
+        def fit(network, images, steps_per_epoch, epochs, callbacks, **_):
+            batch, _ = next(iter(images))
+            received.update(optimizer=network.optimizer, pixels=batch.numpy(), steps=steps_per_epoch)
+            for epoch, accuracy in enumerate((0.5, 0.625, 0.75, 0.875)):
+                callbacks[-1].on_epoch_end(epoch, {"accuracy": accuracy})
+                if network.stop_training:
+                    break
+
+        monkeypatch.setattr(keras.Model, "fit", fit)
+        monkeypatch.setattr(relu_vs_tanh, "_BATCH_SIZE", 20)
+        description = schema.load_description(small_data_dir)
+        errors = relu_vs_tanh._train("testing", small_data_dir, description, 0.25, 0.25, max_epochs=5, seed=1)
+        assert errors == [0.5, 0.375, 0.25]
+        optimizer = received["optimizer"]
+        assert (optimizer.weight_decay, float(optimizer.learning_rate), received["steps"]) == (0, 0.25, 2)
+        dataset = reader.make_evaluation_dataset(small_data_dir, 46, 56, split="train")
+        centers = {batch.tobytes() for images, _ in dataset for batch in images.numpy()}
+        shown = [image.tobytes() for image in received["pixels"]]
+        assert len({*shown}) == 20 and {*shown} <= centers
+        assert not np.array_equal(received["pixels"], next(iter(dataset))[0][:20])  # shuffled

@@ -48,7 +48,8 @@ class TestResume:
         folder = tmp_path_factory.mktemp("saved") / "run"
         received = start(folder)
         saver = received.callback(callbacks.SaveCheckpoints)
-        progress = checkpoints.Progress(9, plateau=saver.schedule.state | {"divisions": 2})
+        state = saver.schedule.state | {"divisions": 2}
+        progress = checkpoints.Progress(9, plateau=state, best={"epoch": 1, "top1": 0.75})
         checkpoints.save(folder, received.network, received.training_model, progress, saver.settings)
         return folder
 
@@ -68,6 +69,7 @@ class TestResume:
         expected |= {"batch_size": 10, "run_dir": None, "data_dir": None}
         assert values | expected == values
         assert received.callback(DivideRateOnPlateau).state["divisions"] == 2
+        assert received.callback(callbacks.BestEpoch).state == {"epoch": 1, "top1": 0.75}
         saved = keras.models.load_model(run_dir / "model.keras")
         for weight, expected in zip(received.network.get_weights(), saved.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, expected)
