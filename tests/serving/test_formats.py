@@ -157,3 +157,18 @@ class TestMeasure:
         assert report["largest_difference"] == pytest.approx(0.25)
         assert report["top1_error"] == {"candidate": 0.25, "reference": 0.0}
         assert report["latency_ms"] == {size: {"candidate": 500, "reference": 500} for size in ("1", "32")}
+
+    def test_table_has_errors_sizes_and_latencies_of_both(self):
+        report = {
+            "images": 4,
+            "top1_agreement": 0.75,
+            "largest_difference": 0.25,
+            "format": "onnx",
+            "precision": "int8",
+        }
+        report |= {"top1_error": {"candidate": 0.25, "reference": 0.125}, "megabytes": 61.5, "reference_megabytes": 244}
+        report["latency_ms"] = {"1": {"candidate": 2, "reference": 3}, "32": {"candidate": 40, "reference": 50}}
+        page = parity.as_markdown(report)
+        assert "same class for 75.00% of the images" in page and "differ by at most 0.25" in page
+        assert "| onnx, int8 | 25.00 | 61.5 | 2.0 | 40.0 |" in page
+        assert "| the trained model in Keras | 12.50 | 244.0 | 3.0 | 50.0 |" in page

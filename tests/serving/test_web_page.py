@@ -64,6 +64,11 @@ class TestPixelsAndAnswers:
         said = [f"{untrained[1].class_names[np.argmax(half)]}, {100 * max(half):.1f} %" for half in halves]
         assert [each.text for each in page.find_elements(By.CSS_SELECTOR, "#knows dd")] == said
         assert len({np.argmax(half) for half in halves}) > 1
+        first = page.find_element(By.CSS_SELECTOR, "#top li")
+        assert first.find_element(By.CSS_SELECTOR, "b").text == f"{100 * max(halves[0]):.1f} %"
+        widths = [bar.get_attribute("style") for bar in first.find_elements(By.CSS_SELECTOR, ".bars i")]
+        widths = [float(style.split("width: ")[1].split("%")[0]) for style in widths]
+        assert widths == pytest.approx([100 * half[best[0]] for half in halves], abs=0.01)
         status = page.find_element(By.ID, "status")
         assert status.get_attribute("role") == "status" and shown[0] in status.text
         asked = page.execute_script("return performance.getEntriesByType('resource').map(each => each.name)")
@@ -163,6 +168,28 @@ class TestSteps:
         choose_unit(page, "conv2", 1, 4, 4)
         page.find_element(By.ID, "map").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_UP)
         assert page.execute_script("return alexnet.steps[0].position") == {"row": 3, "column": 5}
+
+    def test_tables_show_the_neighbors_and_the_window(self, page):
+        steps = {step["kind"]: step for step in choose_unit(page, "conv2", 9, 0, 12)}
+        neighbors, found = page.find_elements(By.CSS_SELECTOR, ".neighbors tr"), steps["normalization"]["neighbors"]
+        shown = [[each.text for each in row.find_elements(By.CSS_SELECTOR, "th, td")] for row in neighbors]
+        assert shown == [[str(each["map"]), "", shown_number(each["value"])] for each in found]
+        own = page.find_element(By.CSS_SELECTOR, ".neighbors .own th").text
+        assert own == "9" and [each["map"] for each in found] == [8, 9, 10, 11]  # column 2 begins at 8
+        bars = [bar.get_attribute("style") for bar in page.find_elements(By.CSS_SELECTOR, ".neighbors i")]
+        values = np.abs([each["value"] for each in found])
+        widths = [float(style.split("width: ")[1].split("%")[0]) for style in bars]
+        assert widths == pytest.approx(100 * values / (values.max() or 1), abs=0.01)
+        window = [cell.text for cell in page.find_elements(By.CSS_SELECTOR, ".window td")]
+        assert window == ["\u2013" if value is None else shown_number(value) for value in steps["pooling"]["values"]]
+        largest = page.find_element(By.CSS_SELECTOR, ".window .own").text
+        assert largest == shown_number(steps["pooling"]["value"])
+
+    def test_graph_of_the_nonlinearity_rises(self, page):
+        choose_unit(page, "conv2", 1, 4, 4)
+        (graph,) = page.find_elements(By.CSS_SELECTOR, "#steps svg path:not(.axes)")
+        heights = [-float(point.split()[1]) for point in graph.get_attribute("d")[1:].split("L")]
+        assert heights == sorted(heights) and heights[0] == 0 and heights[-1] == 40  # of ReLU
 
     def test_kernel_colors_show_the_signs(self, page, untrained):
         choose_unit(page, "conv2", 1, 0, 0)

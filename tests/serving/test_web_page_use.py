@@ -112,6 +112,53 @@ class TestInput:
             )
         assert captions[0] != captions[2]
 
+    def test_field_of_the_unit_is_outlined_on_the_copy(self, page):
+        choose_unit(page, "conv1", 5, 3, 9)
+        shown = canvas_pixels(page, "where")[..., :3].astype(int)
+        red = (np.abs(shown - [255, 45, 45]).sum(axis=-1) < 12).nonzero()
+        edges = [int(each) for axis in red for each in (axis.min(), axis.max() + 1)]
+        assert edges == [5, 14, 17, 26]  # 7 pixels from (6, 18), and half of the line's 2 pixels on each side
+
+    def test_pointer_covers_the_spot_below_it(self, page, network):
+        page.execute_script(
+            "const image = document.getElementById('image');"
+            "const { left, top, width, height } = image.getBoundingClientRect();"
+            "const clientX = left + (40 * width) / 56, clientY = top + (10 * height) / 56;"
+            "image.dispatchEvent(new PointerEvent('pointermove', { clientX, clientY }))"
+        )
+        covered = pixels_of(page).reshape(SIDE, SIDE, 3).copy()
+        covered[6:14, 36:44] = 128
+        wait_for(page, "alexnet.covered && document.getElementById('status').textContent === 'A spot is covered.'")
+        np.testing.assert_array_equal(canvas_pixels(page, "image")[..., :3], covered)
+
+    def test_lines_connect_the_columns_as_figure_2(self, page):
+        script = "return [...document.querySelectorAll('#network svg .across')].map(each => each.getAttribute('d'))"
+        straight, crossed = "M0 25L100 25M0 75L100 75", {"M0 25L100 25", "M0 75L100 75", "M0 25L100 75", "M0 75L100 25"}
+        lines = page.execute_script(script)
+        assert lines[0] == "M0 50L100 25M0 50L100 75" and lines[1] == lines[3] == lines[4] == straight
+        for across in (lines[2], *lines[5:7]):
+            assert {f"M{each}" for each in across.split("M")[1:]} == crossed
+        assert lines[7] == "M0 25L100 50M0 75L100 50"
+
+    def test_columns_have_colors_of_their_own(self, page):
+        hues = []
+        for name in ("conv3-1", "conv3-2"):
+            colors = canvas_pixels(page, name)[..., :3].reshape(-1, 3).astype(int)
+            red, _, blue = colors[np.ptp(colors, axis=1).argmax()]
+            hues.append(red > blue)
+        assert hues[0] != hues[1]
+
+    def test_an_example_is_opened_by_its_picture(self, page, page_dir):
+        described = json.loads((page_dir / "page.json").read_text())
+        example = described["examples"][3]
+        page.find_elements(By.CSS_SELECTOR, "#examples button")[3].click()
+        with Image.open(page_dir / example["url"]) as image:
+            expected = np.asarray(image.convert("RGB"))[4:60, 4:60]
+        wait_for(page, f"alexnet.pixels[{3 * 1600}] === {expected.reshape(-1, 3)[1600, 0]} && {SETTLED}")
+        np.testing.assert_allclose(pixels_of(page).reshape(SIDE, SIDE, 3).astype(int), expected, atol=1)
+        shown = [each.get_attribute("alt") for each in page.find_elements(By.CSS_SELECTOR, "#examples img")]
+        assert shown == [each["title"] for each in described["examples"]]
+
     def test_mark_is_on_the_selected_map(self, page):
         for map_number in (7, 17):  # of 12 in each column
             choose_unit(page, "conv3", map_number, 3, 3)
@@ -165,6 +212,8 @@ class TestInput:
         covered[24:32, 20:28] = 128  # 8 pixels around (28, 24), a step of 4 to the left of the middle
         np.testing.assert_array_equal(image[..., :3], covered)
         np.testing.assert_allclose(output(page, "probabilities"), network(covered)["probabilities"][0], atol=1e-3)
+        page.find_element(By.ID, "image").send_keys(Keys.ARROW_UP)
+        assert page.execute_script("return alexnet.covered") == {"row": 24, "column": 24}
         page.find_element(By.ID, "image").send_keys(Keys.ESCAPE)
         wait_for(page, "!alexnet.covered && document.getElementById('status').textContent !== 'A spot is covered.'")
         np.testing.assert_array_equal(pixels_of(page), before)
