@@ -43,6 +43,13 @@ def test_distances_with_the_published_features_are_those_of_the_original(folders
     assert printed == f"Distance: {PUBLISHED_DISTANCES['noisy.png']:.3f}\n"
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_images_are_not_overwritten(index, folders):
+    paths = [folder / "gray.png" for folder in folders]
+    with pytest.raises(ValueError, match="`output` must not overwrite a file that is read"):
+        call("compare", f"--output={paths[index]}", "--overwrite", *paths)
+
+
 def test_weights_are_found_by_their_name(published_features):
     assert len(LPIPS().get_weights()) == len(LPIPS(published_features).get_weights()) == 15
 

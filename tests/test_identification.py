@@ -11,9 +11,12 @@ import torch
 from made_foreign import LAYERS, make_layers, make_thin, torchvision_state, write_caffemodel, write_npy
 from programs import call
 
+from alexnet_tf import identification
 from alexnet_tf.identification import describe_file
 from alexnet_tf.layers import device_placement
 from alexnet_tf.model import build_alexnet
+from alexnet_tf.networks import structure
+from alexnet_tf.networks.variants import VARIANTS
 from alexnet_tf.tfrecords import schema
 from alexnet_tf.weights import downloads, published
 
@@ -102,6 +105,13 @@ class TestOwnFiles:
         monkeypatch.setattr(device_placement, "check_devices_exist", lambda devices: None)
         build_alexnet("testing", 3, column_devices=["CPU:0", "CPU:0"]).save(tmp_path / "net.keras")
         assert ": variant testing, " in describe_file(tmp_path / "net.keras")
+
+    @pytest.mark.parametrize("name, value", [("k", 1.0), ("n", 3), ("alpha", 2e-4), ("beta", 0.5)])
+    def test_another_normalization_is_no_variant(self, name, value):
+        network, testing = build_alexnet("testing", 3), VARIANTS["testing"]
+        assert identification._is_variant(network, testing, 3)
+        setattr(structure.column_layer(network.get_layer("norm2")), name, value)
+        assert not identification._is_variant(network, testing, 3)
 
     def test_own_classifier_on_a_base(self, tmp_path):
         base = build_alexnet("testing", include_top=False, pooling="avg")

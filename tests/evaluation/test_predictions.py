@@ -40,6 +40,17 @@ class TestPredictions:
         with pytest.raises(ValueError, match=message):
             predictions.Predictions.load(tmp_path / "a.npz")
 
+    def test_predictions_of_other_images_or_another_split_are_refused(self, saved, tiny_data_dir, tmp_path):
+        description = schema.load_description(tiny_data_dir)
+        same = dataclasses.replace(saved, images=predictions.checksum(description, "train"))
+        for each, split, fits in ((same, "train", True), (saved, "train", False), (same, "validation", False)):
+            each.save(tmp_path / "a.npz")
+            if fits:
+                assert predictions.load_matching(tmp_path / "a.npz", "data", description, split).name == "a/b"
+                continue
+            with pytest.raises(ValueError, match=f"must hold predictions of the split {split} of data"):
+                predictions.load_matching(tmp_path / "a.npz", "data", description, split)
+
 
 class TestLoadModelFor:
     @pytest.fixture

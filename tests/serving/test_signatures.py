@@ -21,6 +21,12 @@ def predictions(saved, signature, contents):
     return {name: tensor.numpy() for name, tensor in outputs.items()}
 
 
+def test_images_above_the_limit_of_pixels_are_not_valid(untrained):
+    classify = signatures.make_signatures(*untrained, max_pixels=1200)["serving_default"]
+    files = [as_file(photo(*size), "PNG") for size in ((40, 30), (30, 40), (41, 30), (30, 41))]
+    assert classify(tf.constant(files))["valid"].numpy().tolist() == [True, True, False, False]
+
+
 def test_predictions_equal_the_models(saved, untrained, encoded):
     model, description = untrained
     squares = tf.stack([preprocessing.decode_square(tf.constant(image), 64) for image in encoded])

@@ -184,6 +184,8 @@ class TestSteps:
         assert window == ["\u2013" if value is None else shown_number(value) for value in steps["pooling"]["values"]]
         largest = page.find_element(By.CSS_SELECTOR, ".window .own").text
         assert largest == shown_number(steps["pooling"]["value"])
+        last_of_column_1 = {step["kind"]: step for step in choose_unit(page, "conv2", 7, 0, 12)}
+        assert [each["map"] for each in last_of_column_1["normalization"]["neighbors"]] == [5, 6, 7]
 
     def test_graph_of_the_nonlinearity_rises(self, page):
         choose_unit(page, "conv2", 1, 4, 4)
