@@ -179,8 +179,9 @@ def write_npy(path, network, python2=False):
             side = int((weight.shape[1] / maps) ** 0.5)
             weight = weight.reshape(-1, maps, side, side).transpose(0, 2, 3, 1).reshape(weight.shape)
         weight = weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
-        # Both orders of elements occur in published files.
+        # Both orders of elements occur in published files, and on old machines both orders of bytes.
         weight = np.asfortranarray(weight) if name in ("conv2", "fc7") else np.ascontiguousarray(weight)
+        weight = weight.astype(">f4") if name == "conv3" else weight
         content[name] = [weight, layer.bias.detach().numpy().astype("float32")]
     array = np.array(content, dtype=object)
     with path.open("wb") as file:

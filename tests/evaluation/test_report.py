@@ -102,6 +102,16 @@ class TestReport:
         assert f"| 2 averaged | {100 * errors['top1_error']:.2f} (" in table
         assert f" | {100 * errors['class_mean_error']:.2f} |\n| chance | 85.71 | 28.57 |  |\n| most frequent" in table
 
+    def test_classes_and_calibration_are_of_the_last_view(self, models):
+        result = report.evaluate_models(models[:1])
+        page = report.as_markdown(result)
+        for view, shown in (("ten_views", True), ("center_crop", False)):
+            calibration = result[view]["calibration"]
+            words = f"calibration error {100 * calibration['expected_calibration_error']:.2f}%, negative log-likelihood"
+            assert (f"For {view.replace('_', ' ')}: expected {words}" in page) == shown
+            worst = result[view]["classes"][0]
+            assert (f"| {worst['name']} | {worst['images']:,} | {100 * worst['top1_error']:.2f} |" in page) == shown
+
     def test_special_characters_in_names(self, models):
         names = ("a|b", "<img src=x>", "R&D", *"defg")
         renamed = [dataclasses.replace(model, name="two\nlines|", class_names=names) for model in models]
@@ -131,6 +141,7 @@ class TestNaming:
         for path in (tmp_path / "run", tmp_path / "run" / "model.keras"):
             assert naming.model_name(path) == "run"
             assert naming.run_folder(path) == tmp_path / "run"
+        assert naming.model_name(tmp_path / "run" / "checkpoints" / "00000150") == "run-00000150"
         assert naming.is_saved("run.npz") and not naming.is_saved("run")
 
     @pytest.mark.parametrize(

@@ -102,6 +102,11 @@ class TestDrawActivations:
         found = activations.activations(model, images[:1], ["relu1", "relu2"])
         expected = [max(np.percentile(column, 99.9) for column in columns) for columns in found.values()]
         np.testing.assert_allclose([each.norm.vmax for each in mosaics[:4]], np.repeat(expected, 2), rtol=1e-5)
+        probabilities = model.predict(images[:1], verbose=0)[0]
+        (bars,) = figures[0].axes[0].child_axes
+        best = np.argsort(-probabilities, kind="stable")[:5]
+        texts = [(NAMES[label], f"{probabilities[label]:.0%}") for label in best]
+        assert [each.get_text() for each in bars.texts] == [text for pair in texts for text in pair]
 
     def test_single_column_without_top_is_as_tall_as_two(self, images):
         one = build_alexnet("one_column", image_px=67, include_top=False, initializer="zeros")

@@ -60,6 +60,7 @@ class TestPredictionPanel:
             ["Dress", "80%", "Coat", "20%"],
             ["Bag", "60%", "Coat", "0%"],
         ]
+        assert all(each.yaxis_inverted() for each in bars)  # the most probable is at the top
         assert [each.get_title() for each in pictures] == ["Dress", "Coat"]
         for each, image in zip(pictures, images, strict=True):
             np.testing.assert_array_equal(each.images[0].get_array(), image)

@@ -1,5 +1,7 @@
 """Occlusion maps of networks that depend on one pixel."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -64,6 +66,13 @@ def test_doubtful_images_have_probabilities_near_50_percent():
     images[..., 0] = reds[:, None, None]
     chosen = occlusion.doubtful_images(_depends_on(3, 3), images, 3)
     assert chosen[:, 0, 0, 0].tolist() == [129, 138, 137]
+
+
+def test_images_of_which_the_network_knows_nothing_are_not_doubtful():
+    confidences = np.array([0.1, 0.45, 0.95, 0.6, 0.3])
+    model = types.SimpleNamespace(predict=lambda images, verbose: np.stack([confidences, 0 * confidences], axis=1))
+    images = np.arange(5)
+    assert occlusion.doubtful_images(model, images, 3).tolist() == [1, 3, 4]
 
 
 def test_picture_of_a_network_with_a_users_own_head(figures):

@@ -7,7 +7,7 @@ import pytest
 from alexnet_tf.figures import image_grids, strongest_images
 from alexnet_tf.model import build_alexnet
 from alexnet_tf.networks.receptive_fields import Window
-from alexnet_tf.tfrecords import schema
+from alexnet_tf.tfrecords import crops, reader, schema
 
 
 def _one_channel_model():
@@ -62,7 +62,7 @@ class TestDrawStrongestImages:
             values = np.zeros(kernel.shape, "float32")
             values[..., 0] = -1
             values[:, : values.shape[1] // 2, :, 1:], values[:, -(values.shape[1] // 2) :, :, 1:] = -1, 1
-            kernel.assign(values)
+            kernel.assign(values * (1 + np.arange(values.shape[-1])))  # each map has values of its own
         drawn = {}
         monkeypatch.setattr(image_grids, "patch_rows", lambda rows, names: drawn.update(rows=rows, names=names))
         description = schema.load_description(data_dir)
@@ -75,3 +75,10 @@ class TestDrawStrongestImages:
                 middle = patch.shape[1] // 2
                 assert patch[:, middle + 1 :].mean() > patch[:, :middle].mean() + 100
                 assert float(value) > 0
+        strongest_images.draw_strongest_images(model, ["conv1"], data_dir, description, "validation", 2, 3)
+        images = reader.read_images(data_dir, description, "validation", range(1000))
+        batches = np.split(crops.center_crop(images, model.input_shape[1]), 10)
+        found = strongest_images.find_strongest_images(model, ["conv1"], batches, 3)["conv1"]
+        for row, name in zip(drawn["rows"], drawn["names"], strict=True):
+            values = found.values[int(name.removeprefix("conv1\nfeature map "))]
+            assert [value for _, value in row] == [f"{value:.3g}" for value in values]
