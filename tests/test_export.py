@@ -117,8 +117,11 @@ class TestProgram:
             "alexnet_tf.model.load_model", lambda path: types.SimpleNamespace(name="alexnet", description=None)
         )
         monkeypatch.setattr(exporter, "export_model", lambda *_, run: received.append(run) or tmp_path)
+        monkeypatch.setattr(export, "_serve", lambda folder, port: received.append((folder, port)))
         call("export", f"--model={name}", f"--export_dir={tmp_path}")
         assert received == [run and pathlib.Path(run)]
+        call("export", f"--model={name}", f"--export_dir={tmp_path}", "--format=web", "--serve=0")
+        assert received[2:] == [(tmp_path, 0)]  # 0 is any free port
 
 
 class TestNetworkWithoutTop:

@@ -129,6 +129,13 @@ class TestHostileFiles:
         with pytest.raises(ValueError, match="its arrays would take 1600 MB"):
             build_alexnet("testing", 3, weights=tmp_path / "net.weights.h5")
 
+    def test_many_arrays_that_are_large_together(self, tmp_path):
+        with h5py.File(tmp_path / "net.weights.h5", "w") as file:
+            for number in range(4):
+                file.create_dataset(f"array{number}", (5_000_000,), "float32")  # 20 MB, which take no space
+        with pytest.raises(ValueError, match="its arrays would take 80 MB"):
+            build_alexnet("testing", 3, weights=tmp_path / "net.weights.h5")
+
     def test_sizes_leave_the_random_numbers_alone(self, saved):
         draws = []
         for open_file in (open_model, lambda path: keras.models.load_model(path, compile=False)):
