@@ -50,6 +50,20 @@ class TestReluAgainstTanh:
         with pytest.raises(ValueError, match="has other settings"):
             call("paper_figures", *flags, "--overwrite", "--goal_error=0.2")
 
+    def test_flags_reach_the_comparison(self, data_dir, tmp_path, monkeypatch):
+        received = []
+
+        def compare(*arguments):
+            received.append(arguments)
+            return {"four_layer": (0.2, [0.5, 0.2]), "four_layer_tanh": (0.1, [0.6, 0.5, 0.4])}
+
+        monkeypatch.setattr(relu_vs_tanh, "compare", compare)
+        flags = ["--figure=relu_against_tanh", f"--data_dir={data_dir}", f"--output_dir={tmp_path}"]
+        output = call("paper_figures", *flags, "--goal_error=0.3", "--learning_rates=0.1,0.2", "--max_epochs=8")
+        assert received == [(str(data_dir), tmp_path, [0.1, 0.2], 0.3, 8)]
+        assert "four_layer, learning rate 0.2: 1.7 epochs to 30% training error" in output
+        assert "four_layer_tanh, learning rate 0.1: not in 3 epochs to 30% training error" in output
+
 
 class TestProgram:
     @pytest.mark.slow
