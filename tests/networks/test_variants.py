@@ -28,7 +28,9 @@ def test_layers_shapes_and_parameters_equal_pytorch(name):
 @pytest.mark.parametrize("name", ["testing", "four_layer", "cifar_11pct", "original", "one_column"])
 def test_network_has_the_traced_shapes(name):
     model = build_alexnet(name, 10, initializer="zeros")
-    shapes = list(rows.trace(VARIANTS[name], 10))
+    mean_image, variant = model.get_layer("mean_image"), VARIANTS[name]
+    assert (mean_image.scale, mean_image.noise_divisor) == (variant.input_scale, variant.noise_divisor)
+    shapes = list(rows.trace(variant, 10))
     assert [shape.name for shape in shapes] == [layer.name for layer in model.layers[2:]]
     for shape in shapes:
         layer = model.get_layer(shape.name)
