@@ -183,10 +183,10 @@ class TestCenterCrop:
         output = evaluate_models(tmp_path / "saved/trained.npz", save=False, flags=flags)
         assert output.count("  pass\n") == 1 and output.count("  pass, significantly lower\n") == 1
         with pytest.raises(SystemExit) as ended:
-            evaluate_models(tmp_path / "saved/trained.npz", save=False, flags=["--expect=top1=50"])
+            evaluate_models(tmp_path / "saved/trained.npz", save=False, flags=["--expect=top1=50,top5=100"])
         assert ended.value.code == 1
-        (row,) = json.loads((tmp_path / "out" / "evaluation.json").read_text())["expected"]
-        assert row["expected"] == 0.5 and row["measured"] == error and not row["passed"]
+        row, other = json.loads((tmp_path / "out" / "evaluation.json").read_text())["expected"]
+        assert row["expected"] == 0.5 and row["measured"] == error and not row["passed"] and other["passed"]
 
     def test_weights_that_are_not_finite(self, evaluate_models, untrained_dir, tmp_path):
         shutil.copytree(untrained_dir, tmp_path / "broken")

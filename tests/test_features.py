@@ -100,7 +100,8 @@ class TestImageFiles:
         expected = opened.predict(preprocess(paths, opened), verbose=0).reshape(5, -1)
         np.testing.assert_allclose(found.vectors, expected, rtol=1e-4, atol=1e-5)
         rows = list(csv.reader((tmp_path / "f.csv").open(encoding="utf-8")))
-        assert rows[0][:3] == ["file", "class", "0"] and [row[:2] for row in rows[1:]] == [[path, ""] for path in paths]
+        assert rows[0] == ["file", "class", *map(str, range(found.vectors.shape[1]))]
+        assert [row[:2] for row in rows[1:]] == [[path, ""] for path in paths]
         np.testing.assert_allclose(np.float32([row[2:] for row in rows[1:]]), found.vectors, rtol=1e-6)
         records = [r.numpy() for r in tf.data.TFRecordDataset(str(tmp_path / "f.tfrecord"))]
         feature = tf.train.Example.FromString(records[4]).features.feature

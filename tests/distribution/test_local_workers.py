@@ -2,7 +2,10 @@
 
 import json
 import os
+import signal
 import sys
+import threading
+import time
 
 import pytest
 
@@ -18,6 +21,15 @@ with path.open("a") as file:
 if first and status < 0:
     signal.raise_signal(-status)
 sys.exit(status if first else 0)
+"""
+
+# The same, and waits for SIGTERM.
+STOPPABLE = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(int(sys.argv[2])))
+with pathlib.Path(sys.argv[1]).open("a") as file:
+    file.write("started\\n")
+time.sleep(30)
 """
 
 
@@ -48,3 +60,17 @@ class TestRunWorkers:
         (addresses,) = {tuple(config["cluster"]["worker"]) for config in configs}
         assert len(set(addresses)) == 3
         assert "TF_CONFIG" not in os.environ
+
+    def test_workers_that_are_asked_to_stop_are_not_started_again(self, tmp_path):
+        def stop_all():
+            while not (tmp_path / "starts").exists():
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        thread = threading.Thread(target=stop_all)
+        thread.start()
+        status = local_workers.EXIT_STOPPED
+        command = [sys.executable, "-S", "-c", STOPPABLE, str(tmp_path / "starts"), str(status)]
+        assert local_workers.run_workers(command, num_workers=1, max_restarts=3) == status
+        thread.join()
+        assert (tmp_path / "starts").read_text() == "started\n"

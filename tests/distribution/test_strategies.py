@@ -153,3 +153,11 @@ class TestShares:
     def test_more_replicas_than_images_are_refused(self, tiny_data_dir):
         with pytest.raises(ValueError, match="'validation' must have an image for each of 11 replicas"):
             reader.make_evaluation_dataset(tiny_data_dir, 4, 40, share=reader.Share(0, 11))
+
+
+@pytest.mark.parametrize("requests, stops", [([0.0, 0.0, 0.0], False), ([0.0, 1.0, 0.0], True), ([1.0] * 3, True)])
+def test_all_workers_stop_at_the_request_of_one(requests, stops):
+    model, inputs = strategies.DistributedModel(), iter([])
+    logs = {"loss": tf.constant([0.5]), "stop_requested": tf.constant([np.mean(requests)])}  # Keras averages
+    assert model._reading_stop_requests(lambda _: dict(logs))(inputs) == {"loss": 0.5}
+    assert model.stop_agreed == stops

@@ -67,3 +67,12 @@ class TestDrawNeighbors:
         )
         panels.draw_nearest_training_images(model, "data", description)
         assert drawn == [("validation", "train", [[7, 6, 5, 4, 3, 2]])]  # by cosine all are equally far
+
+    def test_neighbors_of_files_are_those_of_the_drawn_queries(self, monkeypatch):
+        monkeypatch.setattr(panels, "_named_images", lambda shown, indices, *_: indices.tolist())
+        monkeypatch.setattr(panels.image_grids, "image_rows", lambda rows: rows)
+        none = np.zeros(0, int)
+        files = features.Features("relu7", (), "", "", none, np.zeros((5, 1)), np.array(list("abcde")))
+        indices = np.arange(15).reshape(5, 3)
+        rows = panels.draw_neighbors(files, files, indices, None, None, num_queries=2)
+        assert rows == [[0, 0, 1, 2], [4, 12, 13, 14]]

@@ -138,7 +138,7 @@ class TestNaming:
     def test_model_is_named_by_its_runs_folder(self, tmp_path):
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "model.keras").touch()
-        for path in (tmp_path / "run", tmp_path / "run" / "model.keras"):
+        for path in (tmp_path / "run", tmp_path / "run" / "model.keras", tmp_path / "run" / "model.h5"):
             assert naming.model_name(path) == "run"
             assert naming.run_folder(path) == tmp_path / "run"
         assert naming.model_name(tmp_path / "run" / "checkpoints" / "00000150") == "run-00000150"

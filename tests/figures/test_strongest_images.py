@@ -54,6 +54,15 @@ class TestCropReceptiveField:
         np.testing.assert_array_equal(strongest_images.crop_receptive_field(image, Window(25, 2, -2), 1, 1), image)
 
 
+def test_areas_are_flat_if_no_channel_changes():
+    image = np.full((20, 20, 3), 7, "uint8")
+    window = Window(5, 2, 0)
+    assert strongest_images._is_flat(image, window, 3, 4)
+    image[8, 10, 1] = 100  # of the other channels, each is constant
+    assert not strongest_images._is_flat(image, window, 3, 4)
+    assert strongest_images._is_flat(image, window, 0, 4)
+
+
 class TestDrawStrongestImages:
     def test_rows_skip_feature_maps_that_respond_to_one_color(self, data_dir, monkeypatch):
         model = build_alexnet("testing", 10, initializer="zeros")

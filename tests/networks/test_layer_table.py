@@ -7,7 +7,7 @@ import pytest
 from programs import call
 
 from alexnet_tf.figures import architecture
-from alexnet_tf.networks import layer_table
+from alexnet_tf.networks import layer_table, rows
 from alexnet_tf.networks.variants import VARIANTS
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
@@ -98,3 +98,9 @@ class TestSaveArchitecture:
             arrows[variant] = [sum(color in path for path in paths) for color in ("#b2182b", "#404040")]
         # Across into conv3, fc6 and fc7, and from column 2 into fc8, on column 1's device.
         assert arrows == {"paper": [15, 31], "independent_columns": [3, 31], "one_column": [0, 16]}
+
+    def test_locally_connected_layers_are_drawn(self, tmp_path):
+        architecture.save_architecture(tmp_path / "local.svg", "cifar_11pct", 10)
+        texts = self.texts(tmp_path / "local.svg")
+        names = [shape.name for shape in rows.trace(VARIANTS["cifar_11pct"], 10) if isinstance(shape.row, rows.Local)]
+        assert names and all(texts.count(name) == 1 for name in names)

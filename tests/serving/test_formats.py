@@ -158,6 +158,13 @@ class TestMeasure:
         assert report["top1_error"] == {"candidate": 0.25, "reference": 0.0}
         assert report["latency_ms"] == {size: {"candidate": 500, "reference": 500} for size in ("1", "32")}
 
+    @pytest.mark.parametrize(
+        "model_format, given, parity", [("savedmodel", None, True), ("savedmodel", False, False), ("web", None, False)]
+    )
+    def test_parity_is_measured_unless_for_a_page_or_on_request(self, model_format, given, parity, monkeypatch):
+        monkeypatch.setattr(formats, "PACKAGES", {model_format: ()})
+        assert formats.ExportConfig(format=model_format, parity=given).parity is parity
+
     def test_table_has_errors_sizes_and_latencies_of_both(self):
         report = {
             "images": 4,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alexnet_tf.model import build_alexnet
 from alexnet_tf.networks import structure
 from alexnet_tf.serving import browser_runtime, formats, parity, web_page
 from alexnet_tf.tfrecords import schema
@@ -120,3 +121,13 @@ def test_files_of_any_name_are_prepared_as_for_training(untrained, tmp_path):
         with Image.open(tmp_path / "page" / each["url"]) as prepared:
             pixels = np.asarray(prepared)[32]
         assert pixels[:14, channel].min() > 240 > 15 > pixels[:14, 1].max() and pixels[18:].min() > 240
+
+
+@pytest.mark.parametrize("variant, alpha", [("caffe", 1e-4 / 5), ("testing", 1e-4)])
+def test_normalization_is_described_by_the_alpha_of_its_formula(variant, alpha):
+    network = build_alexnet(variant, include_top=False, initializer="zeros")
+    relu, norm = (network.get_layer(name) for name in ("relu1", "norm1"))
+    described = web_page._describe_step(relu, norm)
+    assert (described["kind"], described["n"], described["beta"]) == ("normalization", 5, 0.75)
+    assert described["alpha"] == pytest.approx(alpha)
+    assert described["neighborhood"] == {"caffe": 96, "testing": 4}[variant]

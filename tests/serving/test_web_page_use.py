@@ -105,11 +105,20 @@ class TestInput:
             layer = described["layers"][index]
             choose_unit(page, layer["name"], 7, 3, 3)
             table = tables[layer["strongest"]["offset"] :][2 * 7 * 5 : 2 * 8 * 5].reshape(5, 2)
+            with Image.open(page_dir / layer["strongest"]["url"]) as image:
+                sprite = np.asarray(image.convert("RGB")).astype(int)
+            px = layer["strongest"]["cell_px"]
             captions[index] = [described["classes"][label] for label in table[:, 1]]
             shown = "[...document.querySelectorAll('#strongest figcaption')].map(each => each.textContent)"
             wait_for(
                 page, f"JSON.stringify({shown}) === {json.dumps(json.dumps(captions[index], separators=(',', ':')))}"
             )
+            for number, (cell, _) in enumerate(table.tolist()):
+                script = "document.querySelectorAll('#strongest canvas')[arguments[0]].id = arguments[1]"
+                page.execute_script(script, number, f"s{number}")
+                top, left = px * (cell // 40), px * (cell % 40)
+                shown = canvas_pixels(page, f"s{number}")[..., :3]
+                assert np.abs(shown - sprite[top : top + px, left : left + px]).mean() < 3
         assert captions[0] != captions[2]
 
     def test_field_of_the_unit_is_outlined_on_the_copy(self, page):
@@ -195,6 +204,12 @@ class TestInput:
         assert "its edges are brighter" in text(page, "unusual") and "color" not in text(page, "unusual")
         page.find_element(By.CSS_SELECTOR, "#examples button").click()
         wait_for(page, "document.getElementById('unusual').hidden")
+        for number, edge in enumerate([np.s_[4], np.s_[59], np.s_[:, 4], np.s_[:, 59]]):  # of the crop
+            pixels = np.full((64, 64, 3), page.execute_script("return alexnet.page.typical.border[1]"), "uint8")
+            pixels[edge] = 255  # with an edge in white, the others are no longer typical
+            Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+            choose(page, tmp_path / f"{number}.png")
+            assert "its edges are brighter" in text(page, "unusual")
 
     def test_keyboard_selects_maps_and_moves_the_square(self, page, network):
         page.find_element(By.ID, "conv3-1").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
