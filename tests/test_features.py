@@ -14,6 +14,7 @@ from programs import call
 from alexnet_tf import activations, build_alexnet, preprocess
 from alexnet_tf.evaluation import features, panels, predictions
 from alexnet_tf.model import load_model
+from alexnet_tf.networks import descriptions
 from alexnet_tf.tfrecords import reader, schema
 
 
@@ -84,7 +85,9 @@ class TestImageFiles:
     @pytest.fixture(scope="class")
     def model(self, tmp_path_factory):
         path = tmp_path_factory.mktemp("model") / "colors.keras"
-        build_alexnet("testing", include_top=False, initializer="he_normal", input_scale=0.01).save(path)
+        network = build_alexnet("testing", include_top=False, initializer="he_normal", input_scale=0.01)
+        descriptions.set_description(network, descriptions.make_description((), 70, resize="warp"))
+        network.save(path)
         return path
 
     def test_vectors_have_the_files_names(self, folder, model, tmp_path, capsys):

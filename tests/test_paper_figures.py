@@ -7,11 +7,12 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from programs import call, run_well
+from programs import call, image_files, run_well
 
 from alexnet_tf.evaluation import panels
-from alexnet_tf.figures import activations, kernels, optimized_inputs, strongest_images
+from alexnet_tf.figures import activations, kernels, occlusion, optimized_inputs, strongest_images
 from alexnet_tf.model import load_model
+from alexnet_tf.notebook import preprocess
 from alexnet_tf.tfrecords import crops, reader, schema
 from alexnet_tf.training import initial_kernels, relu_vs_tanh
 
@@ -92,6 +93,19 @@ class TestProgram:
             with Image.open(tmp_path / f"{name}.png") as picture:
                 assert np.mean(np.asarray(picture) != pixels) < 0.001, name  # but for the last digit of a number
         assert "conv1" in (tmp_path / "architecture.svg").read_text(encoding="utf-8")
+
+    def test_every_given_image_is_drawn(self, untrained_dir, tmp_path, monkeypatch):
+        received = []
+        monkeypatch.setattr(
+            occlusion,
+            "draw_occlusion",
+            lambda _, images, names: received.extend(images) or np.zeros((8, 8, 3), "uint8"),
+        )
+        files = image_files(tmp_path, 5)
+        flags = ["--figure=occlusion", f"--model={untrained_dir}", f"--output_dir={tmp_path / 'out'}"]
+        call("paper_figures", *flags, *(f"--image={path}" for path in files))
+        expected = preprocess([str(path) for path in files], load_model(untrained_dir))
+        np.testing.assert_array_equal(received, expected)
 
     @pytest.mark.parametrize(
         "flags, message",
