@@ -133,8 +133,9 @@ class TestSteps:
         np.testing.assert_allclose([each["value"] for each in found["neighbors"]], neighbors, rtol=1e-4)
         assert found["value"] == pytest.approx(normalized[row, column], rel=1e-3)
         found = steps["pooling"]
-        top, left = 2 * found["position"]["row"], 2 * found["position"]["column"]
-        assert top <= row < top + 3 or row >= 24
+        first = [min(max(0, (at - 1) // 2), normalized.shape[0] // 2 - 1) for at in (row, column)]
+        assert [found["position"][name] for name in ("row", "column")] == first  # of the windows with the unit
+        top, left = 2 * first[0], 2 * first[1]
         window = normalized[top : top + 3, left : left + 3]
         np.testing.assert_allclose(found["values"], window.ravel(), rtol=1e-3, atol=1e-6)
         assert found["value"] == pytest.approx(window.max(), rel=1e-3)
@@ -207,7 +208,7 @@ class TestSteps:
 def test_network_with_one_column_of_warped_images_without_data(browser, runtime, tmp_path):
     model = build_alexnet("four_layer_tanh", 3)
     description = schema.DatasetDescription(
-        ("a", "b", "c"), 40, False, "png", splits={}, settings={"exif_orientation": False, "resize": "warp"}
+        ("a", "b", "c"), 41, False, "png", splits={}, settings={"exif_orientation": False, "resize": "warp"}
     )
     config = formats.ExportConfig(format="web", precision="float16", runtime=runtime)
     folder = exporter.export_model(model, description, tmp_path / "page", config)
@@ -219,7 +220,7 @@ def test_network_with_one_column_of_warped_images_without_data(browser, runtime,
         pixels = pixels_of(browser).reshape(1, 32, 32, 3)
         encoded = tf.constant((tmp_path / "photo.jpg").read_bytes())
         expected = crops.center_crop(
-            preprocessing.decode_square(encoded, 40, exif_orientation=False, resize="warp"), 32
+            preprocessing.decode_square(encoded, 41, exif_orientation=False, resize="warp"), 32
         ).numpy()
         np.testing.assert_allclose(pixels[0].astype(int), expected, atol=2)
         np.testing.assert_allclose(output(browser, "probabilities"), model.predict(pixels, verbose=0)[0], atol=1e-3)

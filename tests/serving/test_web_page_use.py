@@ -63,6 +63,13 @@ class TestInput:
         expected = network(drawn)["probabilities"][0]
         np.testing.assert_allclose(output(page, "probabilities"), expected, atol=1e-3)
 
+    def test_fill_has_the_pens_color(self, page):
+        page.find_element(By.ID, "draw").click()
+        page.execute_script("document.getElementById('pen').value = '#c81e3c'")
+        page.find_element(By.ID, "fill").click()
+        wait_for(page, f"alexnet.pixels[0] === 200 && {SETTLED}")
+        np.testing.assert_array_equal(pixels_of(page), np.tile((200, 30, 60), SIDE**2))
+
     def test_switch_turns_off_a_column(self, page, network):
         before = output(page, "probabilities")
         page.find_element(By.ID, "column-2").click()
@@ -188,6 +195,9 @@ class TestInput:
         pitch, per_row = page.execute_script("const l = alexnet.page.layers[2]; return [l.pitch, l.columns]")
         strongest = colors[map_in_box // per_row * pitch + row, map_in_box % per_row * pitch + column]
         assert (colors == strongest).sum() == (np.split(levels, 2)[box] == 255).sum()
+        script = "return getComputedStyle(document.documentElement).getPropertyValue(arguments[0]).trim()"
+        color = page.execute_script(script, f"--top-{box + 1}")  # the legend's
+        assert bytes.fromhex(color[1:]) == int(strongest).to_bytes(4, "little")[:3]
 
     def test_pointer_at_the_edges_is_in_the_last_unit(self, page):
         choose_unit(page, "conv1", 5, 26.5, 26.5)  # where the map of 27 x 27 units ends

@@ -138,6 +138,12 @@ class TestRelease:
         assert source.class_names[0] == "n01440764 tench, Tinca tinca"
         assert all(source.class_names[label].startswith(name.split("/")[0]) for name, _, label in halves[1])
 
+    def test_seed_draws_the_halves_and_their_order(self, archives):
+        tar = f"imagenet:{archives / 'ILSVRC2012_img_train.tar'}"
+        first, same, other = (sources.open_source(tar, seed, validation_fraction=0.5) for seed in (3, 3, 4))
+        for split in ("train", "validation"):
+            assert read_all(first, split) == read_all(same, split) != read_all(other, split)
+
     def test_folder_is_not_a_tar(self, tmp_path):
         with pytest.raises(ValueError, match=r"must name a tar of tars, one per class. Received: imagenet:"):
             sources.open_source(f"imagenet:{tmp_path}")
