@@ -23,13 +23,19 @@ if first and status < 0:
 sys.exit(status if first else 0)
 """
 
-# The same, and waits for SIGTERM.
+# The same, and waits for SIGTERM, at which it ends with that status or, if that is "ignored", writes another file.
 STOPPABLE = """
 import pathlib, signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(int(sys.argv[2])))
+def stop(*_):
+    if sys.argv[2] == "ignored":
+        pathlib.Path(sys.argv[1] + "1").touch()
+    else:
+        sys.exit(int(sys.argv[2]))
+signal.signal(signal.SIGTERM, stop)
 with pathlib.Path(sys.argv[1]).open("a") as file:
     file.write("started\\n")
-time.sleep(30)
+for _ in range(300):
+    time.sleep(0.1)
 """
 
 
@@ -61,16 +67,19 @@ class TestRunWorkers:
         assert len(set(addresses)) == 3
         assert "TF_CONFIG" not in os.environ
 
-    def test_workers_that_are_asked_to_stop_are_not_started_again(self, tmp_path):
+    @pytest.mark.parametrize("num_signals, end", [(1, local_workers.EXIT_STOPPED), (2, 128 + signal.SIGKILL)])
+    def test_workers_that_are_asked_to_stop_are_not_started_again(self, num_signals, end, tmp_path):
         def stop_all():
-            while not (tmp_path / "starts").exists():
-                time.sleep(0.01)
-            os.kill(os.getpid(), signal.SIGTERM)
+            for number in range(num_signals):
+                while not (tmp_path / f"starts{number or ''}").exists():
+                    time.sleep(0.01)
+                os.kill(os.getpid(), signal.SIGTERM)
 
         thread = threading.Thread(target=stop_all)
         thread.start()
-        status = local_workers.EXIT_STOPPED
-        command = [sys.executable, "-S", "-c", STOPPABLE, str(tmp_path / "starts"), str(status)]
-        assert local_workers.run_workers(command, num_workers=1, max_restarts=3) == status
+        # A worker that ignores the first signal is killed by the second.
+        own_end = local_workers.EXIT_STOPPED if num_signals == 1 else "ignored"
+        command = [sys.executable, "-S", "-c", STOPPABLE, str(tmp_path / "starts"), str(own_end)]
+        assert local_workers.run_workers(command, num_workers=1, max_restarts=3) == end
         thread.join()
         assert (tmp_path / "starts").read_text() == "started\n"
