@@ -44,6 +44,9 @@ class TestEvaluateModels:
     def test_one_model_in_both_views(self, models):
         result = report.evaluate_models(models[:1])
         assert result["center_crop"].keys() == result["ten_views"].keys()
+        for view, probabilities in models[0].views.items():
+            error = np.mean(probabilities.argmax(axis=1) != models[0].labels)
+            assert result[view]["top1_error"] == result["models"][0][view]["top1_error"] == error
 
 
 RESULT = {"center_crop": {"top1_error": 0.4, "top1_error_interval_95": [0.37, 0.43]}}

@@ -56,6 +56,18 @@ class TestOptimizeInputs:
             assert np.corrcoef((patch - patch.mean()).ravel(), kernel[..., index].ravel())[0, 1] > 0.7
         assert (values > 0.4 * 127 * 0.01 * np.abs(kernel).sum(axis=(0, 1, 2))[:3]).all()
 
+    def test_inputs_are_placed_where_the_unit_sees_them(self):
+        layer = "conv2"
+        model = build_alexnet("testing", 10, initializer="he_normal", input_scale=0.01)
+        images, values = optimized_inputs.optimize_inputs(model, layer, [0, 5], steps=3)
+        field, maps = receptive_fields.receptive_field(model, layer), model.get_layer(layer).output[0].shape[1]
+        assert field.start < 0  # zeros are padded
+        first, side = field.start + field.step * (maps // 2), images.shape[1]
+        assert 0 < first < 56 - side
+        on_gray = np.full((2, 56, 56, 3), 127.5, "float32")
+        on_gray[:, first : first + side, first : first + side] = images
+        np.testing.assert_allclose(values, np.diag(_middle(model, on_gray, layer)[:, [0, 5]]), rtol=1e-4)
+
     def test_units_are_activated_more_than_by_photographs(self, untrained, data_dir):
         model, _ = untrained
         description = schema.load_description(data_dir)
