@@ -51,6 +51,16 @@ class TestPredictions:
             with pytest.raises(ValueError, match=f"must hold predictions of the split {split} of data"):
                 predictions.load_matching(tmp_path / "a.npz", "data", description, split)
 
+    def test_checksum_depends_on_the_records_and_on_those_left_out(self, tiny_data_dir):
+        description = schema.load_description(tiny_data_dir)
+        first, *others = description.splits["train"].shards
+        checksums = set()
+        for shard in (first, dataclasses.replace(first, left_out=(3,)), dataclasses.replace(first, sha256="0" * 64)):
+            split = dataclasses.replace(description.splits["train"], shards=(shard, *others))
+            changed = dataclasses.replace(description, splits=description.splits | {"train": split})
+            checksums.add(predictions.checksum(changed, "train"))
+        assert len(checksums) == 3
+
 
 class TestLoadModelFor:
     @pytest.fixture
