@@ -9,6 +9,8 @@ import tensorflow as tf
 from PIL import Image
 from programs import call, image_files, run
 
+from alexnet_tf.serving import remote_model
+
 pytest.importorskip("tensorflow_serving")
 import model_server
 
@@ -72,3 +74,15 @@ def test_missing_path_and_absent_server_are_named(photos):
     assert result.returncode == 1
     assert "http://localhost:1 doesn't respond: 5 files were not sent." in result.stderr
     assert "No prediction for 6 of 6 files." in result.stderr
+
+
+def test_every_flag_of_the_connection_reaches_it(photos, monkeypatch):
+    def connect(*arguments, **options):
+        raise ConnectionError(arguments, options)
+
+    monkeypatch.setattr(remote_model, "connect", connect)
+    flags = ["--server=grpcs://a:1", "--model=flowers", "--version=3", "--signature=ten_view", "--ca_certificate=a.pem"]
+    with pytest.raises(ConnectionError) as raised:
+        call("client", *flags, photos)
+    options = {"version": 3, "signature": "ten_view", "ca_certificate": "a.pem"}
+    assert raised.value.args == (("grpcs://a:1", "flowers"), options)

@@ -17,7 +17,7 @@ from alexnet_tf import evaluate
 from alexnet_tf.evaluation import predictions
 from alexnet_tf.figures import kernels, plots
 from alexnet_tf.model import build_alexnet, load_model, weights_checksum
-from alexnet_tf.tfrecords import reader
+from alexnet_tf.tfrecords import reader, verify
 from alexnet_tf.training import initial_kernels
 
 
@@ -164,6 +164,17 @@ class TestCenterCrop:
         assert of_model["name"] == "run-00000150"
         assert "center_crop" in result and "ten_views" not in result
         assert of_model["weights"] == weights_checksum(load_model(models / "run/checkpoints/00000150"))
+
+    def test_number_of_skipped_records_is_bounded_by_its_flag(self, data_dir, models, monkeypatch):
+        def skip(*arguments):
+            raise ConnectionError(arguments)
+
+        monkeypatch.setattr(verify, "skip_damaged_records", skip)
+        flags = ["--on_bad_record=skip", "--max_bad_records=7", "--split=train", "--strategy=one"]
+        with pytest.raises(ConnectionError) as raised:
+            call("evaluate", f"--model={models / 'trained'}", f"--data_dir={data_dir}", *flags)
+        (_, _, most, splits) = raised.value.args[0]
+        assert (most, splits) == (7, ("train",))
 
     @pytest.mark.parametrize("name", ["calibration.png", "conv1_kernels.png"])
     def test_evaluation_json_is_written_last(self, name, evaluate_models, tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """alexnet-figures draws every figure, and resumes the comparison of ReLU with tanh."""
 
-import functools
 import json
 import shutil
 
@@ -69,14 +68,20 @@ class TestReluAgainstTanh:
 class TestProgram:
     @pytest.mark.slow
     def test_all_pictures_of_a_model(self, untrained_dir, data_dir, tmp_path, monkeypatch):
-        few_steps = functools.partial(optimized_inputs.optimize_inputs, steps=2)
-        monkeypatch.setattr(optimized_inputs, "optimize_inputs", few_steps)
+        optimize, chosen = optimized_inputs.optimize_inputs, []
+
+        def optimize_in_few_steps(model, layer, feature_maps):
+            chosen.append((layer, len(feature_maps)))
+            return optimize(model, layer, feature_maps, steps=2)
+
+        monkeypatch.setattr(optimized_inputs, "optimize_inputs", optimize_in_few_steps)
         shutil.copytree(untrained_dir, tmp_path / "run")
         model = load_model(tmp_path / "run")
         initial = [kernel + 0.1 for kernel in kernels.first_kernels(model)]
         initial_kernels.save_initial_kernels(tmp_path / "run", initial)
         flags = [f"--model={tmp_path / 'run'}", f"--data_dir={data_dir}", f"--output_dir={tmp_path}"]
         output = call("paper_figures", *flags, "--layers=conv1,fc8", "--maps=3", "--images=4", "--split=validation")
+        assert chosen == [("conv1", 3), ("fc8", 3)]
         names = ["architecture", "conv1_kernels", "strongest_conv1", "strongest_fc8", "panel", "neighbours"]
         names += ["activations", "occlusion", "optimized"]
         assert all((tmp_path / f"{name}.png").exists() and f"{name}.png" in output for name in names)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch_reference
 
-from alexnet_tf.model import build_alexnet
+from alexnet_tf.model import build_alexnet, count_parameters
 from alexnet_tf.networks import keras_layers, rows
 from alexnet_tf.networks.variants import VARIANTS
 
@@ -115,3 +115,11 @@ class TestVariant:
     def test_unknown_layer(self):
         with pytest.raises(ValueError, match=r"must name layers of the variant. Received: conv9"):
             VARIANTS["paper"].with_layers("conv1 conv9", std=0.5)
+
+
+def test_parameters_are_counted_without_means_and_moving_averages():
+    for name in ("batch_norm", "testing"):
+        model = build_alexnet(name, 10, initializer="zeros", image_px={"batch_norm": 67}.get(name))
+        expected = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+        model.get_layer("conv2").trainable = False
+        assert count_parameters(model) == expected

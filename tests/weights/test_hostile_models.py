@@ -13,6 +13,7 @@ import pytest
 
 from alexnet_tf.identification import describe_file
 from alexnet_tf.model import build_alexnet, open_model
+from alexnet_tf.weights import keras_files
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,17 @@ class TestHostileFiles:
         replace_by_empty_array(tmp_path / "net.weights.h5", "layers/grouped_conv2d/vars/0")
         with pytest.raises(ValueError, match="its arrays would take 1600 MB"):
             build_alexnet("testing", 3, weights=tmp_path / "net.weights.h5")
+
+    @pytest.mark.parametrize(
+        "megabytes, of_the_file, allowed", [(49, 0.001, True), (51, 0.001, False), (249, 25, True), (251, 25, False)]
+    )
+    def test_what_is_large_may_be_ten_times_the_file(self, megabytes, of_the_file, allowed):
+        sizes = (megabytes * 1_000_000, int(of_the_file * 1_000_000))
+        if allowed:
+            keras_files._check("it", *sizes)
+        else:
+            with pytest.raises(ValueError, match=f"it would take {megabytes} MB"):
+                keras_files._check("it", *sizes)
 
     def test_many_arrays_that_are_large_together(self, tmp_path):
         with h5py.File(tmp_path / "net.weights.h5", "w") as file:
