@@ -67,12 +67,14 @@ class TestOtherPrograms:
         write_npy(tmp_path / "net.npy", make_layers("caffe", 1000))
         assert ": variant caffe, " in describe_file(tmp_path / "net.npy")
 
-    def test_published_file(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("size_published", [True, False])
+    def test_published_file(self, size_published, tmp_path, monkeypatch):
         monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
         path = tmp_path / "a_file_on_a_disk.pth"
         torch.save(torchvision_state(make_layers("one_weird_trick", 1000)), path)
         row = published.PUBLISHED["torchvision"]
-        file = dataclasses.replace(row.file, checksum=downloads.digest(path, "sha256"), num_bytes=path.stat().st_size)
+        num_bytes = path.stat().st_size if size_published else None
+        file = dataclasses.replace(row.file, checksum=downloads.digest(path, "sha256"), num_bytes=num_bytes)
         monkeypatch.setitem(published.PUBLISHED, "torchvision", dataclasses.replace(row, file=file))
         text = describe_file(path)
         assert "Its checksum is that of the published file 'torchvision'" in text

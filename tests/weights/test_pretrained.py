@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import torch
+import yaml
 from made_foreign import (
     LAYERS,
     make_images,
@@ -19,7 +20,7 @@ from made_foreign import (
     torchvision_state,
     write_caffemodel,
 )
-from programs import in_background
+from programs import call, in_background
 
 from alexnet_tf.model import build_alexnet, load_model
 from alexnet_tf.networks import structure
@@ -95,6 +96,14 @@ def test_imagenet_weights(publish, network):
     np.testing.assert_array_equal(opened.get_layer("fc8").get_weights()[0], model.get_layer("fc8").get_weights()[0])
     assert opened.description.class_names[0] == "n01440764 tench, Tinca tinca"
     assert len(set(opened.description.class_names)) == 1000
+
+
+@pytest.mark.parametrize("flags, expected", [([], "bsd-3-clause"), (["--license=MIT"], "mit")])
+def test_license_of_converted_weights_is_the_published_or_the_given_one(flags, expected, publish, network, tmp_path):
+    publish("torchvision", lambda path: save_state(network, path))
+    call("convert", "--input=torchvision", f"--output_dir={tmp_path / 'out'}", *flags)
+    header = yaml.safe_load((tmp_path / "out" / "README.md").read_text().split("---\n")[1])
+    assert header["license"] == expected
 
 
 def test_center_of_the_published_mean_image_is_subtracted(publish, thin):
