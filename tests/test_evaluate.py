@@ -49,7 +49,7 @@ class TestEvaluate:
     def test_errors_and_pictures_of_a_run(self, data_dir, models, evaluated):
         output, folder = evaluated
         result = json.loads((folder / "evaluation.json").read_text())
-        model = load_model(models / "trained")
+        model, saved = load_model(models / "trained"), predictions.Predictions.load(folder / "trained.npz")
         for name, views in (("center_crop", 1), ("ten_views", 10)):
             probabilities, labels = [], []
             for pixels, batch_labels in reader.make_evaluation_dataset(data_dir, 100, 56, views=views):
@@ -57,6 +57,7 @@ class TestEvaluate:
                 probabilities.append(each.mean(axis=1))
                 labels.append(batch_labels.numpy())
             probabilities, labels = np.concatenate(probabilities), np.concatenate(labels)
+            np.testing.assert_allclose(saved.views[name], probabilities, atol=1e-4)
             ranks = (probabilities > probabilities[np.arange(len(labels)), labels][:, None]).sum(axis=1)
             assert result[name]["top1_error"] == pytest.approx(np.mean(ranks >= 1), abs=0.0015)
             assert result[name]["top5_error"] == pytest.approx(np.mean(ranks >= 5), abs=0.0015)
