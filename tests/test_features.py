@@ -78,7 +78,9 @@ class TestImageFiles:
     def folder(self, tmp_path_factory):
         folder = tmp_path_factory.mktemp("photos")
         for index, color in enumerate(["red", "darkred", "blue", "navy", "green"]):
-            Image.new("RGB", (60 + 10 * index, 60), color).save(folder / f"{index}_{color}.png")
+            image = Image.new("RGB", (60 + 10 * index, 60), color)
+            image.paste("white", (0, 0, 20, 60))  # so that the vector depends on how the image is resized
+            image.save(folder / f"{index}_{color}.png")
         (folder / "notes.txt").write_text("no image")
         return folder
 

@@ -84,7 +84,7 @@ class TestSteps:
         ("layer", "map", "row", "column", "gates"),
         [
             ("conv1", 5, 26, 25, (1, 1)),  # reads zeros past the edges
-            ("conv2", 9, 0, 12, (1, 1)),  # only the maps of its column
+            ("conv2", 9, 0, 4, (1, 1)),  # only the maps of its column; two windows have the unit
             ("conv3", 2, 3, 3, (1, 1)),  # the maps of both columns
             ("conv3", 2, 3, 3, (1, 0)),  # those of one, doubled
         ],
