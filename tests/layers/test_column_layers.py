@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from layer_calls import MODES, activations, call, sines
 
-from alexnet_tf.layers import ColumnDense, ColumnWise, GroupedConv2D
+from alexnet_tf.layers import ColumnDense, ColumnWise, GroupedConv2D, column_dense
 
 
 class TestGroupedConv2D:
@@ -170,3 +170,12 @@ class TestColumnWise:
     def test_layer_with_weights_raises(self):
         with pytest.raises(ValueError, match="must have no weights"):
             ColumnWise(keras.layers.Dense(3))([np.ones((1, 2)), np.ones((1, 2))])
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the others require the kernel's dtype")
+@pytest.mark.parametrize(
+    "images, dtype", [(column_dense._FEW_IMAGES, "float32"), (column_dense._FEW_IMAGES + 1, "bfloat16")]
+)
+def test_gradient_of_few_images_is_computed_in_float32(images, dtype):
+    assert column_dense._gradient_dtype(keras.ops.zeros((images, 2), "bfloat16")) == dtype
+    assert column_dense._gradient_dtype(keras.ops.zeros((images, 2), "float32")) == "float32"

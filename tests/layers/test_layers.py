@@ -155,3 +155,12 @@ def test_loaded_layer_has_the_same_output(layer, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(loaded(x), model(x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", [PaperDropout(0.4, seed=3), ReplicaDropout(0.4, seed=3)])
+def test_reloaded_dropout_draws_the_same_masks(layer):
+    images = np.ones((8, 50), "float32")
+    reloaded, other = layer.from_config(layer.get_config()), type(layer)(0.4, seed=4)
+    first, same, different = (np.asarray(each(images, training=True)) for each in (layer, reloaded, other))
+    np.testing.assert_array_equal(same, first)
+    assert not np.array_equal(different, first)

@@ -205,3 +205,9 @@ class TestFiles:
 def test_weights_that_do_not_belong_to_the_network(arguments, message):
     with pytest.raises(ValueError, match=message):
         build_alexnet(**{"variant": "paper"} | arguments)
+
+
+def test_images_are_resized_as_for_the_published_errors():
+    resizes = {name: pretrained.description(name).resize for name in published.PUBLISHED}
+    assert resizes == {name: row.resize for name, row in published.PUBLISHED.items()}
+    assert set(resizes.values()) == {"crop", "warp"}
