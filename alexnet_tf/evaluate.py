@@ -156,8 +156,9 @@ def _evaluate(flag, worker):
 
 
 def _report(flag, opened, models, records_skipped):
-    """Measures the errors of `models`, which are predictions, writes and prints them. Draws the kernels of a single one
-    of the `opened` models. Returns whether no error is larger than expected.
+    """Measures, writes and prints the errors of `models`, which are predictions. Draws the kernels of a single model.
+
+    Returns: whether no error is larger than expected.
     """
     from alexnet_tf.evaluation import report
     from alexnet_tf.figures import kernels, plots

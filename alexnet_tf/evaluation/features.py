@@ -149,7 +149,7 @@ def extract_from_files(
     Returns: the `Features` of each layer.
 
     Raises:
-        ValueError: if the model has no such layer, there are no images, or an output is not finite.
+        ValueError: if the model lacks a layer, there are no images, or an output is not finite.
     """
     network, files, found = _flat_features(model, layers), [], []
     for names, images in batches:

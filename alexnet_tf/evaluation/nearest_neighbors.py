@@ -32,7 +32,7 @@ def exact_search(
         the lower index comes first.
 
     Raises:
-        ValueError: if the vectors differ in length, there are fewer than `count`, or there is no such metric.
+        ValueError: if the vectors differ in length, there are fewer than `count`, or `metric` is neither of the two.
 
     Source: section 6.1 uses Euclidean distance. Deviation: for 430 photographs of five kinds of flowers, the nearest of
     3,887 others (pool5, published weights) was of the same class for 63% by cosine and 53% by Euclidean distance.

@@ -95,7 +95,7 @@ def load_model_for(
         some of the model's classes, as in ImageNet-A, the model's probabilities for them are divided by their sum.
 
     Raises:
-        ValueError: if there is no model, it was not trained on the classes, or its input is larger than the images.
+        ValueError: if there is no model at `path`, or it lacks a class, or its input is larger than the images.
     """
     model = load_model(path)
     trained_on = model.description

@@ -15,7 +15,7 @@ _BASELINES = ("chance", "most_frequent_class")
 
 
 def _common_views(models: Sequence[Predictions]) -> list[str]:
-    """The views that all models have predictions for, in the order of `VIEWS`."""
+    """The views that every model has predicted, in the order of `VIEWS`."""
     return [view for view in VIEWS if all(view in model.views for model in models)]
 
 

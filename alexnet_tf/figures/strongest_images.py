@@ -45,7 +45,7 @@ def find_strongest_images(
     Returns: a dict from the layers' names to `StrongestImages`. Among equal activations, earlier images come first.
 
     Raises:
-        ValueError: if there is no such layer, or there are fewer images.
+        ValueError: if the model lacks a layer, or `count` is larger than the number of images.
     """
     extractor = structure.features(model, layers)
     peaks, widths = {}, {}

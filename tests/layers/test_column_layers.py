@@ -172,7 +172,6 @@ class TestColumnWise:
             ColumnWise(keras.layers.Dense(3))([np.ones((1, 2)), np.ones((1, 2))])
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the others require the kernel's dtype")
 @pytest.mark.parametrize(
     "images, dtype", [(column_dense._FEW_IMAGES, "float32"), (column_dense._FEW_IMAGES + 1, "bfloat16")]
 )
